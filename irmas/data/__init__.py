@@ -1,0 +1,1 @@
+"""Data on disk -> tensors: excerpts, front end, feature cache, splits."""

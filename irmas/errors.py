@@ -1,0 +1,17 @@
+"""The errors a user can cause. The doors print their message without a traceback and exit with 2."""
+
+
+class UserError(Exception):
+    """Something the user can mend; the message names what was wrong and what is allowed."""
+
+
+class ConfigError(UserError):
+    """A setting with a wrong name, type or value."""
+
+    def __init__(self, key: str, value: object, allowed: str) -> None:
+        super().__init__(f"{key}={value}: {allowed}")
+        self.key = key
+
+
+class DataError(UserError):
+    """A data set or feature cache that is missing, damaged or does not fit."""

@@ -1,0 +1,1 @@
+"""A net learns: model, augmentation, optimizer, metrics, training loop."""

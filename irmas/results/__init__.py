@@ -1,0 +1,1 @@
+"""Many runs -> what was learned. Loads without torch."""
