@@ -1,0 +1,260 @@
+"""What a run is made of: one dataclass per group of `conf/`, and the rules their values must keep."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any
+
+from irmas.errors import ConfigError
+
+
+@dataclass
+class Data:
+    """Which excerpts, and which of them validate."""
+
+    source: str = "irmas"
+    """`irmas` (its own layout and names), `standin` (rendered in that layout), `folder` (a subfolder a class)."""
+    root: str = "data/IRMAS-TrainingData"
+    """The folder that holds a subfolder for each class; for the stand-in, the folder that holds its corpora."""
+    cache: str | None = None
+    """A ready-made feature cache, read-only; its features.json takes the place of the features group."""
+    cache_dir: str = "data/cache"
+    """Where the caches that are made here are kept."""
+    split: str = "recording"
+    """`recording`, `clip` (leaks), or a csv with the columns name and part (train or validation)."""
+    fold: int = 0
+    """Which of the five folds validates."""
+    seed: int = 0
+    """Deals the folds; nothing else depends on it."""
+    conflicts: str = "keep"
+    """`keep` or `drop` excerpts whose identical twin carries another label."""
+    pool: int = 1
+    """Averages blocks of pool x pool bins."""
+    recordings: str | None = None
+    """data=folder only: a csv with the columns name and recording; without it every file is its own recording."""
+    size: int | None = None
+    """data=standin only: how many excerpts to render."""
+    render_seed: int | None = None
+    """data=standin only."""
+
+
+@dataclass
+class Features:
+    """The front end: waveform -> log-mel spectrogram in dB under the excerpt's own maximum."""
+
+    sample_rate: int = 22050
+    n_fft: int = 2048
+    hop_length: int = 296
+    n_mels: int = 224
+    seconds: float = 3.0
+    mel_scale: str = "slaney"
+    mel_norm: str | None = "slaney"
+    top_db: float = 80.0
+    """Everything further under the maximum is clipped."""
+    resampling: str | None = "kaiser_best"
+    """`kaiser_best` (close to librosa's) or `hann` (torchaudio's default, faster); null where a cache does not say."""
+    dtype: str = "uint8"
+    """How the cache stores a bin: `uint8` (steps of top_db / 255) or `float16`."""
+
+    @property
+    def n_samples(self) -> int:
+        return round(self.seconds * self.sample_rate)
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of a centred transform."""
+        return 1 + self.n_samples // self.hop_length
+
+    @property
+    def scale(self) -> float:
+        """dB = scale * stored + offset."""
+        return self.top_db / 255 if self.dtype == "uint8" else 1.0
+
+    @property
+    def offset(self) -> float:
+        return -self.top_db if self.dtype == "uint8" else 0.0
+
+
+@dataclass
+class Model:
+    """VGG-like: blocks of convolution, batch norm, ReLU and max pool; global pooling; dense; dropout; classes."""
+
+    filters: list[int] = field(default_factory=lambda: [32, 64, 128, 256])
+    """One block each."""
+    convs_per_block: int = 1
+    pooling: str = "average"
+    """Global `average` or `max` pooling."""
+    dense: int = 256
+
+
+@dataclass
+class Augment:
+    """SpecAugment; widths are the largest share of the axis that one mask hides."""
+
+    freq_masks: int = 2
+    freq_width: float = 0.1
+    time_masks: int = 2
+    time_width: float = 0.1
+
+
+@dataclass
+class Config:
+    """One training run."""
+
+    dropout: float = 0.4
+    lr: float = 0.001
+    l2: float = 0.0001
+    """Adds l2 * sum(w^2) over the kernels to the loss, as Keras does."""
+    epochs: int = 15
+    batch_size: int = 32
+    seed: int = 0
+    name: str | None = None
+    device: str = "auto"
+    schedule: str = "constant"
+    class_weights: bool = True
+    data: Data = field(default_factory=Data)
+    features: Features = field(default_factory=Features)
+    model: Model = field(default_factory=Model)
+    augment: Augment = field(default_factory=Augment)
+
+
+@dataclass
+class Prepare:
+    """What `python -m irmas.prepare` takes."""
+
+    download: bool = False
+    data: Data = field(default_factory=Data)
+    features: Features = field(default_factory=Features)
+
+
+def shown(value: object) -> str:
+    """A value as it is written on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(shown, value)) + "]"
+    return str(value)
+
+
+NEUTRAL = frozenset({"name", "device", "data.root", "data.cache", "data.cache_dir"})
+"""Settings that do not change a run's result (the data's content is told by its digest): not part of its identity."""
+
+
+def _one_of(*allowed: str | bool | None) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: value in allowed), "one of " + ", ".join(map(shown, allowed))
+
+
+def _whole(low: int, high: int) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: low <= value <= high), f"a whole number from {low} to {high}"
+
+
+def _share(high: float) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: 0 <= value < high), f"a number from 0 up to, not including, {high:g}"
+
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]{0,99}")
+
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "dropout": _share(1),
+    "lr": (lambda value: 0 < value <= 10, "a number above 0, at most 10"),
+    "l2": (lambda value: 0 <= value <= 10, "a number from 0 to 10"),
+    "epochs": _whole(1, 100_000),
+    "batch_size": _whole(2, 65_536),
+    "seed": _whole(0, 2**31 - 1),
+    "name": (
+        lambda value: value is None or bool(NAME.fullmatch(value)),
+        "up to 100 letters, digits and . _ + = , - that begin with a letter or digit",
+    ),
+    "device": _one_of("auto", "cuda", "cpu"),
+    "class_weights": _one_of(True, False),
+    "schedule": _one_of("constant", "plateau", "onecycle"),
+    "data.source": _one_of("irmas", "standin", "folder"),
+    "data.split": (
+        lambda value: value in ("recording", "clip") or value.endswith(".csv"),
+        "recording, clip, or the path of a .csv with the columns name and part",
+    ),
+    "data.fold": _whole(0, 4),
+    "data.seed": _whole(0, 2**31 - 1),
+    "data.conflicts": _one_of("keep", "drop"),
+    "data.pool": _whole(1, 64),
+    "data.size": (lambda value: value is None or 33 <= value <= 20_000, "a whole number from 33 to 20000"),
+    "data.render_seed": (lambda value: value is None or 0 <= value < 2**31, "a whole number from 0 to 2147483647"),
+    "features.sample_rate": _whole(1_000, 192_000),
+    "features.n_fft": _whole(16, 65_536),
+    "features.hop_length": _whole(1, 65_536),
+    "features.n_mels": _whole(1, 1_024),
+    "features.seconds": (lambda value: 0 < value <= 600, "a number above 0, at most 600"),
+    "features.mel_scale": _one_of("slaney", "htk"),
+    "features.mel_norm": _one_of("slaney", None),
+    "features.top_db": (lambda value: 1 <= value <= 200, "a number from 1 to 200"),
+    "features.resampling": _one_of("kaiser_best", "hann", None),
+    "features.dtype": _one_of("uint8", "float16"),
+    "model.filters": (
+        lambda value: 1 <= len(value) <= 12 and all(1 <= filters <= 4096 for filters in value),
+        "a list of 1 to 12 whole numbers from 1 to 4096, as in [32,64,128,256]",
+    ),
+    "model.convs_per_block": _whole(1, 8),
+    "model.pooling": _one_of("average", "max"),
+    "model.dense": _whole(1, 65_536),
+    "augment.freq_masks": _whole(0, 20),
+    "augment.freq_width": _share(1),
+    "augment.time_masks": _whole(0, 20),
+    "augment.time_width": _share(1),
+}
+
+
+def check(config: Config | Prepare) -> None:
+    """Raise ConfigError for the first value that breaks its rule, or that its data source would ignore."""
+    values = flatten(asdict(config))
+    for key, (keeps, allowed) in RULES.items():
+        if key in values and not keeps(values[key]):
+            raise ConfigError(key, shown(values[key]), f"must be {allowed}")
+    owners = {"data.size": "standin", "data.render_seed": "standin", "data.recordings": "folder"}
+    for key, source in owners.items():
+        if values[key] is not None and config.data.source != source:
+            raise ConfigError(key, values[key], f"only data={source} takes it")
+    if config.data.source == "standin" and (config.data.size is None or config.data.render_seed is None):
+        raise ConfigError("data.size", "null", "data=standin needs data.size and data.render_seed")
+    if config.data.split.endswith(".csv") and config.data.fold:
+        raise ConfigError("data.fold", config.data.fold, "a split from a csv has no folds")
+    if config.data.cache is None and config.features.resampling is None:
+        raise ConfigError("features.resampling", "null", "must be kaiser_best or hann")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings -> one mapping with dotted keys; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def from_flat(flat: Mapping[str, Any]) -> Config:
+    """The inverse of `flatten(asdict(config))`.
+
+    Raises ConfigError for a key that this version of the package does not know, or one that is missing.
+    """
+    known = set(flatten(asdict(Config())))
+    for key in known ^ set(flat):
+        raise ConfigError(key, shown(flat.get(key)), "this version of irmas and the stored configuration differ")
+    config = Config()
+    for key, value in flat.items():
+        group, _, name = key.rpartition(".")
+        setattr(getattr(config, group) if group else config, name, value)
+    return config
+
+
+def setting_names(schema: type = Config) -> Iterator[str]:
+    """Every dotted key of a schema, groups included."""
+    for entry in fields(schema):
+        yield entry.name
+        default = entry.default_factory() if callable(entry.default_factory) else entry.default
+        if is_dataclass(default) and not isinstance(default, type):
+            yield from (f"{entry.name}.{name}" for name in setting_names(type(default)))

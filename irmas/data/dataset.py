@@ -1,0 +1,113 @@
+"""From the data group of a configuration to an open feature cache: the one place that knows the three sources."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from irmas.config import Config, Data, Features, shown
+from irmas.data import cache, standin
+from irmas.data.cache import FeatureCache
+from irmas.data.excerpts import Excerpt, listing_digest, scan
+from irmas.errors import ConfigError, DataError
+
+Progress = Callable[[str, int], Callable[[int], None]]
+"""(what is done, how many of it) -> a function that takes how many more are done."""
+
+
+def resolve(config: Config, explicit: Collection[str] = ()) -> Config:
+    """Make paths absolute, and let a named cache's own front end take the place of the features group.
+
+    `explicit` are the keys that the user gave. Raises ConfigError where one of them contradicts the cache.
+    """
+    data, features = _absolute(config.data), config.features
+    if data.cache is not None:
+        own = cache.front_end(Path(data.cache), features)
+        for name, value in asdict(own).items():
+            asked = getattr(features, name)
+            if value != asked and {"features", f"features.{name}"} & set(explicit):
+                raise ConfigError(f"features.{name}", shown(asked), f"data.cache brings its own front end, with {shown(value)}")
+        features = own
+    if data.pool > min(features.n_mels, features.n_frames):
+        raise ConfigError("data.pool", data.pool, f"a log-mel has {features.n_mels} x {features.n_frames} bins")
+    return replace(config, data=data, features=features)
+
+
+def _absolute(data: Data) -> Data:
+    paths = {key: getattr(data, key) for key in ("root", "cache", "cache_dir", "recordings")}
+    if data.split.endswith(".csv"):
+        paths["split"] = data.split
+    return replace(data, **{key: str(Path(path).absolute()) for key, path in paths.items() if path is not None})
+
+
+def digest(data: Data) -> str:
+    """Of the data set's content, wherever it lies. Raises DataError where it is absent and cannot be rendered."""
+    state = hashlib.sha256()
+    for path in (data.recordings, data.split if data.split.endswith(".csv") else None):
+        state.update(Path(path).read_bytes() if path is not None and Path(path).is_file() else b"")
+    if data.cache is not None:
+        cache.open_cache(Path(data.cache))
+        state.update(cache.digest(Path(data.cache)).encode())
+    elif data.source == "standin":
+        state.update(f"standin {standin.VERSION} {data.size} {data.render_seed}".encode())
+    else:
+        state.update(listing_digest(excerpts(data), times=False).encode())
+    return state.hexdigest()[:12]
+
+
+def excerpts(data: Data) -> list[Excerpt]:
+    """Raises DataError where there are none, saying how to get them."""
+    if data.source == "irmas" and not corpus(data).is_dir():
+        raise DataError(
+            f"data.root={data.root}: IRMAS is not there. Fetch it with `python -m irmas.prepare download=true`, "
+            "point data.root=... to it, or try things out with data=standin"
+        )
+    return scan(data, corpus(data))
+
+
+def corpus(data: Data) -> Path:
+    """The folder with a subfolder a class."""
+    if data.source == "standin":
+        return Path(data.root) / f"v{standin.VERSION}-{data.size}-seed{data.render_seed}"
+    return Path(data.root)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a run's features come from, once the data is there."""
+
+    folder: Path
+    excerpts: list[Excerpt] | None
+    """None for a ready-made cache."""
+
+
+def locate(data: Data, features: Features, progress: Progress) -> Source:
+    """The cache to open; renders the stand-in where it is missing."""
+    if data.cache is not None:
+        return Source(Path(data.cache), None)
+    if data.source == "standin":
+        _render(data, progress)
+    found = excerpts(data)
+    return Source(Path(data.cache_dir) / cache.key(found, features), found)
+
+
+def _render(data: Data, progress: Progress) -> None:
+    folder = corpus(data)
+    if folder.is_dir():
+        return
+    assert data.size is not None
+    assert data.render_seed is not None
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with cache.locked(folder.with_name(f"{folder.name}.lock")):
+        if not folder.is_dir():
+            standin.render(folder, data.size, data.render_seed, progress("rendering", data.size))
+
+
+def load(data: Data, features: Features, progress: Progress) -> FeatureCache:
+    """Open the features of a configuration, after rendering and computing what is missing. Raises DataError."""
+    source = locate(data, features, progress)
+    if source.excerpts is not None and not source.folder.exists():
+        cache.build(source.excerpts, features, source.folder, progress("log-mels", len(source.excerpts)))
+    return cache.open_cache(source.folder)

@@ -1,0 +1,83 @@
+"""Waveform -> log-mel spectrogram: the one definition of the front end."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchaudio.transforms import MelSpectrogram, Resample
+
+from irmas.config import Features
+from irmas.errors import DataError
+
+KAISER_BEST = {
+    "lowpass_filter_width": 64,
+    "rolloff": 0.9475937167399596,
+    "resampling_method": "sinc_interp_kaiser",
+    "beta": 14.769656459379492,
+}
+"""torchaudio's parameters for the filter that librosa and resampy call kaiser_best (torchaudio's resampling tutorial)."""
+
+
+def read_waveform(path: Path) -> tuple[Tensor, int]:
+    """Mono samples, the mean of the channels, and the sample rate in Hz. Raises DataError for what is not audio."""
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise DataError(f"{path}: {error}") from None
+    mono = samples.mean(axis=1)
+    if not len(mono):
+        raise DataError(f"{path}: holds no samples")
+    if not np.isfinite(mono).all():
+        raise DataError(f"{path}: holds samples that are not finite numbers")
+    return torch.from_numpy(mono), int(rate)
+
+
+class LogMel:
+    """The front end for one set of settings; filters are computed once a sample rate."""
+
+    def __init__(self, features: Features) -> None:
+        self.features = features
+        self.mel = MelSpectrogram(
+            sample_rate=features.sample_rate,
+            n_fft=features.n_fft,
+            hop_length=features.hop_length,
+            n_mels=features.n_mels,
+            mel_scale=features.mel_scale,
+            norm=features.mel_norm,
+            pad_mode="constant",  # as librosa pads
+        )
+        self._resample = lru_cache(maxsize=8)(self._make_resample)
+
+    def _make_resample(self, rate: int) -> Resample:
+        quality = KAISER_BEST if self.features.resampling == "kaiser_best" else {}
+        return Resample(rate, self.features.sample_rate, **quality)
+
+    def __call__(self, waveforms: Tensor, rate: int) -> Tensor:
+        """(excerpts, samples at `rate`) -> (excerpts, n_mels, n_frames) in dB, from -top_db to 0, the excerpt's maximum.
+
+        Longer excerpts are cut to `seconds`, shorter ones padded with silence. Silence is -top_db everywhere.
+        """
+        features = self.features
+        waveforms = waveforms[:, : int(np.ceil(features.seconds * rate))]
+        if rate != features.sample_rate:
+            waveforms = self._resample(rate)(waveforms)
+        waveforms = waveforms[:, : features.n_samples]
+        waveforms = torch.nn.functional.pad(waveforms, (0, features.n_samples - waveforms.shape[1]))
+        peak = waveforms.abs().amax(1, keepdim=True)
+        power = self.mel(waveforms / peak.clamp_min(1e-12))
+        maximum = power.amax((1, 2), keepdim=True).clamp_min(1e-10)
+        decibels = 10 * (power.clamp_min(1e-10).log10() - maximum.log10())
+        return torch.where(peak[:, :, None] > 0, decibels, -features.top_db).clamp_min(-features.top_db)
+
+
+def encode(decibels: Tensor, features: Features) -> NDArray[np.uint8] | NDArray[np.float16]:
+    """dB -> what the cache stores."""
+    if features.dtype == "float16":
+        return decibels.numpy().astype(np.float16)
+    return ((decibels - features.offset) / features.scale).round().clamp(0, 255).to(torch.uint8).numpy()

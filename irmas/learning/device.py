@@ -1,0 +1,65 @@
+"""Where a run computes, and every switch that depends on it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+
+from irmas.errors import UserError
+
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def choose_device(device: str) -> torch.device:
+    """`auto` takes CUDA where torch sees it, otherwise the CPU.
+
+    Raises UserError, with node, driver and torch build, where a GPU was given or asked for and torch sees none:
+    a run that was meant for a GPU would otherwise spend hours on a CPU in silence.
+    """
+    if device == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    # What Slurm and others write where no GPU is given.
+    if device == "cuda" or given not in ("", "-1", "NoDevFiles"):
+        asked = "device=cuda was asked for" if device == "cuda" else f"CUDA_VISIBLE_DEVICES={given} was given"
+        driver = NVIDIA_DRIVER.read_text().splitlines()[0] if NVIDIA_DRIVER.exists() else "no NVIDIA driver is loaded"
+        raise UserError(
+            f"{asked}, but torch sees no GPU: node {platform.node()}; {driver}; "
+            f"torch {torch.__version__} built for CUDA {torch.version.cuda}. device=cpu trains on the CPU"
+        )
+    return torch.device("cpu")
+
+
+def set_up(device: torch.device, threads: int) -> None:
+    """Process-wide switches, before the first tensor: allocator, threads, determinism."""
+    if device.type == "cpu":
+        _keep_freed_memory()
+        torch.set_num_threads(threads)
+    # Only a warning, since not every CUDA kernel has a deterministic form.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _keep_freed_memory() -> None:
+    """glibc maps and unmaps every large tensor at each step; the page faults cost a quarter of the CPU time and more."""
+    if platform.libc_ver()[0] == "glibc":
+        m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def autocast(device: torch.device) -> AbstractContextManager[object]:
+    """bfloat16 on CUDA; on the CPU it is ten times slower than float32."""
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+def describe(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"

@@ -1,0 +1,27 @@
+"""Metrics that follow from a confusion matrix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def confusion(targets: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """Counts, (classes, classes): rows true, columns predicted."""
+    return torch.bincount(targets * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def accuracy(counts: Tensor) -> float:
+    return float(counts.diagonal().sum() / counts.sum())
+
+
+def macro_f1(counts: Tensor) -> float:
+    """The mean of the classes' F1; a class that is neither there nor predicted counts as 0, as in scikit-learn."""
+    true_positives = counts.diagonal().double()
+    return float((2 * true_positives / (counts.sum(0) + counts.sum(1)).clamp_min(1)).mean())
+
+
+def class_weights(targets: Tensor, num_classes: int) -> Tensor:
+    """Inverse class frequencies; they average to 1 over the targets."""
+    counts = torch.bincount(targets, minlength=num_classes)
+    return len(targets) / (num_classes * counts.clamp_min(1).double())

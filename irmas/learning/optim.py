@@ -1,0 +1,48 @@
+"""Optimizer and learning-rate schedule."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
+
+from irmas.config import Config
+
+
+def make_optimizer(model: nn.Module, config: Config) -> Adam:
+    """Adam with l2 * sum(w^2) in the loss, over the kernels only: never batch norm or biases.
+
+    The penalty's gradient is 2 * l2 * w, hence the factor; Adam's weight_decay is this coupled form (AdamW's is not).
+    """
+    kernels = [weight for weight in model.parameters() if weight.ndim > 1]
+    others = [weight for weight in model.parameters() if weight.ndim <= 1]
+    return Adam([{"params": kernels, "weight_decay": 2 * config.l2}, {"params": others}], lr=config.lr)
+
+
+class Schedule:
+    """`constant`; `plateau`: halved after 3 epochs without a lower val/loss; `onecycle`: up to lr, then to zero."""
+
+    def __init__(self, optimizer: Adam, config: Config, steps_per_epoch: int) -> None:
+        self.by_step: LRScheduler | None = None
+        self.by_loss: ReduceLROnPlateau | None = None
+        if config.schedule == "onecycle":
+            self.by_step = OneCycleLR(optimizer, config.lr, total_steps=config.epochs * steps_per_epoch)
+        elif config.schedule == "plateau":
+            self.by_loss = ReduceLROnPlateau(optimizer, factor=0.5, patience=3)
+
+    def after_step(self) -> None:
+        if self.by_step is not None:
+            self.by_step.step()
+
+    def after_epoch(self, val_loss: float) -> None:
+        if self.by_loss is not None:
+            self.by_loss.step(val_loss)
+
+    def state_dict(self) -> dict[str, object]:
+        scheduler = self.by_step or self.by_loss
+        return scheduler.state_dict() if scheduler is not None else {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        scheduler = self.by_step or self.by_loss
+        if scheduler is not None:
+            scheduler.load_state_dict(state)

@@ -1,0 +1,243 @@
+"""One training run, from its configuration to its last epoch."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from irmas.config import Config
+from irmas.data.cache import FeatureCache
+from irmas.data.split import Split
+from irmas.learning import metrics
+from irmas.learning.augment import spec_augment
+from irmas.learning.device import autocast
+from irmas.learning.model import Classifier
+from irmas.learning.optim import Schedule, make_optimizer
+from irmas.run import checkpoint, events, pictures
+from irmas.run.events import EventWriter
+from irmas.run.folder import COMPLETED, DIVERGED, RUNNING, RunFolder, Status
+
+log = logging.getLogger(__name__)
+
+STATUS_EVERY_S = 2.0
+EXAMPLES = 4
+"""Spectrograms shown before and after SpecAugment."""
+
+
+@dataclass
+class Examples:
+    """A split data set on the device that trains."""
+
+    features: Tensor
+    """(excerpts, bands, frames) as stored; on CUDA the whole of it lies on the device, on the CPU in the page cache."""
+    targets: Tensor
+    classes: list[str]
+    train: Tensor
+    validation: Tensor
+    scale: float
+    offset: float
+
+    def decibels(self, rows: Tensor) -> Tensor:
+        """(rows, 1, bands, frames), float32."""
+        return self.features[rows][:, None].float().mul_(self.scale).add_(self.offset)
+
+
+def load_examples(cache: FeatureCache, split: Split, pool: int, device: torch.device) -> Examples:
+    """With `pool` above 1, blocks of pool x pool bins are averaged (in dB) once, here."""
+    stored, scale, offset = torch.from_numpy(cache.features), cache.scale, cache.offset
+    if pool > 1:
+        chunks = [F.avg_pool2d(chunk.float() * scale + offset, pool).half() for chunk in stored.split(256)]
+        stored, scale, offset = torch.cat(chunks), 1.0, 0.0
+    index = {label: number for number, label in enumerate(cache.classes)}
+    return Examples(
+        stored.to(device),
+        torch.tensor([index[label] for label in cache.labels], device=device),
+        cache.classes,
+        torch.from_numpy(split.train).to(device),
+        torch.from_numpy(split.validation).to(device),
+        scale,
+        offset,
+    )
+
+
+class Learner:
+    """A net, its optimizer and its schedule: trains an epoch, validates, and remembers itself as a state_dict."""
+
+    def __init__(self, config: Config, examples: Examples, device: torch.device) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.examples, self.device = config, examples, device
+        mean_db, std_db = _moments(examples, config.batch_size)
+        model = Classifier(config.model, len(examples.classes), config.dropout, mean_db, std_db)
+        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.mean_db = mean_db
+        self.optimizer = make_optimizer(self.model, config)
+        self.steps = math.ceil(len(examples.train) / config.batch_size)
+        self.schedule = Schedule(self.optimizer, config, self.steps)
+        weights = metrics.class_weights(examples.targets[examples.train], len(examples.classes))
+        self.weights = weights.float() if config.class_weights else None
+
+    def train_epoch(self, epoch: int, on_step: Callable[[int], None]) -> dict[str, float]:
+        """One pass over the training part. The epoch's number seeds it, so that a resumed run draws the same."""
+        torch.manual_seed(int(np.random.SeedSequence([self.config.seed, epoch]).generate_state(1)[0]))
+        self.model.train()
+        loss_sum = torch.zeros((), device=self.device)
+        correct = torch.zeros((), dtype=torch.long, device=self.device)
+        order = self.examples.train[torch.randperm(len(self.examples.train), device=self.device)]
+        lr = self.optimizer.param_groups[0]["lr"]
+        started = time.perf_counter()
+        for step, rows in enumerate(order.split(self.config.batch_size), start=1):
+            loss, predicted = self._step(rows)
+            # Summed on the device: reading a number back would make the GPU wait at each step.
+            loss_sum += loss * len(rows)
+            correct += (predicted == self.examples.targets[rows]).sum()
+            on_step(step)
+        seen = len(order)
+        mean_loss = float(loss_sum) / seen
+        return {
+            events.TRAIN_LOSS: mean_loss,
+            events.TRAIN_ACCURACY: float(correct) / seen,
+            events.LR: lr,
+            events.EXCERPTS_PER_S: seen / (time.perf_counter() - started),
+        }
+
+    def _step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        log_mel = spec_augment(self.examples.decibels(rows), self.config.augment, self.mean_db)
+        with autocast(self.device):
+            logits = self.model(log_mel.contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits.float(), self.examples.targets[rows], self.weights)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.schedule.after_step()
+        return loss.detach(), logits.argmax(1)
+
+    @torch.inference_mode()
+    def validate(self) -> tuple[dict[str, float], Tensor]:
+        """Scalars and the confusion matrix. The loss is unweighted cross-entropy without penalty, comparable across l2."""
+        self.model.eval()
+        num_classes = len(self.examples.classes)
+        loss_sum = torch.zeros((), dtype=torch.double, device=self.device)
+        counts = torch.zeros((num_classes, num_classes), dtype=torch.long, device=self.device)
+        for rows in self.examples.validation.split(self.config.batch_size):
+            with autocast(self.device):
+                logits = self.model(self.examples.decibels(rows).contiguous(memory_format=torch.channels_last))
+            targets = self.examples.targets[rows]
+            loss_sum += F.cross_entropy(logits.float(), targets, reduction="sum")
+            counts += metrics.confusion(targets, logits.argmax(1), num_classes)
+        counts = counts.cpu()
+        scalars = {
+            events.VAL_LOSS: float(loss_sum) / len(self.examples.validation),
+            events.VAL_ACCURACY: metrics.accuracy(counts),
+            events.VAL_MACRO_F1: metrics.macro_f1(counts),
+        }
+        self.schedule.after_epoch(scalars[events.VAL_LOSS])
+        return scalars, counts
+
+    def state_dict(self) -> dict[str, Any]:
+        parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
+        return {name: part.state_dict() for name, part in parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+
+
+def _moments(examples: Examples, batch_size: int) -> tuple[float, float]:
+    """Mean and standard deviation in dB over the training part."""
+    total = torch.zeros(2, dtype=torch.double)
+    for rows in examples.train.split(batch_size):
+        decibels = examples.decibels(rows).double()
+        total += torch.stack([decibels.sum(), decibels.square().sum()]).cpu()
+    bins = len(examples.train) * examples.features[0].numel()
+    mean = float(total[0]) / bins
+    return mean, max(math.sqrt(max(float(total[1]) / bins - mean**2, 0.0)), 1e-3)
+
+
+def fit(folder: RunFolder, config: Config, examples: Examples, device: torch.device, hparams: dict[str, Any]) -> Status:
+    """The life of a run: restore; for each epoch train, validate, commit. Returns how it ended."""
+    learner = Learner(config, examples, device)
+    status = _restore(folder, learner, Status(RUNNING, epochs=config.epochs, started=time.time()))
+    status = replace(status, steps=learner.steps, val_excerpts=len(examples.validation))
+    folder.write_status(status)
+    with EventWriter(folder.path, purge_step=status.epoch + 1) as writer:
+        writer.hparams(hparams, [events.VAL_ACCURACY, events.VAL_LOSS, events.VAL_MACRO_F1], folder.path.name)
+        if status.epoch == 0:
+            _show_examples(writer, learner)
+        for epoch in range(status.epoch + 1, config.epochs + 1):
+            started = time.perf_counter()
+            scalars = learner.train_epoch(epoch, _heartbeat(folder, status))
+            validation, counts = learner.validate()
+            scalars |= validation | {events.EPOCH_S: time.perf_counter() - started}
+            log.info(_line(epoch, config.epochs, scalars))
+            diverged = not math.isfinite(scalars[events.TRAIN_LOSS] + scalars[events.VAL_LOSS])
+            writer.scalars(epoch, scalars)
+            if epoch == config.epochs or diverged:
+                writer.image(epoch, events.CONFUSION, pictures.confusion_matrix(counts.numpy(), examples.classes))
+                writer.end(ok=not diverged)
+            # Events first: after a crash in between, the epoch is trained again and its scalars are replaced.
+            writer.commit()
+            finite = {tag: value for tag, value in scalars.items() if math.isfinite(value)}
+            status = replace(status, epoch=epoch, step=0, metrics=finite)
+            if diverged:
+                status = replace(status, state=DIVERGED, error=f"the loss is not finite in epoch {epoch}; try a smaller lr")
+                break
+            checkpoint.save(folder.checkpoint, {"epoch": epoch, "metrics": finite, **learner.state_dict()})
+            folder.write_status(status)
+    if status.state == RUNNING:
+        status = replace(status, state=COMPLETED)
+    folder.write_status(status)
+    return status
+
+
+def _restore(folder: RunFolder, learner: Learner, status: Status) -> Status:
+    state = checkpoint.load(folder.checkpoint, learner.device)
+    if state is None:
+        return status
+    learner.load_state_dict(state)
+    log.info("goes on after epoch %d", state["epoch"])
+    started = folder.status().started or status.started
+    return replace(status, epoch=state["epoch"], metrics=state["metrics"], started=started)
+
+
+def _heartbeat(folder: RunFolder, status: Status) -> Callable[[int], None]:
+    """Tells the status file how far the epoch is, every other second."""
+    last = time.monotonic()
+
+    def on_step(step: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > STATUS_EVERY_S:
+            last = time.monotonic()
+            folder.write_status(replace(status, step=step))
+
+    return on_step
+
+
+def _show_examples(writer: EventWriter, learner: Learner) -> None:
+    """The same excerpts before and after SpecAugment."""
+    examples = learner.examples
+    rows = examples.train[:: max(len(examples.train) // EXAMPLES, 1)][:EXAMPLES]
+    titles = [examples.classes[int(target)] for target in examples.targets[rows]]
+    log_mel = examples.decibels(rows)
+    shown = ((events.SPECTROGRAMS, log_mel), (events.AUGMENTED, spec_augment(log_mel, learner.config.augment, learner.mean_db)))
+    low, high = float(log_mel.min()), float(log_mel.max())
+    for tag, batch in shown:
+        writer.image(0, tag, pictures.spectrograms(batch[:, 0].cpu().numpy(), titles, low, high))
+
+
+def _line(epoch: int, epochs: int, scalars: dict[str, float]) -> str:
+    return (
+        f"epoch {epoch:{len(str(epochs))}d}/{epochs}"
+        f"  train loss {scalars[events.TRAIN_LOSS]:.4f} accuracy {scalars[events.TRAIN_ACCURACY]:.2%}"
+        f"  val loss {scalars[events.VAL_LOSS]:.4f} accuracy {scalars[events.VAL_ACCURACY]:.2%}"
+        f"  {scalars[events.EXCERPTS_PER_S]:.0f} excerpts/s"
+    )

@@ -1,0 +1,179 @@
+"""The plan of a sweep: one base configuration and each point's differences, composed once and frozen on disk.
+
+`outputs/<name>/plan.yaml` holds the base and what the sweep was made from; line i of `points.jsonl` is run i.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from irmas.config import NEUTRAL, Config, flatten, from_flat, shown
+from irmas.errors import ConfigError, UserError
+from irmas.files import atomic_write
+
+OUTPUTS = Path("outputs")
+PLAN = "plan.yaml"
+POINTS = "points.jsonl"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of the swept values: `overrides` as they were written, `changes` to the flat base settings."""
+
+    id: int
+    overrides: dict[str, Any]
+    changes: dict[str, Any]
+
+    @property
+    def folder_name(self) -> str:
+        """`008-dropout=0.4,lr=0.001,l2=0.0001`, at most 120 characters long (a file name may have 255 bytes)."""
+        text = ",".join(f"{key}={shown(value)}" for key, value in self.overrides.items())
+        text = "".join(c if c.isascii() and (c.isalnum() or c in "._+=,-") else "_" for c in text)
+        if len(text) > 116:
+            text = text[:107] + "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
+        return f"{self.id:03d}-{text}" if text else f"{self.id:03d}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep: its points and everything that they share."""
+
+    name: str
+    swept: list[str]
+    """The swept keys in the order of the command line."""
+    data: str
+    """Digest of the data set's content."""
+    source: str
+    """Digest of the package's source at submission."""
+    commit: str
+    config: Config
+    points: list[Point] = field(default_factory=list)
+
+    def config_of(self, point: Point) -> Config:
+        return from_flat(flatten(asdict(self.config)) | point.changes)
+
+    def value(self, point: Point, key: str) -> Any:
+        """A swept key's value at a point; for a group its option's name."""
+        return point.overrides.get(key, flatten(asdict(self.config)).get(key))
+
+
+def expand(base: Config, job_overrides: Sequence[Mapping[str, str]], change: Callable[[str, str], Mapping[str, Any]]) -> list[Point]:
+    """Points numbered from 1. `change(key, text)` gives the flat settings that one override sets, and their values.
+
+    Each distinct override is composed once, however many points it stands in. Groups come before single
+    settings, so that `model=deep model.dense=128` means what it says.
+    """
+    flat_base = flatten(asdict(base))
+    changes: dict[tuple[str, str], Mapping[str, Any]] = {}
+    points = []
+    for number, overrides in enumerate(job_overrides, start=1):
+        flat: dict[str, Any] = {}
+        for key, text in sorted(overrides.items(), key=lambda item: item[0] in flat_base):
+            if (key, text) not in changes:
+                changes[key, text] = change(key, text)
+            flat.update(changes[key, text])
+        named = {key: flat[key] if key in flat_base else text for key, text in overrides.items()}
+        points.append(Point(number, named, {key: value for key, value in flat.items() if value != flat_base[key]}))
+    return points
+
+
+def default_name(plan: Plan) -> str:
+    """Swept keys and a digest of plan and data: the same command finds its own sweep, no other one does."""
+    flat = {key: value for key, value in flatten(asdict(plan.config)).items() if key not in NEUTRAL}
+    changes = [point.changes for point in plan.points]
+    digest = hashlib.sha256(json.dumps([flat, changes, plan.data], sort_keys=True).encode()).hexdigest()[:8]
+    keys = "-".join(key.rpartition(".")[2].rpartition("/")[2] for key in plan.swept) or "single"
+    return f"{keys[:60]}-{digest}"
+
+
+def write(folder: Path, plan: Plan, *, append: bool = False) -> Plan:
+    """Write the plan, or extend the one that the folder holds; return what the folder then holds.
+
+    Old points keep their numbers and new ones follow. Unless `append` (a sweeper that proposes points in
+    batches) the new grid must contain the old one.
+
+    Raises ConfigError, naming the key, where the folder's plan differs in anything else.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        if (folder / PLAN).exists():
+            plan = _extended(read(folder), plan, append)
+        head = {key: value for key, value in asdict(plan).items() if key != "points"}
+        lines = "".join(json.dumps(asdict(point)) + "\n" for point in plan.points)
+        # Points first: whoever sees plan.yaml sees all of them.
+        atomic_write(folder / POINTS, lines)
+        atomic_write(folder / PLAN, yaml.safe_dump(head, sort_keys=False))
+    return plan
+
+
+def read(folder: Path, ids: Sequence[int] | None = None) -> Plan:
+    """The plan that a sweep's folder holds, with the points of these ids only (default: all).
+
+    Raises UserError where the folder holds no plan, or none that this version can read.
+    """
+    try:
+        head = yaml.safe_load((folder / PLAN).read_text())
+        with (folder / POINTS).open() as file:
+            if ids is None:
+                points = [Point(**json.loads(line)) for line in file]
+            else:
+                wanted = set(ids)
+                stop = max(wanted, default=0)
+                points = [Point(**json.loads(line)) for i, line in enumerate(islice(file, stop), 1) if i in wanted]
+        return Plan(**{**head, "config": from_flat(flatten(head["config"])), "points": points})
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{folder}: no sweep is here ({Path(str(error.filename)).name} is missing); {_sweeps_beside(folder)}") from None
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError) as error:
+        raise UserError(f"{folder}: its plan cannot be read ({error})") from error
+
+
+def _sweeps_beside(folder: Path) -> str:
+    sweeps = sorted(str(path.parent) for path in folder.absolute().parent.glob(f"*/{PLAN}"))
+    return "sweeps: " + " ".join(f"{folder.parent / Path(sweep).name}" for sweep in sweeps) if sweeps else "start one with python -m irmas.train"
+
+
+def _extended(old: Plan, new: Plan, append: bool) -> Plan:
+    """`old` with the points of `new` that it lacks."""
+    flat_old, flat_new = flatten(asdict(old.config)), flatten(asdict(new.config))
+    swept = {key for point in [*old.points, *new.points] for key in point.changes}
+    for key in flat_old:
+        if key not in NEUTRAL | swept and flat_old[key] != flat_new[key]:
+            raise ConfigError(key, shown(flat_new[key]), f"sweep {old.name} was made with {key}={shown(flat_old[key])}; give that, or another name")
+    if old.data != new.data:
+        raise ConfigError("data", new.config.data.root, f"sweep {old.name} was made from other data (digest {old.data}, now {new.data}); give another name")
+    keys = sorted(swept)
+
+    def identity(flat: Mapping[str, Any], point: Point) -> str:
+        return json.dumps([point.changes.get(key, flat[key]) for key in keys])
+
+    known = {identity(flat_old, point): point for point in old.points}
+    proposed = {identity(flat_new, point): point for point in new.points}
+    for missing in [] if append else [known[key] for key in known.keys() - proposed.keys()]:
+        text = " ".join(f"{key}={shown(value)}" for key, value in missing.overrides.items()) or "its single run"
+        raise ConfigError("name", old.name, f"that sweep holds {text}, which this command does not; a sweep only grows: keep its values, or give another name")
+    points = list(old.points)
+    for key, point in proposed.items():
+        if key not in known:
+            full = flat_new | point.changes
+            changes = {k: full[k] for k in flat_old if k not in NEUTRAL and full[k] != flat_old[k]}
+            points.append(replace(point, id=len(points) + 1, changes=changes))
+    config = from_flat(flat_old | {key: flat_new[key] for key in NEUTRAL - {"name"}})
+    return replace(new, swept=list(dict.fromkeys(old.swept + new.swept)), config=config, points=points)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Two commands at once write one after the other."""
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,118 @@
+"""What one task of a sweep does: one point of the plan, from its configuration to its final state.
+
+By hand: `python -m irmas.sweep.task outputs/<name> 8`
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from irmas.data import dataset, split
+from irmas.errors import UserError
+from irmas.learning import trainer
+from irmas.learning.device import choose_device, describe, set_up
+from irmas.processes import cpu_count
+from irmas.provenance import source_digest, versions
+from irmas.run.folder import CANCELLED, FAILED, FINAL, RUNNING, RunFolder, Status
+from irmas.sweep import plan as plans
+from irmas.sweep.plan import Plan, Point
+
+log = logging.getLogger(__name__)
+
+
+class Stopped(BaseException):
+    """SIGTERM: end in good order. Not an Exception, so that nothing takes it for a failure."""
+
+
+def run_point(sweep: Path, point_id: int, threads: int) -> Status:
+    """Train one point, unless it is finished. Whatever happens is said in its status file.
+
+    Raises RunBusyError where another process trains it, and again whatever ended the run.
+    """
+    plan = plans.read(sweep, [point_id])
+    if not plan.points:
+        raise UserError(f"{sweep}: has no run {point_id}")
+    point = plan.points[0]
+    folder = RunFolder(sweep / "runs" / point.folder_name)
+    with folder.held():
+        status = folder.status()
+        if status.state in FINAL:
+            log.info("run %d is %s already", point.id, status.state)
+            return status
+        try:
+            return _train(folder, sweep, plan, point, threads)
+        except (Stopped, KeyboardInterrupt):
+            folder.write_status(replace(folder.status(), state=CANCELLED, error="stopped; the same command goes on"))
+            raise
+        except BaseException as error:
+            last = error if isinstance(error, UserError) else "".join(traceback.format_exception(error)).strip()
+            folder.write_status(replace(folder.status(), state=FAILED, error=str(last)))
+            raise
+
+
+def _train(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: int) -> Status:
+    config = plan.config_of(point)
+    folder.write_config(config)
+    folder.write_status(replace(folder.status(), state=RUNNING, epochs=config.epochs, error=""))
+    device = choose_device(config.device)
+    set_up(device, threads)
+    cache = dataset.load(config.data, config.features, _plain_progress)
+    parts = split.load_or_make(config.data, cache, sweep / "splits")
+    _log_data(config.data.split, parts)
+    origin = {"source": source_digest(), "plan_source": plan.source, "commit": plan.commit, "data": plan.data}
+    folder.write_provenance(origin | {"device": describe(device), "versions": versions()})
+    examples = trainer.load_examples(cache, parts, config.data.pool, device)
+    keys = plan.swept or ["dropout", "lr", "l2"]
+    return trainer.fit(folder, config, examples, device, {key: plan.value(point, key) for key in keys})
+
+
+def _log_data(kind: str, parts: split.Split) -> None:
+    log.info("%d excerpts train, %d validate, split by %s", len(parts.train), len(parts.validation), kind)
+    if parts.leaking:
+        log.warning(
+            "this split leaks: %.1f %% of the validation excerpts have a sibling from the same recording in training, "
+            "so that accuracies are optimistic; data.split=recording keeps recordings apart",
+            100 * parts.leaking,
+        )
+
+
+def _plain_progress(what: str, total: int) -> Any:
+    log.info("%s: %d excerpts", what, total)
+    return lambda done: None
+
+
+def start(folder_log: Path | None = None) -> None:
+    """For a process of its own: lines to stdout, SIGTERM as an orderly stop."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout, force=True)
+    logging.captureWarnings(True)
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m irmas.sweep.task", description="Train one run of a plan.")
+    parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
+    parser.add_argument("id", type=int, help="the run's number, from 1")
+    parser.add_argument("--threads", type=int, default=cpu_count(), help="CPU threads (default: all cores)")
+    arguments = parser.parse_args()
+    start()
+    try:
+        run_point(arguments.sweep, arguments.id, arguments.threads)
+    except UserError as error:
+        sys.exit(f"{error}")
+
+
+if __name__ == "__main__":
+    main()

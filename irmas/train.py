@@ -1,0 +1,21 @@
+"""Trains one run or a sweep of runs: `python -m irmas.train --help`."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from irmas import commandline
+from irmas.config import Config
+
+
+def main() -> None:
+    commandline.run("train", Config, _task)
+
+
+def _task(config: DictConfig) -> None:
+    """Hydra wants a task; runs are started by the launchers, in processes of their own."""
+    raise AssertionError("hydra.mode is MULTIRUN, so that every run goes through a launcher")
+
+
+if __name__ == "__main__":
+    main()
