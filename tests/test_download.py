@@ -192,6 +192,16 @@ def test_kept_archive_is_unpacked_again_without_a_request(server: Server, tmp_pa
     assert len(server.requests) == 1
 
 
+def test_only_what_is_not_unpacked_is_fetched(server: Server, tmp_path: Path) -> None:
+    server.files = {name: archive({"a.wav": name.encode()}) for name in ("one.zip", "two.zip")}
+    (tmp_path / "one").mkdir()
+
+    download(tmp_path, server.url, server.checksums)
+
+    assert [request["path"].rpartition("/")[2] for request in server.requests] == ["two.zip"]
+    assert (tmp_path / "two" / "a.wav").read_bytes() == b"two.zip"
+
+
 def test_cut_connections_are_resumed_and_no_byte_is_fetched_twice(server: Server, tmp_path: Path) -> None:
     server.files[NAME] = big_archive()
     server.cut_after = [300_000, 200_000, 100_000]
@@ -442,7 +452,8 @@ def test_unpacking_killed_halfway_is_done_anew_without_a_request(server: Server,
         "zipfile.ZipFile._extract_member = until_third",
     )
     assert not (tmp_path / "IRMAS-TrainingData").exists()
-    assert (tmp_path / ".IRMAS-TrainingData.unpacking" / "IRMAS-TrainingData" / "2.wav").exists()
+    half = tmp_path / ".IRMAS-TrainingData.unpacking" / "IRMAS-TrainingData"
+    (half / "2.wav").rename(half / "of-an-older-archive.wav")
 
     (target,) = download(tmp_path, server.url, server.checksums)
 
