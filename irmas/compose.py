@@ -1,0 +1,69 @@
+"""Overrides -> typed, checked configurations. The plan and everything below it do not know Hydra."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from irmas.config import Config, check, flatten
+from irmas.data.dataset import resolve
+from irmas.errors import ConfigError
+from irmas.sweep.plan import Point, expand
+
+
+class Composer:
+    """Composes configurations for one command line. `fixed` are the overrides that are the same for every point."""
+
+    def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
+        self.loader, self.master = loader, master
+        self.parser = OverridesParser.create(config_loader=loader)
+        given = self.parser.parse_overrides(list(master.hydra.overrides.task))
+        self.fixed = {o.get_key_element(): str(o.input_line) for o in given if not o.is_sweep_override()}
+        self.tree = self._compose([])
+        self.base = self._typed(self.tree, self.fixed)
+
+    def points(self, job_overrides: Sequence[Sequence[str]]) -> list[Point]:
+        """Raises ConfigError for a value that breaks its rule, or one that stands twice on its axis."""
+        swept = [self._swept(overrides) for overrides in job_overrides]
+        points = expand(self.base, swept, self._change)
+        twice = len(points) - len({str(point.changes) for point in points})
+        if twice:
+            raise ConfigError("-m", f"{len(points)} points", f"{twice} of them repeat another one; a swept value stands twice")
+        return points
+
+    def _swept(self, overrides: Sequence[str]) -> dict[str, str]:
+        pairs = (text.partition("=")[::2] for text in overrides)
+        swept = {key: value for key, value in pairs if key not in self.fixed}
+        for key in swept.keys() & {"name", "device"}:
+            raise ConfigError(key, swept[key], "is one for the whole sweep")
+        return swept
+
+    def _change(self, key: str, text: str) -> Mapping[str, Any]:
+        """The flat settings that one override sets. A group is composed by Hydra, a single setting is put in its place:
+        80 times faster."""
+        flat_base = flatten(asdict(self.base))
+        if key in flat_base:
+            tree = copy.deepcopy(self.tree)
+            OmegaConf.update(tree, key, self.parser.parse_override(f"{key}={text}").value(), force_add=False)
+        else:
+            tree = self._compose([f"{key}={text}"])
+        flat = flatten(asdict(self._typed(tree, {key, *self.fixed})))
+        return {name: value for name, value in flat.items() if name == key or value != flat_base[name]}
+
+    def _compose(self, more: list[str]) -> DictConfig:
+        tree = self.loader.load_sweep_config(self.master, [*self.fixed.values(), *more])
+        with open_dict(tree):
+            del tree["hydra"]
+        return tree
+
+    def _typed(self, tree: DictConfig, explicit: Mapping[str, str] | set[str]) -> Config:
+        config = OmegaConf.to_object(tree)
+        assert isinstance(config, Config)
+        check(config)
+        return resolve(config, explicit)

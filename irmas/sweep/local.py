@@ -1,0 +1,158 @@
+"""This machine as a cluster: a bounded pool of processes that train one run each."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from rich.console import Console
+
+from irmas.config import Config
+from irmas.data import dataset
+from irmas.processes import cpu_count, fork_server
+from irmas.run import events
+from irmas.run.folder import CANCELLED, FAILED, FINAL, RUNNING, RunFolder, Status
+from irmas.sweep import plan as plans
+from irmas.sweep.plan import OUTPUTS, Plan, Point
+from irmas.sweep.progress import SweepProgress, data_progress, label_width
+
+POLL_S = 0.2
+GRACE_S = 10.0
+"""From SIGTERM to SIGKILL; an epoch's commit takes well under a second."""
+GPUS = Path("/proc/driver/nvidia/gpus")
+
+
+@dataclass
+class Worker:
+    process: BaseProcess
+    point: Point
+    slot: int
+
+
+def run(sweep: Path, plan: Plan, points: Sequence[Point], processes: int | None, progress: SweepProgress) -> None:
+    """Train these points, so many at once; returns when each has ended, one way or another.
+
+    A point that fails does not take the others along. Ctrl-C ends all children in good order.
+    """
+    gpus = _gpus() if plan.config.device != "cpu" else []
+    processes = min(processes or len(gpus) or cpu_count(), len(points))
+    threads = max(cpu_count() // max(processes, 1), 1)
+    waiting, workers = list(points), list[Worker]()
+    with _all_ended(sweep, workers):
+        while waiting or workers:
+            for slot in sorted(set(range(processes)) - {worker.slot for worker in workers})[: len(waiting)]:
+                gpu = gpus[slot % len(gpus)] if gpus else None
+                workers.append(_start(sweep, waiting.pop(0), slot, threads, gpu))
+            time.sleep(POLL_S)
+            for worker in [worker for worker in workers if not worker.process.is_alive()]:
+                workers.remove(worker)
+                worker.process.join()
+                progress.ended(worker.point, _final_status(sweep, worker))
+            for worker in workers:
+                progress.report(worker.point, folder_of(sweep, worker.point).status())
+
+
+def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[float | None]:
+    """Write the plan, make its data, train what is unfinished; each point's last validation accuracy.
+
+    Exits with 1, after everything else has been tried, where a run failed.
+    """
+    console = Console()
+    sweep = OUTPUTS / plan.name
+    wanted = {str(point.changes) for point in plan.points}
+    plan = plans.write(sweep, plan, append=append)
+    points = [point for point in plan.points if str(point.changes) in wanted]
+    unfinished = [point for point in points if folder_of(sweep, point).status().state not in FINAL]
+    console.print(f"{sweep}: {len(points)} runs, {len(points) - len(unfinished)} of them finished before", highlight=False)
+    if unfinished:
+        for config in _distinct_data(plan, unfinished):
+            dataset.load(config.data, config.features, data_progress(console))
+        with SweepProgress(console, len(points), len(points) - len(unfinished), label_width(points)) as progress:
+            run(sweep, plan, unfinished, processes, progress)
+    statuses = [folder_of(sweep, point).status() for point in points]
+    return [status.metrics[events.VAL_ACCURACY] if status.metrics else None for status in statuses]
+
+
+def _distinct_data(plan: Plan, points: Sequence[Point]) -> list[Config]:
+    """One configuration for each feature cache that the points need."""
+    distinct: dict[str, Config] = {}
+    for change in {json.dumps({k: v for k, v in point.changes.items() if k.startswith(("data.", "features."))}): point for point in points}.values():
+        config = plan.config_of(change)
+        distinct[str(replace(config.data, fold=0, seed=0, split="", pool=1)) + str(config.features)] = config
+    return list(distinct.values())
+
+
+def folder_of(sweep: Path, point: Point) -> RunFolder:
+    return RunFolder(sweep / "runs" / point.folder_name)
+
+
+def _start(sweep: Path, point: Point, slot: int, threads: int, gpu: str | None) -> Worker:
+    folder = folder_of(sweep, point)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    process = fork_server().Process(target=_train, args=(sweep, point.id, threads, gpu, folder.log), name=point.folder_name)
+    process.start()
+    return Worker(process, point, slot)
+
+
+def _train(sweep: Path, point_id: int, threads: int, gpu: str | None, log: Path) -> None:
+    """In the child: everything that it says goes to the run's own log."""
+    from irmas.errors import UserError
+    from irmas.sweep import task
+
+    with log.open("a") as file:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(file.fileno(), stream.fileno())
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    task.start()
+    try:
+        task.run_point(sweep, point_id, threads)
+    except UserError as error:
+        sys.exit(str(error))
+    except task.Stopped:
+        sys.exit("stopped")
+
+
+def _final_status(sweep: Path, worker: Worker) -> Status:
+    """What the run said last; a process that was killed could say nothing, so that it is said here."""
+    folder = folder_of(sweep, worker.point)
+    status, code = folder.status(), worker.process.exitcode
+    if code and code < 0 and status.state in (RUNNING, FAILED):
+        status = replace(status, state=FAILED, error=f"killed by signal {-code}; the same command goes on after epoch {status.epoch}")
+        folder.write_status(status)
+    return status
+
+
+@contextmanager
+def _all_ended(sweep: Path, workers: list[Worker]) -> Iterator[None]:
+    """Leaves no child behind, whatever happens in between."""
+    try:
+        yield
+    finally:
+        for worker in workers:
+            worker.process.terminate()
+        deadline = time.monotonic() + GRACE_S
+        for worker in workers:
+            worker.process.join(max(deadline - time.monotonic(), 0))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            folder = folder_of(sweep, worker.point)
+            if folder.status().state in (RUNNING, FAILED):
+                folder.write_status(replace(folder.status(), state=CANCELLED, error="stopped; the same command goes on"))
+
+
+def _gpus() -> list[str]:
+    """What this process may use, without the cost of asking CUDA."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [gpu for gpu in visible.split(",") if gpu not in ("", "-1", "NoDevFiles")]
+    return [str(index) for index in range(len(list(GPUS.iterdir())))] if GPUS.is_dir() else []

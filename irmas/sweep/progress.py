@@ -1,0 +1,103 @@
+"""What a person sees while data is prepared and runs train: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from irmas.config import shown
+from irmas.run import events
+from irmas.run.folder import COMPLETED, FINAL, Status
+from irmas.sweep.plan import Point
+
+
+class SweepProgress:
+    """A bar for the sweep and one for each run that trains; use as a context manager."""
+
+    def __init__(self, console: Console, total: int, done: int, width: int) -> None:
+        self.console = console
+        self.total, self.done, self.width = total, done, width
+        self.bars = _bars(console)
+        self.sweep = self.bars.add_task("runs", total=total, completed=done, note="")
+        self.tasks: dict[int, TaskID] = {}
+        self.seen: dict[int, int] = {}
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bars.stop()
+
+    def report(self, point: Point, status: Status) -> None:
+        """A run that trains."""
+        if point.id not in self.tasks:
+            self.tasks[point.id] = self.bars.add_task(_label(point), total=None, note="")
+        share = status.step / status.steps if status.steps else 0.0
+        self.bars.update(
+            self.tasks[point.id], total=status.epochs or None, completed=status.epoch + share, note=_scores(status)
+        )
+        if not self.console.is_terminal and status.epoch > self.seen.get(point.id, 0):
+            self.console.print(f"{_label(point):{self.width}}  epoch {status.epoch}/{status.epochs}  {_scores(status)}", highlight=False)
+        self.seen[point.id] = status.epoch
+
+    def ended(self, point: Point, status: Status) -> None:
+        if point.id in self.tasks:
+            self.bars.remove_task(self.tasks.pop(point.id))
+        self.done += status.state in FINAL
+        self.bars.update(self.sweep, completed=self.done)
+        reason = "" if status.state == COMPLETED else "  " + status.error.strip().splitlines()[-1]
+        style = "green" if status.state == COMPLETED else "red"
+        self.console.print(
+            f"{_label(point):{self.width}}  [{style}]{status.state}[/]  {_scores(status)}{reason}  ({self.done}/{self.total})",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def data_progress(console: Console) -> Callable[[str, int], Callable[[int], None]]:
+    """For `irmas.data.dataset`: a bar, or a line at every tenth."""
+
+    def begin(what: str, total: int) -> Callable[[int], None]:
+        done = 0
+        bars = _bars(console)
+        bar = bars.add_task(what, total=total, note="excerpts")
+        if console.is_terminal:
+            bars.start()
+
+        def advance(more: int) -> None:
+            nonlocal done
+            tenths = 10 * done // total
+            done += more
+            bars.update(bar, completed=done)
+            if not console.is_terminal and 10 * done // total > tenths:
+                console.print(f"{what}: {done}/{total} excerpts", highlight=False)
+            if done >= total:
+                bars.stop()
+
+        return advance
+
+    return begin
+
+
+def _bars(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _label(point: Point) -> str:
+    return " ".join([f"run {point.id}", *(f"{key}={shown(value)}" for key, value in point.overrides.items())])
+
+
+def label_width(points: list[Point]) -> int:
+    return max((len(_label(point)) for point in points), default=0)
+
+
+def _scores(status: Status) -> str:
+    if not status.metrics or events.VAL_ACCURACY not in status.metrics:
+        return ""
+    return f"val accuracy {status.metrics[events.VAL_ACCURACY]:.2%} loss {status.metrics[events.VAL_LOSS]:.4f}"
