@@ -214,7 +214,11 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
         for first, stop in starts:
             with EventWriter(folder / name, first) as writer:
-                settings = {"epochs": epochs, "optim": name, "augment": name == "a"}
+                settings: dict[str, bool | float | str] = {
+                    "epochs": epochs,
+                    "optim": name,
+                    "augment": name == "a",
+                }
                 writer.hparams(settings, [VAL_ACCURACY], group=name)
                 for step in range(first, stop):
                     writer.scalars(step, {VAL_ACCURACY: 0.125 * (step + first), TRAIN_LOSS: 1.0})
