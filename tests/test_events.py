@@ -99,9 +99,9 @@ def test_reads_tf2s_encoding_by_content(tmp_path: Path) -> None:
 
 def test_a_restart_drops_what_lies_at_its_step_and_beyond(tmp_path: Path) -> None:
     write(tmp_path, {0: 0.125, 1: 0.25, 2: 0.375, 3: 0.5, 4: 0.625})
-    write(tmp_path, {2: 0.75}, purge_step=2)
+    write(tmp_path, {3: 0.75}, purge_step=2)
     run = read_scalars(tmp_path)
-    assert run.values == {VAL_ACCURACY: {0: 0.125, 1: 0.25, 2: 0.75}}
+    assert run.values == {VAL_ACCURACY: {0: 0.125, 1: 0.25, 3: 0.75}}
     assert run.values == as_tensorboard_reads(tmp_path)
     assert run.problems == []
 

@@ -22,16 +22,17 @@ def margins_are_white(picture: RGB) -> bool:
     return all((edge == 255).all() for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]))
 
 
+def cells(counts: list[list[int]]) -> dict[tuple[int, int], RGB]:
+    """The nine cells of a 3 x 3 confusion matrix, without their edges, by (row, column)."""
+    empty = places(confusion_matrix(np.zeros((3, 3), np.int64), ["a", "b", "c"]), (247, 250, 253))
+    (top, left), (bottom, right) = empty.min(axis=0), empty.max(axis=0) + 1
+    matrix = confusion_matrix(np.array(counts), ["a", "b", "c"])[top:bottom, left:right]
+    rows = [np.array_split(row, 3, axis=1) for row in np.array_split(matrix, 3)]
+    return {(row, column): rows[row][column][3:-3, 3:-3] for row in range(3) for column in range(3)}
+
+
 def darkest_cells(counts: list[list[int]]) -> list[tuple[int, int]]:
-    """Which cells of a 3 x 3 confusion matrix hold the darkest colour, as (row, column)."""
-    picture = confusion_matrix(np.array(counts), ["a", "b", "c"])
-    full = places(confusion_matrix(np.zeros((3, 3), np.int64), ["a", "b", "c"]), (247, 250, 253))
-    (top, left), (bottom, right) = full.min(axis=0), full.max(axis=0)
-    dark = (picture == (8, 48, 107)).all(axis=-1)[top : bottom + 1, left : right + 1]
-    cells = [
-        [block.mean() > 0.5 for block in np.array_split(row, 3, axis=1)] for row in np.array_split(dark, 3)
-    ]
-    return [(row, column) for row in range(3) for column in range(3) if cells[row][column]]
+    return [place for place, cell in cells(counts).items() if tuple(cell[0, 0]) == (8, 48, 107)]
 
 
 def test_rows_are_true_and_columns_predicted() -> None:
@@ -40,6 +41,12 @@ def test_rows_are_true_and_columns_predicted() -> None:
 
 def test_colour_is_the_share_of_the_row_not_the_count() -> None:
     assert darkest_cells([[900, 900, 900], [0, 2, 0], [0, 0, 0]]) == [(1, 1)]
+
+
+def test_every_cell_with_a_count_has_its_number() -> None:
+    counts = [[99, 1, 0], [0, 600, 1], [0, 0, 0]]
+    numbered = [place for place, cell in cells(counts).items() if (cell != cell[0, 0]).any()]
+    assert numbered == [(0, 0), (0, 1), (1, 1), (1, 2)]
 
 
 @pytest.mark.parametrize("number", [2, 11, 40])
