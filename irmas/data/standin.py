@@ -1,0 +1,387 @@
+"""A stand-in for IRMAS's training set that anyone can render: General MIDI music under IRMAS's names and quirks.
+
+`plan` decides which recordings there are and what their files are called; `_perform` makes a recording's
+excerpts. Within a recording everything but the notes is shared, as in real music, so that a split by excerpt
+leaks and a split by recording does not.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+from symusic import Note, Score, Synthesizer, Track
+
+from irmas.errors import DataError
+from irmas.labels import CODES
+
+# Part of the data's identity: raise it whenever the rendered bytes change.
+VERSION = 1
+
+SAMPLE_RATE = 44_100
+DURATION_S = 3.0
+FRAMES = int(SAMPLE_RATE * DURATION_S)
+
+# IRMAS itself: excerpts of each class in the order of CODES, and recordings with each quirk.
+IRMAS_EXCERPTS = (388, 505, 451, 637, 760, 682, 721, 626, 577, 580, 778)
+IRMAS_SIZE = sum(IRMAS_EXCERPTS)
+IRMAS_RECORDINGS = 2261
+IRMAS_TWINS = 16  # pairs of recordings of one class with bit-identical excerpts
+IRMAS_CONFLICTS = 3  # such pairs labelled gac and gel
+IRMAS_HALF_TAGGED = 12  # recordings whose excerpts occur with and without prefix and drums tag
+IRMAS_UNKNOWN_DRUMS = 4  # recordings tagged [---]
+IRMAS_TAGGED = 0.28  # share of recordings with prefix and drums tag
+GENRES = {"cou_fol": 0.1, "cla": 0.2, "pop_roc": 0.35, "lat_sou": 0.08, "jaz_blu": 0.27}
+
+# Each class's recordings are rounded up, and a recording's number has four digits.
+SMALLEST = 33
+LARGEST = (9999 - len(CODES)) * IRMAS_SIZE // IRMAS_RECORDINGS
+
+# How hard the corpus is, in dB; tuned until a small net, split by recording, does about as well as on IRMAS.
+LEAD_OVER_BAND_DB = (-3.0, 9.0)
+HARDLY_SOUNDS = 0.12  # share of excerpts whose label can hardly be heard (IRMAS: 13.9 % of an audited sample)
+HARDLY_SOUNDS_DB = -25.0
+
+Samples = npt.NDArray[np.float32]
+
+
+class Event(NamedTuple):
+    """A note: times in seconds, MIDI pitch."""
+
+    start_s: float
+    duration_s: float
+    pitch: int
+
+
+class Harmony(NamedTuple):
+    """What all players of an excerpt agree on: the pitch classes of the scale, one chord every two beats."""
+
+    beat_s: float
+    scale: tuple[int, ...]
+    chords: tuple[tuple[int, ...], ...]
+
+    def chord_at(self, time_s: float) -> tuple[int, ...]:
+        return self.chords[int(time_s / (2 * self.beat_s)) % len(self.chords)]
+
+
+Figure = Callable[[np.random.Generator, Harmony, int, int], Iterator[Event]]
+
+
+def _within(pitch_classes: tuple[int, ...], low: int, high: int) -> list[int]:
+    return [pitch for pitch in range(low, high + 1) if pitch % 12 in pitch_classes]
+
+
+def line(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -> Iterator[Event]:
+    """One voice that wanders through the scale, with rests."""
+    pitches = _within(harmony.scale, low, high)
+    place = int(rng.integers(len(pitches)))
+    time_s = 0.0
+    while time_s < DURATION_S:
+        duration_s = harmony.beat_s * rng.choice([0.5, 0.5, 1.0, 1.0, 1.5, 2.0])
+        if rng.random() < 0.9:
+            yield Event(time_s, 0.95 * duration_s, pitches[place])
+        place = int(np.clip(place + rng.integers(-3, 4), 0, len(pitches) - 1))
+        time_s += duration_s
+
+
+def arpeggio(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -> Iterator[Event]:
+    """Broken chords in eighths, each note ringing on."""
+    base = int(rng.integers(low, max(low + 1, high - 18)))
+    order = rng.permutation(5)
+    for step, time_s in enumerate(np.arange(0.0, DURATION_S, harmony.beat_s / 2)):
+        pitches = _within(harmony.chord_at(time_s), base, base + 24)
+        yield Event(time_s, 2 * harmony.beat_s, pitches[order[step % 5]])
+
+
+def _chords(
+    rng: np.random.Generator, harmony: Harmony, low: int, high: int, *, beats: tuple[float, ...], spread_s: float
+) -> Iterator[Event]:
+    base = int(rng.integers(low, max(low + 1, high - 15)))
+    voices = int(rng.integers(3, 6))
+    time_s = 0.0
+    while time_s < DURATION_S:
+        duration_s = harmony.beat_s * rng.choice(beats)
+        for place, pitch in enumerate(_within(harmony.chord_at(time_s), base, base + 22)[:voices]):
+            yield Event(time_s + spread_s * place, 0.95 * duration_s, pitch)
+        time_s += duration_s
+
+
+strum = partial(_chords, beats=(0.5, 0.5, 1.0, 1.5), spread_s=0.015)
+comp = partial(_chords, beats=(0.5, 1.0, 1.5, 2.0), spread_s=0.0)
+sustained = partial(_chords, beats=(2.0,), spread_s=0.0)
+
+
+def two_hands(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -> Iterator[Event]:
+    """A line over chords or broken chords, as keyboards play."""
+    middle = (low + high) // 2
+    yield from line(rng, harmony, middle, high)
+    yield from (arpeggio, comp)[rng.integers(2)](rng, harmony, low, middle)
+
+
+def drums(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -> Iterator[Event]:
+    """Kick, snare and hi-hat or ride in eighths; the range picks the cymbal."""
+    for step, time_s in enumerate(np.arange(0.0, DURATION_S, harmony.beat_s / 2)):
+        yield Event(time_s, 0.3, high)
+        if step % 4 == 2:
+            yield Event(time_s, 0.3, low)
+        elif step % 4 == 0 or rng.random() < 0.2:
+            yield Event(time_s, 0.3, 36)
+
+
+class Part(NamedTuple):
+    """An instrument: its General MIDI programs (from 0), its range in MIDI pitches, and what it plays."""
+
+    programs: tuple[int, ...]
+    low: int
+    high: int
+    figures: tuple[Figure, ...]
+
+
+LEADS: dict[str, Part] = {
+    "cel": Part((42,), 36, 69, (line,)),
+    "cla": Part((71,), 50, 86, (line,)),
+    "flu": Part((73,), 60, 91, (line,)),
+    "gac": Part((24, 25), 40, 76, (strum, arpeggio, line)),
+    "gel": Part((27, 28, 29, 30), 40, 80, (line, strum, arpeggio)),
+    "org": Part((16, 17, 18, 19), 40, 84, (sustained, comp, two_hands)),
+    "pia": Part((0, 1, 2, 3), 36, 88, (two_hands, arpeggio, comp)),
+    "sax": Part((64, 65, 66, 67), 46, 80, (line,)),
+    "tru": Part((56, 59), 54, 82, (line,)),
+    "vio": Part((40,), 55, 93, (line,)),
+    "voi": Part((52, 53, 54), 48, 79, (line, line, sustained)),
+}
+BASS = Part((32, 33, 34, 35, 43), 28, 47, (line,))
+PADS = Part((48, 49, 61, 89, 11, 46, 4), 48, 79, (sustained, comp, arpeggio))
+KIT = (Part((0,), 38, 42, (drums,)), Part((0,), 40, 51, (drums,)))
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording of the plan; twins share `lead` and `stream`, and so sound the same."""
+
+    number: int
+    code: str
+    excerpts: int
+    lead: str
+    stream: int
+    genre: str
+    with_drums: bool
+    prefix: int | None
+    drums_tag: str
+    half_tagged: bool = False
+
+    def names(self) -> list[str]:
+        """File names without ending, in IRMAS's grammar; a half-tagged recording's last one is untagged."""
+        tagged = self.excerpts - self.half_tagged if self.prefix is not None else 0
+        tail = f"[{self.genre}]{self.number:04d}"
+        return [
+            f"{self.prefix:03d}__[{self.code}][{self.drums_tag}]{tail}__{i + 1}" for i in range(tagged)
+        ] + [f"[{self.code}]{tail}__{i + 1}" for i in range(self.excerpts - tagged)]
+
+
+def _class_sizes(size: int) -> list[int]:
+    """Excerpts a class in IRMAS's proportions, by largest remainder."""
+    whole, rest = np.divmod(size * np.array(IRMAS_EXCERPTS), IRMAS_SIZE)
+    whole[np.argsort(-rest, kind="stable")[: size - whole.sum()]] += 1
+    return [int(count) for count in whole]
+
+
+def plan(size: int, seed: int) -> list[Recording]:
+    """The recordings of a corpus of `size` excerpts, numbered from 1, class after class.
+
+    Raises DataError for a size that cannot be had.
+    """
+    if not SMALLEST <= size <= LARGEST:
+        raise DataError(f"stand-in of {size} excerpts: the size must be from {SMALLEST} to {LARGEST}")
+    rng = np.random.default_rng([seed, 0])
+    recordings: list[Recording] = []
+    for code, count in zip(CODES, _class_sizes(size), strict=True):
+        number_of = -(-count * IRMAS_RECORDINGS // IRMAS_SIZE)
+        lost = rng.permutation(np.repeat(np.arange(number_of), 2))[: 3 * number_of - count]
+        for excerpts in 3 - np.bincount(lost, minlength=number_of):
+            number = len(recordings) + 1
+            genre = str(rng.choice(list(GENRES), p=list(GENRES.values())))
+            with_drums = genre != "cla" and bool(rng.random() < 0.5)
+            prefix = int(rng.integers(1, 1000)) if rng.random() < IRMAS_TAGGED else None
+            tag = "dru" if with_drums else "nod"
+            recordings.append(
+                Recording(number, code, int(excerpts), code, number, genre, with_drums, prefix, tag)
+            )
+    return _with_quirks(recordings, rng)
+
+
+def _with_quirks(recordings: list[Recording], rng: np.random.Generator) -> list[Recording]:
+    """Give some recordings IRMAS's oddities, no recording two of them."""
+    of = {recording.number: recording for recording in recordings}
+    free = [recordings[i] for i in rng.permutation(len(recordings))]
+
+    def share(in_irmas: int, at_least: int) -> range:
+        return range(max(at_least, round(in_irmas * len(recordings) / IRMAS_RECORDINGS)))
+
+    def take(suits: Callable[[Recording], bool]) -> Recording:
+        return free.pop(next(place for place, recording in enumerate(free) if suits(recording)))
+
+    def twin(a: Recording, b: Recording) -> None:
+        if a.excerpts < b.excerpts:
+            a, b = b, a
+        of[b.number] = replace(b, lead=a.lead, stream=a.stream, genre=a.genre, with_drums=a.with_drums, drums_tag=a.drums_tag)
+
+    for _ in share(IRMAS_CONFLICTS, 1):
+        twin(take(lambda r: r.code == "gac"), take(lambda r: r.code == "gel"))
+    for _ in share(IRMAS_TWINS, 2):
+        a = take(lambda r: sum(other.code == r.code for other in free) > 1)
+        twin(a, take(lambda r, code=a.code: r.code == code))
+    for _ in share(IRMAS_HALF_TAGGED, 2):
+        half = take(lambda r: r.excerpts > 1)
+        of[half.number] = replace(half, half_tagged=True, prefix=half.prefix or 1)
+    for _ in share(IRMAS_UNKNOWN_DRUMS, 1):
+        unknown = take(lambda r: True)
+        of[unknown.number] = replace(unknown, drums_tag="---", prefix=unknown.prefix or 1)
+    return list(of.values())
+
+
+@cache
+def _synthesizer() -> Synthesizer:
+    """One a process, with the sound font in the package pretty_midi, which itself is slow to import."""
+    spec = importlib.util.find_spec("pretty_midi")
+    assert spec is not None
+    assert spec.origin is not None
+    return Synthesizer(str(Path(spec.origin).with_name("TimGM6mb.sf2")), SAMPLE_RATE, 0)
+
+
+class Player(NamedTuple):
+    """A part in one recording: program, figure, place in the stereo picture (left gain, right gain), level."""
+
+    program: int
+    part: Part
+    figure: Figure
+    pan: Samples
+    level_db: float
+
+    def play(self, rng: np.random.Generator, harmony: Harmony) -> Samples:
+        """[2, FRAMES] at the player's level as root mean square: the synthesizer knows no velocities."""
+        track = Track(program=self.program, is_drum=self.figure is drums, ttype="second")
+        for event in self.figure(rng, harmony, self.part.low, self.part.high):
+            track.notes.append(Note(*event, 100, ttype="second"))
+        score = Score(480).to("second")
+        score.tracks.append(track)
+        sound = np.asarray(_synthesizer().render(score, stereo=True))
+        stem = np.zeros((2, FRAMES), np.float32)
+        # What sounds beyond the end goes to the start, as if music had gone on before it.
+        for start in range(0, sound.shape[1], FRAMES):
+            piece = sound[:, start : start + FRAMES]
+            stem[:, : piece.shape[1]] += piece
+        stem *= self.pan[:, None]
+        return stem * np.float32(10 ** (self.level_db / 20) / max(float(np.sqrt(np.mean(stem**2))), 1e-6))
+
+
+def _engage(rng: np.random.Generator, part: Part, level_db: float) -> Player:
+    angle = np.pi / 4 + rng.uniform(-0.5, 0.5)
+    pan = np.array([np.cos(angle), np.sin(angle)], np.float32)
+    return Player(int(rng.choice(part.programs)), part, part.figures[rng.integers(len(part.figures))], pan, level_db)
+
+
+def _band(rng: np.random.Generator, recording: Recording) -> list[Player]:
+    """The accompaniment: instruments of other classes, and mostly a bass, a pad and drums."""
+    others = [code for code in CODES if code != recording.lead]
+    band = [
+        _engage(rng, LEADS[str(code)], rng.uniform(-8, 0))
+        for code in rng.choice(others, size=rng.integers(1, 3), replace=False)
+    ]
+    if rng.random() < 0.7:
+        band.append(_engage(rng, BASS, rng.uniform(-8, 0)))
+    if rng.random() < 0.5:
+        band.append(_engage(rng, PADS, rng.uniform(-10, -2)))
+    if recording.with_drums:
+        band.append(_engage(rng, KIT[rng.integers(2)], rng.uniform(-8, 0)))
+    return band
+
+
+def _room(rng: np.random.Generator) -> npt.NDArray[np.complex64]:
+    """[2, FRAMES // 2 + 1]: a frequency response of tone control, band limit and reverberation."""
+    octaves = np.log2(np.maximum(np.fft.rfftfreq(FRAMES, 1 / SAMPLE_RATE), 20.0) / 20.0)
+    tone_db = np.interp(octaves, np.linspace(0, 10, 9), rng.normal(0, 5, 9))
+    tone_db -= 12 * np.maximum(octaves - rng.uniform(7.5, 10), 0)
+    seconds = np.arange(FRAMES) / SAMPLE_RATE
+    decay_s = rng.uniform(0.1, 0.5)
+    echo = rng.standard_normal((2, FRAMES), np.float32) * np.exp(-seconds / decay_s)
+    echo *= rng.uniform(0, 0.6) / np.sqrt(np.sum(echo**2, axis=1, keepdims=True))
+    echo[:, 0] += 1
+    return (np.fft.rfft(echo) * 10 ** (tone_db / 20)).astype(np.complex64)
+
+
+def _harmony(rng: np.random.Generator, beat_s: float, scale: tuple[int, ...]) -> Harmony:
+    degrees = rng.choice([0, 0, 1, 3, 4, 5], size=4)
+    return Harmony(beat_s, scale, tuple(tuple(scale[(d + k) % 7] for k in (0, 2, 4)) for d in degrees))
+
+
+def _perform(recording: Recording, seed: int) -> Iterator[npt.NDArray[np.int16]]:
+    """Each excerpt as [FRAMES, 2]; every draw comes from the recording's own stream."""
+    rng = np.random.default_rng([seed, recording.stream])
+    lead = _engage(rng, LEADS[recording.lead], 0.0)
+    band = _band(rng, recording)
+    over_band_db = rng.uniform(*LEAD_OVER_BAND_DB)
+    room = _room(rng)
+    loudness_db, hiss_db = rng.uniform(-34, -20), rng.uniform(-65, -45)
+    beat_s, key = 60 / rng.uniform(70, 150), rng.integers(12)
+    mode = (0, 2, 4, 5, 7, 9, 11) if rng.random() < 0.6 else (0, 2, 3, 5, 7, 8, 10)
+    scale = tuple(int(key + step) % 12 for step in mode)
+    for _ in range(recording.excerpts):
+        harmony = _harmony(rng, beat_s, scale)
+        backing = np.sum([player.play(rng, harmony) for player in band], axis=0)
+        lead_db = HARDLY_SOUNDS_DB if rng.random() < HARDLY_SOUNDS else over_band_db
+        mix = lead.play(rng, harmony) * np.float32(10 ** (lead_db / 20)) + _at_rms(backing, 0.0)
+        mix = _at_rms(np.fft.irfft(np.fft.rfft(mix) * room, FRAMES), loudness_db)
+        mix += rng.standard_normal(mix.shape, np.float32) * np.float32(10 ** ((loudness_db + hiss_db) / 20))
+        yield np.rint(np.clip(mix.T, -1, 1) * 32767).astype(np.int16)
+
+
+def _at_rms(sound: Samples, level_db: float) -> Samples:
+    rms = float(np.sqrt(np.mean(sound**2)))
+    return (sound * np.float32(10 ** (level_db / 20) / max(rms, 1e-6))).astype(np.float32, copy=False)
+
+
+def _write(root: Path, seed: int, recording: Recording) -> int:
+    for name, sound in zip(recording.names(), _perform(recording, seed), strict=True):
+        soundfile.write(root / recording.code / f"{name}.wav", sound, SAMPLE_RATE, subtype="PCM_16")
+    return recording.excerpts
+
+
+def render(root: Path, size: int, seed: int, on_excerpt: Callable[[int], None] | None = None) -> None:
+    """Render a corpus of `size` excerpts (3 s, 44.1 kHz, stereo, 16 bit) as root/<class>/<name>.wav.
+
+    The bytes follow from size, seed and VERSION alone. All cores of this process are used; `on_excerpt` is
+    called here with the number of excerpts newly written. `root` appears when everything is in it.
+    Raises DataError for a root that exists or a size out of range.
+    """
+    if root.exists():
+        raise DataError(f"{root} exists already: name another folder, or remove it to render anew")
+    recordings = plan(size, seed)
+    unfinished = root.with_name(f".{root.name}.{os.getpid()}")
+    try:
+        for code in CODES:
+            (unfinished / code).mkdir(parents=True)
+        with ProcessPoolExecutor(
+            len(os.sched_getaffinity(0)),
+            mp_context=get_context("spawn"),
+            initializer=signal.signal,  # Ctrl-C is this process's to answer
+            initargs=(signal.SIGINT, signal.SIG_IGN),
+        ) as pool:
+            for written in pool.map(partial(_write, unfinished, seed), recordings, chunksize=4):
+                if on_excerpt is not None:
+                    on_excerpt(written)
+        unfinished.rename(root)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

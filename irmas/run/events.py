@@ -1,0 +1,255 @@
+"""TensorBoard event files of one run's folder: write, read fast, survive restarts and damage.
+
+An event file is a chain of records (TensorFlow's TFRecord): length (uint64), its masked CRC-32C, an `Event`
+protobuf, its masked CRC-32C, all little-endian. This is the only module that knows tags and records.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import socket
+import struct
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import google_crc32c
+from google.protobuf.message import DecodeError
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.types_pb2 import DT_FLOAT
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+TRAIN_LOSS = "train/loss"
+TRAIN_ACCURACY = "train/accuracy"
+VAL_LOSS = "val/loss"
+VAL_ACCURACY = "val/accuracy"
+VAL_MACRO_F1 = "val/macro_f1"
+LR = "lr"
+EPOCH_S = "time/epoch_s"
+EXCERPTS_PER_S = "time/excerpts_per_s"
+CONFUSION = "confusion_matrix"
+SPECTROGRAMS = "examples/log_mel"
+AUGMENTED = "examples/spec_augment"
+
+_HEADER = struct.Struct("<QI")
+_CRC = struct.Struct("<I")
+_FLOAT = struct.Struct("<f")
+_FILE_NAME = re.compile(r"events\.out\.tfevents\.(\d+)\.")
+_MAYBE_HEADER = re.compile(
+    rb"(?s)(?=.{4}\0{4}(?!\0{4}).{4})"
+)  # a length below 4 GiB, a checksum that is not 0
+
+
+def _masked_crc(data: bytes) -> int:
+    """The record format's checksum: altered, so that data that holds checksums has a sound one."""
+    crc: int = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def event_files(folder: Path) -> list[Path]:
+    """The folder's event files in the order in which TensorBoard reads them: by name."""
+    return sorted(path for path in folder.glob("*tfevents*") if path.suffix != ".profile-empty")
+
+
+def _new_name(folder: Path) -> str:
+    """A name behind every earlier file's, even if this node's clock is slow or two starts share a second."""
+    earlier = [int(match[1]) for path in event_files(folder) if (match := _FILE_NAME.match(path.name))]
+    start = max(int(time.time()), 1 + max(earlier, default=0))
+    return f"events.out.tfevents.{start:010d}.{socket.gethostname()}.{os.getpid()}"
+
+
+class EventWriter:
+    """A new event file of a run that starts, or goes on, at `purge_step`.
+
+    What earlier files hold at steps >= `purge_step` no longer counts, neither for TensorBoard nor for
+    `read_scalars`. Nothing is safe on disk before `commit`, which raises OSError where the disk is full.
+    """
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        self._file = (folder / _new_name(folder)).open("xb")
+        self._write(0, file_version="brain.Event:2")
+        self._write(purge_step, session_log=SessionLog(status=SessionLog.START))
+        self.commit()
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Write one value per tag; TensorBoard stores it in single precision."""
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        self._write(step, summary=summary)
+
+    def image(self, step: int, tag: str, rgb: NDArray[np.uint8]) -> None:
+        """Write a picture (height x width x 3) as PNG."""
+        from PIL import Image
+
+        png = io.BytesIO()
+        Image.fromarray(rgb).save(png, format="PNG")
+        image = Summary.Image(height=rgb.shape[0], width=rgb.shape[1], colorspace=3)
+        image.encoded_image_string = png.getvalue()
+        self._write(step, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
+
+    def hparams(self, values: Mapping[str, bool | float | str], metrics: Sequence[str], group: str) -> None:
+        """Declare the run to the HParams dashboard: its settings, and the scalar tags shown beside them.
+
+        Runs of one `group` (repetitions with other seeds) make one row. The dashboard takes its columns from
+        whichever run it finds first, so the runs of a sweep declare the same names and types.
+        """
+        from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+
+        started = plugin_data_pb2.SessionStartInfo(group_name=group, start_time_secs=time.time())
+        experiment = api_pb2.Experiment(time_created_secs=time.time())
+        for name, value in values.items():
+            if isinstance(value, bool):
+                started.hparams[name].bool_value = value
+                experiment.hparam_infos.add(name=name, type=api_pb2.DATA_TYPE_BOOL)
+            elif isinstance(value, str):
+                started.hparams[name].string_value = value
+                experiment.hparam_infos.add(name=name, type=api_pb2.DATA_TYPE_STRING)
+            else:
+                started.hparams[name].number_value = value
+                experiment.hparam_infos.add(name=name, type=api_pb2.DATA_TYPE_FLOAT64)
+        for tag in metrics:
+            experiment.metric_infos.add(name=api_pb2.MetricName(tag=tag))
+        self._hparams_plugin(experiment=experiment)
+        self._hparams_plugin(session_start_info=started)
+
+    def end(self, ok: bool) -> None:
+        """Tell the HParams dashboard that the run succeeded or failed.
+
+        TensorBoard believes the first such word in a run's files for ever: say it once, of a run that is not
+        taken up again.
+        """
+        from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+
+        status = api_pb2.STATUS_SUCCESS if ok else api_pb2.STATUS_FAILURE
+        ended = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+        self._hparams_plugin(session_end_info=ended)
+
+    def commit(self) -> None:
+        """Bring everything written so far to the disk itself."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _hparams_plugin(self, **content: Any) -> None:
+        from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+
+        (field,) = content
+        tag = f"_hparams_/{field}"
+        about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
+        value = Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)
+        self._write(0, summary=Summary(value=[value]))
+
+    def _write(self, step: int, **content: Any) -> None:
+        data = Event(wall_time=time.time(), step=step, **content).SerializeToString()
+        length = struct.pack("<Q", len(data))
+        self._file.write(length + _CRC.pack(_masked_crc(length)) + data + _CRC.pack(_masked_crc(data)))
+
+
+@dataclass(frozen=True)
+class RunScalars:
+    """The scalars of one run, and what could not be read of it.
+
+    `values` maps tag -> step -> last value, steps ascending. `problems` are lines that name file, damage and
+    bytes.
+    """
+
+    values: dict[str, dict[int, float]]
+    problems: list[str]
+
+
+def read_scalars(folder: Path) -> RunScalars:
+    """Read every sound record of the folder's event files, each against its checksum.
+
+    A restart drops what earlier records hold at its step and beyond; of several values for one tag and step
+    the last counts. A folder without event files has no values and no problems.
+    """
+    values: dict[str, dict[int, float]] = {}
+    problems: list[str] = []
+    for path in event_files(folder):
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            problems.append(f"{path.name}: {error.strerror}")
+            continue
+        if not data:
+            problems.append(f"{path.name}: empty")
+        for event in _events(path.name, data, problems):
+            if event.session_log.status == SessionLog.START:
+                for tag, points in values.items():
+                    values[tag] = {step: value for step, value in points.items() if step < event.step}
+            for value in event.summary.value:
+                scalar = _scalar(value)
+                if scalar is not None:
+                    values.setdefault(value.tag, {})[event.step] = scalar
+    return RunScalars(
+        {tag: dict(sorted(points.items())) for tag, points in values.items() if points}, problems
+    )
+
+
+def _scalar(value: Any) -> float | None:
+    """The number in a summary value of either encoding, simple (TF 1, torch) or tensor (TF 2)."""
+    encoding = value.WhichOneof("value")
+    if encoding == "simple_value":
+        return float(value.simple_value)
+    if encoding != "tensor" or value.tensor.dtype != DT_FLOAT or value.tensor.tensor_shape.dim:
+        return None
+    if len(value.tensor.tensor_content) == _FLOAT.size:
+        return float(_FLOAT.unpack(value.tensor.tensor_content)[0])
+    return float(value.tensor.float_val[0]) if value.tensor.float_val else None
+
+
+def _events(name: str, data: bytes, problems: list[str]) -> Iterator[Any]:
+    """Yield the sound events of a file's content; append a line to `problems` for each stretch without."""
+    position = 0
+    while position < len(data):
+        record, fault = _record(data, position)
+        if fault:
+            sound = _next_header(data, position + 1)
+            problems.append(f"{name}: {fault}, bytes {position} to {sound} passed over")
+            position = sound
+            continue
+        try:
+            yield Event.FromString(record)
+        except DecodeError:
+            problems.append(f"{name}: no event in the record at byte {position}")
+        position += _HEADER.size + len(record) + _CRC.size
+
+
+def _record(data: bytes, position: int) -> tuple[bytes, str]:
+    """The content of the record at `position`, and its fault, if it has one."""
+    start = position + _HEADER.size
+    if start > len(data):
+        return b"", "unfinished record"
+    length, length_crc = _HEADER.unpack_from(data, position)
+    if length_crc != _masked_crc(data[position : position + 8]):
+        return b"", "damaged record length"
+    if start + length + _CRC.size > len(data):
+        return b"", "unfinished record"
+    record = data[start : start + length]
+    if _CRC.unpack_from(data, start + length)[0] != _masked_crc(record):
+        return b"", "damaged record"
+    return record, ""
+
+
+def _next_header(data: bytes, start: int) -> int:
+    """Where the next record with a sound length begins, or the end of `data`."""
+    for match in _MAYBE_HEADER.finditer(data, start):
+        length, crc = data[match.start() : match.start() + 8], _CRC.unpack_from(data, match.start() + 8)[0]
+        if crc == _masked_crc(length):
+            return match.start()
+    return len(data)
