@@ -5,17 +5,21 @@ Hydra imports this module at each start of any Hydra program, so its imports sta
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from typing import Any
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from irmas.run.folder import Status
 
 
 class GridSweeper(Sweeper):
@@ -36,14 +40,26 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        axes: dict[str, list[str]] = {}
-        for override in parser.parse_overrides([f"{key}={value}" for key, value in self.params.items()] + arguments):
-            key = override.get_key_element()
-            values = override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_element_as_str()]
-            axes[key] = [f"{key}={value}" for value in values]
-        if "seed" in axes:  # varies slowest, so that more seeds append runs and renumber none
-            axes = {"seed": axes["seed"], **axes}
-        return [self.launcher.launch([list(point) for point in itertools.product(*axes.values())], initial_job_idx=0)]
+        shipped = [f"{key}={values}" for key, values in self.params.items()]
+        axes = {o.get_key_element(): _values(o) for o in parser.parse_overrides(shipped + arguments)}
+        # The seed varies slowest, so that more seeds append runs and renumber none.
+        slowest_first = sorted(axes, key=lambda key: key != "seed")
+        products = (
+            dict(zip(slowest_first, values, strict=True)) for values in product(*(axes[key] for key in slowest_first))
+        )
+        points = [[f"{key}={point[key]}" for key in axes] for point in products]
+        returns = self.launcher.launch(points, initial_job_idx=0)
+        if any(job.status is JobStatus.FAILED for job in returns):
+            raise SystemExit(1)
+        return [returns]
+
+
+def _values(override: Override) -> list[str]:
+    return (
+        list(override.sweep_string_iterator())
+        if override.is_sweep_override()
+        else [override.get_value_element_as_str()]
+    )
 
 
 class LocalLauncher(Launcher):
@@ -58,16 +74,28 @@ class LocalLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        # Hydra imports this module at each start: what only a launch needs is imported here.
+        from irmas import rank
         from irmas.compose import Composer
         from irmas.sweep import local
+        from irmas.sweep.plan import OUTPUTS
         from irmas.sweep.submit import freeze
 
         composer = Composer(self.loader, self.config)
         plan = freeze(composer.base, composer.points(job_overrides), self.name)
         # A sweeper that proposes points in batches keeps to the name of its first.
         self.name = plan.name
-        accuracies = local.launch(plan, self.processes, append=initial_job_idx > 0)
-        return [
-            JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=accuracy)
-            for overrides, accuracy in zip(job_overrides, accuracies, strict=True)
-        ]
+        statuses = local.launch(plan, self.processes, append=initial_job_idx > 0)
+        rank.show(OUTPUTS / plan.name)
+        return [_returned(overrides, status) for overrides, status in zip(job_overrides, statuses, strict=True)]
+
+
+def _returned(overrides: Sequence[str], status: Status) -> JobReturn:
+    """What sweepers read: the validation accuracy, or the error that ended the run."""
+    from irmas.errors import RunFailedError
+    from irmas.run.events import VAL_ACCURACY
+    from irmas.run.folder import COMPLETED
+
+    if status.state == COMPLETED and status.metrics:
+        return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=status.metrics[VAL_ACCURACY])
+    return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=RunFailedError(status.error))

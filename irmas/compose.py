@@ -34,7 +34,11 @@ class Composer:
         points = expand(self.base, swept, self._change)
         twice = len(points) - len({str(point.changes) for point in points})
         if twice:
-            raise ConfigError("-m", f"{len(points)} points", f"{twice} of them repeat another one; a swept value stands twice")
+            raise ConfigError(
+                "-m",
+                f"{len(points)} points",
+                f"{twice} of them repeat another one; a swept value stands twice",
+            )
         return points
 
     def _swept(self, overrides: Sequence[str]) -> dict[str, str]:

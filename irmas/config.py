@@ -182,7 +182,10 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.conflicts": _one_of("keep", "drop"),
     "data.pool": _whole(1, 64),
     "data.size": (lambda value: value is None or 33 <= value <= 20_000, "a whole number from 33 to 20000"),
-    "data.render_seed": (lambda value: value is None or 0 <= value < 2**31, "a whole number from 0 to 2147483647"),
+    "data.render_seed": (
+        lambda value: value is None or 0 <= value < 2**31,
+        "a whole number from 0 to 2147483647",
+    ),
     "features.sample_rate": _whole(1_000, 192_000),
     "features.n_fft": _whole(16, 65_536),
     "features.hop_length": _whole(1, 65_536),

@@ -15,3 +15,7 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """A data set or feature cache that is missing, damaged or does not fit."""
+
+
+class RunFailedError(Exception):
+    """What a sweeper finds in place of a failed run's accuracy."""

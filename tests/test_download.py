@@ -158,9 +158,7 @@ FINISHED = {".download.lock", NAME, "IRMAS-TrainingData"}
 """What lies in the folder when all is done: nothing temporary."""
 
 
-def test_four_archives_are_fetched_and_unpacked_and_a_second_call_asks_nothing(
-    server: Server, tmp_path: Path
-) -> None:
+def test_four_archives_are_fetched_and_unpacked_and_a_second_call_asks_nothing(server: Server, tmp_path: Path) -> None:
     for name in ARCHIVES:
         stem = name.removesuffix(".zip")
         top = stem if "Part2" not in name else "Part2"
@@ -169,9 +167,7 @@ def test_four_archives_are_fetched_and_unpacked_and_a_second_call_asks_nothing(
     expected = [folder / name.removesuffix(".zip") for name in ARCHIVES]
 
     assert download(folder, server.url, server.checksums) == expected
-    assert [request["path"] for request in server.requests] == [
-        f"/records/1290750/files/{name}" for name in ARCHIVES
-    ]
+    assert [request["path"] for request in server.requests] == [f"/records/1290750/files/{name}" for name in ARCHIVES]
     for name, target in zip(ARCHIVES, expected, strict=True):
         inner = target / "Part2" if "Part2" in name else target
         assert (inner / "a.wav").read_bytes() == name.encode()
@@ -224,17 +220,13 @@ def test_cut_connections_are_resumed_and_no_byte_is_fetched_twice(server: Server
     assert names(tmp_path) == FINISHED
 
 
-def test_download_that_keeps_breaking_says_how_far_it_came_and_goes_on_later(
-    server: Server, tmp_path: Path
-) -> None:
+def test_download_that_keeps_breaking_says_how_far_it_came_and_goes_on_later(server: Server, tmp_path: Path) -> None:
     server.files[NAME] = big_archive()
     size = len(server.files[NAME])
     server.cut_after = [1000] * module.ATTEMPTS
     have = 1000 * module.ATTEMPTS
 
-    with pytest.raises(
-        DataError, match=rf"{NAME}: {server.url}{NAME} .*{have} of {size} bytes.*same command"
-    ):
+    with pytest.raises(DataError, match=rf"{NAME}: {server.url}{NAME} .*{have} of {size} bytes.*same command"):
         download(tmp_path, server.url, server.checksums)
     assert (tmp_path / f"{NAME}.part").stat().st_size == have
     assert not (tmp_path / NAME).exists()
@@ -244,9 +236,7 @@ def test_download_that_keeps_breaking_says_how_far_it_came_and_goes_on_later(
     assert names(tmp_path) == FINISHED
 
 
-def test_killed_download_holds_the_lock_while_it_lives_and_is_resumed_after(
-    server: Server, tmp_path: Path
-) -> None:
+def test_killed_download_holds_the_lock_while_it_lives_and_is_resumed_after(server: Server, tmp_path: Path) -> None:
     server.files[NAME] = big_archive()
     server.hold_after = 8 * BLOCK
     process = child(server, tmp_path)
@@ -266,13 +256,9 @@ def test_killed_download_holds_the_lock_while_it_lives_and_is_resumed_after(
     assert names(tmp_path) == FINISHED
 
 
-def test_download_killed_while_its_checksum_is_computed_fetches_nothing_again(
-    server: Server, tmp_path: Path
-) -> None:
+def test_download_killed_while_its_checksum_is_computed_fetches_nothing_again(server: Server, tmp_path: Path) -> None:
     server.files[NAME] = big_archive()
-    killed(
-        server, tmp_path, "pooch.core.hash_matches = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)"
-    )
+    killed(server, tmp_path, "pooch.core.hash_matches = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)")
     assert not (tmp_path / NAME).exists()
 
     download(tmp_path, server.url, server.checksums)
@@ -390,9 +376,7 @@ def test_full_disk_is_named_with_its_path_and_the_part_stays(server: Server, tmp
     assert (tmp_path / NAME).read_bytes() == server.files[NAME]
 
 
-def test_proxy_of_the_environment_is_used(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxy_of_the_environment_is_used(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server plays the proxy: a proxied request names the whole URL, of a host that does not exist."""
     server.files[NAME] = archive({"IRMAS-TrainingData/a.wav": b"sound"})
     monkeypatch.setenv("http_proxy", server.url)

@@ -139,9 +139,7 @@ def test_a_file_cut_anywhere_in_its_last_record_keeps_the_others(tmp_path: Path)
         path.write_bytes(sound[:size])
         run = read_scalars(tmp_path)
         assert run.values == {VAL_ACCURACY: {0: 0.25}}
-        expected = (
-            [f"{path.name}: unfinished record, bytes {last} to {size} passed over"] if size > last else []
-        )
+        expected = [f"{path.name}: unfinished record, bytes {last} to {size} passed over"] if size > last else []
         assert run.problems == expected
 
 
@@ -237,9 +235,7 @@ Fetch = Callable[..., bytes]
 
 
 @pytest.fixture(scope="module", params=["default", "--load_fast=false"])
-def fetch(
-    request: pytest.FixtureRequest, logdir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Fetch]:
+def fetch(request: pytest.FixtureRequest, logdir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fetch]:
     """Ask a running TensorBoard that has loaded both runs, with either of its two loaders."""
     scratch = tmp_path_factory.mktemp("tensorboard")
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--host", "127.0.0.1"]
@@ -281,9 +277,7 @@ def fetch(
 
 def test_tensorboard_serves_scalars_of_started_and_resumed_runs(fetch: Fetch) -> None:
     def points(run: str) -> dict[int, float]:
-        return {
-            step: value for _, step, value in json.loads(fetch("scalars/scalars", tag=VAL_ACCURACY, run=run))
-        }
+        return {step: value for _, step, value in json.loads(fetch("scalars/scalars", tag=VAL_ACCURACY, run=run))}
 
     assert points("a") == {0: 0.0, 1: 0.125, 2: 0.25}
     assert points("b") == {0: 0.0, 1: 0.25, 2: 0.375}

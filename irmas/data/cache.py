@@ -95,7 +95,9 @@ def _compute(excerpts: list[Excerpt], features: Features, path: Path, on_excerpt
     workers = min(cpu_count(), len(chunks))
     with ProcessPoolExecutor(workers, mp_context=fork_server()) as pool:
         work = partial(_fill, path, features)
-        for chunk, found in zip(chunks, pool.map(work, chunks, ([excerpts[i].path for i in c] for c in chunks)), strict=True):
+        for chunk, found in zip(
+            chunks, pool.map(work, chunks, ([excerpts[i].path for i in c] for c in chunks)), strict=True
+        ):
             problems += found
             on_excerpts(len(chunk))
     return problems

@@ -28,7 +28,11 @@ def resolve(config: Config, explicit: Collection[str] = ()) -> Config:
         for name, value in asdict(own).items():
             asked = getattr(features, name)
             if value != asked and {"features", f"features.{name}"} & set(explicit):
-                raise ConfigError(f"features.{name}", shown(asked), f"data.cache brings its own front end, with {shown(value)}")
+                raise ConfigError(
+                    f"features.{name}",
+                    shown(asked),
+                    f"data.cache brings its own front end, with {shown(value)}",
+                )
         features = own
     if data.pool > min(features.n_mels, features.n_frames):
         raise ConfigError("data.pool", data.pool, f"a log-mel has {features.n_mels} x {features.n_frames} bins")

@@ -88,7 +88,9 @@ def _audio_files(root: Path) -> list[Path]:
 
 def _enough(excerpts: list[Excerpt], root: Path, wanted: str) -> list[Excerpt]:
     if len({excerpt.label for excerpt in excerpts}) < 2:
-        raise DataError(f"data.root={root}: found {len(excerpts)} excerpts of fewer than two classes; wanted are {wanted}")
+        raise DataError(
+            f"data.root={root}: found {len(excerpts)} excerpts of fewer than two classes; wanted are {wanted}"
+        )
     twice = sorted(name for name, times in Counter(excerpt.name for excerpt in excerpts).items() if times > 1)
     if twice:
         raise DataError(f"data.root={root}: the same name occurs twice: {' '.join(twice)}")
@@ -107,7 +109,9 @@ def read_table(path: Path, columns: tuple[str, ...], key: str) -> list[dict[str,
             reader = csv.DictReader(file)
             missing = set(columns) - set(reader.fieldnames or ())
             if missing:
-                raise DataError(f"{key}={path}: the column {', '.join(sorted(missing))} is missing; wanted are {', '.join(columns)}")
+                raise DataError(
+                    f"{key}={path}: the column {', '.join(sorted(missing))} is missing; wanted are {', '.join(columns)}"
+                )
             return list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{key}={path}: {error}") from None

@@ -116,7 +116,9 @@ def _deal(data: Data, cache: FeatureCache, duplicates: Duplicates) -> NDArray[np
     groups = [duplicates.groups[row] for row in kept] if data.split == "recording" else None
     fewest = min(labels.count(label) for label in set(labels))
     if fewest < FOLDS or (groups and len(set(groups)) < FOLDS):
-        raise DataError(f"{cache.folder}: the smallest class has {fewest} excerpts; {FOLDS} folds need at least {FOLDS}, of as many recordings")
+        raise DataError(
+            f"{cache.folder}: the smallest class has {fewest} excerpts; {FOLDS} folds need at least {FOLDS}, of as many recordings"
+        )
     splitter = (StratifiedGroupKFold if groups else StratifiedKFold)(FOLDS, shuffle=True, random_state=data.seed)
     for fold, (_, rows) in enumerate(splitter.split(kept, labels, groups)):
         folds[kept[rows]] = fold

@@ -106,7 +106,13 @@ def arpeggio(rng: np.random.Generator, harmony: Harmony, low: int, high: int) ->
 
 
 def _chords(
-    rng: np.random.Generator, harmony: Harmony, low: int, high: int, *, beats: tuple[float, ...], spread_s: float
+    rng: np.random.Generator,
+    harmony: Harmony,
+    low: int,
+    high: int,
+    *,
+    beats: tuple[float, ...],
+    spread_s: float,
 ) -> Iterator[Event]:
     base = int(rng.integers(low, max(low + 1, high - 15)))
     voices = int(rng.integers(3, 6))
@@ -186,9 +192,9 @@ class Recording:
         """File names without ending, in IRMAS's grammar; a half-tagged recording's last one is untagged."""
         tagged = self.excerpts - self.half_tagged if self.prefix is not None else 0
         tail = f"[{self.genre}]{self.number:04d}"
-        return [
-            f"{self.prefix:03d}__[{self.code}][{self.drums_tag}]{tail}__{i + 1}" for i in range(tagged)
-        ] + [f"[{self.code}]{tail}__{i + 1}" for i in range(self.excerpts - tagged)]
+        return [f"{self.prefix:03d}__[{self.code}][{self.drums_tag}]{tail}__{i + 1}" for i in range(tagged)] + [
+            f"[{self.code}]{tail}__{i + 1}" for i in range(self.excerpts - tagged)
+        ]
 
 
 def _class_sizes(size: int) -> list[int]:
@@ -216,9 +222,7 @@ def plan(size: int, seed: int) -> list[Recording]:
             with_drums = genre != "cla" and bool(rng.random() < 0.5)
             prefix = int(rng.integers(1, 1000)) if rng.random() < IRMAS_TAGGED else None
             tag = "dru" if with_drums else "nod"
-            recordings.append(
-                Recording(number, code, int(excerpts), code, number, genre, with_drums, prefix, tag)
-            )
+            recordings.append(Recording(number, code, int(excerpts), code, number, genre, with_drums, prefix, tag))
     return _with_quirks(recordings, rng)
 
 
@@ -236,7 +240,9 @@ def _with_quirks(recordings: list[Recording], rng: np.random.Generator) -> list[
     def twin(a: Recording, b: Recording) -> None:
         if a.excerpts < b.excerpts:
             a, b = b, a
-        of[b.number] = replace(b, lead=a.lead, stream=a.stream, genre=a.genre, with_drums=a.with_drums, drums_tag=a.drums_tag)
+        of[b.number] = replace(
+            b, lead=a.lead, stream=a.stream, genre=a.genre, with_drums=a.with_drums, drums_tag=a.drums_tag
+        )
 
     for _ in share(IRMAS_CONFLICTS, 1):
         twin(take(lambda r: r.code == "gac"), take(lambda r: r.code == "gel"))

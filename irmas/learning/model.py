@@ -29,7 +29,10 @@ class Classifier(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.pooling = model.pooling
         self.head = nn.Sequential(
-            nn.Linear(channels, model.dense), nn.ReLU(), nn.Dropout(dropout), nn.Linear(model.dense, num_classes)
+            nn.Linear(channels, model.dense),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(model.dense, num_classes),
         )
 
     def forward(self, log_mel_db: Tensor) -> Tensor:

@@ -189,7 +189,9 @@ def fit(folder: RunFolder, config: Config, examples: Examples, device: torch.dev
             finite = {tag: value for tag, value in scalars.items() if math.isfinite(value)}
             status = replace(status, epoch=epoch, step=0, metrics=finite)
             if diverged:
-                status = replace(status, state=DIVERGED, error=f"the loss is not finite in epoch {epoch}; try a smaller lr")
+                status = replace(
+                    status, state=DIVERGED, error=f"the loss is not finite in epoch {epoch}; try a smaller lr"
+                )
                 break
             checkpoint.save(folder.checkpoint, {"epoch": epoch, "metrics": finite, **learner.state_dict()})
             folder.write_status(status)
@@ -228,7 +230,10 @@ def _show_examples(writer: EventWriter, learner: Learner) -> None:
     rows = examples.train[:: max(len(examples.train) // EXAMPLES, 1)][:EXAMPLES]
     titles = [examples.classes[int(target)] for target in examples.targets[rows]]
     log_mel = examples.decibels(rows)
-    shown = ((events.SPECTROGRAMS, log_mel), (events.AUGMENTED, spec_augment(log_mel, learner.config.augment, learner.mean_db)))
+    shown = (
+        (events.SPECTROGRAMS, log_mel),
+        (events.AUGMENTED, spec_augment(log_mel, learner.config.augment, learner.mean_db)),
+    )
     low, high = float(log_mel.min()), float(log_mel.max())
     for tag, batch in shown:
         writer.image(0, tag, pictures.spectrograms(batch[:, 0].cpu().numpy(), titles, low, high))

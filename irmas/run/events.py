@@ -43,9 +43,7 @@ _HEADER = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
 _FLOAT = struct.Struct("<f")
 _FILE_NAME = re.compile(r"events\.out\.tfevents\.(\d+)\.")
-_MAYBE_HEADER = re.compile(
-    rb"(?s)(?=.{4}\0{4}(?!\0{4}).{4})"
-)  # a length below 4 GiB, a checksum that is not 0
+_MAYBE_HEADER = re.compile(rb"(?s)(?=.{4}\0{4}(?!\0{4}).{4})")  # a length below 4 GiB, a checksum that is not 0
 
 
 def _masked_crc(data: bytes) -> int:
@@ -196,9 +194,7 @@ def read_scalars(folder: Path) -> RunScalars:
                 scalar = _scalar(value)
                 if scalar is not None:
                     values.setdefault(value.tag, {})[event.step] = scalar
-    return RunScalars(
-        {tag: dict(sorted(points.items())) for tag, points in values.items() if points}, problems
-    )
+    return RunScalars({tag: dict(sorted(points.items())) for tag, points in values.items() if points}, problems)
 
 
 def _scalar(value: Any) -> float | None:

@@ -95,7 +95,9 @@ class RunFolder:
             there, here = flatten(yaml.safe_load(path.read_text())), flatten(values)
             for key in sorted(there.keys() | here.keys()):
                 if key not in NEUTRAL and there.get(key) != here.get(key):
-                    raise UserError(f"{path}: was trained with {key}={shown(there.get(key))}, this is {key}={shown(here.get(key))}")
+                    raise UserError(
+                        f"{path}: was trained with {key}={shown(there.get(key))}, this is {key}={shown(here.get(key))}"
+                    )
         atomic_write(path, yaml.safe_dump(values, sort_keys=False))
 
     def write_provenance(self, provenance: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -14,13 +13,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from irmas.config import Config
 from irmas.data import dataset
 from irmas.processes import cpu_count, fork_server
-from irmas.run import events
-from irmas.run.folder import CANCELLED, FAILED, FINAL, RUNNING, RunFolder, Status
+from irmas.run.folder import CANCELLED, FAILED, FINAL, RUNNING, Status
 from irmas.sweep import plan as plans
-from irmas.sweep.plan import OUTPUTS, Plan, Point
+from irmas.sweep.plan import OUTPUTS, Plan, Point, run_folder
 from irmas.sweep.progress import SweepProgress, data_progress, label_width
 
 POLL_S = 0.2
@@ -56,47 +53,33 @@ def run(sweep: Path, plan: Plan, points: Sequence[Point], processes: int | None,
                 worker.process.join()
                 progress.ended(worker.point, _final_status(sweep, worker))
             for worker in workers:
-                progress.report(worker.point, folder_of(sweep, worker.point).status())
+                progress.report(worker.point, run_folder(sweep, worker.point).status())
 
 
-def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[float | None]:
-    """Write the plan, make its data, train what is unfinished; each point's last validation accuracy.
-
-    Exits with 1, after everything else has been tried, where a run failed.
-    """
+def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[Status]:
+    """Write the plan, make its data, train what is unfinished; how each point then stands."""
     console = Console()
     sweep = OUTPUTS / plan.name
-    wanted = {str(point.changes) for point in plan.points}
-    plan = plans.write(sweep, plan, append=append)
-    points = [point for point in plan.points if str(point.changes) in wanted]
-    unfinished = [point for point in points if folder_of(sweep, point).status().state not in FINAL]
-    console.print(f"{sweep}: {len(points)} runs, {len(points) - len(unfinished)} of them finished before", highlight=False)
+    plan, points = plans.write(sweep, plan, append=append)
+    unfinished = [point for point in points if run_folder(sweep, point).status().state not in FINAL]
+    console.print(
+        f"{sweep}: {len(points)} runs, {len(points) - len(unfinished)} of them finished before",
+        highlight=False,
+    )
     if unfinished:
-        for config in _distinct_data(plan, unfinished):
+        for config in replace(plan, points=unfinished).variants("data", "features"):
             dataset.load(config.data, config.features, data_progress(console))
         with SweepProgress(console, len(points), len(points) - len(unfinished), label_width(points)) as progress:
             run(sweep, plan, unfinished, processes, progress)
-    statuses = [folder_of(sweep, point).status() for point in points]
-    return [status.metrics[events.VAL_ACCURACY] if status.metrics else None for status in statuses]
-
-
-def _distinct_data(plan: Plan, points: Sequence[Point]) -> list[Config]:
-    """One configuration for each feature cache that the points need."""
-    distinct: dict[str, Config] = {}
-    for change in {json.dumps({k: v for k, v in point.changes.items() if k.startswith(("data.", "features."))}): point for point in points}.values():
-        config = plan.config_of(change)
-        distinct[str(replace(config.data, fold=0, seed=0, split="", pool=1)) + str(config.features)] = config
-    return list(distinct.values())
-
-
-def folder_of(sweep: Path, point: Point) -> RunFolder:
-    return RunFolder(sweep / "runs" / point.folder_name)
+    return [run_folder(sweep, point).status() for point in points]
 
 
 def _start(sweep: Path, point: Point, slot: int, threads: int, gpu: str | None) -> Worker:
-    folder = folder_of(sweep, point)
+    folder = run_folder(sweep, point)
     folder.path.mkdir(parents=True, exist_ok=True)
-    process = fork_server().Process(target=_train, args=(sweep, point.id, threads, gpu, folder.log), name=point.folder_name)
+    process = fork_server().Process(
+        target=_train, args=(sweep, point.id, threads, gpu, folder.log), name=point.folder_name
+    )
     process.start()
     return Worker(process, point, slot)
 
@@ -123,10 +106,14 @@ def _train(sweep: Path, point_id: int, threads: int, gpu: str | None, log: Path)
 
 def _final_status(sweep: Path, worker: Worker) -> Status:
     """What the run said last; a process that was killed could say nothing, so that it is said here."""
-    folder = folder_of(sweep, worker.point)
+    folder = run_folder(sweep, worker.point)
     status, code = folder.status(), worker.process.exitcode
     if code and code < 0 and status.state in (RUNNING, FAILED):
-        status = replace(status, state=FAILED, error=f"killed by signal {-code}; the same command goes on after epoch {status.epoch}")
+        status = replace(
+            status,
+            state=FAILED,
+            error=f"killed by signal {-code}; the same command goes on after epoch {status.epoch}",
+        )
         folder.write_status(status)
     return status
 
@@ -145,9 +132,11 @@ def _all_ended(sweep: Path, workers: list[Worker]) -> Iterator[None]:
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
-            folder = folder_of(sweep, worker.point)
+            folder = run_folder(sweep, worker.point)
             if folder.status().state in (RUNNING, FAILED):
-                folder.write_status(replace(folder.status(), state=CANCELLED, error="stopped; the same command goes on"))
+                folder.write_status(
+                    replace(folder.status(), state=CANCELLED, error="stopped; the same command goes on")
+                )
 
 
 def _gpus() -> list[str]:

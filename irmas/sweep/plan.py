@@ -20,6 +20,7 @@ import yaml
 from irmas.config import NEUTRAL, Config, flatten, from_flat, shown
 from irmas.errors import ConfigError, UserError
 from irmas.files import atomic_write
+from irmas.run.folder import RunFolder
 
 OUTPUTS = Path("outputs")
 PLAN = "plan.yaml"
@@ -62,12 +63,26 @@ class Plan:
     def config_of(self, point: Point) -> Config:
         return from_flat(flatten(asdict(self.config)) | point.changes)
 
+    def variants(self, *groups: str) -> list[Config]:
+        """One configuration for each combination of these groups' settings that occurs, in the points' order."""
+        prefixes = tuple(f"{group}." for group in groups)
+        firsts: dict[str, Point] = {}
+        for point in self.points:
+            firsts.setdefault(str([item for item in point.changes.items() if item[0].startswith(prefixes)]), point)
+        return [self.config_of(point) for point in firsts.values()]
+
     def value(self, point: Point, key: str) -> Any:
         """A swept key's value at a point; for a group its option's name."""
         return point.overrides.get(key, flatten(asdict(self.config)).get(key))
 
 
-def expand(base: Config, job_overrides: Sequence[Mapping[str, str]], change: Callable[[str, str], Mapping[str, Any]]) -> list[Point]:
+def run_folder(sweep: Path, point: Point) -> RunFolder:
+    return RunFolder(sweep / "runs" / point.folder_name)
+
+
+def expand(
+    base: Config, job_overrides: Sequence[Mapping[str, str]], change: Callable[[str, str], Mapping[str, Any]]
+) -> list[Point]:
     """Points numbered from 1. `change(key, text)` gives the flat settings that one override sets, and their values.
 
     Each distinct override is composed once, however many points it stands in. Groups come before single
@@ -96,8 +111,10 @@ def default_name(plan: Plan) -> str:
     return f"{keys[:60]}-{digest}"
 
 
-def write(folder: Path, plan: Plan, *, append: bool = False) -> Plan:
-    """Write the plan, or extend the one that the folder holds; return what the folder then holds.
+def write(folder: Path, plan: Plan, *, append: bool = False) -> tuple[Plan, list[Point]]:
+    """Write the plan, or extend the one that the folder holds.
+
+    Returns what the folder then holds, and the points of `plan` in their order as they are numbered there.
 
     Old points keep their numbers and new ones follow. Unless `append` (a sweeper that proposes points in
     batches) the new grid must contain the old one.
@@ -106,14 +123,15 @@ def write(folder: Path, plan: Plan, *, append: bool = False) -> Plan:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
+        asked = plan.points
         if (folder / PLAN).exists():
-            plan = _extended(read(folder), plan, append)
+            plan, asked = _extended(read(folder), plan, append)
         head = {key: value for key, value in asdict(plan).items() if key != "points"}
         lines = "".join(json.dumps(asdict(point)) + "\n" for point in plan.points)
         # Points first: whoever sees plan.yaml sees all of them.
         atomic_write(folder / POINTS, lines)
         atomic_write(folder / PLAN, yaml.safe_dump(head, sort_keys=False))
-    return plan
+    return plan, asked
 
 
 def read(folder: Path, ids: Sequence[int] | None = None) -> Plan:
@@ -132,25 +150,39 @@ def read(folder: Path, ids: Sequence[int] | None = None) -> Plan:
                 points = [Point(**json.loads(line)) for i, line in enumerate(islice(file, stop), 1) if i in wanted]
         return Plan(**{**head, "config": from_flat(flatten(head["config"])), "points": points})
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{folder}: no sweep is here ({Path(str(error.filename)).name} is missing); {_sweeps_beside(folder)}") from None
+        raise UserError(
+            f"{folder}: no sweep is here ({Path(str(error.filename)).name} is missing); {_sweeps_beside(folder)}"
+        ) from None
     except (yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError) as error:
         raise UserError(f"{folder}: its plan cannot be read ({error})") from error
 
 
 def _sweeps_beside(folder: Path) -> str:
     sweeps = sorted(str(path.parent) for path in folder.absolute().parent.glob(f"*/{PLAN}"))
-    return "sweeps: " + " ".join(f"{folder.parent / Path(sweep).name}" for sweep in sweeps) if sweeps else "start one with python -m irmas.train"
+    return (
+        "sweeps: " + " ".join(f"{folder.parent / Path(sweep).name}" for sweep in sweeps)
+        if sweeps
+        else "start one with python -m irmas.train"
+    )
 
 
-def _extended(old: Plan, new: Plan, append: bool) -> Plan:
-    """`old` with the points of `new` that it lacks."""
+def _extended(old: Plan, new: Plan, append: bool) -> tuple[Plan, list[Point]]:
+    """`old` with the points of `new` that it lacks; and the points of `new`."""
     flat_old, flat_new = flatten(asdict(old.config)), flatten(asdict(new.config))
     swept = {key for point in [*old.points, *new.points] for key in point.changes}
     for key in flat_old:
         if key not in NEUTRAL | swept and flat_old[key] != flat_new[key]:
-            raise ConfigError(key, shown(flat_new[key]), f"sweep {old.name} was made with {key}={shown(flat_old[key])}; give that, or another name")
+            raise ConfigError(
+                key,
+                shown(flat_new[key]),
+                f"sweep {old.name} was made with {key}={shown(flat_old[key])}; give that, or another name",
+            )
     if old.data != new.data:
-        raise ConfigError("data", new.config.data.root, f"sweep {old.name} was made from other data (digest {old.data}, now {new.data}); give another name")
+        raise ConfigError(
+            "data",
+            new.config.data.root,
+            f"sweep {old.name} was made from other data (digest {old.data}, now {new.data}); give another name",
+        )
     keys = sorted(swept)
 
     def identity(flat: Mapping[str, Any], point: Point) -> str:
@@ -160,15 +192,21 @@ def _extended(old: Plan, new: Plan, append: bool) -> Plan:
     proposed = {identity(flat_new, point): point for point in new.points}
     for missing in [] if append else [known[key] for key in known.keys() - proposed.keys()]:
         text = " ".join(f"{key}={shown(value)}" for key, value in missing.overrides.items()) or "its single run"
-        raise ConfigError("name", old.name, f"that sweep holds {text}, which this command does not; a sweep only grows: keep its values, or give another name")
+        raise ConfigError(
+            "name",
+            old.name,
+            f"that sweep holds {text}, which this command does not; a sweep only grows: keep its values, or give another name",
+        )
     points = list(old.points)
     for key, point in proposed.items():
         if key not in known:
             full = flat_new | point.changes
             changes = {k: full[k] for k in flat_old if k not in NEUTRAL and full[k] != flat_old[k]}
-            points.append(replace(point, id=len(points) + 1, changes=changes))
+            known[key] = replace(point, id=len(points) + 1, changes=changes)
+            points.append(known[key])
     config = from_flat(flat_old | {key: flat_new[key] for key in NEUTRAL - {"name"}})
-    return replace(new, swept=list(dict.fromkeys(old.swept + new.swept)), config=config, points=points)
+    plan = replace(new, swept=list(dict.fromkeys(old.swept + new.swept)), config=config, points=points)
+    return plan, [known[key] for key in proposed]
 
 
 @contextmanager

@@ -30,7 +30,9 @@ class SweepProgress:
         self.bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bars.stop()
 
     def report(self, point: Point, status: Status) -> None:
@@ -39,10 +41,16 @@ class SweepProgress:
             self.tasks[point.id] = self.bars.add_task(_label(point), total=None, note="")
         share = status.step / status.steps if status.steps else 0.0
         self.bars.update(
-            self.tasks[point.id], total=status.epochs or None, completed=status.epoch + share, note=_scores(status)
+            self.tasks[point.id],
+            total=status.epochs or None,
+            completed=status.epoch + share,
+            note=_scores(status),
         )
         if not self.console.is_terminal and status.epoch > self.seen.get(point.id, 0):
-            self.console.print(f"{_label(point):{self.width}}  epoch {status.epoch}/{status.epochs}  {_scores(status)}", highlight=False)
+            self.console.print(
+                f"{_label(point):{self.width}}  epoch {status.epoch}/{status.epochs}  {_scores(status)}",
+                highlight=False,
+            )
         self.seen[point.id] = status.epoch
 
     def ended(self, point: Point, status: Status) -> None:
@@ -85,7 +93,13 @@ def data_progress(console: Console) -> Callable[[str, int], Callable[[int], None
 
 
 def _bars(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 

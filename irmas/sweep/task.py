@@ -14,8 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from irmas.data import dataset, split
 from irmas.errors import UserError
 from irmas.learning import trainer
@@ -24,7 +22,7 @@ from irmas.processes import cpu_count
 from irmas.provenance import source_digest, versions
 from irmas.run.folder import CANCELLED, FAILED, FINAL, RUNNING, RunFolder, Status
 from irmas.sweep import plan as plans
-from irmas.sweep.plan import Plan, Point
+from irmas.sweep.plan import Plan, Point, run_folder
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +40,7 @@ def run_point(sweep: Path, point_id: int, threads: int) -> Status:
     if not plan.points:
         raise UserError(f"{sweep}: has no run {point_id}")
     point = plan.points[0]
-    folder = RunFolder(sweep / "runs" / point.folder_name)
+    folder = run_folder(sweep, point)
     with folder.held():
         status = folder.status()
         if status.state in FINAL:
@@ -79,8 +77,8 @@ def _log_data(kind: str, parts: split.Split) -> None:
     log.info("%d excerpts train, %d validate, split by %s", len(parts.train), len(parts.validation), kind)
     if parts.leaking:
         log.warning(
-            "this split leaks: %.1f %% of the validation excerpts have a sibling from the same recording in training, "
-            "so that accuracies are optimistic; data.split=recording keeps recordings apart",
+            "this split leaks: %.1f %% of the validation excerpts have a sibling of the same recording in training, "
+            "so accuracies are optimistic; data.split=recording keeps recordings apart",
             100 * parts.leaking,
         )
 
@@ -92,7 +90,13 @@ def _plain_progress(what: str, total: int) -> Any:
 
 def start(folder_log: Path | None = None) -> None:
     """For a process of its own: lines to stdout, SIGTERM as an orderly stop."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout, force=True)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stdout,
+        force=True,
+    )
     logging.captureWarnings(True)
 
     def stop(number: int, frame: object) -> None:

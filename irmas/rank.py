@@ -1,0 +1,49 @@
+"""Ranks a sweep from its event files: `python -m irmas.rank outputs/<name>`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from irmas.errors import UserError
+from irmas.results import ranking
+from irmas.run.folder import COMPLETED
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m irmas.rank", description="Rank a sweep from its event files.")
+    parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
+    parser.add_argument("--best", action="store_true", help="each run's best epoch instead of its last (flatters it)")
+    arguments = parser.parse_args()
+    try:
+        show(arguments.sweep, best=arguments.best)
+    except UserError as error:
+        print(f"irmas.rank: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+
+
+def show(sweep: Path, *, best: bool = False) -> None:
+    """Print the ranking and write it to the sweep's folder. Raises UserError where no sweep is there."""
+    result = ranking.rank(sweep, best=best)
+    ranking.write(sweep, result)
+    console = Console(highlight=False, soft_wrap=True)
+    lines = ranking.table(result)
+    # A line that the terminal wraps is better than a number cut short.
+    console.width = max(console.width, console.measure(lines).maximum)
+    finished = sum(row.state == COMPLETED for row in result.rows)
+    epochs = "best epoch" if best else "last epoch"
+    console.print(
+        f"\n{sweep}: {finished} of {len(result.rows)} runs finished, by validation accuracy in the {epochs}\n"
+    )
+    console.print(lines)
+    for problem in result.problems:
+        console.print(f"could not be read: {problem}", style="yellow")
+    console.print(f"\nwritten: {sweep / ranking.CSV} {sweep / ranking.JSON}")
+    console.print(f"curves:  tensorboard --logdir {sweep / 'runs'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Event files of a sweep -> its ranking."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from irmas.config import shown
+from irmas.files import atomic_write
+from irmas.run.events import VAL_ACCURACY, VAL_LOSS, read_scalars
+from irmas.run.folder import COMPLETED, Status
+from irmas.sweep import plan as plans
+from irmas.sweep.plan import Plan, Point, run_folder
+
+CSV, JSON = "ranking.csv", "ranking.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run. Only COMPLETED runs have a rank; the others are listed with what is known of them."""
+
+    id: int
+    values: dict[str, Any]
+    """The swept keys."""
+    state: str
+    epoch: int
+    """The epoch that the scalars are of, from 1; 0 where there is none yet."""
+    val_accuracy: float | None
+    val_loss: float | None
+    val_excerpts: int
+    error: str
+    rank: int | None = None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    plan: Plan
+    rows: list[Row]
+    """By rank, then the unfinished ones by id."""
+    problems: list[str]
+    """What could not be read of the event files."""
+
+
+def rank(sweep: Path, *, best: bool = False) -> Ranking:
+    """Rank by validation accuracy in the last epoch or, with `best`, in each run's best one; ties by loss.
+
+    The best epoch is chosen on the excerpts that it is judged on, which flatters every run.
+    Raises UserError where the folder holds no plan.
+    """
+    plan = plans.read(sweep)
+    rows, problems = [], []
+    for point in plan.points:
+        row, found = _row(sweep, plan, point, best)
+        rows.append(row)
+        problems += found
+    finished = sorted((row for row in rows if row.state == COMPLETED and row.val_accuracy is not None), key=_order)
+    ranked = [replace(row, rank=number) for number, row in enumerate(finished, start=1)]
+    return Ranking(plan, ranked + [row for row in rows if row not in finished], problems)
+
+
+def _order(row: Row) -> tuple[float, float, int]:
+    assert row.val_accuracy is not None
+    return -row.val_accuracy, row.val_loss if row.val_loss is not None else math.inf, row.id
+
+
+def _row(sweep: Path, plan: Plan, point: Point, best: bool) -> tuple[Row, list[str]]:
+    folder = run_folder(sweep, point)
+    status = folder.status()
+    scalars = read_scalars(folder.path)
+    accuracies = scalars.values.get(VAL_ACCURACY, {})
+    epoch = (max(accuracies, key=lambda step: accuracies[step]) if best else max(accuracies)) if accuracies else 0
+    problems = [f"run {point.id}: {problem}" for problem in scalars.problems]
+    if status.state == COMPLETED and max(accuracies, default=0) != status.epoch:
+        problems.append(f"run {point.id}: the event files lack epoch {status.epoch}, its last")
+    values = {key: plan.value(point, key) for key in plan.swept}
+    accuracy, loss = _finite(accuracies.get(epoch)), _finite(scalars.values.get(VAL_LOSS, {}).get(epoch))
+    return Row(point.id, values, status.state, epoch, accuracy, loss, status.val_excerpts, _reason(status)), problems
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _reason(status: Status) -> str:
+    return status.error.strip().splitlines()[-1] if status.error and status.state != COMPLETED else ""
+
+
+def write(sweep: Path, ranking: Ranking) -> None:
+    """ranking.json, a list of objects, and ranking.csv: one entry a run, in the ranking's order."""
+    entries = [_entry(row) for row in ranking.rows]
+    atomic_write(sweep / JSON, json.dumps(entries, indent=1) + "\n")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(entries[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(entries)
+    atomic_write(sweep / CSV, text.getvalue())
+
+
+def _entry(row: Row) -> dict[str, Any]:
+    swept = {key: value if isinstance(value, int | float) else shown(value) for key, value in row.values.items()}
+    return {
+        "rank": row.rank,
+        "id": row.id,
+        **swept,
+        "val_accuracy": row.val_accuracy,
+        "val_loss": row.val_loss,
+        "epoch": row.epoch,
+        "state": row.state,
+        "val_excerpts": row.val_excerpts,
+    }
+
+
+STYLES = {"COMPLETED": "green", "PENDING": "dim", "RUNNING": "cyan"}
+
+
+def table(ranking: Ranking) -> Table:
+    """In the report's columns: run ID, swept keys, validation accuracy, validation loss."""
+    heads = [
+        "rank",
+        "run ID",
+        *ranking.plan.swept,
+        "validation accuracy",
+        "validation loss",
+        "epoch",
+        "excerpts",
+        "state",
+    ]
+    lines = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for head in heads:
+        lines.add_column(head, justify="left" if head == "state" else "right", no_wrap=head != "state")
+    for row in ranking.rows:
+        lines.add_row(
+            "-" if row.rank is None else str(row.rank),
+            str(row.id),
+            *(shown(value) for value in row.values.values()),
+            "-" if row.val_accuracy is None else f"{row.val_accuracy:.2%}",
+            "-" if row.val_loss is None else f"{row.val_loss:.4f}",
+            str(row.epoch),
+            str(row.val_excerpts),
+            Text(f"{row.state} {row.error}".rstrip(), style=STYLES.get(row.state, "red")),
+        )
+    return lines
