@@ -33,22 +33,21 @@ class GridSweeper(Sweeper):
         self.params = params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.hydra_context = hydra_context
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self.loader = hydra_context.config_loader
+        self.grid_launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        parser = OverridesParser.create(config_loader=self.loader)
         shipped = [f"{key}={values}" for key, values in self.params.items()]
         axes = {o.get_key_element(): _values(o) for o in parser.parse_overrides(shipped + arguments)}
         # The seed varies slowest, so that more seeds append runs and renumber none.
         slowest_first = sorted(axes, key=lambda key: key != "seed")
-        products = (
-            dict(zip(slowest_first, values, strict=True)) for values in product(*(axes[key] for key in slowest_first))
-        )
-        points = [[f"{key}={point[key]}" for key in axes] for point in products]
-        returns = self.launcher.launch(points, initial_job_idx=0)
+        values = product(*(axes[key] for key in slowest_first))
+        by_key = (dict(zip(slowest_first, point, strict=True)) for point in values)
+        points = [[f"{key}={point[key]}" for key in axes] for point in by_key]
+        returns = self.grid_launcher.launch(points, initial_job_idx=0)
         if any(job.status is JobStatus.FAILED for job in returns):
             raise SystemExit(1)
         return [returns]

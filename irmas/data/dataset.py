@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from irmas.config import Config, Data, Features, shown
 from irmas.data import cache, standin
@@ -40,7 +41,7 @@ def resolve(config: Config, explicit: Collection[str] = ()) -> Config:
 
 
 def _absolute(data: Data) -> Data:
-    paths = {key: getattr(data, key) for key in ("root", "cache", "cache_dir", "recordings")}
+    paths: dict[str, Any] = {key: getattr(data, key) for key in ("root", "cache", "cache_dir", "recordings")}
     if data.split.endswith(".csv"):
         paths["split"] = data.split
     return replace(data, **{key: str(Path(path).absolute()) for key, path in paths.items() if path is not None})

@@ -21,7 +21,7 @@ KAISER_BEST = {
     "resampling_method": "sinc_interp_kaiser",
     "beta": 14.769656459379492,
 }
-"""torchaudio's parameters for the filter that librosa and resampy call kaiser_best (torchaudio's resampling tutorial)."""
+"""The filter that librosa and resampy call kaiser_best, as torchaudio's resampling tutorial gives it."""
 
 
 def read_waveform(path: Path) -> tuple[Tensor, int]:
@@ -59,7 +59,7 @@ class LogMel:
         return Resample(rate, self.features.sample_rate, **quality)
 
     def __call__(self, waveforms: Tensor, rate: int) -> Tensor:
-        """(excerpts, samples at `rate`) -> (excerpts, n_mels, n_frames) in dB, from -top_db to 0, the excerpt's maximum.
+        """(excerpts, samples at `rate`) -> (excerpts, n_mels, n_frames), dB from -top_db to 0, the excerpt's maximum.
 
         Longer excerpts are cut to `seconds`, shorter ones padded with silence. Silence is -top_db everywhere.
         """

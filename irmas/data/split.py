@@ -117,7 +117,8 @@ def _deal(data: Data, cache: FeatureCache, duplicates: Duplicates) -> NDArray[np
     fewest = min(labels.count(label) for label in set(labels))
     if fewest < FOLDS or (groups and len(set(groups)) < FOLDS):
         raise DataError(
-            f"{cache.folder}: the smallest class has {fewest} excerpts; {FOLDS} folds need at least {FOLDS}, of as many recordings"
+            f"{cache.folder}: the smallest class has {fewest} excerpts; "
+            f"{FOLDS} folds need at least {FOLDS}, of as many recordings"
         )
     splitter = (StratifiedGroupKFold if groups else StratifiedKFold)(FOLDS, shuffle=True, random_state=data.seed)
     for fold, (_, rows) in enumerate(splitter.split(kept, labels, groups)):

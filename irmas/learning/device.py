@@ -48,7 +48,7 @@ def set_up(device: torch.device, threads: int) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """glibc maps and unmaps every large tensor at each step; the page faults cost a quarter of the CPU time and more."""
+    """glibc maps and unmaps every large tensor at each step; page faults cost a quarter of the CPU time or more."""
     if platform.libc_ver()[0] == "glibc":
         m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
         libc = ctypes.CDLL("libc.so.6")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
@@ -16,7 +18,8 @@ def make_optimizer(model: nn.Module, config: Config) -> Adam:
     """
     kernels = [weight for weight in model.parameters() if weight.ndim > 1]
     others = [weight for weight in model.parameters() if weight.ndim <= 1]
-    return Adam([{"params": kernels, "weight_decay": 2 * config.l2}, {"params": others}], lr=config.lr)
+    groups: list[dict[str, Any]] = [{"params": kernels, "weight_decay": 2 * config.l2}, {"params": others}]
+    return Adam(groups, lr=config.lr)
 
 
 class Schedule:

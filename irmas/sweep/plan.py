@@ -195,7 +195,8 @@ def _extended(old: Plan, new: Plan, append: bool) -> tuple[Plan, list[Point]]:
         raise ConfigError(
             "name",
             old.name,
-            f"that sweep holds {text}, which this command does not; a sweep only grows: keep its values, or give another name",
+            f"that sweep holds {text}, which this command does not; "
+            "a sweep only grows: keep its values, or give another name",
         )
     points = list(old.points)
     for key, point in proposed.items():

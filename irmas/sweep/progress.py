@@ -61,7 +61,8 @@ class SweepProgress:
         reason = "" if status.state == COMPLETED else "  " + status.error.strip().splitlines()[-1]
         style = "green" if status.state == COMPLETED else "red"
         self.console.print(
-            f"{_label(point):{self.width}}  [{style}]{status.state}[/]  {_scores(status)}{reason}  ({self.done}/{self.total})",
+            f"{_label(point):{self.width}}  [{style}]{status.state}[/]  {_scores(status)}{reason}"
+            f"  ({self.done}/{self.total})",
             highlight=False,
             soft_wrap=True,
         )
