@@ -34,12 +34,19 @@ def run(door: str, schema: type[Config | Prepare], task: Callable[[DictConfig], 
 
     Ends the process with 2 after a mistake of the user's: one message on stderr, nothing written.
     """
+
+    def guarded(config: DictConfig) -> None:
+        try:
+            task(config)
+        except UserError as error:  # here, since Hydra would print a line of its own first
+            refuse(f"irmas.{door}", error)
+
     ConfigStore.instance().store(name="schema" if schema is Config else "prepare_schema", node=schema)
     # Otherwise Hydra reports errors itself, and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         _check_overrides(get_args_parser().parse_args().overrides, schema)
-        hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name=door)(task)()
+        hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name=door)(guarded)()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         refuse(f"irmas.{door}", error)
 

@@ -6,9 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from irmas.errors import UserError
+from irmas.progress import plain_console
 from irmas.results import ranking
 from irmas.run.folder import COMPLETED
 
@@ -29,7 +28,7 @@ def show(sweep: Path, *, best: bool = False) -> None:
     """Print the ranking and write it to the sweep's folder. Raises UserError where no sweep is there."""
     result = ranking.rank(sweep, best=best)
     ranking.write(sweep, result)
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console()
     lines = ranking.table(result)
     # A line that the terminal wraps is better than a number cut short.
     console.width = max(console.width, console.measure(lines).maximum)

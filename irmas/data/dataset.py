@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from irmas.config import Config, Data, Features, shown
 from irmas.data import cache, standin
@@ -41,10 +40,18 @@ def resolve(config: Config, explicit: Collection[str] = ()) -> Config:
 
 
 def _absolute(data: Data) -> Data:
-    paths: dict[str, Any] = {key: getattr(data, key) for key in ("root", "cache", "cache_dir", "recordings")}
-    if data.split.endswith(".csv"):
-        paths["split"] = data.split
-    return replace(data, **{key: str(Path(path).absolute()) for key, path in paths.items() if path is not None})
+    return replace(
+        data,
+        root=_path(data.root),
+        cache=data.cache and _path(data.cache),
+        cache_dir=_path(data.cache_dir),
+        recordings=data.recordings and _path(data.recordings),
+        split=_path(data.split) if data.split.endswith(".csv") else data.split,
+    )
+
+
+def _path(path: str) -> str:
+    return str(Path(path).absolute())
 
 
 def digest(data: Data) -> str:

@@ -122,7 +122,7 @@ class Learner:
 
     @torch.inference_mode()
     def validate(self) -> tuple[dict[str, float], Tensor]:
-        """Scalars and the confusion matrix. The loss is unweighted cross-entropy without penalty: the same for any l2."""
+        """Scalars and confusion matrix. The loss is unweighted cross-entropy without penalty, the same for any l2."""
         self.model.eval()
         num_classes = len(self.examples.classes)
         loss_sum = torch.zeros((), dtype=torch.double, device=self.device)

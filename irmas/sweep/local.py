@@ -11,14 +11,12 @@ from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from rich.console import Console
-
 from irmas.data import dataset
 from irmas.processes import cpu_count, fork_server
+from irmas.progress import SweepProgress, data_progress, label_width, plain_console
 from irmas.run.folder import CANCELLED, FAILED, FINAL, RUNNING, Status
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import OUTPUTS, Plan, Point, run_folder
-from irmas.sweep.progress import SweepProgress, data_progress, label_width
 
 POLL_S = 0.2
 GRACE_S = 10.0
@@ -58,13 +56,12 @@ def run(sweep: Path, plan: Plan, points: Sequence[Point], processes: int | None,
 
 def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[Status]:
     """Write the plan, make its data, train what is unfinished; how each point then stands."""
-    console = Console()
+    console = plain_console()
     sweep = OUTPUTS / plan.name
     plan, points = plans.write(sweep, plan, append=append)
     unfinished = [point for point in points if run_folder(sweep, point).status().state not in FINAL]
     console.print(
         f"{sweep}: {len(points)} runs, {len(points) - len(unfinished)} of them finished before",
-        highlight=False,
     )
     if unfinished:
         for config in replace(plan, points=unfinished).variants("data", "features"):

@@ -7,12 +7,27 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+from rich.text import Text
 
 from irmas.config import shown
 from irmas.run import events
 from irmas.run.folder import COMPLETED, FINAL, Status
 from irmas.sweep.plan import Point
+
+
+def plain_console() -> Console:
+    """Prints what it is given: names such as [cel][cla]0001__1 are no markup, and nothing is cut."""
+    return Console(highlight=False, markup=False, soft_wrap=True)
 
 
 class SweepProgress:
@@ -49,7 +64,6 @@ class SweepProgress:
         if not self.console.is_terminal and status.epoch > self.seen.get(point.id, 0):
             self.console.print(
                 f"{_label(point):{self.width}}  epoch {status.epoch}/{status.epochs}  {_scores(status)}",
-                highlight=False,
             )
         self.seen[point.id] = status.epoch
 
@@ -58,14 +72,10 @@ class SweepProgress:
             self.bars.remove_task(self.tasks.pop(point.id))
         self.done += status.state in FINAL
         self.bars.update(self.sweep, completed=self.done)
-        reason = "" if status.state == COMPLETED else "  " + status.error.strip().splitlines()[-1]
-        style = "green" if status.state == COMPLETED else "red"
-        self.console.print(
-            f"{_label(point):{self.width}}  [{style}]{status.state}[/]  {_scores(status)}{reason}"
-            f"  ({self.done}/{self.total})",
-            highlight=False,
-            soft_wrap=True,
-        )
+        reason = "" if status.state == COMPLETED else status.error.strip().splitlines()[-1]
+        state = Text(status.state, style="green" if status.state == COMPLETED else "red")
+        said = f"  {_scores(status)}{reason and '  ' + reason}  ({self.done}/{self.total})"
+        self.console.print(Text.assemble(f"{_label(point):{self.width}}  ", state, said))
 
 
 def data_progress(console: Console) -> Callable[[str, int], Callable[[int], None]]:
@@ -84,13 +94,36 @@ def data_progress(console: Console) -> Callable[[str, int], Callable[[int], None
             done += more
             bars.update(bar, completed=done)
             if not console.is_terminal and 10 * done // total > tenths:
-                console.print(f"{what}: {done}/{total} excerpts", highlight=False)
+                console.print(f"{what}: {done}/{total} excerpts")
             if done >= total:
                 bars.stop()
 
         return advance
 
     return begin
+
+
+def download_progress(console: Console) -> Callable[[str, int, int | None], None]:
+    """For `irmas.data.download`: a bar a file, or a line at every tenth."""
+    bars = Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console
+    )
+    tasks: dict[str, TaskID] = {}
+    told: dict[str, int] = {}
+
+    def advance(name: str, done: int, total: int | None) -> None:
+        if console.is_terminal:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name)
+                bars.start()
+            bars.update(tasks[name], completed=done, total=total)
+            if done == total:
+                bars.stop()
+        elif total and 10 * done // total != told.get(name):
+            told[name] = 10 * done // total
+            console.print(f"{name}: {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+
+    return advance
 
 
 def _bars(console: Console) -> Progress:

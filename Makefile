@@ -1,0 +1,28 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+$(INSTALLED): pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+.PHONY: install demo check test clean
+
+install: $(INSTALLED)
+
+# The report's 18 runs at demo size: rendered music, 64 x 64 log-mels, fewer epochs.
+demo: $(INSTALLED)
+	$(PYTHON) -m irmas.train sweep=report data=standin features=small epochs=5 name=demo hydra/launcher=local
+
+check: $(INSTALLED)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+test: check
+	$(PYTHON) -m pytest
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
