@@ -14,7 +14,7 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -269,9 +269,9 @@ def _with_quirks(recordings: list[Recording], rng: np.random.Generator) -> list[
     return list(of.values())
 
 
-@lru_cache(maxsize=8)
+@cache
 def _synthesizer(program: int, is_drum: bool) -> Synthesizer:
-    """One for each program at hand: symusic 0.5.9's sound depends on the programs that it loaded before.
+    """One for each program: symusic 0.5.9's sound depends on the programs that it loaded before.
 
     The sound font lies in the package pretty_midi, which is slow to import and not needed otherwise.
     """
