@@ -1,4 +1,4 @@
-"""A stand-in for IRMAS's training set that anyone can render: General MIDI music under IRMAS's names and quirks.
+"""A stand-in for IRMAS's training set that anyone can render: General MIDI music under its names and quirks.
 
 `plan` decides which recordings there are and what their files are called; `_perform` makes a recording's
 excerpts. Within a recording everything but the notes is shared, as in real music, so that a split by excerpt
@@ -21,8 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import scipy.fft
 import soundfile
-from symusic import Note, Score, Synthesizer, Track
+from symusic.core import NoteSecond, ScoreSecond, Synthesizer, TrackSecond
 
 from irmas.errors import DataError
 from irmas.labels import CODES
@@ -50,9 +51,14 @@ SMALLEST = 33
 LARGEST = (9999 - len(CODES)) * IRMAS_SIZE // IRMAS_RECORDINGS
 
 # How hard the corpus is, in dB; tuned until a small net, split by recording, does about as well as on IRMAS.
-LEAD_OVER_BAND_DB = (-3.0, 9.0)
+LEAD_OVER_BAND_DB = (10.0, 28.0)
 HARDLY_SOUNDS = 0.12  # share of excerpts whose label can hardly be heard (IRMAS: 13.9 % of an audited sample)
 HARDLY_SOUNDS_DB = -25.0
+TONE_DB = 3.0
+HISS_DB = (-75.0, -60.0)
+
+MAJOR = (0, 2, 4, 5, 7, 9, 11)
+MINOR = (0, 2, 3, 5, 7, 8, 10)
 
 Samples = npt.NDArray[np.float32]
 
@@ -90,7 +96,7 @@ def line(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -> Ite
     time_s = 0.0
     while time_s < DURATION_S:
         duration_s = harmony.beat_s * rng.choice([0.5, 0.5, 1.0, 1.0, 1.5, 2.0])
-        if rng.random() < 0.9:
+        if time_s == 0 or rng.random() < 0.9:
             yield Event(time_s, 0.95 * duration_s, pitches[place])
         place = int(np.clip(place + rng.integers(-3, 4), 0, len(pitches) - 1))
         time_s += duration_s
@@ -229,13 +235,15 @@ def plan(size: int, seed: int) -> list[Recording]:
 def _with_quirks(recordings: list[Recording], rng: np.random.Generator) -> list[Recording]:
     """Give some recordings IRMAS's oddities, no recording two of them."""
     of = {recording.number: recording for recording in recordings}
-    free = [recordings[i] for i in rng.permutation(len(recordings))]
+    free: list[Recording] = [recordings[i] for i in rng.permutation(len(recordings))]
 
     def share(in_irmas: int, at_least: int) -> range:
         return range(max(at_least, round(in_irmas * len(recordings) / IRMAS_RECORDINGS)))
 
-    def take(suits: Callable[[Recording], bool]) -> Recording:
-        return free.pop(next(place for place, recording in enumerate(free) if suits(recording)))
+    def take(*codes: str, at_least: int = 1) -> Recording:
+        found = next(r for r in free if r.code in (codes or CODES) and r.excerpts >= at_least)
+        free.remove(found)
+        return found
 
     def twin(a: Recording, b: Recording) -> None:
         if a.excerpts < b.excerpts:
@@ -245,22 +253,26 @@ def _with_quirks(recordings: list[Recording], rng: np.random.Generator) -> list[
         )
 
     for _ in share(IRMAS_CONFLICTS, 1):
-        twin(take(lambda r: r.code == "gac"), take(lambda r: r.code == "gel"))
+        twin(take("gac"), take("gel"))
     for _ in share(IRMAS_TWINS, 2):
-        a = take(lambda r: sum(other.code == r.code for other in free) > 1)
-        twin(a, take(lambda r, code=a.code: r.code == code))
+        codes = [recording.code for recording in free]
+        code = next(code for code in codes if codes.count(code) > 1)
+        twin(take(code), take(code))
     for _ in share(IRMAS_HALF_TAGGED, 2):
-        half = take(lambda r: r.excerpts > 1)
+        half = take(at_least=2)
         of[half.number] = replace(half, half_tagged=True, prefix=half.prefix or 1)
     for _ in share(IRMAS_UNKNOWN_DRUMS, 1):
-        unknown = take(lambda r: True)
+        unknown = take()
         of[unknown.number] = replace(unknown, drums_tag="---", prefix=unknown.prefix or 1)
     return list(of.values())
 
 
 @cache
-def _synthesizer() -> Synthesizer:
-    """One a process, with the sound font in the package pretty_midi, which itself is slow to import."""
+def _synthesizer(program: int, is_drum: bool) -> Synthesizer:
+    """One for each program: symusic 0.5.9's sound depends on the programs that it loaded before.
+
+    The sound font lies in the package pretty_midi, which is slow to import and not needed otherwise.
+    """
     spec = importlib.util.find_spec("pretty_midi")
     assert spec is not None
     assert spec.origin is not None
@@ -268,35 +280,35 @@ def _synthesizer() -> Synthesizer:
 
 
 class Player(NamedTuple):
-    """A part in one recording: program, figure, place in the stereo picture (left gain, right gain), level."""
+    """A part in one recording; `gains` [2, 1] hold its level (left, right) and so its place between them."""
 
     program: int
     part: Part
     figure: Figure
-    pan: Samples
-    level_db: float
+    gains: Samples
 
     def play(self, rng: np.random.Generator, harmony: Harmony) -> Samples:
-        """[2, FRAMES] at the player's level as root mean square: the synthesizer knows no velocities."""
-        track = Track(program=self.program, is_drum=self.figure is drums, ttype="second")
+        """[2, FRAMES], levelled by root mean square, as the synthesizer knows no velocities."""
+        is_drum = self.figure is drums
+        track = TrackSecond("", self.program, is_drum)
         for event in self.figure(rng, harmony, self.part.low, self.part.high):
-            track.notes.append(Note(*event, 100, ttype="second"))
-        score = Score(480).to("second")
+            track.notes.append(NoteSecond(*event, 100))
+        score = ScoreSecond(480)
         score.tracks.append(track)
-        sound = np.asarray(_synthesizer().render(score, stereo=True))
-        stem = np.zeros((2, FRAMES), np.float32)
+        sound = np.asarray(_synthesizer(self.program, is_drum).render(score, stereo=False))[0]
+        stem = np.zeros(FRAMES, np.float32)
         # What sounds beyond the end goes to the start, as if music had gone on before it.
-        for start in range(0, sound.shape[1], FRAMES):
-            piece = sound[:, start : start + FRAMES]
-            stem[:, : piece.shape[1]] += piece
-        stem *= self.pan[:, None]
-        return stem * np.float32(10 ** (self.level_db / 20) / max(float(np.sqrt(np.mean(stem**2))), 1e-6))
+        for start in range(0, len(sound), FRAMES):
+            piece = sound[start : start + FRAMES]
+            stem[: len(piece)] += piece
+        return self.gains * _at_rms(stem, 0.0)
 
 
 def _engage(rng: np.random.Generator, part: Part, level_db: float) -> Player:
     angle = np.pi / 4 + rng.uniform(-0.5, 0.5)
-    pan = np.array([np.cos(angle), np.sin(angle)], np.float32)
-    return Player(int(rng.choice(part.programs)), part, part.figures[rng.integers(len(part.figures))], pan, level_db)
+    gains = _gain(level_db) * np.array([[np.cos(angle)], [np.sin(angle)]], np.float32)
+    figure = part.figures[rng.integers(len(part.figures))]
+    return Player(int(rng.choice(part.programs)), part, figure, gains)
 
 
 def _band(rng: np.random.Generator, recording: Recording) -> list[Player]:
@@ -318,19 +330,29 @@ def _band(rng: np.random.Generator, recording: Recording) -> list[Player]:
 def _room(rng: np.random.Generator) -> npt.NDArray[np.complex64]:
     """[2, FRAMES // 2 + 1]: a frequency response of tone control, band limit and reverberation."""
     octaves = np.log2(np.maximum(np.fft.rfftfreq(FRAMES, 1 / SAMPLE_RATE), 20.0) / 20.0)
-    tone_db = np.interp(octaves, np.linspace(0, 10, 9), rng.normal(0, 5, 9))
-    tone_db -= 12 * np.maximum(octaves - rng.uniform(7.5, 10), 0)
+    tone_db = np.interp(octaves, np.linspace(0, 10, 9), rng.normal(0, TONE_DB, 9))
+    tone_db -= 12 * np.maximum(octaves - rng.uniform(8.5, 10), 0)
     seconds = np.arange(FRAMES) / SAMPLE_RATE
     decay_s = rng.uniform(0.1, 0.5)
-    echo = rng.standard_normal((2, FRAMES), np.float32) * np.exp(-seconds / decay_s)
-    echo *= rng.uniform(0, 0.6) / np.sqrt(np.sum(echo**2, axis=1, keepdims=True))
+    echo = rng.standard_normal((2, FRAMES), np.float32) * np.exp(-seconds / decay_s).astype(np.float32)
+    echo *= np.float32(rng.uniform(0, 0.6)) / np.sqrt(np.sum(echo**2, axis=1, keepdims=True))
     echo[:, 0] += 1
-    return (np.fft.rfft(echo) * 10 ** (tone_db / 20)).astype(np.complex64)
+    response: npt.NDArray[np.complex64] = scipy.fft.rfft(echo) * _gain(tone_db)
+    return response
 
 
-def _harmony(rng: np.random.Generator, beat_s: float, scale: tuple[int, ...]) -> Harmony:
+def _progression(rng: np.random.Generator, scale: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     degrees = rng.choice([0, 0, 1, 3, 4, 5], size=4)
-    return Harmony(beat_s, scale, tuple(tuple(scale[(d + k) % 7] for k in (0, 2, 4)) for d in degrees))
+    return tuple(tuple(scale[(degree + third) % 7] for third in (0, 2, 4)) for degree in degrees)
+
+
+def _gain(level_db: npt.ArrayLike) -> Samples:
+    return np.asarray(10 ** (np.asarray(level_db) / 20), np.float32)
+
+
+def _at_rms(sound: Samples, level_db: float) -> Samples:
+    levelled: Samples = sound * (_gain(level_db) / np.sqrt(np.mean(sound**2)))
+    return levelled
 
 
 def _perform(recording: Recording, seed: int) -> Iterator[npt.NDArray[np.int16]]:
@@ -340,23 +362,19 @@ def _perform(recording: Recording, seed: int) -> Iterator[npt.NDArray[np.int16]]
     band = _band(rng, recording)
     over_band_db = rng.uniform(*LEAD_OVER_BAND_DB)
     room = _room(rng)
-    loudness_db, hiss_db = rng.uniform(-34, -20), rng.uniform(-65, -45)
+    loudness_db = rng.uniform(-34, -20)
+    hiss = _gain(loudness_db + rng.uniform(*HISS_DB)) * rng.standard_normal((2, FRAMES), np.float32)
     beat_s, key = 60 / rng.uniform(70, 150), rng.integers(12)
-    mode = (0, 2, 4, 5, 7, 9, 11) if rng.random() < 0.6 else (0, 2, 3, 5, 7, 8, 10)
-    scale = tuple(int(key + step) % 12 for step in mode)
+    scale = tuple(int(key + step) % 12 for step in (MAJOR if rng.random() < 0.6 else MINOR))
     for _ in range(recording.excerpts):
-        harmony = _harmony(rng, beat_s, scale)
-        backing = np.sum([player.play(rng, harmony) for player in band], axis=0)
+        chords = _progression(rng, scale)
+        harmony = Harmony(beat_s, scale, chords)
+        backing = sum((player.play(rng, harmony) for player in band), np.zeros((2, FRAMES), np.float32))
         lead_db = HARDLY_SOUNDS_DB if rng.random() < HARDLY_SOUNDS else over_band_db
-        mix = lead.play(rng, harmony) * np.float32(10 ** (lead_db / 20)) + _at_rms(backing, 0.0)
-        mix = _at_rms(np.fft.irfft(np.fft.rfft(mix) * room, FRAMES), loudness_db)
-        mix += rng.standard_normal(mix.shape, np.float32) * np.float32(10 ** ((loudness_db + hiss_db) / 20))
+        mix = _at_rms(backing, 0.0) + _gain(lead_db) * lead.play(rng, harmony)
+        mix = _at_rms(scipy.fft.irfft(scipy.fft.rfft(mix) * room, FRAMES), loudness_db)
+        mix += np.roll(hiss, rng.integers(FRAMES), axis=1)
         yield np.rint(np.clip(mix.T, -1, 1) * 32767).astype(np.int16)
-
-
-def _at_rms(sound: Samples, level_db: float) -> Samples:
-    rms = float(np.sqrt(np.mean(sound**2)))
-    return (sound * np.float32(10 ** (level_db / 20) / max(rms, 1e-6))).astype(np.float32, copy=False)
 
 
 def _write(root: Path, seed: int, recording: Recording) -> int:
