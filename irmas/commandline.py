@@ -49,6 +49,9 @@ def run(door: str, schema: type[Config | Prepare], task: Callable[[DictConfig], 
         hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name=door)(guarded)()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         refuse(f"irmas.{door}", error)
+    except KeyboardInterrupt:
+        print(f"\nirmas.{door}: stopped; the same command goes on", file=sys.stderr)  # noqa: T201
+        raise SystemExit(130) from None
 
 
 def refuse(door: str, error: Exception) -> NoReturn:

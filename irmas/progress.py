@@ -72,7 +72,7 @@ class SweepProgress:
             self.bars.remove_task(self.tasks.pop(point.id))
         self.done += status.state in FINAL
         self.bars.update(self.sweep, completed=self.done)
-        reason = "" if status.state == COMPLETED else status.error.strip().splitlines()[-1]
+        reason = "" if status.state == COMPLETED else status.reason
         state = Text(status.state, style="green" if status.state == COMPLETED else "red")
         said = f"  {_scores(status)}{reason and '  ' + reason}  ({self.done}/{self.total})"
         self.console.print(Text.assemble(f"{_label(point):{self.width}}  ", state, said))

@@ -22,10 +22,7 @@ SIZE = 132
 
 
 def digests(root: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in root.rglob("*.wav")
-    }
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*.wav")}
 
 
 def parsed(name: str) -> re.Match[str]:

@@ -16,7 +16,7 @@ from rich.text import Text
 from irmas.config import shown
 from irmas.files import atomic_write
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS, read_scalars
-from irmas.run.folder import COMPLETED, Status
+from irmas.run.folder import COMPLETED
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, Point, run_folder
 
@@ -82,15 +82,11 @@ def _row(sweep: Path, plan: Plan, point: Point, best: bool) -> tuple[Row, list[s
         problems.append(f"run {point.id}: the event files lack epoch {status.epoch}, its last")
     values = {key: plan.value(point, key) for key in plan.swept}
     accuracy, loss = _finite(accuracies.get(epoch)), _finite(scalars.values.get(VAL_LOSS, {}).get(epoch))
-    return Row(point.id, values, status.state, epoch, accuracy, loss, status.val_excerpts, _reason(status)), problems
+    return Row(point.id, values, status.state, epoch, accuracy, loss, status.val_excerpts, status.reason), problems
 
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _reason(status: Status) -> str:
-    return status.error.strip().splitlines()[-1] if status.error and status.state != COMPLETED else ""
 
 
 def write(sweep: Path, ranking: Ranking) -> None:

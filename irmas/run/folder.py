@@ -28,6 +28,8 @@ PROVENANCE = "provenance.json"
 PENDING, RUNNING, COMPLETED, FAILED, CANCELLED = "PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"
 DIVERGED = "DIVERGED"
 """The loss became NaN or infinite."""
+STOPPED = "stopped; the same command goes on"
+"""The reason of a CANCELLED run."""
 FINAL = frozenset({COMPLETED, DIVERGED})
 """States that another start would only repeat."""
 
@@ -52,6 +54,11 @@ class Status:
     """Unix time of the first start."""
     updated: float = 0.0
     error: str = ""
+
+    @property
+    def reason(self) -> str:
+        """The error's last line: of a traceback, the one that says what happened."""
+        return self.error.strip().splitlines()[-1] if self.error.strip() else ""
 
 
 class RunBusyError(UserError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +16,7 @@ from pathlib import Path
 from irmas.data import dataset
 from irmas.processes import cpu_count, fork_server
 from irmas.progress import SweepProgress, data_progress, label_width, plain_console
-from irmas.run.folder import CANCELLED, FAILED, FINAL, RUNNING, Status
+from irmas.run.folder import CANCELLED, FAILED, FINAL, PENDING, RUNNING, STOPPED, Status
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import OUTPUTS, Plan, Point, run_folder
 
@@ -92,6 +94,7 @@ def _train(sweep: Path, point_id: int, threads: int, gpu: str | None, log: Path)
             os.dup2(file.fileno(), stream.fileno())
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    _end_with_parent()
     task.start()
     try:
         task.run_point(sweep, point_id, threads)
@@ -101,17 +104,26 @@ def _train(sweep: Path, point_id: int, threads: int, gpu: str | None, log: Path)
         sys.exit("stopped")
 
 
+def _end_with_parent() -> None:
+    """SIGTERM to this process when the command that started it is gone, even if that was killed with -9."""
+    pr_set_pdeathsig = 1  # linux/prctl.h
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
 def _final_status(sweep: Path, worker: Worker) -> Status:
     """What the run said last; a process that was killed could say nothing, so that it is said here."""
     folder = run_folder(sweep, worker.point)
-    status, code = folder.status(), worker.process.exitcode
-    if code and code < 0 and status.state in (RUNNING, FAILED):
-        status = replace(
-            status,
-            state=FAILED,
-            error=f"killed by signal {-code}; the same command goes on after epoch {status.epoch}",
-        )
-        folder.write_status(status)
+    status, code = folder.status(), worker.process.exitcode or 0
+    if status.state == RUNNING:
+        return replace(status, error="another process trains it")
+    if code < 0:
+        reason = f"killed by signal {-code}; the same command goes on after epoch {status.epoch}"
+    elif code > 0 and status.state == PENDING:
+        reason = f"ended with exit code {code}; see {folder.log}"
+    else:
+        return status
+    status = replace(status, state=FAILED, error=reason)
+    folder.write_status(status)
     return status
 
 
@@ -129,11 +141,8 @@ def _all_ended(sweep: Path, workers: list[Worker]) -> Iterator[None]:
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
-            folder = run_folder(sweep, worker.point)
-            if folder.status().state in (RUNNING, FAILED):
-                folder.write_status(
-                    replace(folder.status(), state=CANCELLED, error="stopped; the same command goes on")
-                )
+                folder = run_folder(sweep, worker.point)
+                folder.write_status(replace(folder.status(), state=CANCELLED, error=STOPPED))
 
 
 def _gpus() -> list[str]:

@@ -20,7 +20,7 @@ from irmas.learning import trainer
 from irmas.learning.device import choose_device, describe, set_up
 from irmas.processes import cpu_count
 from irmas.provenance import source_digest, versions
-from irmas.run.folder import CANCELLED, FAILED, FINAL, RUNNING, RunFolder, Status
+from irmas.run.folder import CANCELLED, FAILED, FINAL, RUNNING, STOPPED, RunFolder, Status
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, Point, run_folder
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Stopped(BaseException):
-    """SIGTERM: end in good order. Not an Exception, so that nothing takes it for a failure."""
+    """SIGTERM or Ctrl-C: end in good order. Not an Exception, so that nothing takes it for a failure."""
 
 
 def run_point(sweep: Path, point_id: int, threads: int) -> Status:
@@ -48,8 +48,8 @@ def run_point(sweep: Path, point_id: int, threads: int) -> Status:
             return status
         try:
             return _train(folder, sweep, plan, point, threads)
-        except (Stopped, KeyboardInterrupt):
-            folder.write_status(replace(folder.status(), state=CANCELLED, error="stopped; the same command goes on"))
+        except Stopped:
+            folder.write_status(replace(folder.status(), state=CANCELLED, error=STOPPED))
             raise
         except BaseException as error:
             last = error if isinstance(error, UserError) else "".join(traceback.format_exception(error)).strip()
@@ -88,8 +88,8 @@ def _plain_progress(what: str, total: int) -> Any:
     return lambda done: None
 
 
-def start(folder_log: Path | None = None) -> None:
-    """For a process of its own: lines to stdout, SIGTERM as an orderly stop."""
+def start() -> None:
+    """For a process of its own: lines to stdout, SIGTERM and Ctrl-C as an orderly stop."""
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(message)s",
@@ -103,6 +103,7 @@ def start(folder_log: Path | None = None) -> None:
         raise Stopped
 
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
 
 
 def main() -> None:
@@ -115,7 +116,9 @@ def main() -> None:
     try:
         run_point(arguments.sweep, arguments.id, arguments.threads)
     except UserError as error:
-        sys.exit(f"{error}")
+        sys.exit(str(error))
+    except Stopped:
+        sys.exit(STOPPED)
 
 
 if __name__ == "__main__":
