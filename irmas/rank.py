@@ -40,6 +40,9 @@ def show(sweep: Path, *, best: bool = False) -> None:
         f"\n{sweep}: {finished} of {len(result.rows)} runs finished, by validation accuracy in the {epochs}\n"
     )
     console.print(lines)
+    for row in result.rows:
+        if row.error:
+            console.print(f"run {row.id} {row.state}: {row.error}")
     for problem in result.problems:
         console.print(f"could not be read: {problem}", style="yellow")
     console.print(f"\nwritten: {sweep / ranking.CSV} {sweep / ranking.JSON}")

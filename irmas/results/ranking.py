@@ -131,7 +131,7 @@ def table(ranking: Ranking) -> Table:
     ]
     lines = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for head in heads:
-        lines.add_column(head, justify="left" if head == "state" else "right", no_wrap=head != "state")
+        lines.add_column(head, justify="left" if head == "state" else "right", no_wrap=True)
     for row in ranking.rows:
         lines.add_row(
             "-" if row.rank is None else str(row.rank),
@@ -141,6 +141,6 @@ def table(ranking: Ranking) -> Table:
             "-" if row.val_loss is None else f"{row.val_loss:.4f}",
             str(row.epoch),
             str(row.val_excerpts),
-            Text(f"{row.state} {row.error}".rstrip(), style=STYLES.get(row.state, "red")),
+            Text(row.state, style=STYLES.get(row.state, "red")),
         )
     return lines

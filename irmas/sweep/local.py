@@ -63,7 +63,7 @@ def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[S
     plan, points = plans.write(sweep, plan, append=append)
     unfinished = [point for point in points if run_folder(sweep, point).status().state not in FINAL]
     console.print(
-        f"{sweep}: {len(points)} runs, {len(points) - len(unfinished)} of them finished before",
+        f"{sweep}: {len(points)} {'run' if len(points) == 1 else 'runs'}, {len(points) - len(unfinished)} finished before",
     )
     if unfinished:
         for config in replace(plan, points=unfinished).variants("data", "features"):
