@@ -62,9 +62,8 @@ def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[S
     sweep = OUTPUTS / plan.name
     plan, points = plans.write(sweep, plan, append=append)
     unfinished = [point for point in points if run_folder(sweep, point).status().state not in FINAL]
-    console.print(
-        f"{sweep}: {len(points)} {'run' if len(points) == 1 else 'runs'}, {len(points) - len(unfinished)} finished before",
-    )
+    runs = "1 run" if len(points) == 1 else f"{len(points)} runs"
+    console.print(f"{sweep}: {runs}, {len(points) - len(unfinished)} finished before")
     if unfinished:
         for config in replace(plan, points=unfinished).variants("data", "features"):
             dataset.load(config.data, config.features, data_progress(console))
