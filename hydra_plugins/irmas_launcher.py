@@ -76,10 +76,13 @@ class LocalLauncher(Launcher):
         # Hydra imports this module at each start: what only a launch needs is imported here.
         from irmas import rank
         from irmas.compose import Composer
+        from irmas.errors import ConfigError
         from irmas.sweep import local
         from irmas.sweep.plan import OUTPUTS
         from irmas.sweep.submit import freeze
 
+        if not (self.processes is None or (isinstance(self.processes, int) and self.processes >= 1)):
+            raise ConfigError("hydra.launcher.processes", self.processes, "must be a whole number from 1, or null")
         composer = Composer(self.loader, self.config)
         plan = freeze(composer.base, composer.points(job_overrides), self.name)
         # A sweeper that proposes points in batches keeps to the name of its first.

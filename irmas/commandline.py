@@ -70,8 +70,11 @@ def _check_overrides(overrides: Iterable[str], schema: type[Config | Prepare]) -
     if schema is Prepare:
         groups -= {"model", "augment", "sweep"}
     settings = set(setting_names(schema)) - groups
+    launchers = sorted(path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml"))
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group
+        if key == "hydra/launcher" and override.value() not in launchers:
+            raise UserError(f"{override.input_line}: must be one of {', '.join(launchers)}")
         if key.startswith(("hydra.", "hydra/")):
             continue
         if key not in settings | groups:

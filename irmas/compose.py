@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from irmas.config import Config, check, flatten
 from irmas.data.dataset import resolve
-from irmas.errors import ConfigError
+from irmas.errors import ConfigError, UserError
 from irmas.sweep.plan import Point, expand
 
 
@@ -32,13 +32,12 @@ class Composer:
         """Raises ConfigError for a value that breaks its rule, or one that stands twice on its axis."""
         swept = [self._swept(overrides) for overrides in job_overrides]
         points = expand(self.base, swept, self._change)
-        twice = len(points) - len({str(point.changes) for point in points})
-        if twice:
-            raise ConfigError(
-                "-m",
-                f"{len(points)} points",
-                f"{twice} of them repeat another one; a swept value stands twice",
-            )
+        seen: set[str] = set()
+        for point, overrides in zip(points, swept, strict=True):
+            if str(point.changes) in seen:
+                values = " ".join(f"{key}={text}" for key, text in overrides.items())
+                raise UserError(f"{values}: stands twice in the sweep; give each swept value once")
+            seen.add(str(point.changes))
         return points
 
     def _swept(self, overrides: Sequence[str]) -> dict[str, str]:
