@@ -1,0 +1,89 @@
+"""Configurations: the rules, and the dotted form in which they are compared and stored."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import pytest
+
+from irmas.config import RULES, Config, Data, Prepare, check, flatten, from_flat, setting_names, shown
+from irmas.errors import ConfigError
+
+
+def test_the_defaults_keep_every_rule() -> None:
+    check(Config())
+    check(Prepare())
+
+
+def test_every_rule_is_about_a_setting_and_every_setting_but_free_text_has_a_rule() -> None:
+    settings = {name for name in setting_names() if name not in {"data", "features", "model", "augment"}}
+    assert set(RULES) <= settings
+    assert settings - set(RULES) == {"data.cache", "data.cache_dir", "data.recordings"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("dropout", 1.0),
+        ("dropout", -0.1),
+        ("dropout", float("nan")),
+        ("lr", 0.0),
+        ("lr", float("inf")),
+        ("l2", -1e-9),
+        ("epochs", 0),
+        ("batch_size", 1),
+        ("seed", -1),
+        ("name", "a/b"),
+        ("name", ".."),
+        ("name", "a\nb"),
+        ("name", ""),
+        ("device", "gpu"),
+        ("schedule", "cosine"),
+        ("data.split", "song"),
+        ("data.fold", 5),
+        ("data.pool", 0),
+        ("data.size", 10),
+        ("features.hop_length", 0),
+        ("features.dtype", "float32"),
+        ("model.filters", []),
+        ("model.filters", [32, 0]),
+        ("augment.time_width", 1.0),
+    ],
+)
+def test_a_value_outside_its_rule_is_refused_by_name(key: str, value: object) -> None:
+    changed = from_flat(flatten(asdict(Config())) | {key: value})
+    with pytest.raises(ConfigError) as refused:
+        check(changed)
+    assert refused.value.key == key
+    assert RULES[key][1] in str(refused.value)
+    assert shown(value) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        (Data(size=200), "data.size"),
+        (Data(recordings="list.csv"), "data.recordings"),
+        (Data(source="standin", size=200), "data.size"),
+        (Data(split="list.csv", fold=1), "data.fold"),
+    ],
+)
+def test_a_setting_that_would_be_ignored_is_refused(data: Data, key: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        check(replace(Config(), data=data))
+    assert refused.value.key == key
+
+
+def test_a_configuration_survives_its_dotted_form() -> None:
+    config = replace(Config(), dropout=0.25, name="x", data=Data(split="clip", fold=3))
+    config.model.filters = [8, 16]
+    assert from_flat(flatten(asdict(config))) == config
+
+
+def test_a_stored_configuration_of_another_version_is_refused_by_key() -> None:
+    flat = flatten(asdict(Config()))
+    with pytest.raises(ConfigError, match=r"model\.residual=true"):
+        from_flat(flat | {"model.residual": True})
+    del flat["model.dense"]
+    with pytest.raises(ConfigError, match=r"model\.dense"):
+        from_flat(flat)

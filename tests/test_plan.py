@@ -1,0 +1,195 @@
+"""The plan: numbers, names, what may be added to it, and that it survives the disk."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from irmas.config import Config, flatten
+from irmas.errors import ConfigError, UserError
+from irmas.sweep import plan as plans
+from irmas.sweep.plan import Plan, Point
+
+REPORT = {"dropout": ["0.3", "0.4", "0.5"], "lr": ["0.001", "0.0005", "0.0001"], "l2": ["0.001", "0.0001"]}
+
+
+def change(key: str, text: str) -> Mapping[str, Any]:
+    """What the composer would say of an override; one group, `model=deep`, stands for all."""
+    if key == "model":
+        return {"model.convs_per_block": 2 if text == "deep" else 1}
+    return {key: type(flatten(asdict(Config()))[key])(text)}
+
+
+def make(axes: Mapping[str, list[str]], base: Config | None = None, name: str = "mine", data: str = "d1") -> Plan:
+    overrides = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    base = base or Config()
+    return Plan(name, list(axes), data, "source", "commit", base, plans.expand(base, overrides, change))
+
+
+def test_run_ids_are_the_reports() -> None:
+    plan = make(REPORT)
+    values = {point.id: tuple(point.overrides.values()) for point in plan.points}
+    assert len(values) == 18
+    assert values[1] == (0.3, 1e-3, 1e-3)
+    assert values[8] == (0.4, 1e-3, 1e-4)
+    assert values[14] == (0.5, 1e-3, 1e-4)
+    assert values[16] == (0.5, 5e-4, 1e-4)
+
+
+def test_each_point_has_its_own_configuration() -> None:
+    plan = make(REPORT)
+    config = plan.config_of(plan.points[7])
+    assert (config.dropout, config.lr, config.l2) == (0.4, 1e-3, 1e-4)
+    assert replace(config, dropout=0.4, lr=1e-3, l2=1e-4) == replace(Config(), dropout=0.4, lr=1e-3, l2=1e-4)
+
+
+def test_a_groups_option_gives_way_to_a_single_setting_whatever_their_order() -> None:
+    for axes in (
+        {"model": ["deep"], "model.convs_per_block": ["3"]},
+        {"model.convs_per_block": ["3"], "model": ["deep"]},
+    ):
+        plan = make(axes)
+        assert plan.config_of(plan.points[0]).model.convs_per_block == 3
+        assert plan.value(plan.points[0], "model") == "deep"
+
+
+def test_a_plan_survives_the_disk(tmp_path: Path) -> None:
+    plan = make(REPORT)
+    assert plans.write(tmp_path / "mine", plan) == (plan, plan.points)
+    assert plans.read(tmp_path / "mine") == plan
+
+
+def test_a_task_reads_its_own_points_alone(tmp_path: Path) -> None:
+    plans.write(tmp_path, make(REPORT))
+    assert [point.id for point in plans.read(tmp_path, [3, 18]).points] == [3, 18]
+    assert plans.read(tmp_path, [19]).points == []
+
+
+def test_the_same_command_leaves_the_plan_as_it_is(tmp_path: Path) -> None:
+    plans.write(tmp_path, make(REPORT))
+    before = (tmp_path / plans.POINTS).read_bytes()
+    plan, asked = plans.write(tmp_path, make(REPORT))
+    assert (tmp_path / plans.POINTS).read_bytes() == before
+    assert asked == plan.points
+
+
+def test_a_larger_grid_keeps_the_old_ids_and_appends(tmp_path: Path) -> None:
+    old = make({"dropout": ["0.4", "0.5"], "lr": ["0.001"]})
+    plans.write(tmp_path, old)
+    plan, asked = plans.write(tmp_path, make({"dropout": ["0.3", "0.4", "0.5"], "lr": ["0.01", "0.001"]}))
+    assert plan.points[:2] == old.points
+    assert [point.id for point in plan.points] == [1, 2, 3, 4, 5, 6]
+    assert [point.id for point in asked] == [3, 4, 5, 1, 6, 2]
+    for point in plan.points:
+        config = plan.config_of(point)
+        assert (config.dropout, config.lr) == (point.overrides["dropout"], point.overrides["lr"])
+
+
+def test_a_new_axis_extends_a_grid_that_held_it_fixed(tmp_path: Path) -> None:
+    plans.write(tmp_path, make({"dropout": ["0.3", "0.4"]}))
+    plan, _ = plans.write(tmp_path, make({"dropout": ["0.3", "0.4"], "seed": ["0", "1"]}))
+    assert [(plan.config_of(p).dropout, plan.config_of(p).seed) for p in plan.points] == [
+        (0.3, 0),
+        (0.4, 0),
+        (0.3, 1),
+        (0.4, 1),
+    ]
+    assert plan.swept == ["dropout", "seed"]
+    assert plan.value(plan.points[0], "seed") == 0
+
+
+def test_a_single_run_grows_into_a_grid(tmp_path: Path) -> None:
+    plans.write(tmp_path, make({}, replace(Config(), dropout=0.3)))
+    plan, _ = plans.write(tmp_path, make({"dropout": ["0.3", "0.4"]}))
+    assert [plan.config_of(point).dropout for point in plan.points] == [0.3, 0.4]
+
+
+@pytest.mark.parametrize(
+    ("new", "key"),
+    [
+        (make({"dropout": ["0.3", "0.4"]}, replace(Config(), epochs=3)), "epochs"),
+        (make({"dropout": ["0.3", "0.4"]}, data="d2"), "data"),
+        (make({"dropout": ["0.3"]}), "name"),
+        (make({"dropout": ["0.3", "0.4"], "lr": ["0.01"]}), "name"),
+    ],
+)
+def test_any_other_difference_is_refused_by_name_and_changes_nothing(new: Plan, key: str, tmp_path: Path) -> None:
+    plans.write(tmp_path, make({"dropout": ["0.3", "0.4"]}))
+    before = (tmp_path / plans.POINTS).read_bytes(), (tmp_path / plans.PLAN).read_bytes()
+    with pytest.raises(ConfigError) as refused:
+        plans.write(tmp_path, new)
+    assert refused.value.key == key
+    assert ((tmp_path / plans.POINTS).read_bytes(), (tmp_path / plans.PLAN).read_bytes()) == before
+
+
+def test_settings_that_change_no_result_may_differ_and_the_last_ones_hold(tmp_path: Path) -> None:
+    plans.write(tmp_path, make({}))
+    plan, _ = plans.write(tmp_path, make({}, replace(Config(), device="cpu")))
+    assert plans.read(tmp_path) == plan
+    assert plan.config.device == "cpu"
+
+
+def test_batches_of_a_proposing_sweeper_are_appended(tmp_path: Path) -> None:
+    plans.write(tmp_path, make({"lr": ["0.01", "0.02"]}))
+    plan, asked = plans.write(tmp_path, make({"lr": ["0.03", "0.02"]}), append=True)
+    assert [plan.config_of(point).lr for point in plan.points] == [0.01, 0.02, 0.03]
+    assert [point.id for point in asked] == [3, 2]
+
+
+def test_the_default_name_follows_from_plan_and_data() -> None:
+    name = plans.default_name(make(REPORT))
+    assert name.startswith("dropout-lr-l2-")
+    assert plans.default_name(make(REPORT, name="other")) == name
+    assert plans.default_name(make(REPORT, replace(Config(), device="cpu"))) == name
+    others = [
+        make(REPORT, data="d2"),
+        make(REPORT, replace(Config(), epochs=3)),
+        make(REPORT | {"lr": ["0.001"]}),
+        make(dict(reversed(REPORT.items()))),
+    ]
+    assert len({name, *map(plans.default_name, others)}) == 5
+    assert plans.default_name(make({})).startswith("single-")
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=20), st.one_of(st.floats(), st.text(max_size=300)), max_size=5))
+def test_a_run_folder_is_one_short_plain_file_name(overrides: dict[str, Any]) -> None:
+    name = Point(7, overrides, {}).folder_name
+    assert name.startswith("007")
+    assert len(name.encode()) <= 120
+    assert "/" not in name
+    assert name.isprintable()
+    assert name.isascii()
+
+
+def test_long_names_that_differ_at_the_end_stay_apart() -> None:
+    values = [Point(1, {"model.filters": [32] * 60 + [last]}, {}).folder_name for last in (1, 2)]
+    assert values[0] != values[1]
+
+
+def test_a_folder_without_a_plan_and_a_damaged_plan_are_user_errors(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"plan\.yaml is missing"):
+        plans.read(tmp_path)
+    plans.write(tmp_path, make({}))
+    (tmp_path / plans.PLAN).write_text("name: [")
+    with pytest.raises(UserError, match="cannot be read"):
+        plans.read(tmp_path)
+
+
+@given(
+    st.lists(st.floats(0, 0.99), min_size=1, max_size=4, unique=True),
+    st.lists(st.integers(0, 99), min_size=1, max_size=4, unique=True),
+)
+def test_any_grid_survives_the_disk(dropouts: list[float], seeds: list[int]) -> None:
+    import tempfile
+
+    plan = make({"dropout": list(map(str, dropouts)), "seed": list(map(str, seeds))})
+    with tempfile.TemporaryDirectory() as folder:
+        plans.write(Path(folder), plan)
+        assert plans.read(Path(folder)) == plan
