@@ -153,7 +153,10 @@ def drums(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -> It
 
 
 class Part(NamedTuple):
-    """An instrument: its General MIDI programs (from 0), its range in MIDI pitches, and what it plays."""
+    """An instrument: its General MIDI programs (from 0), its range in MIDI pitches, and what it plays.
+
+    Chords may exceed the range by 7; symusic 0.5.9 never returns from some pitches far above it.
+    """
 
     programs: tuple[int, ...]
     low: int
@@ -169,7 +172,7 @@ LEADS: dict[str, Part] = {
     "gel": Part((27, 28, 29, 30), 40, 80, (line, strum, arpeggio)),
     "org": Part((16, 17, 18, 19), 40, 84, (sustained, comp, two_hands)),
     "pia": Part((0, 1, 2, 3), 36, 88, (two_hands, arpeggio, comp)),
-    "sax": Part((64, 65, 66, 67), 46, 80, (line,)),
+    "sax": Part((64, 65, 66, 67), 46, 79, (line,)),
     "tru": Part((56, 59), 54, 82, (line,)),
     "vio": Part((40,), 55, 93, (line,)),
     "voi": Part((52, 53, 54), 48, 79, (line, line, sustained)),
@@ -351,7 +354,10 @@ def _gain(level_db: npt.ArrayLike) -> Samples:
 
 
 def _at_rms(sound: Samples, level_db: float) -> Samples:
-    levelled: Samples = sound * (_gain(level_db) / np.sqrt(np.mean(sound**2)))
+    rms = np.maximum(
+        np.sqrt(np.mean(sound**2)), 1e-6
+    )  # the sound font lacks a few notes: some parts are silent
+    levelled: Samples = sound * (_gain(level_db) / rms)
     return levelled
 
 
