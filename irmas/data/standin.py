@@ -354,9 +354,7 @@ def _gain(level_db: npt.ArrayLike) -> Samples:
 
 
 def _at_rms(sound: Samples, level_db: float) -> Samples:
-    rms = np.maximum(
-        np.sqrt(np.mean(sound**2)), 1e-6
-    )  # the sound font lacks a few notes: some parts are silent
+    rms = np.maximum(np.sqrt(np.mean(sound**2)), 1e-6)  # the sound font lacks a few notes: some parts are silent
     levelled: Samples = sound * (_gain(level_db) / rms)
     return levelled
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -93,8 +94,8 @@ def _train(sweep: Path, point_id: int, threads: int, gpu: str | None, log: Path)
             os.dup2(file.fileno(), stream.fileno())
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    _end_with_parent()
     task.start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         task.run_point(sweep, point_id, threads)
     except UserError as error:
@@ -105,8 +106,10 @@ def _train(sweep: Path, point_id: int, threads: int, gpu: str | None, log: Path)
 
 def _end_with_parent() -> None:
     """SIGTERM to this process when the command that started it is gone, even if that was killed with -9."""
-    pr_set_pdeathsig = 1  # linux/prctl.h
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _final_status(sweep: Path, worker: Worker) -> Status:

@@ -1,0 +1,231 @@
+"""Sweeps on this machine as a user starts them, disturbs them and starts them again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from commands import ROOT, irmas
+
+from irmas.config import Config
+from irmas.run import events
+from irmas.run.events import event_files, read_scalars
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Settings of a small stand-in that the first sweep renders and the others share."""
+    folder = tmp_path_factory.mktemp("data")
+    return ["data=standin", "data.size=132", "features=small", f"data.root={folder}", f"data.cache_dir={folder}/cache"]
+
+
+def ranking(sweep: Path) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = json.loads((sweep / "ranking.json").read_text())
+    return entries
+
+
+def status(run: Path) -> dict[str, Any]:
+    path = run / "status.json"
+    return json.loads(path.read_text()) if path.exists() else {"state": "PENDING", "epoch": 0, "pid": 0}
+
+
+def scalars(run: Path) -> dict[str, dict[int, float]]:
+    return {tag: points for tag, points in read_scalars(run).values.items() if not tag.startswith("time/")}
+
+
+def runs(sweep: Path) -> list[Path]:
+    return sorted((sweep / "runs").iterdir())
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts the train door in a session of its own, and ends what is left of it."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "irmas.train", *arguments],
+            cwd=cwd,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def test_the_reports_sweep_is_trained_ranked_and_left_alone_afterwards(data: list[str], tmp_path: Path) -> None:
+    command = ["sweep=report", *data, "epochs=1", "name=report"]
+    done = irmas("train", *command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    sweep = tmp_path / "outputs" / "report"
+    entries = ranking(sweep)
+    assert [entry["rank"] for entry in entries] == list(range(1, 19))
+    assert {entry["state"] for entry in entries} == {"COMPLETED"}
+    eighth = next(entry for entry in entries if entry["id"] == 8)
+    assert (eighth["dropout"], eighth["lr"], eighth["l2"]) == (0.4, 0.001, 0.0001)
+    assert [entry["val_accuracy"] for entry in entries] == sorted((e["val_accuracy"] for e in entries), reverse=True)
+    assert "008-dropout=0.4,lr=0.001,l2=0.0001" in [run.name for run in runs(sweep)]
+    assert "18 of 18 runs finished" in done.stdout
+    assert "run ID  dropout      lr      l2  validation accuracy  validation loss" in done.stdout
+
+    before = {path: path.stat().st_mtime_ns for path in sweep.rglob("*") if path.parent.parent.name == "runs"}
+    again = irmas("train", *command, cwd=tmp_path)
+    assert again.returncode == 0
+    assert "18 runs, 18 finished before" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_run_leaves_all_that_is_needed_to_understand_it(data: list[str], tmp_path: Path) -> None:
+    done = irmas("train", *data, "epochs=2", "lr=0.0005", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (sweep,) = (tmp_path / "outputs").iterdir()
+    assert sweep.name.startswith("single-")
+    (run,) = runs(sweep)
+    assert yaml.safe_load((run / "config.yaml").read_text())["lr"] == 0.0005
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert provenance["source"] == provenance["plan_source"]
+    assert provenance["device"].startswith("cpu")
+    assert {"torch", "torchaudio", "python"} <= set(provenance["versions"])
+    assert status(run)["state"] == "COMPLETED"
+    assert "epoch 2/2" in (run / "log.txt").read_text()
+    for tag in (events.TRAIN_LOSS, events.TRAIN_ACCURACY, events.VAL_LOSS, events.VAL_ACCURACY, events.VAL_MACRO_F1):
+        assert list(scalars(run)[tag]) == [1, 2]
+    assert scalars(run)[events.LR][1] == pytest.approx(0.0005)
+    split = (sweep / "splits" / "standin-recording-seed0.csv").read_text().splitlines()
+    assert len(split) == 133
+
+
+def test_swept_groups_seeds_and_folds_are_points_like_any_other(data: list[str], tmp_path: Path) -> None:
+    done = irmas(
+        "train", "-m", *data, "model=report,deep", "seed=1,2", "data.fold=0,3", "epochs=1", "name=s", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    entries = sorted(ranking(tmp_path / "outputs" / "s"), key=lambda entry: entry["id"])
+    assert [(e["seed"], e["model"], e["data.fold"]) for e in entries] == [
+        (seed, model, fold) for seed in (1, 2) for model in ("report", "deep") for fold in (0, 3)
+    ]
+    configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs(tmp_path / "outputs" / "s")]
+    assert [config["model"]["convs_per_block"] for config in configs] == [1, 1, 2, 2] * 2
+    assert len({entry["val_loss"] for entry in entries}) == 8
+
+
+def test_a_run_that_fails_or_diverges_does_not_take_the_others_along(data: list[str], tmp_path: Path) -> None:
+    command = ["-m", *data, "lr=0.001,10,0.002", "epochs=2", "name=mixed", "schedule=constant"]
+    sweep = tmp_path / "outputs" / "mixed"
+    broken = sweep / "runs" / "003-lr=0.002"
+    broken.mkdir(parents=True)
+    (broken / "config.yaml").write_text(yaml.safe_dump(asdict(Config(batch_size=16))))
+    done = irmas("train", *command, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    entries = ranking(sweep)
+    assert [(entry["id"], entry["rank"], entry["state"]) for entry in entries if entry["id"] != 2] == [
+        (1, 1, "COMPLETED"),
+        (3, None, "FAILED"),
+    ]
+    assert "was trained with batch_size=16, this is batch_size=32" in done.stdout
+    assert status(broken)["state"] == "FAILED"
+
+
+def test_a_killed_run_is_told_and_goes_on_to_the_same_result(
+    data: list[str], tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    command = [*data, "epochs=6", "name=one"]
+    assert irmas("train", *data, "epochs=6", "name=whole", cwd=tmp_path).returncode == 0
+    run = tmp_path / "outputs" / "one" / "runs" / "001"
+    process = started(*command, cwd=tmp_path)
+    wait_for(lambda: status(run)["state"] == "RUNNING" and status(run)["epoch"] >= 2)
+    os.kill(status(run)["pid"], signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "killed by signal 9" in output
+    assert status(run)["state"] == "FAILED"
+    assert [(entry["rank"], entry["state"]) for entry in ranking(run.parent.parent)] == [(None, "FAILED")]
+
+    assert irmas("train", *command, cwd=tmp_path).returncode == 0
+    assert len(event_files(run)) == 2
+    assert scalars(run) == scalars(tmp_path / "outputs" / "whole" / "runs" / "001")
+
+
+def test_ctrl_c_ends_every_child_and_the_same_command_goes_on(
+    data: list[str], tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    command = ["-m", *data, "seed=1,2,3", "epochs=30", "name=c"]
+    sweep = tmp_path / "outputs" / "c"
+    process = started(*command, "hydra.launcher.processes=2", cwd=tmp_path)
+    first = [sweep / "runs" / f"00{number}-seed={number}" for number in (1, 2)]
+    wait_for(lambda: all(status(run)["epoch"] >= 1 for run in first))
+    children = [status(run)["pid"] for run in first]
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.endswith("irmas.train: stopped; the same command goes on\n")
+    assert "Traceback" not in said
+    for child in children:
+        wait_for(lambda: not Path(f"/proc/{child}").exists(), 10)  # noqa: B023
+    assert [status(run)["state"] for run in first] == ["CANCELLED", "CANCELLED"]
+    assert len(runs(sweep)) == 2
+
+
+def test_children_do_not_outlive_a_killed_command(
+    data: list[str], tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    run = tmp_path / "outputs" / "k" / "runs" / "001"
+    process = started(*data, "epochs=200", "name=k", cwd=tmp_path)
+    wait_for(lambda: status(run)["epoch"] >= 1)
+    child = status(run)["pid"]
+    os.kill(process.pid, signal.SIGKILL)
+    wait_for(lambda: not Path(f"/proc/{child}").exists(), 15)
+    assert status(run)["state"] == "CANCELLED"
+
+
+def test_two_identical_commands_train_nothing_twice(
+    data: list[str], tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    command = ["-m", *data, "seed=1,2", "epochs=3", "name=two"]
+    both = [started(*command, cwd=tmp_path) for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0] for process in both]
+    sweep = tmp_path / "outputs" / "two"
+    assert [status(run)["state"] for run in runs(sweep)] == ["COMPLETED", "COMPLETED"]
+    assert [len(event_files(run)) for run in runs(sweep)] == [1, 1]
+    for process, output in zip(both, outputs, strict=True):
+        assert process.returncode == 0 or "another process trains it" in output
+
+
+def test_a_gpu_that_was_given_and_is_not_seen_fails_in_seconds(data: list[str], tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("torch sees a GPU here")
+    done = irmas("train", *data, "epochs=1", "name=gpu", cwd=tmp_path, CUDA_VISIBLE_DEVICES="0")
+    assert done.returncode == 1
+    run = tmp_path / "outputs" / "gpu" / "runs" / "001"
+    assert status(run)["state"] == "FAILED"
+    assert "CUDA_VISIBLE_DEVICES=0" in status(run)["error"]
+    assert status(run)["epoch"] == 0
+    assert irmas("train", *data, "epochs=1", "name=gpu", "device=cpu", cwd=tmp_path).returncode == 0
