@@ -1,0 +1,129 @@
+"""The ranking of made-up runs: order, what is listed without a rank, and what is written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from commands import ROOT, irmas
+
+from irmas.config import Config
+from irmas.results import ranking
+from irmas.run.events import VAL_ACCURACY, VAL_LOSS, EventWriter, event_files
+from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PENDING, RunFolder, Status
+from irmas.sweep import plan as plans
+from irmas.sweep.plan import Plan, Point, run_folder
+
+LRS = (0.1, 0.2, 0.3, 0.4)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    folder = tmp_path / "outputs" / "mine"
+    points = [Point(number, {"lr": lr}, {"lr": lr}) for number, lr in enumerate(LRS, start=1)]
+    plans.write(folder, Plan("mine", ["lr"], "data", "source", "", Config(), points))
+    return folder
+
+
+def train(
+    sweep: Path, number: int, epochs: Sequence[tuple[float, float]], state: str = COMPLETED, error: str = ""
+) -> RunFolder:
+    """A run with these (accuracy, loss) an epoch, in float32-exact numbers."""
+    folder = run_folder(sweep, plans.read(sweep, [number]).points[0])
+    folder.path.mkdir(parents=True)
+    with EventWriter(folder.path, purge_step=1) as writer:
+        for epoch, (accuracy, loss) in enumerate(epochs, start=1):
+            writer.scalars(epoch, {VAL_ACCURACY: accuracy, VAL_LOSS: loss})
+        writer.commit()
+    folder.write_status(Status(state, epoch=len(epochs), epochs=2, val_excerpts=64, error=error))
+    return folder
+
+
+def test_runs_rank_by_accuracy_then_loss_then_number(sweep: Path) -> None:
+    train(sweep, 1, [(0.5, 1.0)])
+    train(sweep, 2, [(0.75, 1.0)])
+    train(sweep, 3, [(0.5, 0.5)])
+    train(sweep, 4, [(0.5, 1.0)])
+    rows = ranking.rank(sweep).rows
+    assert [(row.rank, row.id) for row in rows] == [(1, 2), (2, 3), (3, 1), (4, 4)]
+    assert (rows[0].val_accuracy, rows[0].val_loss, rows[0].epoch, rows[0].val_excerpts) == (0.75, 1.0, 1, 64)
+
+
+def test_the_last_epoch_counts_and_the_best_on_request(sweep: Path) -> None:
+    train(sweep, 1, [(0.75, 0.5), (0.25, 2.0)])
+    train(sweep, 2, [(0.25, 1.0), (0.5, 1.0)])
+    last, best = ranking.rank(sweep), ranking.rank(sweep, best=True)
+    assert [(row.id, row.epoch, row.val_accuracy) for row in last.rows[:2]] == [(2, 2, 0.5), (1, 2, 0.25)]
+    assert [(row.id, row.epoch, row.val_loss) for row in best.rows[:2]] == [(1, 1, 0.5), (2, 2, 1.0)]
+
+
+def test_unfinished_failed_and_diverged_runs_are_listed_without_a_rank(sweep: Path) -> None:
+    train(sweep, 2, [(0.9, 0.1)], FAILED, "Traceback ...\nRuntimeError: no more")
+    train(sweep, 3, [(0.25, math.nan)], DIVERGED, "the loss is not finite in epoch 1")
+    train(sweep, 4, [(0.5, 1.0)])
+    rows = ranking.rank(sweep).rows
+    assert [(row.rank, row.id, row.state, row.epoch) for row in rows] == [
+        (1, 4, COMPLETED, 1),
+        (None, 1, PENDING, 0),
+        (None, 2, FAILED, 1),
+        (None, 3, DIVERGED, 1),
+    ]
+    assert rows[2].error == "RuntimeError: no more"
+    assert rows[3].val_loss is None
+
+
+def test_what_is_written_can_be_read_by_others(sweep: Path) -> None:
+    train(sweep, 1, [(0.5, 1.0)])
+    train(sweep, 3, [(0.25, math.nan)], DIVERGED)
+    ranking.write(sweep, ranking.rank(sweep))
+    entries = json.loads(
+        (sweep / "ranking.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON")
+    )
+    assert entries[0] == {
+        "rank": 1,
+        "id": 1,
+        "lr": 0.1,
+        "val_accuracy": 0.5,
+        "val_loss": 1.0,
+        "epoch": 1,
+        "state": "COMPLETED",
+        "val_excerpts": 64,
+    }
+    assert [entry["id"] for entry in entries] == [1, 2, 3, 4]
+    with (sweep / "ranking.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["id"] for line in lines] == ["1", "2", "3", "4"]
+    assert float(lines[0]["val_accuracy"]) == 0.5
+
+
+def test_damage_is_named_and_the_sound_rest_is_used(sweep: Path) -> None:
+    folder = train(sweep, 1, [(0.5, 1.0), (0.75, 0.5)])
+    (path,) = event_files(folder.path)
+    path.write_bytes(path.read_bytes()[:-3])
+    result = ranking.rank(sweep)
+    assert (result.rows[0].epoch, result.rows[0].val_accuracy) == (1, 0.5)
+    assert any("run 1" in problem and path.name in problem for problem in result.problems)
+    assert any("lack epoch 2" in problem for problem in result.problems)
+
+
+def test_the_door_prints_the_reports_columns_and_every_reason(sweep: Path) -> None:
+    train(sweep, 1, [(0.5, 1.25)])
+    train(sweep, 2, [(0.5, 1.0)], FAILED, "RuntimeError: [no] more")
+    done = irmas("rank", "outputs/mine", cwd=sweep.parent.parent)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert "rank run ID lr validation accuracy validation loss epoch excerpts state" in map(" ".join, lines)
+    assert ["1", "1", "0.1", "50.00%", "1.2500", "1", "64", "COMPLETED"] in lines
+    assert "run 2 FAILED: RuntimeError: [no] more" in done.stdout
+
+
+def test_the_ranking_loads_without_torch() -> None:
+    code = "import sys, irmas.rank; print(sorted({'torch', 'hydra', 'numpy', 'scipy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
