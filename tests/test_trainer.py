@@ -134,6 +134,8 @@ def test_the_seed_alone_decides(tmp_path: Path) -> None:
     assert same(state_of(tmp_path / "one"), state_of(tmp_path / "again"))
     assert scalars_of(tmp_path / "one") == scalars_of(tmp_path / "again")
     assert not same(state_of(tmp_path / "one")["model"], state_of(tmp_path / "other")["model"])
+    first, other = (Learner(replace(config, seed=seed), toy(), CPU).model.state_dict() for seed in (0, 1))
+    assert not torch.equal(first["blocks.0.weight"], other["blocks.0.weight"])
 
 
 class Interrupted(BaseException):
@@ -193,6 +195,9 @@ def test_a_run_that_goes_on_ends_as_one_that_was_never_stopped(
     assert same(status.metrics, RunFolder(whole).status().metrics)
     rates = scalars_of(whole)[events.LR].values()
     assert len(set(rates)) > 1 or schedule == "constant"
+    shown = EventAccumulator(str(path), size_guidance={"scalars": 0})
+    shown.Reload()
+    assert [point.step for point in shown.Scalars(events.VAL_LOSS)] == list(range(1, 9))
 
 
 KILLED = """

@@ -84,6 +84,7 @@ class Learner:
         self.config, self.examples, self.device = config, examples, device
         mean_db, std_db = _moments(examples, config.batch_size)
         model = Classifier(config.model, len(examples.classes), config.dropout, mean_db, std_db)
+        # The kernels' layout decides that of the activations: an input of one channel has both.
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean_db = mean_db
         self.optimizer = make_optimizer(self.model, config)
@@ -120,7 +121,7 @@ class Learner:
     def _step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         log_mel = spec_augment(self.examples.decibels(rows), self.config.augment, self.mean_db)
         with autocast(self.device):
-            logits = self.model(log_mel.contiguous(memory_format=torch.channels_last))
+            logits = self.model(log_mel)
         loss = F.cross_entropy(logits.float(), self.examples.targets[rows], self.weights)
         self.optimizer.zero_grad()
         loss.backward()
@@ -137,7 +138,7 @@ class Learner:
         counts = torch.zeros((num_classes, num_classes), dtype=torch.long, device=self.device)
         for rows in self.examples.validation.split(self.config.batch_size):
             with autocast(self.device):
-                logits = self.model(self.examples.decibels(rows).contiguous(memory_format=torch.channels_last))
+                logits = self.model(self.examples.decibels(rows))
             targets = self.examples.targets[rows]
             loss_sum += F.cross_entropy(logits.float(), targets, reduction="sum")
             counts += metrics.confusion(targets, logits.argmax(1), num_classes)
