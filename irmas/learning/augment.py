@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
-from torchaudio.functional import mask_along_axis_iid
 
 from irmas.config import Augment
 
 
 def spec_augment(log_mel_db: Tensor, augment: Augment, fill_db: float) -> Tensor:
     """(batch, 1, bands, frames) -> the same, with masked bins at `fill_db`. Draws from torch's global generator."""
-    bands, frames = log_mel_db.shape[2:]
-    for _ in range(augment.freq_masks):
-        log_mel_db = mask_along_axis_iid(log_mel_db, round(augment.freq_width * bands), fill_db, axis=2)
-    for _ in range(augment.time_masks):
-        log_mel_db = mask_along_axis_iid(log_mel_db, round(augment.time_width * frames), fill_db, axis=3)
-    return log_mel_db
+    batch, _, bands, frames = log_mel_db.shape
+    hidden_bands = _masks(batch, bands, augment.freq_masks, augment.freq_width, log_mel_db.device)
+    hidden_frames = _masks(batch, frames, augment.time_masks, augment.time_width, log_mel_db.device)
+    return log_mel_db.masked_fill(hidden_bands[:, None, :, None] | hidden_frames[:, None, None, :], fill_db)
+
+
+def _masks(batch: int, length: int, masks: int, width: float, device: torch.device) -> Tensor:
+    """(batch, length), true where one of the masks lies; each hides 0 to width * length, anywhere on the axis.
+
+    torchaudio's mask_along_axis_iid never hides an axis's last bin and copies the batch for every mask.
+    """
+    hides = torch.randint(round(width * length) + 1, (batch, masks, 1), device=device)
+    start = (torch.rand((batch, masks, 1), device=device) * (length - hides + 1)).long()
+    bins = torch.arange(length, device=device)
+    return ((bins >= start) & (bins < start + hides)).any(1)

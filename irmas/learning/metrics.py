@@ -12,7 +12,7 @@ def confusion(targets: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
 
 
 def accuracy(counts: Tensor) -> float:
-    return float(counts.diagonal().sum() / counts.sum())
+    return int(counts.diagonal().sum()) / int(counts.sum())
 
 
 def macro_f1(counts: Tensor) -> float:
@@ -22,6 +22,6 @@ def macro_f1(counts: Tensor) -> float:
 
 
 def class_weights(targets: Tensor, num_classes: int) -> Tensor:
-    """Inverse class frequencies; they average to 1 over the targets."""
+    """Inverse class frequencies, in double precision; they average to 1 over the targets."""
     counts = torch.bincount(targets, minlength=num_classes)
-    return len(targets) / (num_classes * counts.clamp_min(1).double())
+    return len(targets) / ((counts > 0).sum() * counts.clamp_min(1).double())

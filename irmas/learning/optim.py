@@ -23,7 +23,11 @@ def make_optimizer(model: nn.Module, config: Config) -> Adam:
 
 
 class Schedule:
-    """`constant`; `plateau`: halved after 3 epochs without a lower val/loss; `onecycle`: up to lr, then to zero."""
+    """When the learning rate changes.
+
+    `constant`; `plateau`: halved by each third epoch in a row without a new lowest val/loss; `onecycle`: step by step
+    up to lr, then to nearly zero (Smith & Topin 2019), Adam's first beta the other way round.
+    """
 
     def __init__(self, optimizer: Adam, config: Config, steps_per_epoch: int) -> None:
         self.by_step: LRScheduler | None = None
@@ -31,7 +35,8 @@ class Schedule:
         if config.schedule == "onecycle":
             self.by_step = OneCycleLR(optimizer, config.lr, total_steps=config.epochs * steps_per_epoch)
         elif config.schedule == "plateau":
-            self.by_loss = ReduceLROnPlateau(optimizer, factor=0.5, patience=3)
+            # torch's patience is the number of bad epochs that it lets pass.
+            self.by_loss = ReduceLROnPlateau(optimizer, factor=0.5, patience=2, threshold=0)
 
     def after_step(self) -> None:
         if self.by_step is not None:
@@ -41,11 +46,11 @@ class Schedule:
         if self.by_loss is not None:
             self.by_loss.step(val_loss)
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         scheduler = self.by_step or self.by_loss
         return scheduler.state_dict() if scheduler is not None else {}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         scheduler = self.by_step or self.by_loss
         if scheduler is not None:
             scheduler.load_state_dict(state)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from irmas.config import Config
 from irmas.data.cache import FeatureCache
 from irmas.data.split import Split
+from irmas.errors import ConfigError, DataError, UserError
 from irmas.learning import metrics
 from irmas.learning.augment import spec_augment
 from irmas.learning.device import autocast
@@ -52,8 +53,14 @@ class Examples:
 
 
 def load_examples(cache: FeatureCache, split: Split, pool: int, device: torch.device) -> Examples:
-    """With `pool` above 1, blocks of pool x pool bins are averaged (in dB) once, here."""
+    """With `pool` above 1, blocks of pool x pool bins are averaged (in dB) once, here; a remainder is left out.
+
+    Raises ConfigError where the pool is larger than the input.
+    """
     stored, scale, offset = torch.from_numpy(cache.features), cache.scale, cache.offset
+    bands, frames = stored.shape[1:]
+    if pool > min(bands, frames):
+        raise ConfigError("data.pool", pool, f"the input is {bands} x {frames}; must be at most {min(bands, frames)}")
     if pool > 1:
         chunks = [F.avg_pool2d(chunk.float() * scale + offset, pool).half() for chunk in stored.split(256)]
         stored, scale, offset = torch.cat(chunks), 1.0, 0.0
@@ -77,6 +84,7 @@ class Learner:
         self.config, self.examples, self.device = config, examples, device
         mean_db, std_db = _moments(examples, config.batch_size)
         model = Classifier(config.model, len(examples.classes), config.dropout, mean_db, std_db)
+        # The kernels' layout decides that of the activations: an input of one channel has both.
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean_db = mean_db
         self.optimizer = make_optimizer(self.model, config)
@@ -94,7 +102,8 @@ class Learner:
         order = self.examples.train[torch.randperm(len(self.examples.train), device=self.device)]
         lr = self.optimizer.param_groups[0]["lr"]
         started = time.perf_counter()
-        for step, rows in enumerate(order.split(self.config.batch_size), start=1):
+        # Batches of equal size, but for one excerpt: a small last one would have batch statistics of its own.
+        for step, rows in enumerate(order.tensor_split(self.steps), start=1):
             loss, predicted = self._step(rows)
             # Summed on the device: reading a number back would make the GPU wait at each step.
             loss_sum += loss * len(rows)
@@ -112,9 +121,9 @@ class Learner:
     def _step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         log_mel = spec_augment(self.examples.decibels(rows), self.config.augment, self.mean_db)
         with autocast(self.device):
-            logits = self.model(log_mel.contiguous(memory_format=torch.channels_last))
+            logits = self.model(log_mel)
         loss = F.cross_entropy(logits.float(), self.examples.targets[rows], self.weights)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.schedule.after_step()
@@ -129,7 +138,7 @@ class Learner:
         counts = torch.zeros((num_classes, num_classes), dtype=torch.long, device=self.device)
         for rows in self.examples.validation.split(self.config.batch_size):
             with autocast(self.device):
-                logits = self.model(self.examples.decibels(rows).contiguous(memory_format=torch.channels_last))
+                logits = self.model(self.examples.decibels(rows))
             targets = self.examples.targets[rows]
             loss_sum += F.cross_entropy(logits.float(), targets, reduction="sum")
             counts += metrics.confusion(targets, logits.argmax(1), num_classes)
@@ -139,7 +148,6 @@ class Learner:
             events.VAL_ACCURACY: metrics.accuracy(counts),
             events.VAL_MACRO_F1: metrics.macro_f1(counts),
         }
-        self.schedule.after_epoch(scalars[events.VAL_LOSS])
         return scalars, counts
 
     def state_dict(self) -> dict[str, Any]:
@@ -153,14 +161,16 @@ class Learner:
 
 
 def _moments(examples: Examples, batch_size: int) -> tuple[float, float]:
-    """Mean and standard deviation in dB over the training part."""
+    """Mean and standard deviation in dB over the training part. Raises DataError where they are not finite."""
     total = torch.zeros(2, dtype=torch.double)
     for rows in examples.train.split(batch_size):
         decibels = examples.decibels(rows).double()
         total += torch.stack([decibels.sum(), decibels.square().sum()]).cpu()
     bins = len(examples.train) * examples.features[0].numel()
-    mean = float(total[0]) / bins
-    return mean, max(math.sqrt(max(float(total[1]) / bins - mean**2, 0.0)), 1e-3)
+    mean, mean_square = (float(part) / bins for part in total)
+    if not math.isfinite(mean_square):
+        raise DataError("the features of the training excerpts hold NaN or infinite values: build the cache anew")
+    return mean, max(math.sqrt(max(mean_square - mean**2, 0.0)), 1e-3)
 
 
 def fit(folder: RunFolder, config: Config, examples: Examples, device: torch.device, hparams: dict[str, Any]) -> Status:
@@ -177,21 +187,21 @@ def fit(folder: RunFolder, config: Config, examples: Examples, device: torch.dev
             started = time.perf_counter()
             scalars = learner.train_epoch(epoch, _heartbeat(folder, status))
             validation, counts = learner.validate()
+            learner.schedule.after_epoch(validation[events.VAL_LOSS])
             scalars |= validation | {events.EPOCH_S: time.perf_counter() - started}
             log.info(_line(epoch, config.epochs, scalars))
-            diverged = not math.isfinite(scalars[events.TRAIN_LOSS] + scalars[events.VAL_LOSS])
+            lost = [tag for tag in (events.TRAIN_LOSS, events.VAL_LOSS) if not math.isfinite(scalars[tag])]
             writer.scalars(epoch, scalars)
-            if epoch == config.epochs or diverged:
+            if epoch == config.epochs or lost:
                 writer.image(epoch, events.CONFUSION, pictures.confusion_matrix(counts.numpy(), examples.classes))
-                writer.end(ok=not diverged)
+                writer.end(ok=not lost)
             # Events first: after a crash in between, the epoch is trained again and its scalars are replaced.
             writer.commit()
             finite = {tag: value for tag, value in scalars.items() if math.isfinite(value)}
             status = replace(status, epoch=epoch, step=0, metrics=finite)
-            if diverged:
-                status = replace(
-                    status, state=DIVERGED, error=f"the loss is not finite in epoch {epoch}; try a smaller lr"
-                )
+            if lost:
+                reason = f"{' and '.join(lost)} not finite in epoch {epoch}; a smaller lr may help"
+                status = replace(status, state=DIVERGED, error=reason)
                 break
             checkpoint.save(folder.checkpoint, {"epoch": epoch, "metrics": finite, **learner.state_dict()})
             folder.write_status(status)
@@ -205,7 +215,13 @@ def _restore(folder: RunFolder, learner: Learner, status: Status) -> Status:
     state = checkpoint.load(folder.checkpoint, learner.device)
     if state is None:
         return status
-    learner.load_state_dict(state)
+    try:
+        learner.load_state_dict(state)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{folder.checkpoint}: is of another net or version ({str(error).splitlines()[0]}); "
+            "remove it to train this run from its start"
+        ) from error
     log.info("goes on after epoch %d", state["epoch"])
     started = folder.status().started or status.started
     return replace(status, epoch=state["epoch"], metrics=state["metrics"], started=started)
@@ -234,7 +250,8 @@ def _show_examples(writer: EventWriter, learner: Learner) -> None:
         (events.SPECTROGRAMS, log_mel),
         (events.AUGMENTED, spec_augment(log_mel, learner.config.augment, learner.mean_db)),
     )
-    low, high = float(log_mel.min()), float(log_mel.max())
+    low = float(log_mel.min())
+    high = max(float(log_mel.max()), low + 1)
     for tag, batch in shown:
         writer.image(0, tag, pictures.spectrograms(batch[:, 0].cpu().numpy(), titles, low, high))
 

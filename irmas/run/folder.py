@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -24,6 +24,10 @@ STATUS = "status.json"
 LOG = "log.txt"
 CHECKPOINT = "checkpoint.pt"
 PROVENANCE = "provenance.json"
+LOCK = ".lock"
+
+LOCK_WAIT_S = 0.2
+"""Long enough for a reader of the status, which touches the lock for a moment, to be gone."""
 
 PENDING, RUNNING, COMPLETED, FAILED, CANCELLED = "PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"
 DIVERGED = "DIVERGED"
@@ -78,14 +82,30 @@ class RunFolder:
         return self.path / LOG
 
     def status(self) -> Status:
-        """As it stands on disk, but a process of this node that is gone without a last word has FAILED."""
+        """As it stands on disk, but a process of this node that is gone without a last word has FAILED.
+
+        Raises UserError where the file is damaged or from another version.
+        """
+        status = self._read_status()
+        if status.state != RUNNING or status.node != platform.node() or self._is_held():
+            return status
+        # Again: it may have said its last word, or another may have started, before the lock was looked at.
+        last = self._read_status()
+        if last != status:
+            return last
+        return replace(status, state=FAILED, error="its process ended without a word (killed?)")
+
+    def _read_status(self) -> Status:
+        path = self.path / STATUS
         try:
-            status = Status(**json.loads((self.path / STATUS).read_text()))
+            return Status(**json.loads(path.read_text()))
         except FileNotFoundError:
             return Status()
-        if status.state == RUNNING and status.node == platform.node() and not self._is_held():
-            return replace(status, state=FAILED, error="its process ended without a word (killed?)")
-        return status
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{path}: is damaged or from another version ({error}); "
+                f"remove it, and the same command goes on from the run's checkpoint"
+            ) from error
 
     def write_status(self, status: Status) -> None:
         stamped = replace(status, node=platform.node(), pid=os.getpid(), updated=time.time())
@@ -114,19 +134,26 @@ class RunFolder:
     def held(self) -> Iterator[None]:
         """One process at a time trains a run; the kernel lets go when it dies. Raises RunBusyError."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunBusyError(f"{self.path}: another process trains it") from None
+        with (self.path / LOCK).open("w") as file:
+            deadline = time.monotonic() + LOCK_WAIT_S
+            while not _locked(file, fcntl.LOCK_EX):
+                if time.monotonic() > deadline:
+                    raise RunBusyError(f"{self.path}: another process trains it")
+                time.sleep(LOCK_WAIT_S / 20)
             yield
 
     def _is_held(self) -> bool:
         try:
-            with (self.path / ".lock").open("r") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
+            with (self.path / LOCK).open() as file:
+                return not _locked(file, fcntl.LOCK_SH)
+        except FileNotFoundError:
             return False
+
+
+def _locked(file: IO[str], operation: int) -> bool:
+    """Whether the lock could be had at once."""
+    try:
+        fcntl.flock(file, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
+    return True

@@ -1,0 +1,100 @@
+"""Which device trains, what is refused, and the switches that are set."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from irmas.errors import UserError
+from irmas.learning import device
+from irmas.learning.device import choose_device
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_auto_takes_a_gpu_where_torch_sees_one_and_the_cpu_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_device("auto") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("given", ["", "-1", "NoDevFiles"])
+def test_no_gpu_given_is_no_gpu_missed(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert choose_device("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("asked", "given"), [("auto", "0"), ("auto", "GPU-4c5d"), ("cuda", ""), ("cuda", "1")])
+def test_a_gpu_that_torch_does_not_see_ends_the_run(
+    asked: str, given: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    driver = tmp_path / "version"
+    driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.1\nGCC version: 13\n")
+    monkeypatch.setattr(device, "NVIDIA_DRIVER", driver)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    with pytest.raises(UserError) as caught:
+        choose_device(asked)
+    message = str(caught.value)
+    assert ("device=cuda was asked for" if asked == "cuda" else f"CUDA_VISIBLE_DEVICES={given}") in message
+    for told in (
+        platform.node(),
+        "Kernel Module  570.1",
+        torch.__version__,
+        f"CUDA {torch.version.cuda}",
+        "device=cpu",
+    ):
+        assert told in message
+    assert "\n" not in message
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+def test_a_machine_without_a_driver_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(device, "NVIDIA_DRIVER", tmp_path / "version")
+    with pytest.raises(UserError, match="no NVIDIA driver is loaded"):
+        choose_device("cuda")
+
+
+SET_UP = """
+import os, resource, torch
+from torch.utils import deterministic
+from irmas.learning import device
+
+def page_faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(16_000_000)  # 64 MB: up to 32 MB, glibc learns by itself
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+cpu = torch.device("cpu")
+unset = page_faults()
+device.set_up(cpu, 3)
+page_faults()
+again = page_faults()
+assert again * 10 < unset, (unset, again)
+assert torch.get_num_threads() == 3
+assert device.describe(cpu) == "cpu (3 threads)"
+assert torch.are_deterministic_algorithms_enabled()
+assert torch.is_deterministic_algorithms_warn_only_enabled()
+assert not deterministic.fill_uninitialized_memory
+assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+with device.autocast(cpu):
+    assert torch.ones(2, 2).mm(torch.ones(2, 2)).dtype is torch.float32
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator setting is glibc's")
+def test_set_up_keeps_freed_memory_and_makes_runs_repeatable() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
+    done = subprocess.run([sys.executable, "-c", SET_UP], capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 0, done.stderr

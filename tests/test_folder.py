@@ -1,0 +1,212 @@
+"""A run's folder: what its status says of live and dead processes, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import platform
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from irmas.config import Config
+from irmas.errors import UserError
+from irmas.run import checkpoint
+from irmas.run.folder import COMPLETED, FAILED, PENDING, RUNNING, RunBusyError, RunFolder, Status
+
+CPU = torch.device("cpu")
+
+HOLD = """
+import sys
+from pathlib import Path
+from irmas.run.folder import RUNNING, RunFolder, Status
+folder = RunFolder(Path(sys.argv[1]))
+with folder.held():
+    folder.write_status(Status(RUNNING, epoch=2, epochs=5))
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    path = tmp_path / "run"
+    path.mkdir()
+    return RunFolder(path)
+
+
+@contextmanager
+def holder(folder: RunFolder) -> Iterator[subprocess.Popen[str]]:
+    """Another process that trains the run, as far as its lock and status tell."""
+    command = [sys.executable, "-c", HOLD, str(folder.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_the_status_of_a_live_process_is_running_and_of_a_killed_one_failed(folder: RunFolder) -> None:
+    with holder(folder) as process:
+        status = folder.status()
+        assert (status.state, status.epoch, status.pid) == (RUNNING, 2, process.pid)
+        with pytest.raises(RunBusyError, match=str(folder.path)), folder.held():
+            pass
+        process.kill()
+        process.wait()
+        status = folder.status()
+        assert (status.state, status.epoch, status.epochs) == (FAILED, 2, 5)
+        assert "killed" in status.reason
+        with folder.held():
+            pass
+
+
+def test_a_process_on_another_node_is_believed(folder: RunFolder) -> None:
+    folder.write_status(Status(RUNNING))
+    values = json.loads((folder.path / "status.json").read_text())
+    assert folder.status().state == FAILED
+    (folder.path / "status.json").write_text(json.dumps(values | {"node": "elsewhere"}))
+    assert folder.status().state == RUNNING
+
+
+def test_a_status_says_who_wrote_it_and_a_run_without_one_is_pending(folder: RunFolder) -> None:
+    assert folder.status() == Status(PENDING)
+    folder.write_status(Status(COMPLETED, epoch=3, metrics={"val/loss": 0.1 + 0.2}))
+    status = folder.status()
+    assert (status.node, status.pid) == (platform.node(), os.getpid())
+    assert status.metrics == {"val/loss": 0.1 + 0.2}
+    assert status.updated > 0
+    assert list(folder.path.iterdir()) == [folder.path / "status.json"]
+
+
+def test_a_process_that_ends_while_its_status_is_read_has_not_failed(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write_status(Status(RUNNING))
+
+    def ends_just_now(self: RunFolder) -> bool:
+        self.write_status(Status(COMPLETED))
+        return False
+
+    monkeypatch.setattr(RunFolder, "_is_held", ends_just_now)
+    assert folder.status().state == COMPLETED
+
+
+def test_readers_of_the_status_do_not_keep_a_run_from_starting(folder: RunFolder) -> None:
+    folder.write_status(Status(RUNNING))
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.is_set():
+            folder.status()
+
+    watchers = [threading.Thread(target=watch) for _ in range(2)]
+    for watcher in watchers:
+        watcher.start()
+    try:
+        for _ in range(300):
+            with folder.held():
+                pass
+    finally:
+        ended.set()
+        for watcher in watchers:
+            watcher.join()
+
+
+def test_the_reason_is_the_last_line_of_an_error() -> None:
+    assert Status(error="Traceback\n  File\nValueError: 3\n").reason == "ValueError: 3"
+    assert Status(error=" \n").reason == ""
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "",
+        lambda text: "[1, 2]",
+        lambda text: text.replace('"epoch"', '"era"'),
+        lambda text: "\0" * len(text),
+    ],
+)
+def test_a_damaged_or_foreign_status_is_a_clear_error(folder: RunFolder, damage: Any) -> None:
+    folder.write_status(Status(COMPLETED, epoch=3))
+    path = folder.path / "status.json"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(UserError, match=r"status\.json: is damaged or from another version .*remove it"):
+        folder.status()
+    path.write_bytes(b"\xff\xfe{")
+    with pytest.raises(UserError, match=r"status\.json"):
+        folder.status()
+
+
+def test_another_configuration_is_refused_by_its_key(folder: RunFolder) -> None:
+    config = Config(name="first", l2=1e-5)
+    folder.write_config(config)
+    folder.write_config(config)
+    config_path = folder.path / "config.yaml"
+    before = config_path.read_text()
+    with pytest.raises(UserError, match=r"config\.yaml: was trained with lr=0\.001, this is lr=0\.01$"):
+        folder.write_config(replace(config, lr=0.01))
+    with pytest.raises(UserError, match=r"model\.filters=\[32,64,128,256\], this is model\.filters=\[8\]$"):
+        folder.write_config(replace(config, model=replace(config.model, filters=[8])))
+    assert config_path.read_text() == before
+
+
+def test_a_name_a_device_or_a_moved_data_set_makes_no_other_run(folder: RunFolder) -> None:
+    config = Config(name="first", device="auto")
+    folder.write_config(config)
+    folder.write_config(replace(config, name="second", device="cpu", data=replace(config.data, root="elsewhere")))
+    assert yaml.safe_load((folder.path / "config.yaml").read_text())["name"] == "second"
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    assert checkpoint.load(path, CPU) is None
+    weight = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    checkpoint.save(path, {"epoch": 3, "weight": weight})
+    state = checkpoint.load(path, CPU)
+    assert state is not None
+    assert state["epoch"] == 3
+    assert torch.equal(state["weight"], weight)
+    assert state["weight"].stride() == weight.stride()
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.01, 0.3, 0.6, 0.99])
+def test_a_cut_checkpoint_is_a_clear_error(tmp_path: Path, kept: float) -> None:
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, {"weight": torch.randn(1000)})
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept * len(data))])
+    with pytest.raises(UserError, match=r"checkpoint\.pt: cannot be read \(.+\); remove it"):
+        checkpoint.load(path, CPU)
+
+
+class Payload:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return Path.touch, (self.path,)
+
+
+def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
+    path, touched = tmp_path / "checkpoint.pt", tmp_path / "touched"
+    torch.save({"epoch": Payload(touched)}, path)
+    with pytest.raises(UserError, match=r"checkpoint\.pt"):
+        checkpoint.load(path, CPU)
+    path.write_bytes(pickle.dumps(Payload(touched), protocol=2))
+    with pytest.raises(UserError, match=r"checkpoint\.pt"):
+        checkpoint.load(path, CPU)
+    assert not touched.exists()

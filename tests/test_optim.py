@@ -1,0 +1,89 @@
+"""The penalty on the kernels, and the learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from irmas.config import Config, Model
+from irmas.learning.model import Classifier
+from irmas.learning.optim import Schedule, make_optimizer
+
+
+def test_the_penalty_is_l2_times_the_sum_of_squares_of_the_kernels_alone() -> None:
+    torch.manual_seed(0)
+    l2 = 0.3
+    model = Classifier(Model(filters=[3, 4], dense=5), 3, 0.0, 0.0, 1.0).double()
+    for weight in model.parameters():  # batch norm's begin as 0 and 1
+        nn.init.normal_(weight)
+    x, targets = torch.randn(6, 1, 8, 9, dtype=torch.double), torch.tensor([0, 1, 2, 0, 1, 2])
+    kernels = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert len(kernels) == 4
+    penalised = F.cross_entropy(model(x), targets) + l2 * sum(kernel.square().sum() for kernel in kernels)
+    expected = torch.autograd.grad(penalised, list(model.parameters()))
+
+    optimizer = make_optimizer(model, Config(l2=l2))
+    F.cross_entropy(model(x), targets).backward()
+    optimizer.step()
+    for weight, gradient in zip(model.parameters(), expected, strict=True):
+        # After one step the running mean is (1 - beta1) times the gradient that Adam saw.
+        torch.testing.assert_close(optimizer.state[weight]["exp_avg"] / 0.1, gradient, rtol=1e-10, atol=1e-12)
+
+
+def schedule_of(name: str, lr: float = 0.1, epochs: int = 4, steps: int = 5) -> tuple[Adam, Schedule]:
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = Adam([weight], lr=lr)
+    weight.grad = torch.ones(1)
+    return optimizer, Schedule(optimizer, Config(schedule=name, lr=lr, epochs=epochs), steps)
+
+
+def run(optimizer: Adam, schedule: Schedule, losses: list[float], steps: int = 5) -> list[float]:
+    """The learning rate of every step."""
+    rates = []
+    for loss in losses:
+        for _ in range(steps):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.after_step()
+        schedule.after_epoch(loss)
+    return rates
+
+
+def test_constant_stays() -> None:
+    assert set(run(*schedule_of("constant"), [3.0, 9.0, 9.0, 9.0, 9.0, 9.0])) == {0.1}
+
+
+def test_plateau_halves_after_three_epochs_without_a_lower_loss() -> None:
+    losses = [1.0, 1.0, 1.0, 0.99999, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
+    rates = run(*schedule_of("plateau"), losses, steps=1)
+    assert rates == pytest.approx([0.1] * 7 + [0.05] * 3 + [0.025])
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (1, 2), (2, 3), (4, 5), (15, 42)])
+def test_onecycle_takes_every_step_and_ends_near_zero(epochs: int, steps: int) -> None:
+    rates = run(*schedule_of("onecycle", epochs=epochs, steps=steps), [1.0] * epochs, steps)
+    assert rates[-1] < 0.1 / 1000
+    if len(rates) == 630:
+        peak = rates.index(max(rates))
+        assert max(rates) == pytest.approx(0.1)
+        assert peak == pytest.approx(0.3 * 630, abs=2)
+        assert rates[: peak + 1] == sorted(rates[: peak + 1])
+        assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+@pytest.mark.parametrize("name", ["constant", "plateau", "onecycle"])
+def test_a_schedule_that_goes_on_is_the_one_that_never_stopped(name: str) -> None:
+    losses = [2.0, math.pi, 2.0, 2.5, 2.5, 2.0]
+    whole = run(*schedule_of(name, epochs=6), losses)
+    optimizer, schedule = schedule_of(name, epochs=6)
+    first = run(optimizer, schedule, losses[:3])
+    again, second = schedule_of(name, epochs=6)
+    again.load_state_dict(optimizer.state_dict())
+    second.load_state_dict(schedule.state_dict())
+    assert first + run(again, second, losses[3:]) == whole
+    assert name == "constant" or len(set(whole)) > 1
