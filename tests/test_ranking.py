@@ -112,6 +112,18 @@ def test_damage_is_named_and_the_sound_rest_is_used(sweep: Path) -> None:
     assert any("lack epoch 2" in problem for problem in result.problems)
 
 
+def test_a_damaged_status_file_costs_its_own_run_alone(sweep: Path) -> None:
+    train(sweep, 1, [(0.5, 1.0)])
+    (train(sweep, 2, [(0.5, 1.0)]).path / "status.json").write_text("{")
+    rows = ranking.rank(sweep).rows
+    assert [(row.rank, row.id, row.state) for row in rows[:3]] == [
+        (1, 1, COMPLETED),
+        (None, 2, FAILED),
+        (None, 3, PENDING),
+    ]
+    assert "status.json" in rows[1].error
+
+
 def test_the_door_prints_the_reports_columns_and_every_reason(sweep: Path) -> None:
     train(sweep, 1, [(0.5, 1.25)])
     train(sweep, 2, [(0.5, 1.0)], FAILED, "RuntimeError: [no] more")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from irmas.config import Config, Model
 from irmas.data.cache import FeatureCache
 from irmas.data.split import Split
-from irmas.errors import ConfigError, DataError, UserError
+from irmas.errors import DataError, UserError
 from irmas.learning import trainer
 from irmas.learning.model import Classifier
 from irmas.learning.trainer import Examples, Learner, fit, load_examples
@@ -412,12 +412,6 @@ def test_pool_averages_blocks_of_bins() -> None:
     assert pooled.decibels(rows).shape == (3, 1, 8, 12)
     # Stored in half precision, whose step is 1/16 dB at most from -64 to -128 dB.
     np.testing.assert_allclose(pooled.decibels(rows)[:, 0].numpy(), expected[rows], atol=1 / 32 + 1e-4)
-
-
-def test_a_pool_larger_than_the_input_is_refused() -> None:
-    load_examples(toy_cache(), toy_split(), 16, CPU)
-    with pytest.raises(ConfigError, match=r"^data\.pool=17: the input is 16 x 24; must be at most 16"):
-        load_examples(toy_cache(), toy_split(), 17, CPU)
 
 
 def test_both_storages_give_the_same_decibels() -> None:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from irmas.config import Config
 from irmas.data.cache import FeatureCache
 from irmas.data.split import Split
-from irmas.errors import ConfigError, DataError, UserError
+from irmas.errors import DataError, UserError
 from irmas.learning import metrics
 from irmas.learning.augment import spec_augment
 from irmas.learning.device import autocast
@@ -53,14 +53,8 @@ class Examples:
 
 
 def load_examples(cache: FeatureCache, split: Split, pool: int, device: torch.device) -> Examples:
-    """With `pool` above 1, blocks of pool x pool bins are averaged (in dB) once, here; a remainder is left out.
-
-    Raises ConfigError where the pool is larger than the input.
-    """
+    """With `pool` above 1, blocks of pool x pool bins are averaged (in dB) once, here; a remainder is left out."""
     stored, scale, offset = torch.from_numpy(cache.features), cache.scale, cache.offset
-    bands, frames = stored.shape[1:]
-    if pool > min(bands, frames):
-        raise ConfigError("data.pool", pool, f"the input is {bands} x {frames}; must be at most {min(bands, frames)}")
     if pool > 1:
         chunks = [F.avg_pool2d(chunk.float() * scale + offset, pool).half() for chunk in stored.split(256)]
         stored, scale, offset = torch.cat(chunks), 1.0, 0.0

@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from irmas.config import shown
+from irmas.errors import UserError
 from irmas.files import atomic_write
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS, read_scalars
-from irmas.run.folder import COMPLETED
+from irmas.run.folder import COMPLETED, FAILED, Status
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, Point, run_folder
 
@@ -73,7 +74,10 @@ def _order(row: Row) -> tuple[float, float, int]:
 
 def _row(sweep: Path, plan: Plan, point: Point, best: bool) -> tuple[Row, list[str]]:
     folder = run_folder(sweep, point)
-    status = folder.status()
+    try:
+        status = folder.status()
+    except UserError as error:
+        status = Status(FAILED, error=str(error))
     scalars = read_scalars(folder.path)
     accuracies = scalars.values.get(VAL_ACCURACY, {})
     epoch = (max(accuracies, key=lambda step: accuracies[step]) if best else max(accuracies)) if accuracies else 0

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Stopped(BaseException):
-    """SIGTERM or Ctrl-C: end in good order. Not an Exception, so that nothing takes it for a failure."""
+    """End in good order: SIGTERM, Ctrl-C, a closed terminal. Not an Exception, so that nothing calls it a failure."""
 
 
 def run_point(sweep: Path, point_id: int, threads: int) -> Status:
@@ -89,7 +89,7 @@ def _plain_progress(what: str, total: int) -> Any:
 
 
 def start() -> None:
-    """For a process of its own: lines to stdout, SIGTERM and Ctrl-C as an orderly stop."""
+    """For a process of its own: lines to stdout, and an orderly stop by SIGTERM, Ctrl-C or a closed terminal."""
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(message)s",
@@ -102,8 +102,8 @@ def start() -> None:
     def stop(number: int, frame: object) -> None:
         raise Stopped
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
 
 
 def main() -> None:
