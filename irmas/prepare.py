@@ -18,7 +18,7 @@ from irmas.data.cache import FeatureCache
 from irmas.data.download import download
 from irmas.data.excerpts import Excerpt
 from irmas.data.split import Duplicates, find_duplicates
-from irmas.errors import ConfigError, DataError
+from irmas.errors import ConfigError
 from irmas.labels import INSTRUMENTS
 from irmas.progress import data_progress, download_progress, plain_console
 
@@ -49,8 +49,8 @@ def _task(config: DictConfig) -> None:
         console.print(f"{source.folder}: {'up to date' if existed else 'built'}")
     opened = cache.open_cache(source.folder)
     duplicates = find_duplicates(opened)
-    _print_classes(console, opened, duplicates)
-    _print_duplicates(console, opened, duplicates)
+    _print_classes(console, opened)
+    _print_duplicates(console, opened, duplicates, resolved.data.conflicts)
 
 
 def _overrides() -> Sequence[str]:
@@ -70,39 +70,36 @@ def _download(asked: Prepare, console: Console) -> None:
 
 
 def _print_formats(console: Console, excerpts: Sequence[Excerpt]) -> None:
-    """Raises DataError, listing every file that is not audio."""
+    """Files that are not audio are only counted: building the cache lists everything that is wrong."""
     formats: Counter[str] = Counter()
-    problems = []
     for excerpt in excerpts:
         try:
             info = soundfile.info(excerpt.path)
-        except soundfile.LibsndfileError as error:
-            problems.append(f"{excerpt.path}: {error}")
-            continue
-        formats[f"{info.samplerate} Hz, {info.channels} channels, {info.subtype}, {info.duration:.2f} s"] += 1
-    if problems:
-        raise DataError(f"{len(problems)} of {len(excerpts)} files cannot be read\n  " + "\n  ".join(problems))
+        except soundfile.LibsndfileError:
+            formats["cannot be read"] += 1
+        else:
+            formats[f"{info.samplerate} Hz, {info.channels} channels, {info.subtype}, {info.duration:.2f} s"] += 1
     for form, number in formats.most_common():
         console.print(f"  {number:5d} x {form}")
 
 
-def _print_classes(console: Console, opened: FeatureCache, duplicates: Duplicates) -> None:
+def _print_classes(console: Console, opened: FeatureCache) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for head in ("class", "instrument", "excerpts", "share", "recordings"):
         table.add_column(head, justify="left" if head in ("class", "instrument") else "right")
     for label, number in sorted(Counter(opened.labels).items()):
-        groups = {group for group, of in zip(duplicates.groups, opened.labels, strict=True) if of == label}
+        recordings = {name for name, of in zip(opened.recordings, opened.labels, strict=True) if of == label}
         share = f"{number / len(opened.labels):.1%}"
-        table.add_row(label, INSTRUMENTS.get(label, ""), str(number), share, str(len(groups)))
-    total = len(set(duplicates.groups))
-    table.add_row("", "all", str(len(opened.labels)), "100.0%", str(total), style="bold")
+        table.add_row(label, INSTRUMENTS.get(label, ""), str(number), share, str(len(recordings)))
+    total = str(len(set(opened.recordings)))
+    table.add_row("", "all", str(len(opened.labels)), "100.0%", total, style="bold")
     console.print()
     console.print(table)
     shape, size = opened.features.shape, opened.features.nbytes / 1e6
     console.print(f"\nlog-mels: {shape[1]} bands x {shape[2]} frames, {opened.features.dtype}, {size:.1f} MB")
 
 
-def _print_duplicates(console: Console, opened: FeatureCache, duplicates: Duplicates) -> None:
+def _print_duplicates(console: Console, opened: FeatureCache, duplicates: Duplicates, conflicts: str) -> None:
     pairs = duplicates.pairs_of_recordings
     names = ["/".join(pair) for pair in pairs[:SHOWN]] + (["..."] if len(pairs) > SHOWN else [])
     console.print(f"identical excerpts join {len(pairs)} groups of recordings: {' '.join(names) or 'none'}")
@@ -110,7 +107,9 @@ def _print_duplicates(console: Console, opened: FeatureCache, duplicates: Duplic
     console.print(f"identical excerpts with contradictory labels: {len(rows)}")
     for row in rows[:SHOWN]:
         console.print(f"  {opened.names[row]} ({opened.labels[row]})")
-    if len(rows):
+    if len(rows) > SHOWN:
+        console.print("  ...")
+    if len(rows) and conflicts == "keep":
         console.print("  they are kept, as in the report; data.conflicts=drop removes them")
 
 

@@ -10,20 +10,24 @@ import fcntl
 import hashlib
 import io
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, partial
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from irmas.config import Features
-from irmas.data.excerpts import Excerpt, listing_digest
+from irmas.data.excerpts import Excerpt, listing_digest, read_table
 from irmas.errors import DataError
 from irmas.processes import cpu_count, fork_server
 
@@ -68,9 +72,8 @@ def build(excerpts: list[Excerpt], features: Features, folder: Path, on_excerpts
     """Compute the cache with every core; processes that start at once build it once, the others wait.
 
     The folder appears by a rename when it is complete: a builder that is killed leaves nothing that looks finished.
-    Raises DataError, listing every file that cannot be read.
+    Raises DataError, listing every file that cannot be read, or where the folder cannot be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(f"{folder.name}.lock")):
         if folder.exists():
             return
@@ -81,7 +84,7 @@ def build(excerpts: list[Excerpt], features: Features, folder: Path, on_excerpts
         if problems:
             shutil.rmtree(partial_folder)
             raise DataError(f"{len(problems)} of {len(excerpts)} excerpts cannot be used\n  " + "\n  ".join(problems))
-        (partial_folder / CLIPS).write_text(_clips_csv(excerpts))
+        (partial_folder / CLIPS).write_text(_clips_csv(excerpts), encoding="utf-8")
         (partial_folder / SETTINGS).write_text(json.dumps(_settings(features), indent=2) + "\n")
         partial_folder.rename(folder)
 
@@ -89,11 +92,16 @@ def build(excerpts: list[Excerpt], features: Features, folder: Path, on_excerpts
 def _compute(excerpts: list[Excerpt], features: Features, path: Path, on_excerpts: Callable[[int], None]) -> list[str]:
     """Fill features.npy; the problems found."""
     shape = (len(excerpts), features.n_mels, features.n_frames)
-    np.lib.format.open_memmap(path, mode="w+", dtype=features.dtype, shape=shape).flush()
+    try:
+        np.lib.format.open_memmap(path, mode="w+", dtype=features.dtype, shape=shape).flush()
+        with path.open("r+b") as file:  # a disk that fills up under mapped memory kills the worker with SIGBUS
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from None
     chunks = [range(start, min(start + CHUNK, len(excerpts))) for start in range(0, len(excerpts), CHUNK)]
     problems = []
     workers = min(cpu_count(), len(chunks))
-    with ProcessPoolExecutor(workers, mp_context=fork_server()) as pool:
+    with ProcessPoolExecutor(workers, mp_context=fork_server(), initializer=_begin_worker) as pool:
         work = partial(_fill, path, features)
         for chunk, found in zip(
             chunks, pool.map(work, chunks, ([excerpts[i].path for i in c] for c in chunks)), strict=True
@@ -101,6 +109,22 @@ def _compute(excerpts: list[Excerpt], features: Features, path: Path, on_excerpt
             problems += found
             on_excerpts(len(chunk))
     return problems
+
+
+def _begin_worker() -> None:
+    """Ctrl-C is the parent's to answer. If it dies otherwise, so does the worker, which would wait for work forever.
+
+    (The fork server does not end it: that lives as long as its children.)
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=end_with_parent, daemon=True).start()
 
 
 def _fill(path: Path, features: Features, rows: range, files: list[Path]) -> list[str]:
@@ -165,33 +189,39 @@ def open_cache(folder: Path) -> FeatureCache:
     told = _read_settings(folder)
     try:
         # Copy-on-write: torch wants writable memory, the file is never written.
-        features = np.load(folder / FEATURES, mmap_mode="c")
-        with (folder / CLIPS).open(newline="") as file:
-            clips = [(row["name"], row["label"], row["recording"]) for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder}: cannot be read ({error!r})") from None
+        features = np.lib.format.open_memmap(folder / FEATURES, mode="c")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: {FEATURES} cannot be read ({error})") from None
     if features.ndim != 3 or features.shape[1] != told["n_mels"] or features.dtype.name != told["dtype"]:
         raise DataError(
             f"{folder}: {FEATURES} is {features.dtype} {features.shape}, "
             f"{SETTINGS} says {told['dtype']} with {told['n_mels']} bands"
         )
+    columns = ("name", "label", "recording")
+    clips = read_table(folder / CLIPS, columns, "data.cache")
     if len(clips) != len(features):
         raise DataError(f"{folder}: {FEATURES} has {len(features)} rows, {CLIPS} describes {len(clips)}")
-    names, labels, recordings = (list(column) for column in zip(*clips, strict=True))
+    names, labels, recordings = ([row[column] for row in clips] for column in columns)
     return FeatureCache(folder, features, names, labels, recordings, float(told["scale"]), float(told["offset"]))
 
 
 def digest(folder: Path) -> str:
-    """Tells a ready-made cache from another by its descriptions and its size."""
-    state = hashlib.sha256(str((folder / FEATURES).stat().st_size).encode())
-    for name in (CLIPS, SETTINGS):
-        state.update((folder / name).read_bytes())
+    """Of a ready-made cache's three files."""
+    state = hashlib.sha256()
+    for name in (FEATURES, CLIPS, SETTINGS):
+        with (folder / name).open("rb") as file:
+            state.update(hashlib.file_digest(file, "sha256").digest())
     return state.hexdigest()
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that the kernel gives back when its holder dies."""
-    with path.open("w") as file:
+    """Hold a lock that the kernel gives back when its holder dies. Raises DataError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise DataError(f"{path.parent}: cannot be written ({error.strerror})") from None
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -57,8 +57,12 @@ def _path(path: str) -> str:
 def digest(data: Data) -> str:
     """Of the data set's content, wherever it lies. Raises DataError where it is absent and cannot be rendered."""
     state = hashlib.sha256()
-    for path in (data.recordings, data.split if data.split.endswith(".csv") else None):
-        state.update(Path(path).read_bytes() if path is not None and Path(path).is_file() else b"")
+    lists = {"data.recordings": data.recordings, "data.split": data.split if data.split.endswith(".csv") else None}
+    for key, path in lists.items():
+        try:
+            state.update(Path(path).read_bytes() if path is not None else b"")
+        except OSError as error:
+            raise DataError(f"{key}={path}: {error.strerror}") from None
     if data.cache is not None:
         cache.open_cache(Path(data.cache))
         state.update(cache.digest(Path(data.cache)).encode())
@@ -111,7 +115,6 @@ def _render(data: Data, progress: Progress) -> None:
         return
     assert data.size is not None
     assert data.render_seed is not None
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with cache.locked(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
             standin.render(folder, data.size, data.render_seed, progress("rendering", data.size))

@@ -67,7 +67,7 @@ def _scan_folder(root: Path, recordings: str | None) -> list[Excerpt]:
     for path in _audio_files(root):
         name = path.relative_to(root).with_suffix("").as_posix()
         recording = known.get(name, known.get(path.stem)) if recordings else path.stem
-        if recording is None:
+        if not recording:
             problems.append(f"{name}: not in data.recordings={recordings}")
         else:
             excerpts.append(Excerpt(path, name, path.parent.name, recording))
@@ -103,7 +103,7 @@ def _read_recordings(path: Path) -> dict[str, str]:
 
 
 def read_table(path: Path, columns: tuple[str, ...], key: str) -> list[dict[str, str]]:
-    """The rows of a user's csv. Raises DataError, naming setting and file, where it is absent or lacks a column."""
+    """The rows of a user's csv. Raises DataError, naming setting and file, where it is absent or lacks a value."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -112,9 +112,13 @@ def read_table(path: Path, columns: tuple[str, ...], key: str) -> list[dict[str,
                 raise DataError(
                     f"{key}={path}: the column {', '.join(sorted(missing))} is missing; wanted are {', '.join(columns)}"
                 )
-            return list(reader)
+            rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{key}={path}: {error}") from None
+    short = [number for number, row in enumerate(rows, start=2) if any(row[column] is None for column in columns)]
+    if short:
+        raise DataError(f"{key}={path}: line {short[0]} has fewer values than the first line has columns")
+    return rows
 
 
 def listing_digest(excerpts: list[Excerpt], *, times: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections import defaultdict
 from dataclasses import dataclass
@@ -96,7 +97,10 @@ def load_or_make(data: Data, cache: FeatureCache, folder: Path) -> Split:
 
 
 def _file_name(data: Data) -> str:
-    kind = "list-" + Path(data.split).stem if data.split.endswith(".csv") else f"{data.split}-seed{data.seed}"
+    if data.split.endswith(".csv"):  # two lists may have the same name in different folders
+        kind = f"list-{Path(data.split).stem}-{hashlib.sha256(data.split.encode()).hexdigest()[:6]}"
+    else:
+        kind = f"{data.split}-seed{data.seed}"
     return f"{data.source}-{kind}" + ("-without-conflicts" if data.conflicts == "drop" else "")
 
 

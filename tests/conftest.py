@@ -1,0 +1,45 @@
+"""Data that many tests read: a small stand-in, its log-mels, and, where it lies beside the project, real IRMAS."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from irmas.config import Data, Features
+from irmas.data import cache, standin
+from irmas.data.cache import FeatureCache
+from irmas.data.excerpts import scan
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """132 rendered excerpts in IRMAS's layout."""
+    root = tmp_path_factory.mktemp("standin") / "corpus"
+    standin.render(root, 132, seed=0)
+    return root
+
+
+@pytest.fixture(scope="session")
+def features() -> Features:
+    """A front end of 16 bands x 32 frames: little work."""
+    return Features(sample_rate=16000, n_fft=1024, hop_length=1500, n_mels=16)
+
+
+@pytest.fixture(scope="session")
+def corpus_cache(corpus: Path, features: Features, tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
+    folder = tmp_path_factory.mktemp("cache") / "corpus"
+    cache.build(scan(Data(), corpus), features, folder, lambda _: None)
+    return cache.open_cache(folder)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data, which is not part of the project."""
+    folder = Path(os.environ.get("IRMAS_SHARED", ROOT.parent / "shared"))
+    if not (folder / "irmas_wav").is_dir():
+        pytest.skip(f"no real IRMAS data in {folder}")
+    return folder

@@ -1,0 +1,201 @@
+"""From a configuration's data group to the features, and what of it makes a run's identity."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from irmas.config import Config, Data, Features
+from irmas.data import cache, dataset, standin
+from irmas.data.cache import FeatureCache
+from irmas.errors import ConfigError, DataError
+
+
+class Told:
+    """A progress that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[str, int]] = []
+        self.done = 0
+
+    def __call__(self, what: str, total: int) -> Callable[[int], None]:
+        self.begun.append((what, total))
+        return self.advance
+
+    def advance(self, more: int) -> None:
+        self.done += more
+
+
+def of_cache(folder: Path, **data: object) -> Config:
+    return Config(data=replace(Data(cache=str(folder)), **data))  # type: ignore[arg-type]
+
+
+def write_csv(path: Path, *rows: tuple[str, str]) -> str:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return str(path)
+
+
+def test_a_caches_own_front_end_takes_the_place_of_the_features_group(
+    corpus_cache: FeatureCache, features: Features
+) -> None:
+    assert dataset.resolve(of_cache(corpus_cache.folder)).features == features
+    assert dataset.resolve(Config(data=Data(), features=features)).features == features
+
+
+def test_only_a_value_given_explicitly_can_contradict_a_cache(corpus_cache: FeatureCache, features: Features) -> None:
+    config = of_cache(corpus_cache.folder)
+    assert dataset.resolve(config, ["dropout", "data.cache", "data.pool"]).features == features
+    for explicit in ("features", "features.n_mels"):
+        with pytest.raises(ConfigError, match=r"features\.") as caught:
+            dataset.resolve(config, [explicit])
+        assert "data.cache brings its own front end" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"^features\.n_mels=224: data\.cache brings its own front end, with 16$"):
+        dataset.resolve(config, ["features.n_mels"])
+    same = replace(config, features=replace(config.features, n_mels=16))
+    assert dataset.resolve(same, ["features.n_mels"]).features == features
+    assert dataset.resolve(replace(config, features=features), ["features"]).features == features
+
+
+def test_a_cache_that_lacks_a_setting_or_is_absent_is_refused(corpus_cache: FeatureCache, tmp_path: Path) -> None:
+    folder = shutil.copytree(corpus_cache.folder, tmp_path / "copy")
+    told = json.loads((folder / "features.json").read_text())
+    del told["sample_rate"]
+    (folder / "features.json").write_text(json.dumps(told))
+    with pytest.raises(DataError, match=r"copy: features\.json lacks sample_rate"):
+        dataset.resolve(of_cache(folder))
+    with pytest.raises(DataError, match="nowhere: there is no such folder"):
+        dataset.resolve(of_cache(tmp_path / "nowhere"))
+
+
+def test_pooling_must_leave_a_bin(corpus_cache: FeatureCache) -> None:
+    assert dataset.resolve(of_cache(corpus_cache.folder, pool=16)).data.pool == 16
+    with pytest.raises(ConfigError, match=r"data\.pool=17: a log-mel has 16 x 33 bins"):
+        dataset.resolve(of_cache(corpus_cache.folder, pool=17))
+
+
+def test_paths_become_absolute_and_words_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = Data(source="folder", root="a", cache_dir="b", recordings="c.csv", split="d/e.csv")
+    data = dataset.resolve(Config(data=asked)).data
+    expected = {"root": "a", "cache_dir": "b", "recordings": "c.csv", "split": "d/e.csv"}
+    assert {key: getattr(data, key) for key in expected} == {key: f"{tmp_path}/{at}" for key, at in expected.items()}
+    assert dataset.resolve(Config()).data.split == "recording"
+    assert dataset.resolve(Config()).data.cache is None
+    assert dataset.resolve(Config(data=data)).data == data
+
+
+def test_where_irmas_is_absent_the_ways_out_are_named(tmp_path: Path) -> None:
+    data = Data(root=str(tmp_path / "IRMAS-TrainingData"))
+    for act in (dataset.digest, dataset.excerpts, lambda data: dataset.load(data, Features(), Told())):
+        with pytest.raises(DataError) as caught:
+            act(data)
+        assert str(tmp_path / "IRMAS-TrainingData") in str(caught.value)
+        assert "`python -m irmas.prepare download=true`" in str(caught.value)
+        assert "data=standin" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_digest_tells_the_data_wherever_it_lies(corpus: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(corpus, tmp_path / "copy")
+    for path in copy.rglob("*.wav"):
+        os.utime(path, (1, 1))
+    before = dataset.digest(Data(root=str(corpus)))
+    assert dataset.digest(Data(root=str(copy))) == before
+    (wav, *_) = (copy / "voi").glob("*.wav")
+    wav.write_bytes(wav.read_bytes()[:-4])
+    changed = dataset.digest(Data(root=str(copy)))
+    wav.unlink()
+    assert len({before, changed, dataset.digest(Data(root=str(copy)))}) == 3
+
+
+def test_the_digest_of_a_cache_tells_its_content(corpus_cache: FeatureCache, tmp_path: Path) -> None:
+    before = dataset.digest(Data(cache=str(corpus_cache.folder)))
+    copy = shutil.copytree(corpus_cache.folder, tmp_path / "copy")
+    assert dataset.digest(Data(cache=str(copy))) == before
+    stored = np.load(copy / "features.npy")
+    np.save(copy / "features.npy", 255 - stored)
+    assert dataset.digest(Data(cache=str(copy))) != before
+    (copy / "clips.csv").unlink()
+    with pytest.raises(DataError, match=r"clips\.csv"):
+        dataset.digest(Data(cache=str(copy)))
+
+
+def test_the_digest_of_a_stand_in_needs_no_rendering(tmp_path: Path) -> None:
+    data = Data(source="standin", root=str(tmp_path), size=132, render_seed=0)
+    digests = {
+        dataset.digest(made)
+        for made in (data, replace(data, root="x"), replace(data, size=133), replace(data, render_seed=1))
+    }
+    assert len(digests) == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("key", ["split", "recordings"])
+def test_the_digest_changes_with_the_lists_and_names_a_missing_one(key: str, corpus: Path, tmp_path: Path) -> None:
+    data = replace(Data(source="folder", root=str(corpus)), **{key: str(tmp_path / "list.csv")})  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=rf"data\.{key}=.*list\.csv: No such file"):
+        dataset.digest(data)
+    names = [excerpt.name for excerpt in dataset.excerpts(Data(source="folder", root=str(corpus)))]
+    write_csv(tmp_path / "list.csv", ("name", "recording"), *((name, "1") for name in names))
+    one = dataset.digest(data)
+    write_csv(tmp_path / "list.csv", ("name", "recording"), *((name, "2") for name in names))
+    assert dataset.digest(data) != one
+
+
+def test_features_are_computed_once_and_again_when_a_file_changes(
+    corpus: Path, features: Features, tmp_path: Path
+) -> None:
+    few = tmp_path / "few"
+    for code in ("gac", "gel"):
+        shutil.copytree(corpus / code, few / code)
+    data = Data(source="folder", root=str(few), cache_dir=str(tmp_path / "cache"))
+    total = len(dataset.excerpts(data))
+    told = Told()
+    opened = dataset.load(data, features, told)
+    assert (told.begun, told.done) == ([("log-mels", total)], total)
+    assert opened.classes == ["gac", "gel"]
+    assert dataset.load(data, features, told).folder == opened.folder
+    assert len(told.begun) == 1
+    (wav, *_) = (few / "gac").iterdir()
+    os.utime(wav, (1, 1))
+    assert dataset.load(data, features, told).folder != opened.folder
+    assert told.done == 2 * total
+
+
+def test_a_stand_in_is_rendered_where_it_is_missing_and_never_twice(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered = []
+
+    def copy(root: Path, size: int, seed: int, on_excerpt: Callable[[int], None]) -> None:
+        shutil.copytree(corpus, root)
+        rendered.append((size, seed))
+        on_excerpt(size)
+
+    monkeypatch.setattr(standin, "render", copy)
+    data = Data(source="standin", root=str(tmp_path / "new" / "standin"), size=132, render_seed=0)
+    told = Told()
+    source = dataset.locate(data, Features(), told)
+    assert source.excerpts is not None
+    assert len(source.excerpts) == 132
+    assert source.folder == Path(data.cache_dir) / cache.key(source.excerpts, Features())
+    dataset.locate(data, Features(), told)
+    assert rendered == [(132, 0)]
+    assert (told.begun, told.done) == ([("rendering", 132)], 132)
+
+
+def test_a_ready_made_cache_needs_no_wavs(corpus_cache: FeatureCache) -> None:
+    told = Told()
+    opened = dataset.load(Data(root="nowhere", cache=str(corpus_cache.folder)), Features(), told)
+    assert opened.names == corpus_cache.names
+    np.testing.assert_array_equal(opened.features, corpus_cache.features)
+    assert told.begun == []

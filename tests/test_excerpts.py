@@ -1,0 +1,223 @@
+"""File names become excerpts; what does not fit is listed in one message."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from irmas.config import Data
+from irmas.data.excerpts import IRMAS_NAME, Excerpt, listing_digest, scan
+from irmas.errors import DataError
+from irmas.labels import CODES
+
+GENRES = ("cou_fol", "cla", "pop_roc", "lat_sou", "jaz_blu")
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    return root
+
+
+def folder(root: Path, recordings: Path | None = None) -> Data:
+    return Data(source="folder", root=str(root), recordings=str(recordings) if recordings else None)
+
+
+def write_csv(path: Path, *rows: tuple[str, ...]) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+@given(
+    st.none() | st.integers(0, 999),
+    st.sampled_from(CODES),
+    st.none() | st.sampled_from(["dru", "nod", "---"]),
+    st.sampled_from(GENRES),
+    st.integers(0, 9999),
+    st.integers(1, 3),
+)
+def test_a_name_gives_back_the_parts_it_was_made_of(
+    prefix: int | None, label: str, drums: str | None, genre: str, recording: int, number: int
+) -> None:
+    name = f"{'' if prefix is None else f'{prefix:03d}__'}[{label}]{'' if drums is None else f'[{drums}]'}"
+    match = IRMAS_NAME.fullmatch(f"{name}[{genre}]{recording:04d}__{number}")
+    assert match is not None
+    assert match.groupdict() == {
+        "prefix": None if prefix is None else f"{prefix:03d}",
+        "label": label,
+        "drums": drums,
+        "genre": genre,
+        "recording": f"{recording:04d}",
+        "number": str(number),
+    }
+
+
+@given(st.text(st.sampled_from("[]-_0123456789cladrunodpop"), max_size=40))
+def test_only_text_in_the_grammar_is_a_name(text: str) -> None:
+    match = IRMAS_NAME.fullmatch(text)
+    if match is not None:
+        prefix, drums = match["prefix"], match["drums"]
+        front = f"{prefix}__" * (prefix is not None) + f"[{match['label']}]" + f"[{drums}]" * (drums is not None)
+        assert text == f"{front}[{match['genre']}]{match['recording']}__{match['number']}"
+
+
+def test_every_quirk_of_the_real_names_parses(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "cla/008__[cla][nod][cla]0150__1.wav",  # clarinet in the first place, classical in the genre's
+        "cla/[cla][cla]0151__2.wav",
+        "cla/[cla][---][pop_roc]0152__3.wav",
+        "voi/[voi][dru][cla]0153__1.wav",
+        "voi/012__[voi][dru][jaz_blu]0154__1.wav",  # one recording with and without the prefix
+        "voi/[voi][jaz_blu]0154__2.wav",
+        "voi/.hidden.wav",
+        "voi/notes.txt",
+        "README.txt",
+    )
+    found = scan(Data(), tmp_path)
+    assert [(excerpt.label, excerpt.recording) for excerpt in found] == [
+        ("cla", "0150"),
+        ("cla", "0152"),
+        ("cla", "0151"),
+        ("voi", "0154"),
+        ("voi", "0153"),
+        ("voi", "0154"),
+    ]
+    assert all(excerpt.path.is_file() and excerpt.path.stem == excerpt.name for excerpt in found)
+
+
+def test_the_stand_in_parses_and_its_recordings_have_one_label(corpus: Path) -> None:
+    found = scan(Data(), corpus)
+    assert len(found) == 132
+    assert {excerpt.label for excerpt in found} == set(CODES)
+    labels = {excerpt.recording: excerpt.label for excerpt in found}
+    assert all(labels[excerpt.recording] == excerpt.label for excerpt in found)
+
+
+def test_all_that_does_not_fit_is_listed_in_one_message(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "cel/[cel][cla]0001__1.wav",
+        "cel/[cel][cla]0001__4.wav",
+        "cel/[cel][cla]001__1.wav",
+        "cel/[cel][xyz][cla]0001__1.wav",
+        "cel/[cel][cla]0001__2.flac",
+        "flu/[gac][cla]0002__1.wav",
+        "xyl/[xyl][cla]0003__1.wav",
+    )
+    with pytest.raises(DataError) as caught:
+        scan(Data(), tmp_path)
+    message = str(caught.value)
+    assert str(tmp_path) in message
+    assert "6 files do not fit" in message
+    for wrong in (
+        "cel/[cel][cla]0001__4.wav: not a name of IRMAS",
+        "cel/[cel][cla]001__1.wav: not a name of IRMAS",
+        "cel/[cel][xyz][cla]0001__1.wav: not a name of IRMAS",
+        "cel/[cel][cla]0001__2.flac: not a name of IRMAS",
+        "flu/[gac][cla]0002__1.wav: the name says gac, the folder flu",
+        "xyl/[xyl][cla]0003__1.wav: the folder is none of cel cla",
+    ):
+        assert wrong in message
+    assert "cel/[cel][cla]0001__1.wav" not in message
+
+
+def test_a_folder_of_any_classes_needs_no_irmas_names(tmp_path: Path) -> None:
+    root = touch(tmp_path, *(f"class {i:02d}/[odd] {j}.v2.{('wav', 'FLAC')[j % 2]}" for i in range(13) for j in (1, 2)))
+    found = scan(folder(root), root)
+    assert len(found) == 26
+    assert {excerpt.label for excerpt in found} == {f"class {i:02d}" for i in range(13)}
+    assert found[0] == Excerpt(root / "class 00/[odd] 1.v2.FLAC", "class 00/[odd] 1.v2", "class 00", "[odd] 1.v2")
+
+
+def test_a_folder_may_hold_the_same_stem_in_two_classes(tmp_path: Path) -> None:
+    root = touch(tmp_path, "guitar/song.wav", "voice/song.wav", "voice/other.wav")
+    found = scan(folder(root), root)
+    assert [excerpt.name for excerpt in found] == ["guitar/song", "voice/other", "voice/song"]
+    # Perhaps stems of one song: taken for one recording, so that they never stand on both sides.
+    assert [excerpt.recording for excerpt in found] == ["song", "other", "song"]
+
+
+def test_recordings_come_from_a_csv_by_name_or_stem(tmp_path: Path) -> None:
+    root = touch(tmp_path / "data", "a/1.wav", "a/2.wav", "b/1.wav", "b/3.wav")
+    table = write_csv(
+        tmp_path / "recordings.csv",
+        ("more", "name", "recording"),
+        ("", "a/1", "A"),
+        ("", "b/1", "B"),
+        ("", "2", "A"),
+        ("", "3", "C"),
+    )
+    found = scan(folder(root, table), root)
+    assert [(excerpt.name, excerpt.recording) for excerpt in found] == [
+        ("a/1", "A"),
+        ("a/2", "A"),
+        ("b/1", "B"),
+        ("b/3", "C"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([("name", "song"), ("1", "A")], "the column recording is missing"),
+        ([("name", "recording"), ("1", "A")], "1 files do not fit\n  b/2: not in data.recordings="),
+        ([("name", "recording"), ("1", "A"), ("2", "")], "b/2: not in data.recordings="),
+        ([("name", "recording"), ("1", "A"), ("2",)], "line 3 has fewer values"),
+        ([], "the column name, recording is missing"),
+    ],
+)
+def test_a_csv_of_recordings_that_does_not_fit_is_refused(
+    tmp_path: Path, rows: list[tuple[str, ...]], reason: str
+) -> None:
+    root = touch(tmp_path / "data", "a/1.wav", "b/2.wav")
+    with pytest.raises(DataError) as caught:
+        scan(folder(root, write_csv(tmp_path / "recordings.csv", *rows)), root)
+    assert reason in str(caught.value)
+    assert f"data.recordings={tmp_path / 'recordings.csv'}" in str(caught.value)
+
+
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.root=.*nowhere: there is no such folder"):
+        scan(Data(), tmp_path / "nowhere")
+    root = touch(tmp_path / "data", "a/1.wav", "b/2.wav")
+    with pytest.raises(DataError, match=r"data\.recordings=.*nowhere\.csv: .*No such file"):
+        scan(folder(root, tmp_path / "nowhere.csv"), root)
+
+
+@pytest.mark.parametrize("names", [[], ["cel/[cel][cla]0001__1.wav"], ["[cel][cla]0001__1.wav"]])
+def test_fewer_than_two_classes_are_refused(tmp_path: Path, names: list[str]) -> None:
+    touch(tmp_path, *names)
+    for data in (Data(), folder(tmp_path)):
+        with pytest.raises(DataError, match="fewer than two classes"):
+            scan(data, tmp_path)
+
+
+def test_a_name_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    root = touch(tmp_path, "a/1.wav", "a/1.flac", "b/1.wav")
+    with pytest.raises(DataError, match="the same name occurs twice: a/1"):
+        scan(folder(root), root)
+
+
+def test_the_digest_of_a_listing_sees_names_sizes_and_on_request_times(tmp_path: Path) -> None:
+    def digests() -> tuple[str, str]:
+        found = scan(folder(tmp_path), tmp_path)
+        return listing_digest(found, times=False), listing_digest(found, times=True)
+
+    touch(tmp_path, "a/1.wav", "b/2.wav")
+    before = digests()
+    (tmp_path / "a/1.wav").write_bytes(b"longer")
+    longer = digests()
+    assert longer[0] != before[0]
+    (tmp_path / "a/1.wav").write_bytes(b"others")
+    others = digests()
+    assert others[0] == longer[0]
+    assert others[1] != longer[1]
+    (tmp_path / "a/1.wav").rename(tmp_path / "a/3.wav")
+    assert digests()[0] != longer[0]
