@@ -33,7 +33,7 @@ class Data:
     pool: int = 1
     """Averages blocks of pool x pool bins."""
     recordings: str | None = None
-    """data=folder only: a csv with the columns name and recording; without it every file is its own recording."""
+    """data=folder only: a csv with the columns name and recording; without it a file's stem is its recording."""
     size: int | None = None
     """data=standin only: how many excerpts to render."""
     render_seed: int | None = None

@@ -25,7 +25,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def features() -> Features:
-    """A front end of 16 bands x 32 frames: little work."""
+    """A front end of 16 bands x 33 frames: little work."""
     return Features(sample_rate=16000, n_fft=1024, hop_length=1500, n_mels=16)
 
 

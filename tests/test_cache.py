@@ -24,7 +24,7 @@ from irmas.data.cache import FeatureCache, open_cache
 from irmas.data.excerpts import Excerpt, scan
 from irmas.data.features import LogMel, encode, read_waveform
 from irmas.data.split import find_duplicates, load_or_make
-from irmas.errors import DataError
+from irmas.errors import DataError, UserError
 
 ROOT = Path(__file__).parent.parent
 TINY = Features(sample_rate=8000, n_fft=256, hop_length=400, n_mels=8, seconds=0.2)
@@ -259,7 +259,7 @@ def test_everything_that_cannot_be_used_is_listed_at_once(tmp_path: Path) -> Non
 
 def test_a_folder_that_cannot_be_made_is_refused(few: list[Excerpt], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"file: cannot be written \(File exists\)"):
+    with pytest.raises(UserError, match=r"cannot be written \(File exists\)"):
         cache.build(few, TINY, tmp_path / "file" / "key", nothing)
 
 

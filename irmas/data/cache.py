@@ -6,21 +6,16 @@ Built once, opened memory-mapped by many. The format is that of other people's c
 from __future__ import annotations
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, partial
-from multiprocessing import parent_process
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -29,7 +24,8 @@ from numpy.typing import NDArray
 from irmas.config import Features
 from irmas.data.excerpts import Excerpt, listing_digest, read_table
 from irmas.errors import DataError
-from irmas.processes import cpu_count, fork_server
+from irmas.files import locked
+from irmas.processes import cpu_count, fork_server, when_parent_ends
 
 VERSION = 1
 """Raise it whenever the same files and settings give other bytes: caches of other versions are built anew."""
@@ -112,19 +108,8 @@ def _compute(excerpts: list[Excerpt], features: Features, path: Path, on_excerpt
 
 
 def _begin_worker() -> None:
-    """Ctrl-C is the parent's to answer. If it dies otherwise, so does the worker, which would wait for work forever.
-
-    (The fork server does not end it: that lives as long as its children.)
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=end_with_parent, daemon=True).start()
+    """It would wait for work forever where its parent was killed."""
+    when_parent_ends(lambda: os._exit(1))
 
 
 def _fill(path: Path, features: Features, rows: range, files: list[Path]) -> list[str]:
@@ -173,14 +158,14 @@ def front_end(folder: Path, features: Features) -> Features:
 
 def _read_settings(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder")
+        raise DataError(f"data.cache={folder}: there is no such folder")
     try:
         told = json.loads((folder / SETTINGS).read_text())
         missing = {"sample_rate", "n_fft", "hop_length", "n_mels", "scale", "offset", "dtype"} - set(told)
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: {SETTINGS} cannot be read ({error})") from None
+        raise DataError(f"data.cache={folder}: {SETTINGS} cannot be read ({error})") from None
     if missing:
-        raise DataError(f"{folder}: {SETTINGS} lacks {', '.join(sorted(missing))}")
+        raise DataError(f"data.cache={folder}: {SETTINGS} lacks {', '.join(sorted(missing))}")
     return told  # type: ignore[no-any-return]
 
 
@@ -191,16 +176,16 @@ def open_cache(folder: Path) -> FeatureCache:
         # Copy-on-write: torch wants writable memory, the file is never written.
         features = np.lib.format.open_memmap(folder / FEATURES, mode="c")
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: {FEATURES} cannot be read ({error})") from None
+        raise DataError(f"data.cache={folder}: {FEATURES} cannot be read ({error})") from None
     if features.ndim != 3 or features.shape[1] != told["n_mels"] or features.dtype.name != told["dtype"]:
         raise DataError(
-            f"{folder}: {FEATURES} is {features.dtype} {features.shape}, "
+            f"data.cache={folder}: {FEATURES} is {features.dtype} {features.shape}, "
             f"{SETTINGS} says {told['dtype']} with {told['n_mels']} bands"
         )
     columns = ("name", "label", "recording")
     clips = read_table(folder / CLIPS, columns, "data.cache")
     if len(clips) != len(features):
-        raise DataError(f"{folder}: {FEATURES} has {len(features)} rows, {CLIPS} describes {len(clips)}")
+        raise DataError(f"data.cache={folder}: {FEATURES} has {len(features)} rows, {CLIPS} describes {len(clips)}")
     names, labels, recordings = ([row[column] for row in clips] for column in columns)
     return FeatureCache(folder, features, names, labels, recordings, float(told["scale"]), float(told["offset"]))
 
@@ -212,16 +197,3 @@ def digest(folder: Path) -> str:
         with (folder / name).open("rb") as file:
             state.update(hashlib.file_digest(file, "sha256").digest())
     return state.hexdigest()
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that the kernel gives back when its holder dies. Raises DataError where it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        raise DataError(f"{path.parent}: cannot be written ({error.strerror})") from None
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -12,6 +12,7 @@ from irmas.data import cache, standin
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import Excerpt, listing_digest, scan
 from irmas.errors import ConfigError, DataError
+from irmas.files import locked
 
 Progress = Callable[[str, int], Callable[[int], None]]
 """(what is done, how many of it) -> a function that takes how many more are done."""
@@ -115,7 +116,7 @@ def _render(data: Data, progress: Progress) -> None:
         return
     assert data.size is not None
     assert data.render_seed is not None
-    with cache.locked(folder.with_name(f"{folder.name}.lock")):
+    with locked(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
             standin.render(folder, data.size, data.render_seed, progress("rendering", data.size))
 

@@ -45,7 +45,7 @@ def set_up(device: torch.device, threads: int) -> None:
         torch.set_num_threads(threads)
     # Only a warning, since not every CUDA kernel has a deterministic form.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")
     # Otherwise every new tensor is first filled with NaN: 3 % of a step's CPU time, and nothing reads it.
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

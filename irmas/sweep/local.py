@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from irmas.data import dataset
-from irmas.processes import cpu_count, fork_server
+from irmas.processes import cpu_count, fork_server, when_parent_ends
 from irmas.progress import SweepProgress, data_progress, label_width, plain_console
 from irmas.run.folder import CANCELLED, FAILED, FINAL, PENDING, RUNNING, STOPPED, Status
 from irmas.sweep import plan as plans
@@ -95,21 +93,13 @@ def _train(sweep: Path, point_id: int, threads: int, gpu: str | None, log: Path)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     task.start()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
         task.run_point(sweep, point_id, threads)
     except UserError as error:
         sys.exit(str(error))
     except task.Stopped:
         sys.exit("stopped")
-
-
-def _end_with_parent() -> None:
-    """SIGTERM to this process when the command that started it is gone, even if that was killed with -9."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _final_status(sweep: Path, worker: Worker) -> Status:

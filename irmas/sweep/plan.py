@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -19,7 +17,7 @@ import yaml
 
 from irmas.config import NEUTRAL, Config, flatten, from_flat, shown
 from irmas.errors import ConfigError, UserError
-from irmas.files import atomic_write
+from irmas.files import atomic_write, locked
 from irmas.run.folder import RunFolder
 
 OUTPUTS = Path("outputs")
@@ -121,8 +119,7 @@ def write(folder: Path, plan: Plan, *, append: bool = False) -> tuple[Plan, list
 
     Raises ConfigError, naming the key, where the folder's plan differs in anything else.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder / ".lock"):
         asked = plan.points
         if (folder / PLAN).exists():
             plan, asked = _extended(read(folder), plan, append)
@@ -208,11 +205,3 @@ def _extended(old: Plan, new: Plan, append: bool) -> tuple[Plan, list[Point]]:
     config = from_flat(flat_old | {key: flat_new[key] for key in NEUTRAL - {"name"}})
     plan = replace(new, swept=list(dict.fromkeys(old.swept + new.swept)), config=config, points=points)
     return plan, [known[key] for key in proposed]
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Two commands at once write one after the other."""
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

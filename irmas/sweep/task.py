@@ -99,11 +99,15 @@ def start() -> None:
     )
     logging.captureWarnings(True)
 
+    endings = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
     def stop(number: int, frame: object) -> None:
+        for ending in endings:  # once: a second one would interrupt the last words
+            signal.signal(ending, signal.SIG_IGN)
         raise Stopped
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, stop)
+    for ending in endings:
+        signal.signal(ending, stop)
 
 
 def main() -> None:
