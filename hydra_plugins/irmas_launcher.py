@@ -18,6 +18,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from irmas.errors import ConfigError, RunFailedError, UserError
+
 if TYPE_CHECKING:
     from irmas.run.folder import Status
 
@@ -54,11 +56,11 @@ class GridSweeper(Sweeper):
 
 
 def _values(override: Override) -> list[str]:
-    return (
-        list(override.sweep_string_iterator())
-        if override.is_sweep_override()
-        else [override.get_value_element_as_str()]
-    )
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if not override.is_discrete_sweep():
+        raise UserError(f"{override.input_line}: a grid needs values, as in {override.get_key_element()}=0.1,0.2")
+    return list(override.sweep_string_iterator())
 
 
 class LocalLauncher(Launcher):
@@ -76,7 +78,6 @@ class LocalLauncher(Launcher):
         # Hydra imports this module at each start: what only a launch needs is imported here.
         from irmas import rank
         from irmas.compose import Composer
-        from irmas.errors import ConfigError
         from irmas.sweep import local
         from irmas.sweep.plan import OUTPUTS
         from irmas.sweep.submit import freeze
@@ -94,7 +95,6 @@ class LocalLauncher(Launcher):
 
 def _returned(overrides: Sequence[str], status: Status) -> JobReturn:
     """What sweepers read: the validation accuracy, or the error that ended the run."""
-    from irmas.errors import RunFailedError
     from irmas.run.events import VAL_ACCURACY
     from irmas.run.folder import COMPLETED
 

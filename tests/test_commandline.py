@@ -38,6 +38,7 @@ MISTAKES = [
     (["-m", "name=a,b"], ["name=a", "whole sweep"]),
     (["-m", "data=standin", "dropout=0.3,1.5"], ["dropout=1.5", "not including, 1"]),
     (["-m", "data=standin", "dropout=0.3,0.30"], ["dropout=0.3", "twice"]),
+    (["-m", "data=standin", "lr=interval(0.1,1)"], ["lr=interval(0.1,1)", "a grid needs values"]),
     (["-m", "data=standin", "model=report,depp"], ["model=depp", "deep, report"]),
     (["data.size=200"], ["data.size=200", "only data=standin"]),
     (["data=folder"], ["data.root=", "must be a folder"]),

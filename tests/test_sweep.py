@@ -122,18 +122,21 @@ def test_a_run_leaves_all_that_is_needed_to_understand_it(data: list[str], tmp_p
     assert len(split) == 133
 
 
-def test_swept_groups_seeds_and_folds_are_points_like_any_other(data: list[str], tmp_path: Path) -> None:
-    done = irmas(
-        "train", "-m", *data, "model=report,deep", "seed=1,2", "data.fold=0,3", "epochs=1", "name=s", cwd=tmp_path
-    )
+def test_swept_groups_lists_and_seeds_are_points_like_any_other(data: list[str], tmp_path: Path) -> None:
+    axes = ["model=report,deep", "seed=1,2", "model.filters=[8,16],[16,8]"]
+    done = irmas("train", "-m", *data, *axes, "data.fold=3", "epochs=1", "name=s", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    entries = sorted(ranking(tmp_path / "outputs" / "s"), key=lambda entry: entry["id"])
-    assert [(e["seed"], e["model"], e["data.fold"]) for e in entries] == [
-        (seed, model, fold) for seed in (1, 2) for model in ("report", "deep") for fold in (0, 3)
+    sweep = tmp_path / "outputs" / "s"
+    entries = sorted(ranking(sweep), key=lambda entry: entry["id"])
+    assert [(e["seed"], e["model"], e["model.filters"]) for e in entries] == [
+        (seed, model, filters) for seed in (1, 2) for model in ("report", "deep") for filters in ("[8,16]", "[16,8]")
     ]
-    configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs(tmp_path / "outputs" / "s")]
+    configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs(sweep)]
     assert [config["model"]["convs_per_block"] for config in configs] == [1, 1, 2, 2] * 2
+    assert [config["model"]["filters"] for config in configs] == [[8, 16], [16, 8]] * 4
     assert len({entry["val_loss"] for entry in entries}) == 8
+    with (sweep / "splits" / "standin-recording-seed0.csv").open() as file:
+        assert sum(line.endswith(",3\n") for line in file) == entries[0]["val_excerpts"]
 
 
 def test_a_run_that_fails_or_diverges_does_not_take_the_others_along(data: list[str], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from irmas.config import shown
 from irmas.data import dataset, split
 from irmas.errors import UserError
 from irmas.learning import trainer
@@ -69,8 +70,9 @@ def _train(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: in
     origin = {"source": source_digest(), "plan_source": plan.source, "commit": plan.commit, "data": plan.data}
     folder.write_provenance(origin | {"device": describe(device), "versions": versions()})
     examples = trainer.load_examples(cache, parts, config.data.pool, device)
-    keys = plan.swept or ["dropout", "lr", "l2"]
-    return trainer.fit(folder, config, examples, device, {key: plan.value(point, key) for key in keys})
+    hparams = {key: plan.value(point, key) for key in plan.swept or ["dropout", "lr", "l2"]}
+    plain = {key: value if isinstance(value, int | float) else shown(value) for key, value in hparams.items()}
+    return trainer.fit(folder, config, examples, device, plain)
 
 
 def _log_data(kind: str, parts: split.Split) -> None:
