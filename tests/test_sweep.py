@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -112,6 +113,9 @@ def test_a_run_leaves_all_that_is_needed_to_understand_it(data: list[str], tmp_p
     provenance = json.loads((run / "provenance.json").read_text())
     assert provenance["source"] == provenance["plan_source"]
     assert provenance["device"].startswith("cpu")
+    assert len(provenance["commit"]) in (0, 40)
+    assert provenance["dirty"] in (True, False)
+    assert provenance["node"] == platform.node()
     assert {"torch", "torchaudio", "python"} <= set(provenance["versions"])
     assert status(run)["state"] == "COMPLETED"
     assert "epoch 2/2" in (run / "log.txt").read_text()
@@ -219,6 +223,17 @@ def test_two_identical_commands_train_nothing_twice(
     assert [len(event_files(run)) for run in runs(sweep)] == [1, 1]
     for process, output in zip(both, outputs, strict=True):
         assert process.returncode == 0 or "another process trains it" in output
+
+
+def test_gpus_are_shared_out_one_a_run(data: list[str], tmp_path: Path) -> None:
+    """No GPU is here: that each run was given one of its own shows in why it failed."""
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("torch sees a GPU here")
+    irmas("train", "-m", *data, "seed=1,2,3", "epochs=1", "name=g", cwd=tmp_path, CUDA_VISIBLE_DEVICES="2,5")
+    given = [status(run)["error"].split(" was given")[0] for run in runs(tmp_path / "outputs" / "g")]
+    assert set(given) == {"CUDA_VISIBLE_DEVICES=2", "CUDA_VISIBLE_DEVICES=5"}
+    assert len(given) == 3
 
 
 def test_a_gpu_that_was_given_and_is_not_seen_fails_in_seconds(data: list[str], tmp_path: Path) -> None:

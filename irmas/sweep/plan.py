@@ -55,6 +55,7 @@ class Plan:
     source: str
     """Digest of the package's source at submission."""
     commit: str
+    """With `+` where files differed from it; empty for an installed package."""
     config: Config
     points: list[Point] = field(default_factory=list)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import platform
 import signal
 import sys
 import traceback
@@ -67,8 +68,18 @@ def _train(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: in
     cache = dataset.load(config.data, config.features, _plain_progress)
     parts = split.load_or_make(config.data, cache, sweep / "splits")
     _log_data(config.data.split, parts)
-    origin = {"source": source_digest(), "plan_source": plan.source, "commit": plan.commit, "data": plan.data}
-    folder.write_provenance(origin | {"device": describe(device), "versions": versions()})
+    folder.write_provenance(
+        {
+            "commit": plan.commit.removesuffix("+"),
+            "dirty": plan.commit.endswith("+"),
+            "source": source_digest(),
+            "plan_source": plan.source,
+            "data": plan.data,
+            "node": platform.node(),
+            "device": describe(device),
+            "versions": versions(),
+        }
+    )
     examples = trainer.load_examples(cache, parts, config.data.pool, device)
     hparams = {key: plan.value(point, key) for key in plan.swept or ["dropout", "lr", "l2"]}
     plain = {key: value if isinstance(value, int | float) else shown(value) for key, value in hparams.items()}
