@@ -188,6 +188,13 @@ def test_kept_archive_is_unpacked_again_without_a_request(server: Server, tmp_pa
     assert len(server.requests) == 1
 
 
+def test_what_stands_beside_the_archives_own_folder_does_not_move_it_down(server: Server, tmp_path: Path) -> None:
+    server.files["A.zip"] = archive({"A/cel/1.wav": b"cello", "__MACOSX/A/._1.wav": b"nothing"})
+    (folder,) = download(tmp_path, server.url, server.checksums)
+    assert names(folder) == {"cel"}
+    assert (folder / "cel" / "1.wav").read_bytes() == b"cello"
+
+
 def test_only_what_is_not_unpacked_is_fetched(server: Server, tmp_path: Path) -> None:
     server.files = {name: archive({"a.wav": name.encode()}) for name in ("one.zip", "two.zip")}
     (tmp_path / "one").mkdir()

@@ -210,8 +210,8 @@ def _unpack(archive: Path, target: Path) -> None:
                 if path.is_absolute() or ".." in path.parts or stat.S_ISLNK(member.external_attr >> 16):
                     raise DataError(f"{archive}: refused: {path} would lie outside its folder, or is a link")
             content.extractall(temporary)
-        doubled = [path.name for path in temporary.iterdir()] == [target.name]
-        (temporary / target.name if doubled else temporary).rename(target)
+        inner = temporary / target.name  # what stands beside it, such as __MACOSX, stays in the archive
+        (inner if inner.is_dir() else temporary).rename(target)
     except (zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{archive}: not a sound zip archive: {error}") from error
     finally:
