@@ -1,39 +1,28 @@
 """A stand-in for IRMAS's training set that anyone can render: General MIDI music under its names and quirks.
 
-`plan` decides which recordings there are and what their files are called; `_perform` makes a recording's
-excerpts. Within a recording everything but the notes is shared, as in real music, so that a split by excerpt
-leaks and a split by recording does not.
+`plan` decides which recordings there are and what their files are called; their sound is `standin_music`'s.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import scipy.fft
 import soundfile
-from symusic.core import NoteSecond, ScoreSecond, Synthesizer, TrackSecond
 
 from irmas.errors import DataError
 from irmas.labels import CODES
 
 # Part of the data's identity: raise it whenever the rendered bytes change.
 VERSION = 1
-
-SAMPLE_RATE = 44_100
-DURATION_S = 3.0
-FRAMES = int(SAMPLE_RATE * DURATION_S)
 
 # IRMAS itself: excerpts of each class in the order of CODES, and recordings with each quirk.
 IRMAS_EXCERPTS = (388, 505, 451, 637, 760, 682, 721, 626, 577, 580, 778)
@@ -49,137 +38,6 @@ GENRES = {"cou_fol": 0.1, "cla": 0.2, "pop_roc": 0.35, "lat_sou": 0.08, "jaz_blu
 # Each class's recordings are rounded up, and a recording's number has four digits.
 SMALLEST = 33
 LARGEST = (9999 - len(CODES)) * IRMAS_SIZE // IRMAS_RECORDINGS
-
-# How hard the corpus is, in dB; tuned until a small net, split by recording, does about as well as on IRMAS.
-LEAD_OVER_BAND_DB = (10.0, 28.0)
-HARDLY_SOUNDS = 0.12  # share of excerpts whose label can hardly be heard (IRMAS: 13.9 % of an audited sample)
-HARDLY_SOUNDS_DB = -25.0
-TONE_DB = 3.0
-HISS_DB = (-75.0, -60.0)
-
-MAJOR = (0, 2, 4, 5, 7, 9, 11)
-MINOR = (0, 2, 3, 5, 7, 8, 10)
-
-Samples = npt.NDArray[np.float32]
-
-
-class Event(NamedTuple):
-    """A note: times in seconds, MIDI pitch."""
-
-    start_s: float
-    duration_s: float
-    pitch: int
-
-
-class Harmony(NamedTuple):
-    """What all players of an excerpt agree on: the pitch classes of the scale, one chord every two beats."""
-
-    beat_s: float
-    scale: tuple[int, ...]
-    chords: tuple[tuple[int, ...], ...]
-
-    def chord_at(self, time_s: float) -> tuple[int, ...]:
-        return self.chords[int(time_s / (2 * self.beat_s)) % len(self.chords)]
-
-
-Figure = Callable[[np.random.Generator, Harmony, int, int], Iterator[Event]]
-
-
-def _within(pitch_classes: tuple[int, ...], low: int, high: int) -> list[int]:
-    return [pitch for pitch in range(low, high + 1) if pitch % 12 in pitch_classes]
-
-
-def line(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -> Iterator[Event]:
-    """One voice that wanders through the scale, with rests."""
-    pitches = _within(harmony.scale, low, high)
-    place = int(rng.integers(len(pitches)))
-    time_s = 0.0
-    while time_s < DURATION_S:
-        duration_s = harmony.beat_s * rng.choice([0.5, 0.5, 1.0, 1.0, 1.5, 2.0])
-        if time_s == 0 or rng.random() < 0.9:
-            yield Event(time_s, 0.95 * duration_s, pitches[place])
-        place = int(np.clip(place + rng.integers(-3, 4), 0, len(pitches) - 1))
-        time_s += duration_s
-
-
-def arpeggio(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -> Iterator[Event]:
-    """Broken chords in eighths, each note ringing on."""
-    base = int(rng.integers(low, max(low + 1, high - 18)))
-    order = rng.permutation(5)
-    for step, time_s in enumerate(np.arange(0.0, DURATION_S, harmony.beat_s / 2)):
-        pitches = _within(harmony.chord_at(time_s), base, base + 24)
-        yield Event(time_s, 2 * harmony.beat_s, pitches[order[step % 5]])
-
-
-def _chords(
-    rng: np.random.Generator,
-    harmony: Harmony,
-    low: int,
-    high: int,
-    *,
-    beats: tuple[float, ...],
-    spread_s: float,
-) -> Iterator[Event]:
-    base = int(rng.integers(low, max(low + 1, high - 15)))
-    voices = int(rng.integers(3, 6))
-    time_s = 0.0
-    while time_s < DURATION_S:
-        duration_s = harmony.beat_s * rng.choice(beats)
-        for place, pitch in enumerate(_within(harmony.chord_at(time_s), base, base + 22)[:voices]):
-            yield Event(time_s + spread_s * place, 0.95 * duration_s, pitch)
-        time_s += duration_s
-
-
-strum = partial(_chords, beats=(0.5, 0.5, 1.0, 1.5), spread_s=0.015)
-comp = partial(_chords, beats=(0.5, 1.0, 1.5, 2.0), spread_s=0.0)
-sustained = partial(_chords, beats=(2.0,), spread_s=0.0)
-
-
-def two_hands(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -> Iterator[Event]:
-    """A line over chords or broken chords, as keyboards play."""
-    middle = (low + high) // 2
-    yield from line(rng, harmony, middle, high)
-    yield from (arpeggio, comp)[rng.integers(2)](rng, harmony, low, middle)
-
-
-def drums(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -> Iterator[Event]:
-    """Kick, snare and hi-hat or ride in eighths; the range picks the cymbal."""
-    for step, time_s in enumerate(np.arange(0.0, DURATION_S, harmony.beat_s / 2)):
-        yield Event(time_s, 0.3, high)
-        if step % 4 == 2:
-            yield Event(time_s, 0.3, low)
-        elif step % 4 == 0 or rng.random() < 0.2:
-            yield Event(time_s, 0.3, 36)
-
-
-class Part(NamedTuple):
-    """An instrument: its General MIDI programs (from 0), its range in MIDI pitches, and what it plays.
-
-    Chords may exceed the range by 7; symusic 0.5.9 never returns from some pitches far above it.
-    """
-
-    programs: tuple[int, ...]
-    low: int
-    high: int
-    figures: tuple[Figure, ...]
-
-
-LEADS: dict[str, Part] = {
-    "cel": Part((42,), 36, 69, (line,)),
-    "cla": Part((71,), 50, 86, (line,)),
-    "flu": Part((73,), 60, 91, (line,)),
-    "gac": Part((24, 25), 40, 76, (strum, arpeggio, line)),
-    "gel": Part((27, 28, 29, 30), 40, 80, (line, strum, arpeggio)),
-    "org": Part((16, 17, 18, 19), 40, 84, (sustained, comp, two_hands)),
-    "pia": Part((0, 1, 2, 3), 36, 88, (two_hands, arpeggio, comp)),
-    "sax": Part((64, 65, 66, 67), 46, 79, (line,)),
-    "tru": Part((56, 59), 54, 82, (line,)),
-    "vio": Part((40,), 55, 93, (line,)),
-    "voi": Part((52, 53, 54), 48, 79, (line, line, sustained)),
-}
-BASS = Part((32, 33, 34, 35, 43), 28, 47, (line,))
-PADS = Part((48, 49, 61, 89, 11, 46, 4), 48, 79, (sustained, comp, arpeggio))
-KIT = (Part((0,), 38, 42, (drums,)), Part((0,), 40, 51, (drums,)))
 
 
 @dataclass(frozen=True)
@@ -270,119 +128,12 @@ def _with_quirks(recordings: list[Recording], rng: np.random.Generator) -> list[
     return list(of.values())
 
 
-@cache
-def _synthesizer(program: int, is_drum: bool) -> Synthesizer:
-    """One for each program: symusic 0.5.9's sound depends on the programs that it loaded before.
-
-    The sound font lies in the package pretty_midi, which is slow to import and not needed otherwise.
-    """
-    spec = importlib.util.find_spec("pretty_midi")
-    assert spec is not None
-    assert spec.origin is not None
-    return Synthesizer(str(Path(spec.origin).with_name("TimGM6mb.sf2")), SAMPLE_RATE, 0)
-
-
-class Player(NamedTuple):
-    """A part in one recording; `gains` [2, 1] hold its level (left, right) and so its place between them."""
-
-    program: int
-    part: Part
-    figure: Figure
-    gains: Samples
-
-    def play(self, rng: np.random.Generator, harmony: Harmony) -> Samples:
-        """[2, FRAMES], levelled by root mean square, as the synthesizer knows no velocities."""
-        is_drum = self.figure is drums
-        track = TrackSecond("", self.program, is_drum)
-        for event in self.figure(rng, harmony, self.part.low, self.part.high):
-            track.notes.append(NoteSecond(*event, 100))
-        score = ScoreSecond(480)
-        score.tracks.append(track)
-        sound = np.asarray(_synthesizer(self.program, is_drum).render(score, stereo=False))[0]
-        stem = np.zeros(FRAMES, np.float32)
-        # What sounds beyond the end goes to the start, as if music had gone on before it.
-        for start in range(0, len(sound), FRAMES):
-            piece = sound[start : start + FRAMES]
-            stem[: len(piece)] += piece
-        return self.gains * _at_rms(stem, 0.0)
-
-
-def _engage(rng: np.random.Generator, part: Part, level_db: float) -> Player:
-    angle = np.pi / 4 + rng.uniform(-0.5, 0.5)
-    gains = _gain(level_db) * np.array([[np.cos(angle)], [np.sin(angle)]], np.float32)
-    figure = part.figures[rng.integers(len(part.figures))]
-    return Player(int(rng.choice(part.programs)), part, figure, gains)
-
-
-def _band(rng: np.random.Generator, recording: Recording) -> list[Player]:
-    """The accompaniment: instruments of other classes, and mostly a bass, a pad and drums."""
-    others = [code for code in CODES if code != recording.lead]
-    band = [
-        _engage(rng, LEADS[str(code)], rng.uniform(-8, 0))
-        for code in rng.choice(others, size=rng.integers(1, 3), replace=False)
-    ]
-    if rng.random() < 0.7:
-        band.append(_engage(rng, BASS, rng.uniform(-8, 0)))
-    if rng.random() < 0.5:
-        band.append(_engage(rng, PADS, rng.uniform(-10, -2)))
-    if recording.with_drums:
-        band.append(_engage(rng, KIT[rng.integers(2)], rng.uniform(-8, 0)))
-    return band
-
-
-def _room(rng: np.random.Generator) -> npt.NDArray[np.complex64]:
-    """[2, FRAMES // 2 + 1]: a frequency response of tone control, band limit and reverberation."""
-    octaves = np.log2(np.maximum(np.fft.rfftfreq(FRAMES, 1 / SAMPLE_RATE), 20.0) / 20.0)
-    tone_db = np.interp(octaves, np.linspace(0, 10, 9), rng.normal(0, TONE_DB, 9))
-    tone_db -= 12 * np.maximum(octaves - rng.uniform(8.5, 10), 0)
-    seconds = np.arange(FRAMES) / SAMPLE_RATE
-    decay_s = rng.uniform(0.1, 0.5)
-    echo = rng.standard_normal((2, FRAMES), np.float32) * np.exp(-seconds / decay_s).astype(np.float32)
-    echo *= np.float32(rng.uniform(0, 0.6)) / np.sqrt(np.sum(echo**2, axis=1, keepdims=True))
-    echo[:, 0] += 1
-    response: npt.NDArray[np.complex64] = scipy.fft.rfft(echo) * _gain(tone_db)
-    return response
-
-
-def _progression(rng: np.random.Generator, scale: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    degrees = rng.choice([0, 0, 1, 3, 4, 5], size=4)
-    return tuple(tuple(scale[(degree + third) % 7] for third in (0, 2, 4)) for degree in degrees)
-
-
-def _gain(level_db: npt.ArrayLike) -> Samples:
-    return np.asarray(10 ** (np.asarray(level_db) / 20), np.float32)
-
-
-def _at_rms(sound: Samples, level_db: float) -> Samples:
-    rms = np.maximum(np.sqrt(np.mean(sound**2)), 1e-6)  # the sound font lacks a few notes: some parts are silent
-    levelled: Samples = sound * (_gain(level_db) / rms)
-    return levelled
-
-
-def _perform(recording: Recording, seed: int) -> Iterator[npt.NDArray[np.int16]]:
-    """Each excerpt as [FRAMES, 2]; every draw comes from the recording's own stream."""
-    rng = np.random.default_rng([seed, recording.stream])
-    lead = _engage(rng, LEADS[recording.lead], 0.0)
-    band = _band(rng, recording)
-    over_band_db = rng.uniform(*LEAD_OVER_BAND_DB)
-    room = _room(rng)
-    loudness_db = rng.uniform(-34, -20)
-    hiss = _gain(loudness_db + rng.uniform(*HISS_DB)) * rng.standard_normal((2, FRAMES), np.float32)
-    beat_s, key = 60 / rng.uniform(70, 150), rng.integers(12)
-    scale = tuple(int(key + step) % 12 for step in (MAJOR if rng.random() < 0.6 else MINOR))
-    for _ in range(recording.excerpts):
-        chords = _progression(rng, scale)
-        harmony = Harmony(beat_s, scale, chords)
-        backing = sum((player.play(rng, harmony) for player in band), np.zeros((2, FRAMES), np.float32))
-        lead_db = HARDLY_SOUNDS_DB if rng.random() < HARDLY_SOUNDS else over_band_db
-        mix = _at_rms(backing, 0.0) + _gain(lead_db) * lead.play(rng, harmony)
-        mix = _at_rms(scipy.fft.irfft(scipy.fft.rfft(mix) * room, FRAMES), loudness_db)
-        mix += np.roll(hiss, rng.integers(FRAMES), axis=1)
-        yield np.rint(np.clip(mix.T, -1, 1) * 32767).astype(np.int16)
-
-
 def _write(root: Path, seed: int, recording: Recording) -> int:
-    for name, sound in zip(recording.names(), _perform(recording, seed), strict=True):
+    from irmas.data.standin_music import SAMPLE_RATE, perform  # here: whoever opens a cache needs no synthesizer
+
+    rng = np.random.default_rng([seed, recording.stream])
+    sounds = perform(rng, recording.lead, recording.excerpts, with_drums=recording.with_drums)
+    for name, sound in zip(recording.names(), sounds, strict=True):
         soundfile.write(root / recording.code / f"{name}.wav", sound, SAMPLE_RATE, subtype="PCM_16")
     return recording.excerpts
 
