@@ -14,10 +14,10 @@ die() { echo "${0##*/}: $*" >&2; exit 2; }
 [[ ! -e $ROOT || -O $ROOT && (-z $(ls -A "$ROOT") || $(cat "$ROOT/env.sh" 2>&1) == "export SLURM_CONF=$SLURM_CONF") ]] ||
   die "$ROOT is in use for something else: set IRMAS_CLUSTER to a new folder"
 
-ours() { # NAME [ARGUMENTS]: the pids of this cluster's processes of that name (a zombie has no environment)
+ours() { # PATTERN [ARGUMENTS]: the pids of this cluster's processes with such a name (a zombie has no environment)
   local file
   for file in $(grep -lzxFs "SLURM_CONF=$SLURM_CONF" /proc/[0-9]*/environ); do
     file=${file%/environ}
-    if [[ $(cat "$file/comm") == "$1" && $(tr '\0' ' ' <"$file/cmdline") == *"${2:-}"* ]]; then echo "${file#/proc/}"; fi
+    if [[ $(cat "$file/comm") == $1 && $(tr '\0' ' ' <"$file/cmdline") == *"${2:-}"* ]]; then echo "${file#/proc/}"; fi
   done 2>/dev/null
 }

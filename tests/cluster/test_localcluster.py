@@ -147,11 +147,11 @@ def test_down_leaves_no_process_of_its_own_behind_and_its_neighbour_alone(
     wait_until(lambda: list(small_cluster.processes().values()).count("sleep") == 2, "both processes of the job run")
     node = job_state(small_cluster, job).split()[1]
     os.kill(small_cluster.slurmd(node), signal.SIGKILL)
-    before = cluster.processes()
+    before, cgroups = daemons(cluster), [link.resolve() for link in small_cluster.root.glob("cgroup/*")]
 
     assert small_cluster.down().returncode == 0
     assert small_cluster.processes() == {}
-    assert cluster.processes() == before
+    assert daemons(cluster) == before
     assert job_state(cluster, neighbour).startswith("RUNNING")
     cluster.run("scancel", neighbour)
 
@@ -159,6 +159,7 @@ def test_down_leaves_no_process_of_its_own_behind_and_its_neighbour_alone(
     wait_until(lambda: small_cluster.run("squeue", "-h") == "", "no job is left")
     assert small_cluster.down("--wipe").returncode == 0
     assert not small_cluster.root.exists()
+    assert not any(cgroup.exists() for cgroup in cgroups)
     assert small_cluster.down("--wipe").returncode == 0
 
 
