@@ -8,7 +8,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: install demo check test clean
+.PHONY: install demo check test clean cluster cluster-stop
 
 install: $(INSTALLED)
 
@@ -26,3 +26,10 @@ test: check
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# A real Slurm on this machine: docs/localcluster.md.
+cluster:
+	slurm/localcluster/up --install
+
+cluster-stop:
+	slurm/localcluster/down

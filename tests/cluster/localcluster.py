@@ -1,0 +1,102 @@
+"""A local cluster of the tests' own, as its user meets it: the commands, and its processes in /proc."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+SCRIPTS = Path(__file__).parents[2] / "slurm" / "localcluster"
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` consecutive ports of 127.0.0.1 that nobody listens on."""
+    for first in range(20000 + os.getpid() % 1000 * 10, 32000, 10):
+        sockets = [socket.socket() for _ in range(count)]
+        try:
+            for port, each in enumerate(sockets, first):
+                each.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        finally:
+            for each in sockets:
+                each.close()
+        return first
+    raise OSError(f"no {count} consecutive free ports")
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {timeout_s:g} s: {what}"
+        time.sleep(0.1)
+
+
+class LocalCluster:
+    """Not started yet: folder and ports are new, so that nothing else on the machine is touched.
+
+    `settings` are IRMAS_CLUSTER_... variables without that beginning, such as ARRAY="8".
+    """
+
+    def __init__(self, **settings: str) -> None:
+        # Not pytest's folder: it is closed to other users, and its path may be too long for a socket.
+        self.root = Path(tempfile.mkdtemp(prefix="irmas-test-", dir="/var/tmp"))
+        outside = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SBATCH"))}
+        self.environment = outside | {
+            "SLURM_CONF": str(self.root / "slurm.conf"),
+            "IRMAS_CLUSTER": str(self.root),
+            "IRMAS_CLUSTER_PORT": str(free_ports(6)),
+            **{f"IRMAS_CLUSTER_{key}": value for key, value in settings.items()},
+        }
+
+    def call(self, *command: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            env=self.environment,
+            cwd=cwd or self.root,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+
+    def run(self, *command: str | Path, cwd: Path | None = None) -> str:
+        """What a command that must succeed prints, without the line end."""
+        done = self.call(*command, cwd=cwd)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def up(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.call(SCRIPTS / "up", *arguments)
+
+    def down(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.call(SCRIPTS / "down", *arguments, cwd=Path("/"))
+
+    def sbatch(self, script: str, *options: str) -> str:
+        """The number of the submitted job; its output goes nowhere unless an option says where."""
+        return self.run("sbatch", "--parsable", "--output=/dev/null", *options, f"--wrap={script}")
+
+    def accounted(self, job: str) -> list[tuple[str, str]]:
+        """(job or array task, state) of every start of the job, oldest first, without steps."""
+        rows = self.run("sacct", "-nPXD", "-j", job, "-o", "JobID,State").splitlines()
+        return [(name, state) for name, _, state in (row.partition("|") for row in rows)]
+
+    def slurmd(self, node: str) -> int:
+        """The process that is a node."""
+        return int((self.root / "run" / f"slurmd.{node}.pid").read_text())
+
+    def processes(self) -> dict[int, str]:
+        """Name by process ID of every daemon, step and job of this cluster that lives."""
+        mark = f"SLURM_CONF={self.environment['SLURM_CONF']}".encode()
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    found[int(folder.name)] = (folder / "comm").read_text().strip()
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue
+        return found
