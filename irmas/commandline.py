@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -44,8 +45,12 @@ def run(door: str, schema: type[Config | Prepare], task: Callable[[DictConfig], 
     ConfigStore.instance().store(name="schema" if schema is Config else "prepare_schema", node=schema)
     # Otherwise Hydra reports errors itself, and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as orderly as Ctrl-C
     try:
-        _check_overrides(get_args_parser().parse_args().overrides, schema)
+        arguments = get_args_parser().parse_args()
+        if arguments.multirun and schema is Prepare:
+            raise UserError("-m: one data set at a time is prepared; irmas.train prepares all that a sweep needs")
+        _check_overrides(arguments.overrides, schema)
         hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name=door)(guarded)()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         refuse(f"irmas.{door}", error)
@@ -71,8 +76,14 @@ def _check_overrides(overrides: Iterable[str], schema: type[Config | Prepare]) -
         groups -= {"model", "augment", "sweep"}
     settings = set(setting_names(schema)) - groups
     launchers = sorted(path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml"))
+    given: set[str] = set()
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group
+        if key in given:
+            raise UserError(f"{override.input_line}: {key} is given twice")
+        given.add(key)
+        if key == "hydra/sweeper" and override.value() == "basic":
+            raise UserError(f"{override.input_line}: hydra/sweeper=grid does the same, and checks before it writes")
         if key == "hydra/launcher" and override.value() not in launchers:
             raise UserError(f"{override.input_line}: must be one of {', '.join(launchers)}")
         if key.startswith(("hydra.", "hydra/")):

@@ -173,7 +173,6 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "class_weights": _one_of(True, False),
     "schedule": _one_of("constant", "plateau", "onecycle"),
     "data.source": _one_of("irmas", "standin", "folder"),
-    "data.root": (bool, "a folder with a subfolder for each class"),
     "data.split": (
         lambda value: value in ("recording", "clip") or value.endswith(".csv"),
         "recording, clip, or the path of a .csv with the columns name and part",

@@ -27,9 +27,8 @@ def main() -> None:
 
 
 def show(sweep: Path, *, best: bool = False) -> None:
-    """Print the ranking and write it to the sweep's folder. Raises UserError where no sweep is there."""
+    """Print the ranking and write it to the sweep's folder. Raises UserError where either cannot be."""
     result = ranking.rank(sweep, best=best)
-    ranking.write(sweep, result)
     console = plain_console()
     lines = ranking.table(result)
     # A line that the terminal wraps is better than a number cut short.
@@ -45,8 +44,9 @@ def show(sweep: Path, *, best: bool = False) -> None:
             console.print(f"run {row.id} {row.state}: {row.error}")
     for problem in result.problems:
         console.print(f"could not be read: {problem}", style="yellow")
-    console.print(f"\nwritten: {sweep / ranking.CSV} {sweep / ranking.JSON}")
-    console.print(f"curves:  tensorboard --logdir {sweep / 'runs'}")
+    console.print(f"\ncurves:  tensorboard --logdir {sweep / 'runs'}")
+    written = ranking.write(sweep, result, "ranking-best" if best else "ranking")
+    console.print(f"written: {' '.join(map(str, written))}")
 
 
 if __name__ == "__main__":

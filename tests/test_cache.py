@@ -96,6 +96,8 @@ def start_builder(corpus: Path, tmp_path: Path) -> Iterator[Start]:
                 text=True,
                 env=os.environ | {"PYTHONPATH": str(ROOT), "IRMAS_TEST_MARK": str(tmp_path)},
                 start_new_session=True,
+                # A shell ignores SIGINT for what it starts in the background, this test run perhaps among it.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         )
         return started[-1]

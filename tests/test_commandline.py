@@ -30,6 +30,9 @@ MISTAKES = [
     (["data=irmaz"], ["data=irmaz", "folder, irmas, standin"]),
     (["sweep=reprot"], ["sweep=reprot", "none, report"]),
     (["hydra/launcher=basic"], ["hydra/launcher=basic", "local"]),
+    (["hydra/sweeper=basic"], ["hydra/sweeper=basic", "grid"]),
+    (["dropout=0.3", "dropout=0.4"], ["dropout is given twice"]),
+    (["-m", "features=small", "features=small,report"], ["features is given twice"]),
     (["hydra.launcher.procs=2"], ["hydra.launcher.procs", "processes"]),
     (["hydra.launcher.processes=0", "data=standin"], ["hydra.launcher.processes=0", "from 1"]),
     (["dropout=0.3,"], ["dropout=0.3,"]),
@@ -64,6 +67,12 @@ def test_prepare_takes_only_its_own_settings(tmp_path: Path) -> None:
     done = irmas("prepare", "dropout=0.3", cwd=tmp_path)
     assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
     assert "'dropout'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_prepare_takes_no_sweep(tmp_path: Path) -> None:
+    done = irmas("prepare", "-m", "data=standin", "features=small,report", cwd=tmp_path)
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
     assert "Traceback" not in done.stderr
 
 

@@ -18,7 +18,7 @@ def test_the_defaults_keep_every_rule() -> None:
 def test_every_rule_is_about_a_setting_and_every_setting_but_free_text_has_a_rule() -> None:
     settings = {name for name in setting_names() if name not in {"data", "features", "model", "augment"}}
     assert set(RULES) <= settings
-    assert settings - set(RULES) == {"data.cache", "data.cache_dir", "data.recordings"}
+    assert settings - set(RULES) == {"data.root", "data.cache", "data.cache_dir", "data.recordings"}
 
 
 @pytest.mark.parametrize(

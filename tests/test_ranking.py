@@ -135,6 +135,23 @@ def test_the_door_prints_the_reports_columns_and_every_reason(sweep: Path) -> No
     assert "run 2 FAILED: RuntimeError: [no] more" in done.stdout
 
 
+def test_the_best_epochs_are_written_beside_the_last_ones(sweep: Path) -> None:
+    train(sweep, 1, [(0.75, 0.5), (0.25, 2.0)])
+    for options in ([], ["--best"]):
+        assert irmas("rank", "outputs/mine", *options, cwd=sweep.parent.parent).returncode == 0
+    last, best = (json.loads((sweep / f"{name}.json").read_text())[0] for name in ("ranking", "ranking-best"))
+    assert (last["epoch"], best["epoch"]) == (2, 1)
+
+
+def test_a_sweep_that_cannot_be_written_is_shown_all_the_same(sweep: Path) -> None:
+    train(sweep, 1, [(0.5, 1.0)])
+    (sweep / "ranking.csv").mkdir()
+    done = irmas("rank", "outputs/mine", cwd=sweep.parent.parent)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "50.00%" in done.stdout
+    assert "cannot be written" in done.stderr
+
+
 def test_the_ranking_loads_without_torch() -> None:
     code = "import sys, irmas.rank; print(sorted({'torch', 'hydra', 'numpy', 'scipy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

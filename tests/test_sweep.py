@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,6 +71,8 @@ def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # A shell ignores SIGINT for what it starts in the background, this test run perhaps among it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         processes.append(process)
         return process
@@ -247,3 +250,38 @@ def test_a_gpu_that_was_given_and_is_not_seen_fails_in_seconds(data: list[str], 
     assert "CUDA_VISIBLE_DEVICES=0" in status(run)["error"]
     assert status(run)["epoch"] == 0
     assert irmas("train", *data, "epochs=1", "name=gpu", "device=cpu", cwd=tmp_path).returncode == 0
+
+
+def test_a_mistake_in_the_data_leaves_no_sweep_and_its_repair_goes_on(corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    shutil.copytree(corpus, folder)
+    broken = next(folder.rglob("*.wav"))
+    sound = broken.read_bytes()
+    broken.write_bytes(b"not a wav")
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.wav")]
+    lines = [f"{name},{'validation' if number % 5 else 'train'}" for number, name in enumerate(names)]
+    (tmp_path / "list.csv").write_text("\n".join(["name,part", *lines[1:]]))
+    command = ["data=folder", f"data.root={folder}", "data.split=list.csv", "features=small", "epochs=1", "name=n"]
+
+    done = irmas("train", *command, cwd=tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert broken.name in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+    broken.write_bytes(sound)
+    done = irmas("train", *command, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "1 excerpts are not in it" in done.stderr
+    assert not (tmp_path / "outputs" / "n" / "plan.yaml").exists()
+
+    (tmp_path / "list.csv").write_text("\n".join(["name,part", *lines]))
+    assert irmas("train", *command, cwd=tmp_path).returncode == 0
+
+
+def test_folders_can_be_swept(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(corpus)
+    (tmp_path / "b").symlink_to(corpus)
+    done = irmas("train", "-m", "data=folder", "data.root=a,b", "features=small", "epochs=1", "name=f", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second = ranking(tmp_path / "outputs" / "f")
+    assert first["val_loss"] == second["val_loss"]

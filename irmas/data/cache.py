@@ -25,7 +25,7 @@ from irmas.config import Features
 from irmas.data.excerpts import Excerpt, listing_digest, read_table
 from irmas.errors import DataError
 from irmas.files import locked
-from irmas.processes import cpu_count, fork_server, when_parent_ends
+from irmas.processes import cpu_count, fork_server, uninterrupted, when_parent_ends
 
 VERSION = 1
 """Raise it whenever the same files and settings give other bytes: caches of other versions are built anew."""
@@ -98,11 +98,10 @@ def _compute(excerpts: list[Excerpt], features: Features, path: Path, on_excerpt
     problems = []
     workers = min(cpu_count(), len(chunks))
     with ProcessPoolExecutor(workers, mp_context=fork_server(), initializer=_begin_worker) as pool:
-        work = partial(_fill, path, features)
-        for chunk, found in zip(
-            chunks, pool.map(work, chunks, ([excerpts[i].path for i in c] for c in chunks)), strict=True
-        ):
-            problems += found
+        with uninterrupted():
+            found = pool.map(partial(_fill, path, features), chunks, ([excerpts[i].path for i in c] for c in chunks))
+        for chunk, in_chunk in zip(chunks, found, strict=True):
+            problems += in_chunk
             on_excerpts(len(chunk))
     return problems
 

@@ -43,7 +43,7 @@ def resolve(config: Config, explicit: Collection[str] = ()) -> Config:
 def _absolute(data: Data) -> Data:
     return replace(
         data,
-        root=_path(data.root),
+        root=data.root and _path(data.root),
         cache=data.cache and _path(data.cache),
         cache_dir=_path(data.cache_dir),
         recordings=data.recordings and _path(data.recordings),
@@ -76,6 +76,8 @@ def digest(data: Data) -> str:
 
 def excerpts(data: Data) -> list[Excerpt]:
     """Raises DataError where there are none, saying how to get them."""
+    if not data.root:
+        raise ConfigError("data.root", "", "must be a folder with a subfolder for each class")
     if data.source == "irmas" and not corpus(data).is_dir():
         raise DataError(
             f"data.root={data.root}: IRMAS is not there. Fetch it with `python -m irmas.prepare download=true`, "

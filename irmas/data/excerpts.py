@@ -68,7 +68,7 @@ def _scan_folder(root: Path, recordings: str | None) -> list[Excerpt]:
         name = path.relative_to(root).with_suffix("").as_posix()
         recording = known.get(name, known.get(path.stem)) if recordings else path.stem
         if not recording:
-            problems.append(f"{name}: not in data.recordings={recordings}")
+            problems.append(f"{name}: not in data.recordings={recordings}, nor is {path.stem}")
         else:
             excerpts.append(Excerpt(path, name, path.parent.name, recording))
     if problems:
@@ -99,7 +99,13 @@ def _enough(excerpts: list[Excerpt], root: Path, wanted: str) -> list[Excerpt]:
 
 def _read_recordings(path: Path) -> dict[str, str]:
     """Raises DataError naming the file and the column that it lacks."""
-    return {row["name"]: row["recording"] for row in read_table(path, ("name", "recording"), "data.recordings")}
+    rows = read_table(path, ("name", "recording"), "data.recordings")
+    return {bare_name(row["name"]): row["recording"] for row in rows}
+
+
+def bare_name(name: str) -> str:
+    """Without an audio file's ending: users' lists name files, we name excerpts."""
+    return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in AUDIO else name
 
 
 def read_table(path: Path, columns: tuple[str, ...], key: str) -> list[dict[str, str]]:

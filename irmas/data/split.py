@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from irmas.config import Data
 from irmas.data.cache import FeatureCache
-from irmas.data.excerpts import read_table
+from irmas.data.excerpts import bare_name, read_table
 from irmas.errors import DataError
 from irmas.files import atomic_write
 
@@ -132,7 +132,7 @@ def _deal(data: Data, cache: FeatureCache, duplicates: Duplicates) -> NDArray[np
 
 def _from_list(path: Path, names: list[str]) -> list[int]:
     """0 for validation, 1 for training. Raises DataError, naming file and excerpts, where the list does not fit."""
-    parts = {row["name"]: row["part"] for row in read_table(path, ("name", "part"), "data.split")}
+    parts = {bare_name(row["name"]): row["part"] for row in read_table(path, ("name", "part"), "data.split")}
     wrong = sorted(set(parts.values()) - {"train", "validation"})
     if wrong:
         raise DataError(f"data.split={path}: part is {', '.join(wrong)}; must be train or validation")

@@ -21,8 +21,6 @@ from irmas.run.folder import COMPLETED, FAILED, Status
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, Point, run_folder
 
-CSV, JSON = "ranking.csv", "ranking.json"
-
 
 @dataclass(frozen=True)
 class Row:
@@ -93,15 +91,23 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def write(sweep: Path, ranking: Ranking) -> None:
-    """ranking.json, a list of objects, and ranking.csv: one entry a run, in the ranking's order."""
+def write(sweep: Path, ranking: Ranking, stem: str = "ranking") -> list[Path]:
+    """<stem>.csv and <stem>.json, a list of objects: one entry a run, in the ranking's order.
+
+    Raises UserError where the folder cannot be written.
+    """
     entries = [_entry(row) for row in ranking.rows]
-    atomic_write(sweep / JSON, json.dumps(entries, indent=1) + "\n")
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(entries[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(entries)
-    atomic_write(sweep / CSV, text.getvalue())
+    contents = {sweep / f"{stem}.csv": text.getvalue(), sweep / f"{stem}.json": json.dumps(entries, indent=1) + "\n"}
+    try:
+        for path, content in contents.items():
+            atomic_write(path, content)
+    except OSError as error:
+        raise UserError(f"{sweep}: the ranking cannot be written ({error.strerror})") from None
+    return list(contents)
 
 
 def _entry(row: Row) -> dict[str, Any]:

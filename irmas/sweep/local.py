@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from irmas.data import dataset
-from irmas.processes import cpu_count, fork_server, when_parent_ends
+from irmas.data import dataset, split
+from irmas.processes import cpu_count, fork_server, uninterrupted, when_parent_ends
 from irmas.progress import SweepProgress, data_progress, label_width, plain_console
 from irmas.run.folder import CANCELLED, FAILED, FINAL, PENDING, RUNNING, STOPPED, Status
 from irmas.sweep import plan as plans
@@ -56,19 +56,30 @@ def run(sweep: Path, plan: Plan, points: Sequence[Point], processes: int | None,
 
 
 def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[Status]:
-    """Write the plan, make its data, train what is unfinished; how each point then stands."""
+    """Make the data, write the plan, train what is unfinished; how each point then stands.
+
+    The plan is written when nothing more can be refused: a mistake that is mended leaves no sweep that differs.
+    """
     console = plain_console()
     sweep = OUTPUTS / plan.name
-    plan, points = plans.write(sweep, plan, append=append)
-    unfinished = [point for point in points if run_folder(sweep, point).status().state not in FINAL]
+    merged, points = plans.merged(sweep, plan, append=append)
+    unfinished = _unfinished(sweep, points)
+    if unfinished:
+        for config in replace(merged, points=unfinished).variants("data", "features"):
+            cache = dataset.load(config.data, config.features, data_progress(console))
+            split.load_or_make(config.data, cache, sweep / "splits")
+        merged, points = plans.write(sweep, plan, append=append)
+        unfinished = _unfinished(sweep, points)
     runs = "1 run" if len(points) == 1 else f"{len(points)} runs"
     console.print(f"{sweep}: {runs}, {len(points) - len(unfinished)} finished before")
     if unfinished:
-        for config in replace(plan, points=unfinished).variants("data", "features"):
-            dataset.load(config.data, config.features, data_progress(console))
         with SweepProgress(console, len(points), len(points) - len(unfinished), label_width(points)) as progress:
-            run(sweep, plan, unfinished, processes, progress)
+            run(sweep, merged, unfinished, processes, progress)
     return [run_folder(sweep, point).status() for point in points]
+
+
+def _unfinished(sweep: Path, points: Sequence[Point]) -> list[Point]:
+    return [point for point in points if run_folder(sweep, point).status().state not in FINAL]
 
 
 def _start(sweep: Path, point: Point, slot: int, threads: int, gpu: str | None) -> Worker:
@@ -77,7 +88,8 @@ def _start(sweep: Path, point: Point, slot: int, threads: int, gpu: str | None) 
     process = fork_server().Process(
         target=_train, args=(sweep, point.id, threads, gpu, folder.log), name=point.folder_name
     )
-    process.start()
+    with uninterrupted():
+        process.start()
     return Worker(process, point, slot)
 
 

@@ -121,15 +121,18 @@ def write(folder: Path, plan: Plan, *, append: bool = False) -> tuple[Plan, list
     Raises ConfigError, naming the key, where the folder's plan differs in anything else.
     """
     with locked(folder / ".lock"):
-        asked = plan.points
-        if (folder / PLAN).exists():
-            plan, asked = _extended(read(folder), plan, append)
+        plan, asked = merged(folder, plan, append=append)
         head = {key: value for key, value in asdict(plan).items() if key != "points"}
         lines = "".join(json.dumps(asdict(point)) + "\n" for point in plan.points)
         # Points first: whoever sees plan.yaml sees all of them.
         atomic_write(folder / POINTS, lines)
         atomic_write(folder / PLAN, yaml.safe_dump(head, sort_keys=False))
     return plan, asked
+
+
+def merged(folder: Path, plan: Plan, *, append: bool = False) -> tuple[Plan, list[Point]]:
+    """What `write` would write and return. Raises ConfigError as `write` does."""
+    return _extended(read(folder), plan, append) if (folder / PLAN).exists() else (plan, plan.points)
 
 
 def read(folder: Path, ids: Sequence[int] | None = None) -> Plan:
@@ -179,7 +182,8 @@ def _extended(old: Plan, new: Plan, append: bool) -> tuple[Plan, list[Point]]:
         raise ConfigError(
             "data",
             new.config.data.root,
-            f"sweep {old.name} was made from other data (digest {old.data}, now {new.data}); give another name",
+            f"sweep {old.name} was made from other data, or another list for data.split or data.recordings "
+            f"(digest {old.data}, now {new.data}); give another name",
         )
     keys = sorted(swept)
 
