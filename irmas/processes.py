@@ -30,11 +30,14 @@ def fork_server() -> ForkServerContext:
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Ctrl-C waits until the block is done: a child whose parent leaves while it starts prints a traceback."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    asked: list[int] = []
+    answer = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, answer)
+    if asked:
+        raise KeyboardInterrupt
 
 
 def when_parent_ends(action: Callable[[], None]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +143,27 @@ def test_a_ready_made_cache_is_described(shared: Path, tmp_path: Path) -> None:
     assert done.stdout.count(" (gac)\n") + done.stdout.count(" (gel)\n") == 10
     assert "\n  ...\n" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("after_s", [0.3, 1.0])
+def test_ctrl_c_while_workers_start_is_answered_soon_and_without_a_traceback(
+    made: tuple[Path, subprocess.CompletedProcess[str]], after_s: float
+) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "data=standin", "data.size=132", "features=small", "data.cache_dir=another"],
+        cwd=made[0],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout is not None
+    said = process.stdout.readline()  # now it reads the formats, and then starts the workers
+    time.sleep(after_s)
+    os.killpg(process.pid, signal.SIGINT)
+    said += process.communicate(timeout=30)[0]
+    assert process.returncode == 130
+    assert said.endswith("irmas.prepare: stopped; the same command goes on\n")
+    assert "Traceback" not in said

@@ -98,11 +98,16 @@ def _compute(excerpts: list[Excerpt], features: Features, path: Path, on_excerpt
     problems = []
     workers = min(cpu_count(), len(chunks))
     with ProcessPoolExecutor(workers, mp_context=fork_server(), initializer=_begin_worker) as pool:
-        with uninterrupted():
-            found = pool.map(partial(_fill, path, features), chunks, ([excerpts[i].path for i in c] for c in chunks))
-        for chunk, in_chunk in zip(chunks, found, strict=True):
-            problems += in_chunk
-            on_excerpts(len(chunk))
+        try:
+            with uninterrupted():
+                paths = ([excerpts[row].path for row in chunk] for chunk in chunks)
+                found = pool.map(partial(_fill, path, features), chunks, paths)
+            for chunk, in_chunk in zip(chunks, found, strict=True):
+                problems += in_chunk
+                on_excerpts(len(chunk))
+        except BaseException:  # Ctrl-C or a full disk need not wait for the other chunks
+            pool.shutdown(cancel_futures=True)
+            raise
     return problems
 
 
