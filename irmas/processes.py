@@ -16,8 +16,8 @@ def fork_server() -> ForkServerContext:
 
     They ignore Ctrl-C: their parent answers it for them.
     """
-    # OpenMP's threads wait for each other by spinning, by default so long that a run of two threads beside one other
-    # busy process took 15 times its time. A tenth of it: 1.4 times, and nothing is lost on an idle machine.
+    # OpenMP's threads wait for each other by spinning, by default so long that two of them, beside one other busy
+    # process, took 15 times as long as one. With a tenth of that it is 1.4 times, and nothing is lost alone.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     context = get_context("forkserver")
     # torch's optimizers import torch._dynamo when the first one is made: more than a second for each run.
