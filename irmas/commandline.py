@@ -17,12 +17,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import (
-    ConfigAttributeError,
-    ConfigKeyError,
-    MissingMandatoryValue,
-    OmegaConfBaseException,
-)
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from irmas.config import RULES, Config, Prepare, setting_names
 from irmas.errors import UserError
@@ -120,8 +115,6 @@ def _typed(error: OmegaConfBaseException, key: str, reason: str) -> str:
     if isinstance(error, ConfigKeyError | ConfigAttributeError) and error.parent_node is not None:
         names = [str(name) for name in error.parent_node if name != "_target_"]
         return f"{key}: there is no such setting; settings: {' '.join(names)}"
-    if isinstance(error, MissingMandatoryValue):
-        return f"{key}: must be given a value"
     value = re.match("Value '(.*)' (?:of type|is not a valid)", reason)
     given = f"={value[1]}" if value else ""
     rule = RULES.get(re.sub(r"\[\d+\]$", "", key))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import soundfile
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -37,7 +38,7 @@ def _task(config: DictConfig) -> None:
     console = plain_console()
     if asked.download:
         _download(asked, console)
-    explicit = [override.partition("=")[0] for override in _overrides()]
+    explicit = [override.partition("=")[0] for override in HydraConfig.get().overrides.task]
     resolved = dataset.resolve(Config(data=asked.data, features=asked.features), explicit)
     progress = data_progress(console)
     source = dataset.locate(resolved.data, resolved.features, progress)
@@ -51,12 +52,6 @@ def _task(config: DictConfig) -> None:
     duplicates = find_duplicates(opened)
     _print_classes(console, opened)
     _print_duplicates(console, opened, duplicates, resolved.data.conflicts)
-
-
-def _overrides() -> Sequence[str]:
-    from hydra.core.hydra_config import HydraConfig
-
-    return list(HydraConfig.get().overrides.task)
 
 
 def _download(asked: Prepare, console: Console) -> None:

@@ -105,6 +105,13 @@ def test_a_new_axis_extends_a_grid_that_held_it_fixed(tmp_path: Path) -> None:
     assert plan.value(plan.points[0], "seed") == 0
 
 
+def test_a_swept_folder_stays_with_its_points_when_the_grid_grows(tmp_path: Path) -> None:
+    plans.write(tmp_path, make({"data.root": ["a", "b"]}))
+    plan, _ = plans.write(tmp_path, make({"data.root": ["a", "b"], "seed": ["0", "1"]}))
+    configs = [plan.config_of(point) for point in plan.points]
+    assert [(config.data.root, config.seed) for config in configs] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+
+
 def test_a_single_run_grows_into_a_grid(tmp_path: Path) -> None:
     plans.write(tmp_path, make({}, replace(Config(), dropout=0.3)))
     plan, _ = plans.write(tmp_path, make({"dropout": ["0.3", "0.4"]}))

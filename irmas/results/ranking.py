@@ -17,7 +17,7 @@ from irmas.config import shown
 from irmas.errors import UserError
 from irmas.files import atomic_write
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS, read_scalars
-from irmas.run.folder import COMPLETED, FAILED, Status
+from irmas.run.folder import COMPLETED, FAILED, PENDING, RUNNING, Status
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, Point, run_folder
 
@@ -60,9 +60,13 @@ def rank(sweep: Path, *, best: bool = False) -> Ranking:
         row, found = _row(sweep, plan, point, best)
         rows.append(row)
         problems += found
-    finished = sorted((row for row in rows if row.state == COMPLETED and row.val_accuracy is not None), key=_order)
+    finished = sorted((row for row in rows if _has_finished(row)), key=_order)
     ranked = [replace(row, rank=number) for number, row in enumerate(finished, start=1)]
-    return Ranking(plan, ranked + [row for row in rows if row not in finished], problems)
+    return Ranking(plan, ranked + [row for row in rows if not _has_finished(row)], problems)
+
+
+def _has_finished(row: Row) -> bool:
+    return row.state == COMPLETED and row.val_accuracy is not None
 
 
 def _order(row: Row) -> tuple[float, float, int]:
@@ -124,7 +128,7 @@ def _entry(row: Row) -> dict[str, Any]:
     }
 
 
-STYLES = {"COMPLETED": "green", "PENDING": "dim", "RUNNING": "cyan"}
+STYLES = {COMPLETED: "green", PENDING: "dim", RUNNING: "cyan"}
 
 
 def table(ranking: Ranking) -> Table:

@@ -72,7 +72,7 @@ class Plan:
 
     def value(self, point: Point, key: str) -> Any:
         """A swept key's value at a point; for a group its option's name."""
-        return point.overrides.get(key, flatten(asdict(self.config)).get(key))
+        return point.overrides[key] if key in point.overrides else flatten(asdict(self.config)).get(key)
 
 
 def run_folder(sweep: Path, point: Point) -> RunFolder:
@@ -204,7 +204,7 @@ def _extended(old: Plan, new: Plan, append: bool) -> tuple[Plan, list[Point]]:
     for key, point in proposed.items():
         if key not in known:
             full = flat_new | point.changes
-            changes = {k: full[k] for k in flat_old if k not in NEUTRAL and full[k] != flat_old[k]}
+            changes = {k: full[k] for k in flat_old if (k in swept or k not in NEUTRAL) and full[k] != flat_old[k]}
             known[key] = replace(point, id=len(points) + 1, changes=changes)
             points.append(known[key])
     config = from_flat(flat_old | {key: flat_new[key] for key in NEUTRAL - {"name"}})
