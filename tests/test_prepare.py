@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from commands import ROOT, start
 
-ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-W", "error", "-m", "irmas.prepare"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
@@ -149,21 +149,12 @@ def test_a_ready_made_cache_is_described(shared: Path, tmp_path: Path) -> None:
 def test_ctrl_c_while_workers_start_is_answered_soon_and_without_a_traceback(
     made: tuple[Path, subprocess.CompletedProcess[str]], after_s: float
 ) -> None:
-    process = subprocess.Popen(
-        [*COMMAND, "data=standin", "data.size=132", "features=small", "data.cache_dir=another"],
-        cwd=made[0],
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    overrides = ["data=standin", "data.size=132", "features=small", "data.cache_dir=another"]
+    process = start("prepare", *overrides, cwd=made[0])
     assert process.stdout is not None
-    said = process.stdout.readline()  # now it reads the formats, and then starts the workers
+    process.stdout.readline()  # now it reads the formats, and then starts the workers
     time.sleep(after_s)
     os.killpg(process.pid, signal.SIGINT)
-    said += process.communicate(timeout=30)[0]
+    _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert said.endswith("irmas.prepare: stopped; the same command goes on\n")
-    assert "Traceback" not in said
+    assert said == "\nirmas.prepare: stopped; the same command goes on\n"

@@ -8,7 +8,6 @@ import platform
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import ROOT, irmas
+from commands import irmas, start
 
 from irmas.config import Config
 from irmas.run import events
@@ -61,23 +60,11 @@ def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts the train door in a session of its own, and ends what is left of it."""
     processes: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "irmas.train", *arguments],
-            cwd=cwd,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            # A shell ignores SIGINT for what it starts in the background, this test run perhaps among it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        processes.append(process)
-        return process
+    def start_train(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+        processes.append(start("train", *arguments, cwd=cwd))
+        return processes[-1]
 
-    yield start
+    yield start_train
     for process in processes:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
