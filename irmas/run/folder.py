@@ -54,6 +54,12 @@ class Status:
     val_excerpts: int = 0
     node: str = ""
     pid: int = 0
+    job: str = ""
+    """In Slurm: 123_4, or 123 for a job that is no array."""
+    restart: int = 0
+    """In Slurm: how often the job was requeued before."""
+    exit_code: int | None = None
+    """Of the process, where its parent saw it end by itself; minus the signal that killed it."""
     started: float = 0.0
     """Unix time of the first start."""
     updated: float = 0.0
