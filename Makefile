@@ -22,7 +22,8 @@ check: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 test: check
-	$(PYTHON) -m pytest -n 2 --dist loadgroup
+	$(PYTHON) -m pytest -n 2 --ignore=tests/cluster
+	$(PYTHON) -m pytest tests/cluster
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

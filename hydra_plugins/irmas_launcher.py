@@ -16,12 +16,13 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from irmas.errors import ConfigError, RunFailedError, UserError
 
 if TYPE_CHECKING:
     from irmas.run.folder import Status
+    from irmas.sweep.plan import Plan
 
 
 class GridSweeper(Sweeper):
@@ -63,33 +64,65 @@ def _values(override: Override) -> list[str]:
     return list(override.sweep_string_iterator())
 
 
-class LocalLauncher(Launcher):
-    """This machine as a cluster."""
+class _Launcher(Launcher):
+    """Freezes the points that a sweeper proposes into a plan."""
 
-    def __init__(self, processes: int | None) -> None:
-        self.processes = processes
-        self.name: str | None = None
+    name: str | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader = hydra_context.config_loader
         self.config = config
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        # Hydra imports this module at each start: what only a launch needs is imported here.
-        from irmas import rank
+    def freeze(self, job_overrides: Sequence[Sequence[str]]) -> Plan:
+        # Hydra imports this module at each start: what only a launch needs is imported when it is needed.
         from irmas.compose import Composer
-        from irmas.sweep import local
-        from irmas.sweep.plan import OUTPUTS
-        from irmas.sweep.submit import freeze
+        from irmas.sweep.freeze import freeze
 
-        if not (self.processes is None or (isinstance(self.processes, int) and self.processes >= 1)):
-            raise ConfigError("hydra.launcher.processes", self.processes, "must be a whole number from 1, or null")
         composer = Composer(self.loader, self.config)
         plan = freeze(composer.base, composer.points(job_overrides), self.name)
         # A sweeper that proposes points in batches keeps to the name of its first.
         self.name = plan.name
+        return plan
+
+
+class LocalLauncher(_Launcher):
+    """This machine as a cluster."""
+
+    def __init__(self, processes: int | None) -> None:
+        self.processes = processes
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from irmas import rank
+        from irmas.sweep import local
+        from irmas.sweep.plan import OUTPUTS
+
+        if not (self.processes is None or (isinstance(self.processes, int) and self.processes >= 1)):
+            raise ConfigError("hydra.launcher.processes", self.processes, "must be a whole number from 1, or null")
+        plan = self.freeze(job_overrides)
         statuses = local.launch(plan, self.processes, append=initial_job_idx > 0)
         rank.show(OUTPUTS / plan.name)
+        return [_returned(overrides, status) for overrides, status in zip(job_overrides, statuses, strict=True)]
+
+
+class SlurmLauncher(_Launcher):
+    """Job arrays. Returns at once, without accuracies; with `wait`, when the arrays have ended."""
+
+    def __init__(self, *, submit: bool, wait: bool, **settings: Any) -> None:
+        self.submit, self.wait, self.settings = submit, wait, settings
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from irmas.sweep import settings
+        from irmas.sweep.submit import launch
+
+        for key in ("submit", "wait"):
+            if not isinstance(getattr(self, key), bool):
+                raise ConfigError(f"hydra.launcher.{key}", getattr(self, key), "must be true or false")
+        values: Any = OmegaConf.to_container(OmegaConf.create(self.settings), resolve=True)
+        asked = settings.read(values)
+        plan = self.freeze(job_overrides)
+        statuses = launch(plan, asked, append=initial_job_idx > 0, by_hand=not self.submit, wait=self.wait)
+        if statuses is None:
+            return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
         return [_returned(overrides, status) for overrides, status in zip(job_overrides, statuses, strict=True)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -46,12 +47,18 @@ def run(door: str, schema: type[Config | Prepare], task: Callable[[DictConfig], 
         if arguments.multirun and schema is Prepare:
             raise UserError("-m: one data set at a time is prepared; irmas.train prepares all that a sweep needs")
         _check_overrides(arguments.overrides, schema)
+        if schema is Config and shutil.which("sbatch") and not _names_a_launcher(arguments.overrides):
+            sys.argv.append("hydra/launcher=slurm")
         hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name=door)(guarded)()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         refuse(f"irmas.{door}", error)
     except KeyboardInterrupt:
         print(f"\nirmas.{door}: stopped; the same command goes on", file=sys.stderr)  # noqa: T201
         raise SystemExit(130) from None
+
+
+def _names_a_launcher(overrides: Iterable[str]) -> bool:
+    return any(override.startswith("hydra/launcher=") for override in overrides)
 
 
 def refuse(door: str, error: Exception) -> NoReturn:

@@ -27,6 +27,8 @@ class Composer:
         self.fixed = {o.get_key_element(): str(o.input_line) for o in given if not o.is_sweep_override()}
         self.tree = self._compose([])
         self.base = self._typed(self.tree, self.fixed)
+        self.flat_base = flatten(asdict(self.base))
+        self.trees: dict[str, DictConfig] = {}
 
     def points(self, job_overrides: Sequence[Sequence[str]]) -> list[Point]:
         """Raises ConfigError for a value that breaks its rule, or one that stands twice on its axis."""
@@ -43,21 +45,22 @@ class Composer:
     def _swept(self, overrides: Sequence[str]) -> dict[str, str]:
         pairs = (text.partition("=")[::2] for text in overrides)
         swept = {key: value for key, value in pairs if key not in self.fixed}
-        for key in swept.keys() & {"name", "device"}:
+        for key in swept.keys() & {"name", "device", "allow_code_change"}:
             raise ConfigError(key, swept[key], "is one for the whole sweep")
         return swept
 
     def _change(self, key: str, text: str) -> Mapping[str, Any]:
         """The flat settings that one override sets. A group is composed by Hydra, a single setting is put in its place:
         80 times faster."""
-        flat_base = flatten(asdict(self.base))
-        if key in flat_base:
-            tree = copy.deepcopy(self.tree)
+        if key in self.flat_base:
+            if key not in self.trees:
+                self.trees[key] = copy.deepcopy(self.tree)
+            tree = self.trees[key]
             OmegaConf.update(tree, key, self.parser.parse_override(f"{key}={text}").value(), force_add=False)
         else:
             tree = self._compose([f"{key}={text}"])
         flat = flatten(asdict(self._typed(tree, {key, *self.fixed})))
-        return {name: value for name, value in flat.items() if name == key or value != flat_base[name]}
+        return {name: value for name, value in flat.items() if name == key or value != self.flat_base[name]}
 
     def _compose(self, more: list[str]) -> DictConfig:
         tree = self.loader.load_sweep_config(self.master, [*self.fixed.values(), *more])

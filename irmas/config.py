@@ -112,6 +112,8 @@ class Config:
     seed: int = 0
     name: str | None = None
     device: str = "auto"
+    allow_code_change: bool = False
+    """Goes on with a sweep that another source of the package began."""
     schedule: str = "constant"
     class_weights: bool = True
     data: Data = field(default_factory=Data)
@@ -140,7 +142,7 @@ def shown(value: object) -> str:
     return str(value)
 
 
-NEUTRAL = frozenset({"name", "device", "data.root", "data.cache", "data.cache_dir"})
+NEUTRAL = frozenset({"name", "device", "allow_code_change", "data.root", "data.cache", "data.cache_dir"})
 """Settings that do not change a run's result (the data's content is told by its digest): not part of its identity."""
 
 
@@ -170,6 +172,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "up to 100 letters, digits and . _ + = , - that begin with a letter or digit",
     ),
     "device": _one_of("auto", "cuda", "cpu"),
+    "allow_code_change": _one_of(True, False),
     "class_weights": _one_of(True, False),
     "schedule": _one_of("constant", "plateau", "onecycle"),
     "data.source": _one_of("irmas", "standin", "folder"),

@@ -14,7 +14,7 @@ from multiprocessing.context import ForkServerContext
 def fork_server() -> ForkServerContext:
     """Children start with torch imported (3 s each otherwise), yet inherit no thread or lock of this process.
 
-    They ignore Ctrl-C: their parent answers it for them.
+    They ignore Ctrl-C and the warning that Slurm sends to every process of a task: their parent answers for them.
     """
     # OpenMP's threads wait for each other by spinning, by default so long that two of them, beside one other busy
     # process, took 15 times as long as one. With a tenth of that it is 1.4 times, and nothing is lost alone.
@@ -22,9 +22,10 @@ def fork_server() -> ForkServerContext:
     context = get_context("forkserver")
     # torch's optimizers import torch._dynamo when the first one is made: more than a second for each run.
     context.set_forkserver_preload(["irmas.sweep.task", "torch._dynamo"])
-    answer = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited, also while torch is imported
-    forkserver.ensure_running()
-    signal.signal(signal.SIGINT, answer)
+    answers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGUSR2)}
+    forkserver.ensure_running()  # it and its children inherit this, also while torch is imported
+    for number, answer in answers.items():
+        signal.signal(number, answer)
     return context
 
 
@@ -57,5 +58,6 @@ def when_parent_ends(action: Callable[[], None]) -> None:
 
 
 def cpu_count() -> int:
-    """The cores this process may use: fewer than the machine's under Slurm."""
-    return len(os.sched_getaffinity(0))
+    """The cores this process may use: fewer than the machine's under Slurm, which need not bind the process to them."""
+    allowed = len(os.sched_getaffinity(0))
+    return min(allowed, int(os.environ.get("SLURM_CPUS_PER_TASK", allowed)))

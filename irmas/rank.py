@@ -11,7 +11,8 @@ from rich.measure import Measurement
 from irmas.errors import UserError
 from irmas.progress import plain_console
 from irmas.results import ranking
-from irmas.run.folder import COMPLETED
+from irmas.run.folder import COMPLETED, PENDING
+from irmas.sweep import states
 
 
 def main() -> None:
@@ -27,7 +28,10 @@ def main() -> None:
 
 
 def show(sweep: Path, *, best: bool = False) -> None:
-    """Print the ranking and write it to the sweep's folder. Raises UserError where either cannot be."""
+    """Print the ranking and write it to the sweep's folder, and how dead runs ended into theirs.
+
+    Raises UserError where the folder holds no plan or cannot be written.
+    """
     result = ranking.rank(sweep, best=best)
     console = plain_console()
     lines = ranking.table(result)
@@ -40,11 +44,17 @@ def show(sweep: Path, *, best: bool = False) -> None:
     )
     console.print(lines)
     for row in result.rows:
-        if row.error:
+        if row.error and row.state != PENDING:
             console.print(f"run {row.id} {row.state}: {row.error}")
     for problem in result.problems:
         console.print(f"could not be read: {problem}", style="yellow")
+    for warning in filter(None, (ranking.mixed_sources(result), result.state.note)):
+        console.print(warning, style="yellow")
     console.print(f"\ncurves:  tensorboard --logdir {sweep / 'runs'}")
+    try:
+        states.settle(sweep, result.state)
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be written ({error.strerror})") from None
     written = ranking.write(sweep, result, "ranking-best" if best else "ranking")
     console.print(f"written: {' '.join(map(str, written))}")
 

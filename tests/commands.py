@@ -14,10 +14,16 @@ ROOT = Path(__file__).parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
 
 
+def _command(door: str, arguments: tuple[str, ...]) -> list[str]:
+    """Where Slurm is installed it would be the default."""
+    launcher = ["hydra/launcher=local"] if door == "train" and not any("launcher=" in a for a in arguments) else []
+    return [sys.executable, "-m", f"irmas.{door}", *arguments, *launcher]
+
+
 def irmas(door: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """`python -m irmas.<door> ARGUMENTS` in the folder `cwd`."""
     return subprocess.run(
-        [sys.executable, "-m", f"irmas.{door}", *arguments],
+        _command(door, arguments),
         cwd=cwd,
         env=ENVIRONMENT | environment,
         capture_output=True,
@@ -27,12 +33,12 @@ def irmas(door: str, *arguments: str, cwd: Path, **environment: str) -> subproce
     )
 
 
-def start(door: str, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
+def start(door: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
     """The same in the background, in a session of its own, where it answers SIGINT."""
     return subprocess.Popen(
-        [sys.executable, "-m", f"irmas.{door}", *arguments],
+        _command(door, arguments),
         cwd=cwd,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -164,6 +164,27 @@ def test_another_configuration_is_refused_by_its_key(folder: RunFolder) -> None:
     assert config_path.read_text() == before
 
 
+def test_an_amended_status_still_names_the_process_that_trained(folder: RunFolder) -> None:
+    with holder(folder) as process:
+        told = folder.status()
+        process.kill()
+        process.wait()
+        folder.amend_status(replace(told, state=FAILED, error="killed", exit_code=-9))
+    status = folder.status()
+    assert (status.state, status.pid, status.exit_code) == (FAILED, process.pid, -9)
+    assert status.updated > told.updated
+
+
+def test_provenance_remembers_the_sources_that_trained_before(folder: RunFolder) -> None:
+    def sources() -> tuple[Any, Any]:
+        told = json.loads((folder.path / "provenance.json").read_text())
+        return told["source"], told.get("earlier_sources")
+
+    for source, earlier in (("a", None), ("a", None), ("b", ["a"]), ("b", ["a"]), ("a", ["a", "b"])):
+        folder.write_provenance({"source": source})
+        assert sources() == (source, earlier)
+
+
 def test_a_name_a_device_or_a_moved_data_set_makes_no_other_run(folder: RunFolder) -> None:
     config = Config(name="first", device="auto")
     folder.write_config(config)

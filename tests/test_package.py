@@ -72,5 +72,7 @@ def test_installed_into_another_folder_every_door_works(tmp_path: Path) -> None:
     }
     small = ["data=standin", "data.size=132", "features=small"]
     assert "132 excerpts" in python("-m", "irmas.prepare", *small)
-    assert "1 of 1 runs finished" in python("-m", "irmas.train", *small, "epochs=1", "name=there")
+    assert "1 of 1 runs finished" in python(
+        "-m", "irmas.train", *small, "epochs=1", "name=there", "hydra/launcher=local"
+    )
     assert "1 of 1 runs finished" in python("-m", "irmas.rank", "outputs/there")

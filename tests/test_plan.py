@@ -118,6 +118,12 @@ def test_a_single_run_grows_into_a_grid(tmp_path: Path) -> None:
     assert [plan.config_of(point).dropout for point in plan.points] == [0.3, 0.4]
 
 
+def begin(sweep: Path) -> None:
+    """A run of it has been trained."""
+    (sweep / "runs" / "001").mkdir(parents=True)
+    (sweep / "runs" / "001" / "config.yaml").touch()
+
+
 @pytest.mark.parametrize(
     ("new", "key"),
     [
@@ -129,6 +135,7 @@ def test_a_single_run_grows_into_a_grid(tmp_path: Path) -> None:
 )
 def test_any_other_difference_is_refused_by_name_and_changes_nothing(new: Plan, key: str, tmp_path: Path) -> None:
     plans.write(tmp_path, make({"dropout": ["0.3", "0.4"]}))
+    begin(tmp_path)
     before = (tmp_path / plans.POINTS).read_bytes(), (tmp_path / plans.PLAN).read_bytes()
     with pytest.raises(ConfigError) as refused:
         plans.write(tmp_path, new)
@@ -143,6 +150,38 @@ def test_settings_that_change_no_result_may_differ_and_the_last_ones_hold(tmp_pa
     assert plan.config.device == "cpu"
 
 
+def test_another_source_is_refused_with_both_digests_unless_it_is_allowed(tmp_path: Path) -> None:
+    plan = make({"seed": ["0"]})
+    plans.refuse_source(tmp_path, plan, plan.source)
+    with pytest.raises(UserError, match=r"source source, which now is edited; .*allow_code_change=true") as refused:
+        plans.refuse_source(tmp_path, plan, "edited")
+    assert str(tmp_path) in str(refused.value)
+    plans.refuse_source(tmp_path, replace(plan, config=replace(plan.config, allow_code_change=True)), "edited")
+
+
+def test_until_a_run_has_begun_data_can_be_mended_and_source_edited(tmp_path: Path) -> None:
+    plans.write(tmp_path, make({}))
+    mended = replace(make({}), source="edited", data="mended")
+    plan, _ = plans.write(tmp_path, mended)
+    assert (plan.source, plan.data) == ("edited", "mended")
+    begin(tmp_path)
+    with pytest.raises(ConfigError, match="made from other data"):
+        plans.write(tmp_path, replace(mended, data="other"))
+
+
+def test_a_plan_keeps_its_source_until_a_change_is_allowed(tmp_path: Path) -> None:
+    plans.write(tmp_path, make({}))
+    begin(tmp_path)
+    plan, _ = plans.write(tmp_path, replace(make({}), source="edited", commit="later"))
+    assert (plan.source, plan.commit) == ("source", "commit")
+    allowed = make({}, replace(Config(), allow_code_change=True))
+    plan, _ = plans.write(tmp_path, replace(allowed, source="edited", commit="later"))
+    assert (plan.source, plan.commit) == ("edited", "later")
+    assert plans.read(tmp_path) == plan
+    plan, _ = plans.write(tmp_path, replace(make({}), source="edited", commit="later"))
+    assert (plan.source, plan.config.allow_code_change) == ("edited", False)
+
+
 def test_batches_of_a_proposing_sweeper_are_appended(tmp_path: Path) -> None:
     plans.write(tmp_path, make({"lr": ["0.01", "0.02"]}))
     plan, asked = plans.write(tmp_path, make({"lr": ["0.03", "0.02"]}), append=True)
@@ -154,7 +193,8 @@ def test_the_default_name_follows_from_plan_and_data() -> None:
     name = plans.default_name(make(REPORT))
     assert name.startswith("dropout-lr-l2-")
     assert plans.default_name(make(REPORT, name="other")) == name
-    assert plans.default_name(make(REPORT, replace(Config(), device="cpu"))) == name
+    for neutral in (replace(Config(), device="cpu"), replace(Config(), allow_code_change=True)):
+        assert plans.default_name(make(REPORT, neutral)) == name
     others = [
         make(REPORT, data="d2"),
         make(REPORT, replace(Config(), epochs=3)),

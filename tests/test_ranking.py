@@ -16,7 +16,7 @@ from commands import ROOT, irmas
 from irmas.config import Config
 from irmas.results import ranking
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS, EventWriter, event_files
-from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PENDING, RunFolder, Status
+from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PENDING, RUNNING, RunFolder, Status
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, Point, run_folder
 
@@ -94,6 +94,7 @@ def test_what_is_written_can_be_read_by_others(sweep: Path) -> None:
         "epoch": 1,
         "state": "COMPLETED",
         "val_excerpts": 64,
+        "source": "",
     }
     assert [entry["id"] for entry in entries] == [1, 2, 3, 4]
     with (sweep / "ranking.csv").open(newline="") as file:
@@ -150,6 +151,34 @@ def test_a_sweep_that_cannot_be_written_is_shown_all_the_same(sweep: Path) -> No
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert "50.00%" in done.stdout
     assert "cannot be written" in done.stderr
+
+
+def test_runs_of_several_versions_are_told_apart(sweep: Path) -> None:
+    for number in (1, 2):
+        train(sweep, number, [(0.5, 1.0)]).write_provenance({"source": "aaa"})
+    train(sweep, 3, [(0.5, 1.0)]).write_provenance({"source": "bbb", "earlier_sources": ["aaa"]})
+    done = irmas("rank", "outputs/mine", cwd=sweep.parent.parent)
+    assert "mixed versions of the source: runs 1-2 by aaa, run 3 by aaa then bbb\n" in done.stdout
+    assert [entry["source"] for entry in json.loads((sweep / "ranking.json").read_text())] == [
+        "aaa",
+        "aaa",
+        "aaa bbb",
+        "",
+    ]
+
+
+def test_runs_of_one_version_need_no_word_on_it(sweep: Path) -> None:
+    train(sweep, 1, [(0.5, 1.0)]).write_provenance({"source": "aaa"})
+    train(sweep, 2, [(0.5, 1.0)]).write_provenance({"source": "aaa", "earlier_sources": []})
+    assert ranking.mixed_sources(ranking.rank(sweep)) == ""
+
+
+def test_the_door_writes_down_how_a_dead_run_ended(sweep: Path) -> None:
+    folder = train(sweep, 1, [(0.5, 1.0)], RUNNING)
+    pid = folder.told().pid
+    done = irmas("rank", "outputs/mine", cwd=sweep.parent.parent)
+    assert "run 1 FAILED: its process ended without a word" in done.stdout
+    assert (folder.told().state, folder.told().pid, folder.told().epoch) == (FAILED, pid, 1)
 
 
 def test_the_ranking_loads_without_torch() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,7 +29,7 @@ from irmas.learning import trainer
 from irmas.learning.model import Classifier
 from irmas.learning.trainer import Examples, Learner, fit, load_examples
 from irmas.run import checkpoint, events
-from irmas.run.folder import COMPLETED, DIVERGED, FAILED, RunFolder, Status
+from irmas.run.folder import COMPLETED, DIVERGED, FAILED, RunFolder, Status, Writer
 
 CPU = torch.device("cpu")
 CLASSES = ["cel", "flu", "voi"]
@@ -230,6 +232,64 @@ def test_a_run_that_was_killed_goes_on(uninterrupted: dict[str, Path], tmp_path:
     train(path, settings(schedule="onecycle"), mislabelled())
     assert same(state_of(path), state_of(uninterrupted["onecycle"]))
     assert scalars_of(path) == scalars_of(uninterrupted["onecycle"])
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+import torch
+sys.path.insert(0, sys.argv[1])
+from test_trainer import CPU, mislabelled, settings
+from irmas.learning.trainer import Learner, fit
+from irmas.run.folder import Replaced, RunFolder
+
+torch.set_num_threads(1)
+step = Learner._step
+def slow_step(self, rows):
+    time.sleep(0.1)
+    return step(self, rows)
+Learner._step = slow_step
+try:
+    with RunFolder(Path(sys.argv[2])).held() as folder:
+        fit(folder, settings(schedule="onecycle"), mislabelled(), CPU, {"lr": 0.01})
+except Replaced:
+    sys.exit("replaced")
+"""
+
+
+def test_a_run_that_is_taken_over_ends_as_one_that_was_never_disturbed(
+    uninterrupted: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, config = RunFolder(tmp_path / "run"), settings(schedule="onecycle")
+    command = [sys.executable, "-c", SLOW, str(Path(__file__).parent), str(run.path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as old:
+        try:
+            while run.status().epoch < 2:
+                assert old.poll() is None
+                time.sleep(0.02)
+            with run.held(lambda writer: writer.pid == old.pid) as folder:
+                (left,) = events.event_files(run.path)
+                size = left.stat().st_size
+                assert old.poll() is None
+                fit(folder, config, mislabelled(), CPU, {"lr": config.lr})
+                assert old.communicate(timeout=30)[1] == "replaced\n"
+        finally:
+            old.kill()
+    status = run.status()
+    assert (status.state, status.epoch, status.pid) == (COMPLETED, 8, os.getpid())
+    assert left.stat().st_size == size
+    assert same(state_of(run.path), state_of(uninterrupted["onecycle"]))
+    assert scalars_of(run.path) == scalars_of(uninterrupted["onecycle"])
+
+
+def test_what_an_earlier_start_died_of_is_forgotten(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.amend_status(Status(FAILED, error="killed", exit_code=-9, job="12", restart=3, node="far"))
+    train(run.path, settings(epochs=1), toy())
+    status = run.status()
+    assert (status.state, status.error, status.exit_code) == (COMPLETED, "", None)
+    assert status.writer == Writer.here()
 
 
 def test_a_run_that_only_lacks_its_last_word_is_not_trained_again(

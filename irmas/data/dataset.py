@@ -108,6 +108,17 @@ def locate(data: Data, features: Features, progress: Progress) -> Source:
         return Source(Path(data.cache), None)
     if data.source == "standin":
         _render(data, progress)
+    return _own_cache(data, features)
+
+
+def is_built(data: Data, features: Features) -> bool:
+    """Whether `load` would only open a cache."""
+    if data.cache is not None:
+        return True
+    return (data.source != "standin" or corpus(data).is_dir()) and _own_cache(data, features).folder.exists()
+
+
+def _own_cache(data: Data, features: Features) -> Source:
     found = excerpts(data)
     return Source(Path(data.cache_dir) / cache.key(found, features), found)
 

@@ -168,7 +168,10 @@ def _moments(examples: Examples, batch_size: int) -> tuple[float, float]:
 
 
 def fit(folder: RunFolder, config: Config, examples: Examples, device: torch.device, hparams: dict[str, Any]) -> Status:
-    """The life of a run: restore; for each epoch train, validate, commit. Returns how it ended."""
+    """The life of a run: restore; for each epoch train, validate, commit. Returns how it ended.
+
+    Raises Replaced, with the epoch not committed, where a newer start has taken over.
+    """
     learner = Learner(config, examples, device)
     status = _restore(folder, learner, Status(RUNNING, epochs=config.epochs, started=time.time()))
     status = replace(status, steps=learner.steps, val_excerpts=len(examples.validation))
@@ -177,6 +180,8 @@ def fit(folder: RunFolder, config: Config, examples: Examples, device: torch.dev
         writer.hparams(hparams, [events.VAL_ACCURACY, events.VAL_LOSS, events.VAL_MACRO_F1], folder.path.name)
         if status.epoch == 0:
             _show_examples(writer, learner)
+        # Nothing is left for `close` to write after another has taken over.
+        writer.commit()
         for epoch in range(status.epoch + 1, config.epochs + 1):
             started = time.perf_counter()
             scalars = learner.train_epoch(epoch, _heartbeat(folder, status))
@@ -185,6 +190,7 @@ def fit(folder: RunFolder, config: Config, examples: Examples, device: torch.dev
             scalars |= validation | {events.EPOCH_S: time.perf_counter() - started}
             log.info(_line(epoch, config.epochs, scalars))
             lost = [tag for tag in (events.TRAIN_LOSS, events.VAL_LOSS) if not math.isfinite(scalars[tag])]
+            folder.confirm()
             writer.scalars(epoch, scalars)
             if epoch == config.epochs or lost:
                 writer.image(epoch, events.CONFUSION, pictures.confusion_matrix(counts.numpy(), examples.classes))
@@ -197,6 +203,7 @@ def fit(folder: RunFolder, config: Config, examples: Examples, device: torch.dev
                 reason = f"{' and '.join(lost)} not finite in epoch {epoch}; a smaller lr may help"
                 status = replace(status, state=DIVERGED, error=reason)
                 break
+            folder.confirm()
             checkpoint.save(folder.checkpoint, {"epoch": epoch, "metrics": finite, **learner.state_dict()})
             folder.write_status(status)
     if status.state == RUNNING:

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import math
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,11 @@ from irmas.config import shown
 from irmas.errors import UserError
 from irmas.files import atomic_write
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS, read_scalars
-from irmas.run.folder import COMPLETED, FAILED, PENDING, RUNNING, Status
+from irmas.run.folder import CANCELLED, COMPLETED, PENDING, PROVENANCE, RUNNING, RunFolder
 from irmas.sweep import plan as plans
-from irmas.sweep.plan import Plan, Point, run_folder
+from irmas.sweep import slurm, states
+from irmas.sweep.plan import Plan, run_folder
+from irmas.sweep.states import NOT_SUBMITTED, RunState, SweepState
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Row:
     val_loss: float | None
     val_excerpts: int
     error: str
+    source: str
+    """Digests of the package's source that trained it, the last one last; empty where none is known."""
     rank: int | None = None
 
 
@@ -46,6 +52,7 @@ class Ranking:
     """By rank, then the unfinished ones by id."""
     problems: list[str]
     """What could not be read of the event files."""
+    state: SweepState
 
 
 def rank(sweep: Path, *, best: bool = False) -> Ranking:
@@ -56,13 +63,14 @@ def rank(sweep: Path, *, best: bool = False) -> Ranking:
     """
     plan = plans.read(sweep)
     rows, problems = [], []
-    for point in plan.points:
-        row, found = _row(sweep, plan, point, best)
+    state = states.look(sweep, plan, last_word=True)
+    for run in state.runs:
+        row, found = _row(sweep, plan, run, best)
         rows.append(row)
         problems += found
     finished = sorted((row for row in rows if _has_finished(row)), key=_order)
     ranked = [replace(row, rank=number) for number, row in enumerate(finished, start=1)]
-    return Ranking(plan, ranked + [row for row in rows if not _has_finished(row)], problems)
+    return Ranking(plan, ranked + [row for row in rows if not _has_finished(row)], problems, state)
 
 
 def _has_finished(row: Row) -> bool:
@@ -74,21 +82,50 @@ def _order(row: Row) -> tuple[float, float, int]:
     return -row.val_accuracy, row.val_loss if row.val_loss is not None else math.inf, row.id
 
 
-def _row(sweep: Path, plan: Plan, point: Point, best: bool) -> tuple[Row, list[str]]:
-    folder = run_folder(sweep, point)
-    try:
-        status = folder.status()
-    except UserError as error:
-        status = Status(FAILED, error=str(error))
+def _row(sweep: Path, plan: Plan, run: RunState, best: bool) -> tuple[Row, list[str]]:
+    point, status, folder = run.point, run.status, run_folder(sweep, run.point)
     scalars = read_scalars(folder.path)
     accuracies = scalars.values.get(VAL_ACCURACY, {})
     epoch = (max(accuracies, key=lambda step: accuracies[step]) if best else max(accuracies)) if accuracies else 0
     problems = [f"run {point.id}: {problem}" for problem in scalars.problems]
     if status.state == COMPLETED and max(accuracies, default=0) != status.epoch:
         problems.append(f"run {point.id}: the event files lack epoch {status.epoch}, its last")
-    values = {key: plan.value(point, key) for key in plan.swept}
-    accuracy, loss = _finite(accuracies.get(epoch)), _finite(scalars.values.get(VAL_LOSS, {}).get(epoch))
-    return Row(point.id, values, status.state, epoch, accuracy, loss, status.val_excerpts, status.reason), problems
+    return Row(
+        point.id,
+        {key: plan.value(point, key) for key in plan.swept},
+        status.state,
+        epoch,
+        _finite(accuracies.get(epoch)),
+        _finite(scalars.values.get(VAL_LOSS, {}).get(epoch)),
+        status.val_excerpts,
+        status.reason,
+        _source(folder),
+    ), problems
+
+
+def _source(folder: RunFolder) -> str:
+    try:
+        provenance = json.loads((folder.path / PROVENANCE).read_text())
+    except FileNotFoundError:
+        return ""
+    return " ".join([*provenance.get("earlier_sources", []), provenance["source"]])
+
+
+def mixed_sources(ranking: Ranking) -> str:
+    """Which runs were trained by which version of the package, where there is more than one."""
+    runs: dict[str, list[int]] = defaultdict(list)
+    for row in ranking.rows:
+        if row.source:
+            runs[row.source].append(row.id)
+    if len({digest for source in runs for digest in source.split()}) < 2:
+        return ""
+    parts = [(min(ids), f"{named_runs(ids)} by {source.replace(' ', ' then ')}") for source, ids in runs.items()]
+    return "mixed versions of the source: " + ", ".join(text for _, text in sorted(parts))
+
+
+def named_runs(ids: Sequence[int]) -> str:
+    """`run 7`, `runs 1-3,7`."""
+    return f"run{'s' if len(ids) > 1 else ''} {slurm.ranges(ids)}"
 
 
 def _finite(value: float | None) -> float | None:
@@ -125,10 +162,15 @@ def _entry(row: Row) -> dict[str, Any]:
         "epoch": row.epoch,
         "state": row.state,
         "val_excerpts": row.val_excerpts,
+        "source": row.source,
     }
 
 
-STYLES = {COMPLETED: "green", PENDING: "dim", RUNNING: "cyan"}
+STYLES = {COMPLETED: "green", PENDING: "dim", RUNNING: "cyan", CANCELLED: "yellow", NOT_SUBMITTED: "yellow"}
+
+
+def styled(state: str) -> Text:
+    return Text(state, style=STYLES.get(state, "red"))
 
 
 def table(ranking: Ranking) -> Table:
@@ -155,6 +197,6 @@ def table(ranking: Ranking) -> Table:
             "-" if row.val_loss is None else f"{row.val_loss:.4f}",
             str(row.epoch),
             str(row.val_excerpts),
-            Text(row.state, style=STYLES.get(row.state, "red")),
+            styled(row.state),
         )
     return lines

@@ -7,9 +7,9 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,6 +36,31 @@ STOPPED = "stopped; the same command goes on"
 """The reason of a CANCELLED run."""
 FINAL = frozenset({COMPLETED, DIVERGED})
 """States that another start would only repeat."""
+
+
+@dataclass(frozen=True)
+class Writer:
+    """One start of a run, told from every other that may still live. Without a node: unknown."""
+
+    node: str = ""
+    pid: int = 0
+    job: str = ""
+    """In Slurm: 123_4, or 123 for a job that is no array."""
+    restart: int = 0
+    """In Slurm: how often the job was requeued before."""
+
+    @classmethod
+    def here(cls) -> Writer:
+        """This process."""
+        given = os.environ.get
+        job, array = given("SLURM_JOB_ID", ""), given("SLURM_ARRAY_JOB_ID")
+        if array is not None:
+            job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+        node = given("SLURMD_NODENAME") or platform.node()
+        return cls(node, os.getpid(), job, int(given("SLURM_RESTART_COUNT", "0")))
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.node}" + (f", job {self.job}" if self.job else "")
 
 
 @dataclass(frozen=True)
@@ -66,18 +91,34 @@ class Status:
     error: str = ""
 
     @property
+    def writer(self) -> Writer:
+        return Writer(self.node, self.pid, self.job, self.restart)
+
+    @property
     def reason(self) -> str:
         """The error's last line: of a traceback, the one that says what happened."""
-        return self.error.strip().splitlines()[-1] if self.error.strip() else ""
+        return self.error.strip().splitlines()[-1].strip() if self.error.strip() else ""
 
 
 class RunBusyError(UserError):
     """Another process trains this run."""
 
 
+class Replaced(BaseException):
+    """A newer start of the run has taken over: whoever meets this writes nothing more. No failure, so no Exception."""
+
+
+def _never(writer: Writer) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class RunFolder:
+    """What `held` yields writes only as long as no newer start has taken over."""
+
     path: Path
+    writer: Writer | None = field(default=None, compare=False, repr=False)
+    """Who holds it; None for a reader or a tool, which answers to nobody."""
 
     @property
     def checkpoint(self) -> Path:
@@ -93,7 +134,7 @@ class RunFolder:
         Raises UserError where the file is damaged or from another version.
         """
         status = self._read_status()
-        if status.state != RUNNING or status.node != platform.node() or self._is_held():
+        if status.state != RUNNING or status.node != Writer.here().node or self._is_held():
             return status
         # Again: it may have said its last word, or another may have started, before the lock was looked at.
         last = self._read_status()
@@ -114,14 +155,16 @@ class RunFolder:
             ) from error
 
     def write_status(self, status: Status) -> None:
-        stamped = replace(status, node=platform.node(), pid=os.getpid(), updated=time.time())
-        atomic_write(self.path / STATUS, json.dumps(asdict(stamped), indent=1) + "\n")
+        """Stamped with this process. Raises Replaced."""
+        self.confirm()
+        self.amend_status(replace(status, **asdict(Writer.here())))
 
     def write_config(self, config: Config) -> None:
         """Write the run's configuration, or compare it with the one that is there.
 
-        Raises UserError, naming the key, where the folder was trained with another one.
+        Raises UserError, naming the key, where the folder was trained with another one; and Replaced.
         """
+        self.confirm()
         values = asdict(config)
         path = self.path / CONFIG
         if path.exists():
@@ -134,19 +177,76 @@ class RunFolder:
         atomic_write(path, yaml.safe_dump(values, sort_keys=False))
 
     def write_provenance(self, provenance: dict[str, Any]) -> None:
-        atomic_write(self.path / PROVENANCE, json.dumps(provenance, indent=1) + "\n")
+        """`earlier_sources` are those that trained the run before this one did. Raises Replaced."""
+        self.confirm()
+        path = self.path / PROVENANCE
+        before = json.loads(path.read_text()) if path.exists() else provenance
+        earlier = before.get("earlier_sources", [])
+        if before["source"] != provenance["source"]:
+            earlier = [*earlier, before["source"]]
+        told = provenance | ({"earlier_sources": earlier} if earlier else {})
+        atomic_write(path, json.dumps(told, indent=1) + "\n")
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """One process at a time trains a run; the kernel lets go when it dies. Raises RunBusyError."""
+    def held(self, gone: Callable[[Writer], bool] = _never) -> Iterator[RunFolder]:
+        """One process at a time trains a run; the kernel lets go when it dies. Raises RunBusyError.
+
+        `gone` tells of another writer whether it has lost the run even if its process still lives: Slurm starts
+        a task again when it loses sight of its node. Such a process meets Replaced at its next write.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / LOCK).open("w") as file:
-            deadline = time.monotonic() + LOCK_WAIT_S
-            while not _locked(file, fcntl.LOCK_EX):
-                if time.monotonic() > deadline:
-                    raise RunBusyError(f"{self.path}: another process trains it")
-                time.sleep(LOCK_WAIT_S / 20)
-            yield
+        writer = Writer.here()
+        mine = self.path / f"{LOCK}.{writer.node}.{writer.pid}"
+        with mine.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.write(json.dumps(asdict(writer)) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+                while not self._enter(mine, gone):
+                    pass
+            finally:
+                mine.unlink(missing_ok=True)
+            yield replace(self, writer=writer)
+
+    def _enter(self, mine: Path, gone: Callable[[Writer], bool]) -> bool:
+        """Put our lock in the place of the one before; False where another did so while we looked.
+
+        A new file each time: the writer before, should it live after all, sees that the lock is no longer its own.
+        """
+        path = self.path / LOCK
+        with path.open("a+") as before:
+            if _locked_soon(before):
+                status = self._read_status()
+                # Locks do not always reach across nodes.
+                alive = status.state == RUNNING and status.job and status.node != Writer.here().node
+                rival = status.writer if alive else None
+            else:
+                rival = _writer(before)
+            if rival is not None and not gone(rival):
+                raise RunBusyError(f"{self.path}: another process trains it" + (f" ({rival})" if rival.node else ""))
+            with path.open() as now:
+                if not os.path.sameopenfile(now.fileno(), before.fileno()):
+                    return False
+            mine.replace(path)
+            return True
+
+    def confirm(self) -> None:
+        """Raises Replaced where this process held the run and another has taken over.
+
+        A write that is under way at that moment may still land: it is the same epoch, bit for bit, or a status
+        that the other's next one covers.
+        """
+        if self.writer is None:
+            return
+        try:
+            # By its content, opened anew: NFS answers a stat from its cache, and gives an inode's number out again.
+            with (self.path / LOCK).open() as file:
+                now = _writer(file)
+        except FileNotFoundError:
+            now = None
+        if now != self.writer:
+            raise Replaced("a newer start of this run has taken over; this one stops")
 
     def _is_held(self) -> bool:
         try:
@@ -154,6 +254,34 @@ class RunFolder:
                 return not _locked(file, fcntl.LOCK_SH)
         except FileNotFoundError:
             return False
+
+    def told(self) -> Status:
+        """The file's own word, whether its process lives or not. Raises UserError as `status` does."""
+        return self._read_status()
+
+    def amend_status(self, status: Status) -> None:
+        """Write a status that still names the process that trained: its parent tells how it died."""
+        amended = replace(status, updated=time.time())
+        atomic_write(self.path / STATUS, json.dumps(asdict(amended), indent=1) + "\n")
+
+
+def _writer(file: IO[str]) -> Writer:
+    """Whom a lock file names."""
+    file.seek(0)
+    try:
+        return Writer(**json.loads(file.read()))
+    except (ValueError, TypeError):
+        return Writer()
+
+
+def _locked_soon(file: IO[str]) -> bool:
+    """Whether the lock could be had within LOCK_WAIT_S."""
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while not _locked(file, fcntl.LOCK_EX):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(LOCK_WAIT_S / 20)
+    return True
 
 
 def _locked(file: IO[str], operation: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from irmas.files import atomic_write
 from irmas.sweep.slurm import expand_ranges
 
 FOLDER = "slurm"
+FAILURE = "data.json"
 DATA, ARRAY, RANKING = "data", "array", "ranking"
 """The three stages."""
 
@@ -28,10 +29,14 @@ class Work:
 
         With one point a task and no list of runs, the array index is the run ID.
         """
-        ids = expand_ranges(self.runs) if self.runs else list(range(1, total + 1))
+        ids = expand_ranges(self.runs) if self.runs else range(1, total + 1)
         if index is None:
-            return ids
-        return ids[(index - 1) * self.points_per_task : index * self.points_per_task]
+            return list(ids)
+        return list(ids[(index - 1) * self.points_per_task : index * self.points_per_task])
+
+    def arguments(self) -> list[str]:
+        runs = ["--runs", self.runs] if self.runs else []
+        return runs + (["--points-per-task", str(self.points_per_task)] if self.points_per_task > 1 else [])
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,29 @@ class Job:
     """The data job without which an array does not start."""
 
 
+@dataclass(frozen=True)
+class DataFailure:
+    """Why a data job failed, in its own words; `outputs/<name>/slurm/data.json` until one succeeds."""
+
+    job: str
+    error: str
+
+
 def record(sweep: Path, job: Job) -> None:
     folder = sweep / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / f"{job.job}.json", json.dumps(asdict(job)) + "\n")
+
+
+def tidy(sweep: Path, cancelled: Iterable[str] = ()) -> None:
+    """Remove what belongs to jobs that were taken back, and scripts that sbatch refused."""
+    folder = sweep / FOLDER
+    for number in cancelled:
+        (folder / f"{number}.json").unlink(missing_ok=True)
+        (folder / f"{number}_submission.sh").unlink(missing_ok=True)
+    for script in folder.glob(".submission_file_*.sh"):  # submitit keeps it as a link once it has a number
+        if not (script.is_symlink() and script.exists()):
+            script.unlink()
 
 
 def recorded(sweep: Path) -> Sequence[Job]:
@@ -62,3 +86,19 @@ def recorded(sweep: Path) -> Sequence[Job]:
     texts = [path.read_text() for path in (sweep / FOLDER).glob("[0-9]*.json")]
     jobs = [Job(**{**told, "work": Work(**told["work"])}) for told in map(json.loads, texts)]
     return sorted(jobs, key=lambda job: int(job.job))
+
+
+def record_data_failure(sweep: Path, failure: DataFailure | None) -> None:
+    path = sweep / FOLDER / FAILURE
+    if failure is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.parent.mkdir(exist_ok=True)
+        atomic_write(path, json.dumps(asdict(failure)) + "\n")
+
+
+def data_failure(sweep: Path) -> DataFailure | None:
+    try:
+        return DataFailure(**json.loads((sweep / FOLDER / FAILURE).read_text()))
+    except FileNotFoundError:
+        return None

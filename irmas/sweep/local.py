@@ -6,17 +6,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from irmas.data import dataset, split
 from irmas.processes import cpu_count, fork_server, uninterrupted, when_parent_ends
 from irmas.progress import SweepProgress, data_progress, label_width, plain_console
 from irmas.run.folder import CANCELLED, FAILED, FINAL, PENDING, RUNNING, STOPPED, Status
 from irmas.sweep import plan as plans
+from irmas.sweep import prepare
 from irmas.sweep.plan import OUTPUTS, Plan, Point, run_folder
 
 POLL_S = 0.2
@@ -32,17 +32,24 @@ class Worker:
     slot: int
 
 
-def run(sweep: Path, plan: Plan, points: Sequence[Point], processes: int | None, progress: SweepProgress) -> None:
+def run(
+    sweep: Path,
+    plan: Plan,
+    points: Sequence[Point],
+    processes: int | None,
+    progress: SweepProgress,
+    stopping: Callable[[], bool] = lambda: False,
+) -> None:
     """Train these points, so many at once; returns when each has ended, one way or another.
 
-    A point that fails does not take the others along. Ctrl-C ends all children in good order.
+    A point that fails does not take the others along. Ctrl-C, and `stopping`, end all children in good order.
     """
     gpus = _gpus() if plan.config.device != "cpu" else []
     processes = min(processes or len(gpus) or cpu_count(), len(points))
     threads = max(cpu_count() // max(processes, 1), 1)
     waiting, workers = list(points), list[Worker]()
     with _all_ended(sweep, workers):
-        while waiting or workers:
+        while (waiting or workers) and not stopping():
             for slot in sorted(set(range(processes)) - {worker.slot for worker in workers})[: len(waiting)]:
                 gpu = gpus[slot % len(gpus)] if gpus else None
                 workers.append(_start(sweep, waiting.pop(0), slot, threads, gpu))
@@ -65,9 +72,8 @@ def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[S
     merged, points = plans.merged(sweep, plan, append=append)
     unfinished = _unfinished(sweep, points)
     if unfinished:
-        for config in replace(merged, points=unfinished).variants("data", "features"):
-            cache = dataset.load(config.data, config.features, data_progress(console))
-            split.load_or_make(config.data, cache, sweep / "splits")
+        plans.refuse_source(sweep, merged, plan.source)
+        prepare.make(sweep, replace(merged, points=unfinished), data_progress(console))
         merged, points = plans.write(sweep, plan, append=append)
         unfinished = _unfinished(sweep, points)
     runs = "1 run" if len(points) == 1 else f"{len(points)} runs"
@@ -96,6 +102,7 @@ def _start(sweep: Path, point: Point, slot: int, threads: int, gpu: str | None) 
 def _train(sweep: Path, point_id: int, threads: int, gpu: str | None, log: Path) -> None:
     """In the child: everything that it says goes to the run's own log."""
     from irmas.errors import UserError
+    from irmas.run.folder import Replaced
     from irmas.sweep import task
 
     with log.open("a") as file:
@@ -112,6 +119,8 @@ def _train(sweep: Path, point_id: int, threads: int, gpu: str | None, log: Path)
         sys.exit(str(error))
     except task.Stopped:
         sys.exit("stopped")
+    except Replaced:
+        sys.exit(task.REPLACED)
 
 
 def _final_status(sweep: Path, worker: Worker) -> Status:
@@ -120,14 +129,14 @@ def _final_status(sweep: Path, worker: Worker) -> Status:
     status, code = folder.status(), worker.process.exitcode or 0
     if status.state == RUNNING:
         return replace(status, error="another process trains it")
-    if code < 0:
+    if code < 0 and status.state not in FINAL:
         reason = f"killed by signal {-code}; the same command goes on after epoch {status.epoch}"
     elif code > 0 and status.state == PENDING:
         reason = f"ended with exit code {code}; see {folder.log}"
     else:
         return status
-    status = replace(status, state=FAILED, error=reason)
-    folder.write_status(status)
+    status = replace(status, state=FAILED, error=reason, exit_code=code)
+    folder.amend_status(status)
     return status
 
 
@@ -146,7 +155,7 @@ def _all_ended(sweep: Path, workers: list[Worker]) -> Iterator[None]:
                 worker.process.kill()
                 worker.process.join()
                 folder = run_folder(sweep, worker.point)
-                folder.write_status(replace(folder.status(), state=CANCELLED, error=STOPPED))
+                folder.amend_status(replace(folder.status(), state=CANCELLED, error=STOPPED))
 
 
 def _gpus() -> list[str]:

@@ -18,7 +18,7 @@ import yaml
 from irmas.config import NEUTRAL, Config, flatten, from_flat, shown
 from irmas.errors import ConfigError, UserError
 from irmas.files import atomic_write, locked
-from irmas.run.folder import RunFolder
+from irmas.run.folder import CONFIG, RunFolder
 
 OUTPUTS = Path("outputs")
 PLAN = "plan.yaml"
@@ -53,7 +53,7 @@ class Plan:
     data: str
     """Digest of the data set's content."""
     source: str
-    """Digest of the package's source at submission."""
+    """Digest of the package's source: its runs are trained by no other, unless the configuration allows it."""
     commit: str
     """With `+` where files differed from it; empty for an installed package."""
     config: Config
@@ -132,7 +132,23 @@ def write(folder: Path, plan: Plan, *, append: bool = False) -> tuple[Plan, list
 
 def merged(folder: Path, plan: Plan, *, append: bool = False) -> tuple[Plan, list[Point]]:
     """What `write` would write and return. Raises ConfigError as `write` does."""
-    return _extended(read(folder), plan, append) if (folder / PLAN).exists() else (plan, plan.points)
+    if not (folder / PLAN).exists():
+        return plan, plan.points
+    return _extended(read(folder), plan, append, _has_begun(folder))
+
+
+def refuse_source(folder: Path, plan: Plan, source: str) -> None:
+    """Raise UserError where runs of `plan` would be trained by another source of the package than it was made with."""
+    if source != plan.source and not plan.config.allow_code_change:
+        raise UserError(
+            f"{folder}: was planned with the package's source {plan.source}, which now is {source}; its runs would not "
+            "be comparable: restore that source, or give the same command with allow_code_change=true, or another name"
+        )
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether a run was trained: until then, data that is mended and source that is edited mix nothing."""
+    return any((folder / "runs").glob(f"*/{CONFIG}"))
 
 
 def read(folder: Path, ids: Sequence[int] | None = None) -> Plan:
@@ -167,7 +183,7 @@ def _sweeps_beside(folder: Path) -> str:
     )
 
 
-def _extended(old: Plan, new: Plan, append: bool) -> tuple[Plan, list[Point]]:
+def _extended(old: Plan, new: Plan, append: bool, begun: bool) -> tuple[Plan, list[Point]]:
     """`old` with the points of `new` that it lacks; and the points of `new`."""
     flat_old, flat_new = flatten(asdict(old.config)), flatten(asdict(new.config))
     swept = {key for point in [*old.points, *new.points] for key in point.changes}
@@ -178,7 +194,7 @@ def _extended(old: Plan, new: Plan, append: bool) -> tuple[Plan, list[Point]]:
                 shown(flat_new[key]),
                 f"sweep {old.name} was made with {key}={shown(flat_old[key])}; give that, or another name",
             )
-    if old.data != new.data:
+    if begun and old.data != new.data:
         raise ConfigError(
             "data",
             new.config.data.root,
@@ -208,5 +224,7 @@ def _extended(old: Plan, new: Plan, append: bool) -> tuple[Plan, list[Point]]:
             known[key] = replace(point, id=len(points) + 1, changes=changes)
             points.append(known[key])
     config = from_flat(flat_old | {key: flat_new[key] for key in NEUTRAL - {"name"}})
+    made_by = old if begun and not new.config.allow_code_change else new
+    new = replace(new, source=made_by.source, commit=made_by.commit)
     plan = replace(new, swept=list(dict.fromkeys(old.swept + new.swept)), config=config, points=points)
     return plan, [known[key] for key in proposed]

@@ -1,21 +1,255 @@
-"""From points to a frozen plan."""
+"""From a plan to Slurm, through submitit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import math
+import os
+import re
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, replace
+from io import StringIO
+from pathlib import Path
 
-from irmas import provenance
-from irmas.config import Config
-from irmas.data import dataset
-from irmas.sweep.plan import Plan, Point, default_name
+from rich.console import Console
+
+from irmas import rank, status
+from irmas.errors import UserError
+from irmas.files import atomic_write, locked
+from irmas.progress import plain_console
+from irmas.run.folder import FINAL, Status
+from irmas.sweep import jobs, prepare, slurm, states
+from irmas.sweep import plan as plans
+from irmas.sweep.batches import Batch, Order, by_hand, flags
+from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job
+from irmas.sweep.plan import OUTPUTS, Plan, Point
+from irmas.sweep.settings import Settings
+from irmas.sweep.slurm import SlurmError
+
+MODULES = {DATA: "irmas.sweep.prepare", ARRAY: "irmas.sweep.array", RANKING: "irmas.rank"}
+INHERITED = re.compile(r"(SLURM_(?!CONF$)|SLURMD_|SRUN_|SBATCH_)")
+LATER = "now+120"
+"""Not on hold: sbatch takes a job on hold that no node could run, and it would stay there if this process died."""
+SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*SubmitJob\w*Limit\b")
 
 
-def freeze(base: Config, points: Sequence[Point], name: str | None) -> Plan:
-    """Raises DataError where the data that a point needs is absent and cannot be rendered."""
-    swept = list(dict.fromkeys(key for point in points for key in point.overrides))
-    source, commit = provenance.source_digest(), provenance.git_commit()
-    plan = Plan(base.name or "", swept, "", source, commit, base, list(points))
-    data = "-".join(dict.fromkeys(dataset.digest(config.data) for config in plan.variants("data")))
-    plan = replace(plan, data=data, name=name or plan.name)
-    return replace(plan, name=plan.name or default_name(plan))
+@dataclass(frozen=True)
+class Submission:
+    """What a command has submitted."""
+
+    plan: Plan
+    points: list[Point]
+    """What was asked for; its rest was finished or in the queue before."""
+    finished: int
+    queued: int
+    behind: list[str]
+    """Arrays that were in the queue before."""
+    submitted: int
+    """Points."""
+    points_per_task: int
+    jobs: dict[str, str]
+    """Slurm's number by the batch's name."""
+    batches: list[Batch]
+
+
+class SubmitLimitError(UserError):
+    """More tasks than an association or QOS lets a user have in the queue."""
+
+
+def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, wait: bool) -> list[Status] | None:
+    """Submit, and say how to go on; the points' final statuses with `wait`, otherwise None.
+
+    Raises UserError as `submit` does.
+    """
+    console = plain_console()
+    done = submit(plan, settings, append=append, by_hand=by_hand)
+    sweep = OUTPUTS / plan.name
+    _say(console, sweep, settings, done)
+    if by_hand:
+        return None
+    if not done.queued and not done.submitted:
+        rank.show(sweep)
+    elif not wait:
+        return None
+    else:
+        try:
+            status.watch(sweep)
+        except KeyboardInterrupt:
+            console.print(f"\ndetached: the jobs go on; python -m irmas.status {sweep} --watch")
+            raise SystemExit(130) from None
+        rank.show(sweep)
+    return [plans.run_folder(sweep, point).status() for point in done.points]
+
+
+def _say(console: Console, sweep: Path, settings: Settings, done: Submission) -> None:
+    runs = "1 run" if len(done.points) == 1 else f"{len(done.points)} runs"
+    console.print(f"{sweep}: {runs}, {done.finished} finished before, {done.queued} in the queue")
+    if done.points_per_task > settings.points_per_task:
+        console.print(
+            f"Slurm's submit limit takes fewer tasks: {done.points_per_task} runs a task "
+            f"instead of hydra.launcher.points_per_task={settings.points_per_task}"
+        )
+    if done.batches and not done.jobs:
+        console.print("\nthe plan is written, nothing is submitted. By hand:\n")
+        for line in by_hand(done.batches):
+            console.print(f"  {line}")
+    if done.queued and not done.submitted:
+        console.print("nothing new is submitted, and other settings of the launcher change nothing of what is")
+    if done.jobs:
+        console.print(f"submitted: {_chain(done)}")
+    if done.jobs or done.queued:
+        console.print()
+        console.print(f"  watch:   python -m irmas.status {sweep} --watch")
+        console.print(f"  rank:    python -m irmas.rank {sweep}")
+        console.print(f"  cancel:  scancel {' '.join([*done.behind, *done.jobs.values()])}")
+
+
+def _chain(done: Submission) -> str:
+    """`data 120 -> array 121_[1-18%6] -> ranking 122`; `+` between arrays that do not wait for each other."""
+    text = ""
+    for batch in done.batches:
+        beside = batch.stage == ARRAY and not batch.after_any and "array" in text
+        array = f"_[{batch.options['array']}]" if batch.stage == ARRAY else ""
+        text += f"{' + ' if beside else ' -> '}{batch.stage} {done.jobs[batch.name]}{array}"
+    return text.removeprefix(" -> ")
+
+
+def submit(plan: Plan, settings: Settings, *, append: bool = False, by_hand: bool = False) -> Submission:
+    """Write the plan, and submit the points that are neither finished nor in the queue; not `by_hand`.
+
+    Raises UserError, after which everything is as it was before, where Slurm does not answer or refuses a job.
+    """
+    sweep = OUTPUTS / plan.name
+    largest = slurm.max_array_size() - 1
+    with locked(sweep / jobs.FOLDER / ".lock"), _undone_if_refused(sweep):
+        merged, points = plans.merged(sweep, plan, append=append)
+        state = states.look(sweep, merged, last_word=True)
+        if state.note:
+            raise UserError(state.note)
+        finished = {run.point.id for run in state.runs if run.status.state in FINAL}
+        queued = {run.point.id: run.task.job for run in state.runs if run.task and run.task.is_live}
+        missing = [point for point in points if point.id not in finished | queued.keys()]
+        if missing:
+            plans.refuse_source(sweep, merged, plan.source)
+        is_made = _prepared(sweep, replace(merged, points=missing))
+        plans.write(sweep, plan, append=append)
+        states.settle(sweep, state)
+        ranked = any(stage.name == RANKING and stage.is_live for stage in state.stages)
+        order = Order(plan, settings, largest, is_made, sorted(set(queued.values()), key=int))
+        per_task, batches = settings.points_per_task, list[Batch]()
+        numbers: dict[str, str] = {}
+        while missing or (queued and not ranked):
+            batches = order.batches([point.id for point in missing], per_task)
+            if by_hand:
+                break
+            try:
+                numbers = _submit_all(sweep, batches, settings.setup)
+                break
+            except SubmitLimitError:
+                if per_task >= len(missing):
+                    raise
+                per_task = max(per_task + 1, math.ceil(1.25 * per_task))
+    return Submission(
+        merged, points, len(finished), len(queued), order.behind, len(missing), per_task, numbers, batches
+    )
+
+
+def _prepared(sweep: Path, missing: Plan) -> bool:
+    """Whether the data of the missing points is made. What is wrong with it is said here, and not by every task."""
+    is_made = prepare.is_made(missing)
+    if is_made:
+        prepare.make(sweep, missing, lambda what, total: lambda more: None)
+    return is_made
+
+
+def _submit_all(sweep: Path, batches: Sequence[Batch], setup: str | None) -> dict[str, str]:
+    """All or none: nothing begins before Slurm has taken the last one, the ranking.
+
+    Raises SubmitLimitError, or UserError with Slurm's reason.
+    """
+    numbers: dict[str, str] = {}
+    try:
+        for batch in batches:
+            numbers[batch.name] = number = _sbatch(sweep, batch, numbers, setup)
+            name, data = batch.options["job-name"], numbers["data"] if batch.after_ok else ""
+            jobs.record(sweep, Job(number, batch.stage, name, time.time(), batch.work, data))
+        try:
+            slurm.begin(numbers[batch.name] for batch in batches if "begin" not in batch.options)
+        except SlurmError as error:  # what sbatch takes and no node can run shows here
+            raise _refusal(batches[-2] if len(batches) > 1 else batches[-1], error.reason) from None
+    except BaseException:
+        slurm.cancel(list(numbers.values()))
+        jobs.tidy(sweep, numbers.values())
+        raise
+    return numbers
+
+
+def _sbatch(sweep: Path, batch: Batch, numbers: Mapping[str, str], setup: str | None) -> str:
+    """The number of the job. submitit writes the batch script, hands it in and reads Slurm's answer."""
+    import submitit
+
+    class Executor(submitit.SlurmExecutor):
+        """For a command instead of a pickled function: what a task needs is its folder and its index, and
+        slurm/sweep.sbatch starts the same command. The script's arguments are what squeue shows of a job."""
+
+        def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+            return ["sbatch", str(submission_file_path), *batch.arguments]
+
+    executor = Executor(sweep / jobs.FOLDER)  # which exists: the lock is in it
+    options = {"begin": LATER} | batch.sbatch(lambda name: numbers.get(name, name))
+    executor.update_parameters(
+        job_name=options.pop("job-name"),
+        setup=[f". {shlex.quote(str(Path(setup).absolute()))}"] if setup else None,
+        use_srun=False,
+        stderr_to_stdout=True,
+        wckey=None,
+        additional_parameters=options,
+    )
+    with _outside_a_job(), redirect_stderr(StringIO()):  # submitit prints what it raises
+        try:
+            job = executor._submit_command(_command(batch.stage))
+        except submitit.core.utils.FailedJobError as error:
+            jobs.tidy(sweep)
+            raise _refusal(batch, str(error)) from None
+    return str(job.job_id)
+
+
+def _command(stage: str) -> str:
+    return f'exec srun --cpus-per-task=$SLURM_CPUS_PER_TASK {shlex.quote(sys.executable)} -u -m {MODULES[stage]} "$@"'
+
+
+def _refusal(batch: Batch, stderr: str) -> UserError:
+    said = "; ".join(line.removeprefix("sbatch: ").removeprefix("error: ") for line in stderr.splitlines() if line)
+    kind = SubmitLimitError if SUBMIT_LIMIT.search(stderr) else UserError
+    given = " ".join(flags(batch.options))
+    return kind(f"nothing is submitted: Slurm refused the {batch.stage} job ({said})\n  asked for: {given}")
+
+
+@contextmanager
+def _outside_a_job() -> Iterator[None]:
+    """A job that submits jobs would hand its own resources on to them."""
+    inside = {key: value for key, value in os.environ.items() if INHERITED.match(key)}
+    for key in inside:
+        del os.environ[key]
+    try:
+        yield
+    finally:
+        os.environ.update(inside)
+
+
+@contextmanager
+def _undone_if_refused(sweep: Path) -> Iterator[None]:
+    """Nothing of a command that was refused stays: no plan of runs that nobody trains."""
+    before = {path: path.read_bytes() for name in (plans.PLAN, plans.POINTS) if (path := sweep / name).exists()}
+    try:
+        yield
+    except BaseException:
+        if not before and not (sweep / "runs").exists():
+            shutil.rmtree(sweep)
+        for path, content in before.items():
+            atomic_write(path, content)
+        raise

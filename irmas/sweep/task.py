@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import platform
+import shutil
 import signal
 import sys
 import traceback
@@ -22,11 +23,17 @@ from irmas.learning import trainer
 from irmas.learning.device import choose_device, describe, set_up
 from irmas.processes import cpu_count
 from irmas.provenance import source_digest, versions
-from irmas.run.folder import CANCELLED, FAILED, FINAL, RUNNING, STOPPED, RunFolder, Status
+from irmas.run.folder import CANCELLED, FAILED, FINAL, RUNNING, STOPPED, Replaced, RunFolder, Status, Writer
 from irmas.sweep import plan as plans
+from irmas.sweep import slurm
 from irmas.sweep.plan import Plan, Point, run_folder
 
 log = logging.getLogger(__name__)
+
+SOURCE = source_digest()
+"""Read with the source itself: runs of a pool are trained by what the pool imported, whatever is edited since."""
+REPLACED = 75
+"""Exit code of a process whose run a newer start has taken over."""
 
 
 class Stopped(BaseException):
@@ -36,33 +43,56 @@ class Stopped(BaseException):
 def run_point(sweep: Path, point_id: int, threads: int) -> Status:
     """Train one point, unless it is finished. Whatever happens is said in its status file.
 
-    Raises RunBusyError where another process trains it, and again whatever ended the run.
+    Raises RunBusyError where another process trains it, Replaced where one has taken over, and again whatever
+    ended the run.
     """
     plan = plans.read(sweep, [point_id])
     if not plan.points:
         raise UserError(f"{sweep}: has no run {point_id}")
     point = plan.points[0]
-    folder = run_folder(sweep, point)
-    with folder.held():
-        status = folder.status()
-        if status.state in FINAL:
-            log.info("run %d is %s already", point.id, status.state)
-            return status
-        try:
-            return _train(folder, sweep, plan, point, threads)
-        except Stopped:
-            folder.write_status(replace(folder.status(), state=CANCELLED, error=STOPPED))
-            raise
-        except BaseException as error:
-            last = error if isinstance(error, UserError) else "".join(traceback.format_exception(error)).strip()
-            folder.write_status(replace(folder.status(), state=FAILED, error=str(last)))
-            raise
+    try:
+        with run_folder(sweep, point).held(gone) as folder:
+            return _unless_finished(folder, sweep, plan, point, threads)
+    except Replaced as replaced:
+        log.warning("%s", replaced)
+        raise
+
+
+def gone(writer: Writer) -> bool:
+    """Whether Slurm no longer counts on another writer. Of one outside Slurm its lock alone tells."""
+    here = Writer.here()
+    if not writer.job:
+        return False
+    if writer.job == here.job:
+        return writer.restart < here.restart
+    if shutil.which("squeue") is None:
+        return True  # its folder was copied here from a cluster
+    return not slurm.is_running(writer.job)
+
+
+def _unless_finished(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: int) -> Status:
+    status = folder.status()
+    if status.state in FINAL:
+        log.info("run %d is %s already", point.id, status.state)
+        return status
+    try:
+        return _train(folder, sweep, plan, point, threads)
+    except Replaced:
+        raise
+    except Stopped:
+        folder.write_status(replace(folder.status(), state=CANCELLED, error=STOPPED))
+        raise
+    except BaseException as error:
+        last = error if isinstance(error, UserError) else "".join(traceback.format_exception(error)).strip()
+        folder.write_status(replace(folder.status(), state=FAILED, error=str(last)))
+        raise
 
 
 def _train(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: int) -> Status:
+    plans.refuse_source(sweep, plan, SOURCE)
     config = plan.config_of(point)
     folder.write_config(config)
-    folder.write_status(replace(folder.status(), state=RUNNING, epochs=config.epochs, error=""))
+    folder.write_status(replace(folder.status(), state=RUNNING, epochs=config.epochs, error="", exit_code=None))
     device = choose_device(config.device)
     set_up(device, threads)
     cache = dataset.load(config.data, config.features, _plain_progress)
@@ -72,7 +102,7 @@ def _train(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: in
         {
             "commit": plan.commit.removesuffix("+"),
             "dirty": plan.commit.endswith("+"),
-            "source": source_digest(),
+            "source": SOURCE,
             "plan_source": plan.source,
             "data": plan.data,
             "node": platform.node(),
@@ -136,6 +166,8 @@ def main() -> None:
         sys.exit(str(error))
     except Stopped:
         sys.exit(STOPPED)
+    except Replaced:
+        sys.exit(REPLACED)
 
 
 if __name__ == "__main__":

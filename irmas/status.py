@@ -1,0 +1,236 @@
+"""Shows how the runs of a sweep stand: `python -m irmas.status outputs/<name>`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from irmas.config import shown
+from irmas.errors import UserError
+from irmas.progress import plain_console
+from irmas.results.ranking import named_runs, styled
+from irmas.run.events import VAL_ACCURACY, VAL_LOSS
+from irmas.run.folder import COMPLETED, PENDING, RUNNING
+from irmas.sweep import plan as plans
+from irmas.sweep import states
+from irmas.sweep.plan import run_folder
+from irmas.sweep.states import NOT_SUBMITTED, RunState, SweepState
+
+REFRESH_S = 5.0
+CONFIRM_S = 1.0
+"""Between the end of one run and the beginning of the next a local sweep looks as if it were over."""
+ERROR_LINES = 8
+SPARE = ("elapsed", "node", "val loss", "task")
+"""Columns that a narrow terminal does without."""
+QUIET = (COMPLETED, PENDING, NOT_SUBMITTED, RUNNING)
+"""States that need no explanation."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m irmas.status", description="Show how the runs of a sweep stand.")
+    parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--watch", action="store_true", help="until nothing of the sweep trains or waits any more")
+    what.add_argument("--log", type=int, metavar="ID", help="print the log of one run")
+    arguments = parser.parse_args()
+    try:
+        if arguments.log is not None:
+            sys.stdout.write(log(arguments.sweep, arguments.log))
+        else:
+            show(arguments.sweep, watch(arguments.sweep) if arguments.watch else look(arguments.sweep))
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"irmas.status: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # as in `| head`; what is left in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def look(sweep: Path) -> SweepState:
+    return states.look(sweep, plans.read(sweep))
+
+
+def log(sweep: Path, number: int) -> str:
+    """What a run printed. Raises UserError where there is no such run, or it has not begun."""
+    points = plans.read(sweep).points
+    if not 1 <= number <= len(points):
+        raise UserError(f"--log {number}: {sweep} has the runs 1 to {len(points)}")
+    path = run_folder(sweep, points[number - 1]).log
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        raise UserError(f"--log {number}: {path} is not there, so the run has not begun") from None
+
+
+def watch(sweep: Path) -> SweepState:
+    """Show the sweep until nothing of it trains or is in the queue; how it then stands.
+
+    On a terminal a table, elsewhere a line whenever a run's state changes.
+    """
+    return _watch_on_terminal(sweep) if plain_console().is_terminal else _watch_in_lines(sweep)
+
+
+def _watch_on_terminal(sweep: Path) -> SweepState:
+    console = Console(highlight=False, markup=False)
+    with Live(console=console, transient=True, auto_refresh=False) as view:
+        for state in _looks(sweep):
+            view.update(screen(sweep, state, console), refresh=True)
+    return state
+
+
+def _watch_in_lines(sweep: Path) -> SweepState:
+    console = plain_console()
+    before: dict[int, str] = {}
+    for state in _looks(sweep):
+        if not before:
+            console.print(header(sweep, state))
+        for run in state.runs:
+            if before.get(run.point.id, run.status.state) != run.status.state:
+                console.print(_line(run))
+            before[run.point.id] = run.status.state
+    return state
+
+
+def _looks(sweep: Path) -> Iterator[SweepState]:
+    was_live, was_queued = True, False
+    while True:
+        state = look(sweep)
+        yield state
+        is_live = state.is_live or (bool(state.note) and was_queued)  # a controller that is down comes back
+        if not (is_live or was_live):
+            return
+        time.sleep(REFRESH_S if is_live else CONFIRM_S)
+        was_live, was_queued = is_live, is_live if not state.note else was_queued
+
+
+def show(sweep: Path, state: SweepState) -> None:
+    """Print counts, stages, a row a run, and why runs ended that are not COMPLETED."""
+    console = plain_console()
+    lines = table(state.runs)
+    # A line that the terminal wraps is better than a number cut short.
+    console.width = max(console.width, _width(console, lines))
+    for part in (header(sweep, state), lines, *failures(sweep, state.runs)):
+        console.print(part, end="\n\n" if part is not lines else "\n")
+
+
+def screen(sweep: Path, state: SweepState, console: Console) -> Group:
+    """What fits on a terminal: the runs that need a look first, those that are over or wait if there is room."""
+    height = console.height
+    room = max(height - 5 - len(state.stages), 1)
+    urgency = [RUNNING, *sorted({run.status.state for run in state.runs} - set(QUIET)), *QUIET]
+    by_urgency = sorted(state.runs, key=lambda run: urgency.index(run.status.state))
+    left_out = len(state.runs) - room
+    more = f"and {left_out} more: python -m irmas.status {sweep}" if left_out > 0 else ""
+    shown_runs = sorted(by_urgency[:room], key=lambda run: run.point.id)
+    lines = table(shown_runs)
+    for count in range(1, len(SPARE) + 1):
+        if _width(console, lines) <= console.width:
+            break
+        lines = table(shown_runs, SPARE[:count])
+    return Group(header(sweep, state), lines, Text(more))
+
+
+def _width(console: Console, lines: Table) -> int:
+    return Measurement.get(console, console.options.update(max_width=9999), lines).maximum
+
+
+def header(sweep: Path, state: SweepState) -> Text:
+    counts = Counter(run.status.state for run in state.runs)
+    parts = [Text.assemble(f"{count} ", styled(name)) for name, count in sorted(counts.items())]
+    lines = [Text.assemble(f"{sweep}: ", Text(", ").join(parts))]
+    for stage in state.stages:
+        where = f" on {stage.node}" if stage.node else f" ({stage.reason})" if stage.reason else ""
+        lines.append(Text.assemble(f"{stage.name} job {stage.id}: ", styled(stage.state), f"{where}  {stage.elapsed}"))
+    if state.note:
+        lines.append(Text(state.note, style="yellow"))
+    return Text("\n").join(lines)
+
+
+def table(runs: Sequence[RunState], left_out: Collection[str] = ()) -> Table:
+    """A row a run, in their order; `left_out` are headings of columns that are not shown."""
+    swept = list(dict.fromkeys(key for run in runs for key in run.point.overrides))
+    rows = [_cells(run, swept) for run in runs]
+    lines = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    heads = [head for head in (rows[0] if rows else {}) if head not in left_out]
+    for head in heads:
+        lines.add_column(head, justify="left" if head in ("state", "task", "node") else "right", no_wrap=True)
+    for row in rows:
+        lines.add_row(*(row[head] for head in heads))
+    return lines
+
+
+def _cells(run: RunState, swept: Sequence[str]) -> dict[str, str | Text]:
+    """By heading."""
+    status, task, values = run.status, run.task, run.point.overrides
+    reason = f" ({status.reason})" if status.state == PENDING and status.reason else ""
+    metrics = status.metrics or {}
+    return {
+        "run ID": str(run.point.id),
+        **{key: shown(values[key]) if key in values else "" for key in swept},
+        "state": styled(status.state) + reason,
+        "task": task.id if task else status.job or "-",
+        "node": (task.node if task else "") or status.node or "-",
+        "elapsed": _elapsed(run),
+        "epoch": f"{status.epoch}/{status.epochs}" if status.epochs else "-",
+        "val accuracy": f"{metrics[VAL_ACCURACY]:.2%}" if VAL_ACCURACY in metrics else "-",
+        "val loss": f"{metrics[VAL_LOSS]:.4f}" if VAL_LOSS in metrics else "-",
+    }
+
+
+def _elapsed(run: RunState) -> str:
+    """Since the task's last start; outside Slurm since the run's first one."""
+    status, seconds = run.status, 0.0
+    if run.task is not None:
+        seconds = run.task.elapsed_s
+    elif status.started:
+        seconds = (time.time() if status.state == RUNNING else status.updated) - status.started
+    return str(timedelta(seconds=int(seconds))) if seconds else "-"
+
+
+def failures(sweep: Path, runs: Sequence[RunState]) -> Iterator[Text]:
+    """Why runs ended, those together that ended alike."""
+    alike: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for run in runs:
+        state, lines = run.status.state, run.status.error.strip().splitlines()
+        if state not in QUIET:
+            alike[f"{state}{_exit(run.status.exit_code)}", "\n".join(lines[-ERROR_LINES:])].append(run.point.id)
+    for (state, error), ids in alike.items():
+        yield Text("\n    ".join([f"{named_runs(ids)} {state}", *error.splitlines()]))
+    failed = sorted(number for ids in alike.values() for number in ids)
+    points = {run.point.id: run.point for run in runs}
+    if logged := [number for number in failed if run_folder(sweep, points[number]).log.exists()]:
+        yield Text(f"all that a run printed: python -m irmas.status {sweep} --log {logged[0]}")
+    if idle := [run.point.id for run in runs if run.status.state == NOT_SUBMITTED]:
+        yield Text(f"{named_runs(idle)}: nothing in the queue trains them; the command of the sweep submits them")
+
+
+def _exit(code: int | None) -> str:
+    if not code:
+        return ""
+    return f", killed by signal {-code}" if code < 0 else f", exit code {code}"
+
+
+def _line(run: RunState) -> Text:
+    status, task = run.status, run.task
+    where = f" in task {task.id} on {task.node}" if task and task.node else f" in task {task.id}" if task else ""
+    reason = f": {status.reason}" if status.reason else ""
+    swept = "".join(f" {key}={shown(value)}" for key, value in run.point.overrides.items())
+    return Text.assemble(f"run {run.point.id}{swept}  ", styled(status.state), f"{where}{reason}")
+
+
+if __name__ == "__main__":
+    main()

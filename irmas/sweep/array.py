@@ -1,0 +1,129 @@
+"""What one task of a job array does: its runs of the plan, one after another, each in a process of its own.
+
+`srun python -m irmas.sweep.array outputs/<name> [--runs 1-18] [--points-per-task 6]`, in slurm/sweep.sbatch and in
+what the launcher submits. Without an array it trains all its runs: slurm/train.sbatch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from irmas.errors import UserError
+from irmas.progress import SweepProgress, label_width, plain_console
+from irmas.run.folder import COMPLETED, FAILED, FINAL, Writer
+from irmas.sweep import jobs, local, slurm
+from irmas.sweep import plan as plans
+from irmas.sweep.jobs import Job, Work
+from irmas.sweep.plan import Plan, Point, run_folder
+
+REQUEUES = 10
+
+
+@dataclass
+class Asked:
+    """What Slurm has asked this task to do."""
+
+    warned: bool = False
+    """The time limit or a preemption is near: stop, and go on in another start."""
+    ended: bool = False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m irmas.sweep.array", description="Train the runs of an array task.")
+    parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
+    parser.add_argument("--runs", default="", metavar="1-6,9", help="run IDs (default: all of the plan)")
+    parser.add_argument("--points-per-task", type=int, default=1, metavar="N")
+    parser.add_argument("--requeues", type=int, default=REQUEUES, metavar="N", help="starts again at most N times")
+    arguments = parser.parse_args()
+    if arguments.points_per_task < 1 or arguments.requeues < 0:
+        parser.error("--points-per-task must be from 1, --requeues from 0")
+    work = Work(arguments.runs, arguments.points_per_task)
+    index = os.environ.get("SLURM_ARRAY_TASK_ID")
+    try:
+        sys.exit(train(arguments.sweep, work, None if index is None else int(index), arguments.requeues))
+    except (UserError, ValueError) as error:
+        sys.exit(f"irmas.sweep.array: {error}")
+
+
+def train(sweep: Path, work: Work, index: int | None, requeues: int) -> int:
+    """Train the runs of this task; its exit code: 0 if all of them are COMPLETED, 143 after SIGTERM, otherwise 1."""
+    asked = Asked()
+    me = Writer.here()
+    can_requeue = bool(me.job) and me.restart < requeues
+    _listen(asked, can_requeue)
+    plan = plans.read(sweep)
+    points = _points(sweep, plan, work.ids(index, len(plan.points)))
+    if me.job:
+        _record(sweep, work)
+    if me.restart > requeues:
+        return _refuse(sweep, points, me.restart, requeues)
+    console = plain_console()
+    done = [point for point in points if run_folder(sweep, point).status().state in FINAL]
+    console.print(f"{sweep}: task {me.job or 'outside Slurm'} on {me.node}, start {me.restart + 1}, {_ids(points)}")
+    with SweepProgress(console, len(points), len(done), label_width(points)) as progress:
+        open_points = [point for point in points if point not in done]
+        local.run(sweep, plan, open_points, 1, progress, lambda: asked.warned or asked.ended)
+    if all(run_folder(sweep, point).status().state == COMPLETED for point in points):
+        return 0
+    if asked.ended:
+        return 128 + signal.SIGTERM
+    if asked.warned:
+        console.print(f"task {me.job}: stopped ahead of its end, goes on after a requeue")
+        slurm.requeue(me.job)
+    return 1
+
+
+def _listen(asked: Asked, can_requeue: bool) -> None:
+    """SIGUSR2 is the warning ahead of a time limit or a preemption, SIGTERM the end."""
+
+    def warn(number: int, frame: object) -> None:
+        asked.warned = can_requeue
+
+    def end(number: int, frame: object) -> None:
+        asked.ended = True
+
+    signal.signal(signal.SIGUSR2, warn)
+    signal.signal(signal.SIGTERM, end)
+
+
+def _points(sweep: Path, plan: Plan, ids: Sequence[int]) -> list[Point]:
+    beyond = [number for number in ids if not 1 <= number <= len(plan.points)]
+    if beyond or not ids:
+        asked = f"run {beyond[0]}" if beyond else f"run for the array index {os.environ.get('SLURM_ARRAY_TASK_ID')}"
+        raise UserError(f"{sweep}: has no {asked}; its runs are 1 to {len(plan.points)}")
+    return [plan.points[number - 1] for number in ids]
+
+
+def _ids(points: Sequence[Point]) -> str:
+    return f"run{'s' if len(points) > 1 else ''} {slurm.ranges(point.id for point in points)}"
+
+
+def _record(sweep: Path, work: Work) -> None:
+    """An array that was submitted by hand is recorded by the first of its tasks."""
+    number = os.environ.get("SLURM_ARRAY_JOB_ID", os.environ["SLURM_JOB_ID"])
+    if not (sweep / jobs.FOLDER / f"{number}.json").exists():
+        name = os.environ.get("SLURM_JOB_NAME", "")
+        jobs.record(sweep, Job(number, jobs.ARRAY, name, time.time(), work))
+
+
+def _refuse(sweep: Path, points: Sequence[Point], restart: int, requeues: int) -> int:
+    reason = (
+        f"was started {restart + 1} times; hydra.launcher.requeues={requeues} allows no more. The same command goes on"
+    )
+    for point in points:
+        folder = run_folder(sweep, point)
+        if folder.status().state not in FINAL:
+            folder.amend_status(replace(folder.status(), state=FAILED, error=reason))
+    sys.stderr.write(f"irmas.sweep.array: {_ids(points)} {reason}\n")
+    return 1
+
+
+if __name__ == "__main__":
+    main()

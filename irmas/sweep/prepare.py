@@ -1,0 +1,53 @@
+"""The data that a plan's runs read, made before any of them starts.
+
+On Slurm a job of its own, before the array: `python -m irmas.sweep.prepare outputs/<name>`
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from irmas.data import dataset, split
+from irmas.errors import UserError
+from irmas.progress import data_progress, plain_console
+from irmas.sweep import jobs
+from irmas.sweep import plan as plans
+from irmas.sweep.jobs import DataFailure
+from irmas.sweep.plan import Plan
+
+
+def make(sweep: Path, plan: Plan, progress: dataset.Progress) -> None:
+    """Render and compute what is missing; deal the splits. Raises DataError."""
+    for config in plan.variants("data", "features"):
+        cache = dataset.load(config.data, config.features, progress)
+        split.load_or_make(config.data, cache, sweep / "splits")
+
+
+def is_made(plan: Plan) -> bool:
+    """Whether every feature cache is there: `make` then takes seconds at most."""
+    return all(dataset.is_built(config.data, config.features) for config in plan.variants("data", "features"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m irmas.sweep.prepare", description="Make the data of a sweep.")
+    parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
+    sweep = parser.parse_args().sweep
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("stopped by SIGTERM, as ahead of a time limit"))
+    try:
+        make(sweep, plans.read(sweep), data_progress(plain_console()))
+        jobs.record_data_failure(sweep, None)
+    except BaseException as error:
+        said = isinstance(error, UserError | SystemExit)
+        failure = DataFailure(os.environ.get("SLURM_JOB_ID", ""), str(error) if said else repr(error))
+        jobs.record_data_failure(sweep, failure)
+        if isinstance(error, UserError):
+            sys.exit(f"irmas.sweep.prepare: {error}")
+        raise
+
+
+if __name__ == "__main__":
+    main()

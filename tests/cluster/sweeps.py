@@ -1,0 +1,97 @@
+"""A researcher at the login node: doors started with the cluster in the environment, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.localcluster import LocalCluster, wait_until
+from commands import irmas, start
+
+from irmas.run.events import read_scalars
+
+TASK = ["device=cpu", "hydra.launcher.cpus=1", "hydra.launcher.mem=2G"]
+"""The pretended GPUs have no CUDA; two tasks fit on a node."""
+SUBMITTED = re.compile(r"^submitted: (.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A folder to work in, with a data set of 132 excerpts."""
+
+    cluster: LocalCluster
+    folder: Path
+    data: list[str]
+
+    def train(self, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self.door("train", *overrides, *self.data, *TASK, "hydra/launcher=slurm", **environment)
+
+    def submit(self, *overrides: str) -> dict[str, str]:
+        """Numbers of the submitted jobs: array1, array2, ..., and data and ranking."""
+        done = self.train(*overrides)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return numbers(done.stdout)
+
+    def door(self, door: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return irmas(door, *arguments, cwd=self.folder, **(self.cluster.environment | environment))
+
+    def start(self, door: str, *arguments: str) -> subprocess.Popen[str]:
+        return start(door, *arguments, cwd=self.folder, **self.cluster.environment)
+
+    def sweep(self, name: str) -> Path:
+        return self.folder / "outputs" / name
+
+    def wait_for_ranking(self, job: str, timeout_s: float = 240) -> None:
+        wait_until(lambda: self.state(job) == "COMPLETED", f"ranking job {job} COMPLETED", timeout_s)
+
+    def processes(self, task: str) -> list[int]:
+        """Of an array task, such as 123_4: Python and its children, not Slurm's own."""
+        array, _, index = task.partition("_")
+        marks = {f"SLURM_ARRAY_JOB_ID={array}".encode(), f"SLURM_ARRAY_TASK_ID={index}".encode()}
+        found = []
+        for pid, name in self.cluster.processes().items():
+            try:
+                environment = set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if marks <= environment and name.startswith("python"):
+                found.append(pid)
+        return found
+
+    def state(self, job: str) -> str:
+        """Slurm's word about a job or an array task."""
+        return self.cluster.run("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
+
+
+def numbers(said: str) -> dict[str, str]:
+    match = SUBMITTED.search(said)
+    assert match, said
+    found: dict[str, str] = {}
+    for part in re.split(r" -> | \+ ", match[1]):
+        stage, number = part.split()
+        arrays = sum(name.startswith("array") for name in found)
+        found[f"array{arrays + 1}" if stage == "array" else stage] = number.partition("_")[0]
+    return found
+
+
+def ranking(sweep: Path) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = json.loads((sweep / "ranking.json").read_text())
+    return entries
+
+
+def status(run: Path) -> dict[str, Any]:
+    path = run / "status.json"
+    told: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"state": "PENDING", "epoch": 0}
+    return told
+
+
+def runs(sweep: Path) -> list[Path]:
+    return sorted((sweep / "runs").iterdir())
+
+
+def scalars(run: Path) -> dict[str, dict[int, float]]:
+    return {tag: points for tag, points in read_scalars(run).values.items() if not tag.startswith("time/")}

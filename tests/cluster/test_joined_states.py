@@ -1,0 +1,169 @@
+"""How a real Slurm's word joins with what runs said; tasks are shell scripts that end in every way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cluster.localcluster import LocalCluster, wait_until
+from commands import ENVIRONMENT
+
+from irmas.config import Config
+from irmas.run.folder import CANCELLED, COMPLETED, FAILED, PENDING, RUNNING, Status
+from irmas.sweep import jobs, slurm, states
+from irmas.sweep import plan as plans
+from irmas.sweep.jobs import ARRAY, Job, Work
+from irmas.sweep.plan import Plan, Point, run_folder
+from irmas.sweep.slurm import SlurmError
+from irmas.sweep.states import NOT_SUBMITTED, RunState
+
+RUNS = 8
+
+
+@pytest.fixture
+def asked(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> LocalCluster:
+    """This process's Slurm commands go to the cluster of the tests."""
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    return cluster
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    folder = tmp_path / "outputs" / "mine"
+    points = [Point(number, {"lr": number / 10}, {"lr": number / 10}) for number in range(1, RUNS + 1)]
+    plans.write(folder, Plan("mine", ["lr"], "data", "source", "", Config(), points))
+    (folder / jobs.FOLDER).mkdir()
+    return folder
+
+
+def submit(cluster: LocalCluster, sweep: Path, body: str, *options: str, arguments: str = "") -> str:
+    """As an operator does: a script, and the sweep as its argument. Nobody records the job."""
+    home = sweep.parent.parent
+    (home / "sweep.sbatch").write_text(f"#!/bin/bash\n{body}\n")
+    command = ["sbatch", "--parsable", "--output=/dev/null", "--job-name=irmas", "--mem=50", *options]
+    return cluster.run(*command, "sweep.sbatch", "outputs/mine", *arguments.split(), cwd=home)
+
+
+def begun(sweep: Path, number: int, job: str) -> None:
+    """As a process that trains the run in this task says it."""
+    folder = run_folder(sweep, plans.read(sweep, [number]).points[0])
+    folder.path.mkdir(parents=True)
+    folder.amend_status(Status(RUNNING, epoch=number, epochs=15, node="n1", pid=1, job=job))
+
+
+def look(sweep: Path) -> dict[int, RunState]:
+    state = states.look(sweep, plans.read(sweep))
+    assert not state.note
+    return {run.point.id: run for run in state.runs}
+
+
+def seen(sweep: Path) -> dict[int, str]:
+    return {number: run.status.state for number, run in look(sweep).items()}
+
+
+def test_every_end_of_a_task_is_told(asked: LocalCluster, sweep: Path) -> None:
+    eater = f"{sys.executable} -c 'bytearray(400 << 20)'"
+    body = f"""
+    case $SLURM_ARRAY_TASK_ID in
+        1) exit 3;;
+        2) srun {eater};;
+        3) kill -9 $$;;
+        4|5) sleep 100;;
+    esac"""
+    job = submit(asked, sweep, body, "--array=1-7")
+    asked.run("scancel", f"{job}_6")  # pending or over: nothing but the run's own word counts
+    for number in (1, 2, 3, 4, 5):
+        begun(sweep, number, f"{job}_{number}")
+    wait_until(lambda: seen(sweep)[4] == RUNNING and look(sweep)[5].task is not None, "tasks 4 and 5 run")
+    asked.run("scancel", f"{job}_5")
+    enforced = (asked.root / "cgroup.conf").exists()
+    expected = {1: FAILED, 2: "OUT_OF_MEMORY" if enforced else FAILED, 3: FAILED, 4: RUNNING, 5: CANCELLED}
+    wait_until(lambda: {n: s for n, s in seen(sweep).items() if n <= 5} == expected, f"{seen(sweep)} is {expected}")
+    wait_until(lambda: look(sweep)[1].status.exit_code == 3, "the exit code, which only sacct has")
+
+    runs = look(sweep)
+    assert "exit code 3:0" in runs[1].status.error
+    assert runs[1].status.error.endswith("the same command goes on after epoch 1")
+    assert runs[4].task is not None
+    assert (runs[4].task.id, runs[4].task.node[:1]) == (f"{job}_4", "n")
+    assert runs[8].status.state == NOT_SUBMITTED
+
+    states.settle(sweep, states.look(sweep, plans.read(sweep)))
+    told = run_folder(sweep, runs[2].point).told()
+    assert (told.state, told.epoch, told.job) == (expected[2], 2, f"{job}_2")
+
+
+def test_a_cancelled_array_and_a_cancelled_task_that_waits(asked: LocalCluster, sweep: Path) -> None:
+    first = submit(asked, sweep, "true", "--array=1-2", "--hold")
+    packed = submit(asked, sweep, "true", "--array=1-2", "--hold", arguments="--runs 3-6 --points-per-task 2")
+    assert seen(sweep) == dict.fromkeys(range(1, 7), PENDING) | {7: NOT_SUBMITTED, 8: NOT_SUBMITTED}
+    assert look(sweep)[5].task == next(task for task in slurm.queue(["irmas"]) if task.id == f"{packed}_2")
+    asked.run("scancel", first)
+    asked.run("scancel", f"{packed}_2")
+    ends = {1: CANCELLED, 2: CANCELLED, 3: PENDING, 4: PENDING, 5: NOT_SUBMITTED, 6: NOT_SUBMITTED}
+    wait_until(lambda: seen(sweep) == ends | {7: NOT_SUBMITTED, 8: NOT_SUBMITTED}, f"{seen(sweep)} is {ends}")
+
+
+def test_a_recorded_job_without_arguments_is_known_by_number_and_name(asked: LocalCluster, sweep: Path) -> None:
+    job = asked.sbatch("sleep 100", "--job-name=irmas-mine", "--array=1-2")
+    assert seen(sweep)[4] == NOT_SUBMITTED  # nobody knows of it yet
+    jobs.record(sweep, Job(job, ARRAY, "irmas-mine", time.time(), Work("4,6")))
+    wait_until(lambda: look(sweep)[6].status.error == f"waits in task {job}_2", "run 6 waits for its process")
+    assert seen(sweep)[1] == NOT_SUBMITTED
+
+
+def test_a_task_that_is_requeued_waits_again(asked: LocalCluster, sweep: Path) -> None:
+    job = submit(asked, sweep, "sleep 100", "--array=1-1")
+    begun(sweep, 1, f"{job}_1")
+    wait_until(lambda: slurm.is_running(f"{job}_1") and seen(sweep)[1] == RUNNING, "the task runs")
+    assert slurm.requeue(f"{job}_1")
+    wait_until(lambda: seen(sweep)[1] == PENDING, "the task waits")
+    assert look(sweep)[1].status.error
+    slurm.cancel([job])
+    wait_until(lambda: not slurm.is_running(f"{job}_1"), "the task is gone")
+    assert seen(sweep)[1] == CANCELLED
+    slurm.cancel([job])
+    assert not slurm.requeue("99999_1")
+    assert not slurm.is_running("99999")
+    assert slurm.max_array_size() == 1001
+
+
+def test_the_door_and_the_ranking_tell_the_same(asked: LocalCluster, sweep: Path) -> None:
+    job = submit(asked, sweep, "exit 3", "--array=1-2")
+    begun(sweep, 1, f"{job}_1")
+    wait_until(lambda: look(sweep)[1].status.exit_code == 3, "sacct has the exit code")
+    environment = ENVIRONMENT | {"SLURM_CONF": os.environ["SLURM_CONF"]}
+
+    def door(name: str, *arguments: str) -> str:
+        command = [sys.executable, "-m", f"irmas.{name}", "outputs/mine", *arguments]
+        done = subprocess.run(
+            command, cwd=sweep.parent.parent, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "run 1 FAILED, exit code 3\n" in door("status", "--watch")
+    assert "run 1 FAILED: Slurm says FAILED, exit code 3:0" in door("rank")
+    assert [entry["state"] for entry in json.loads((sweep / "ranking.json").read_text())][:2] == [FAILED, FAILED]
+    assert run_folder(sweep, look(sweep)[1].point).told().state == FAILED
+
+
+def test_a_controller_that_is_down_is_named(asked: LocalCluster, sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Path(os.environ["SLURM_CONF"])
+    port = f"SlurmctldPort={asked.environment['IRMAS_CLUSTER_PORT']}"
+    silent = sweep.parent.parent / "slurm.conf"
+    assert port in config.read_text()
+    silent.write_text(config.read_text().replace(port, "SlurmctldPort=9\nMessageTimeout=1"))
+    monkeypatch.setenv("SLURM_CONF", str(silent))
+    begun(sweep, 1, "7_1")
+    state = states.look(sweep, plans.read(sweep))
+    assert "Unable to contact slurm controller" in state.note
+    assert [run.status.state for run in state.runs[1:]] == [PENDING] * (RUNS - 1)
+    assert COMPLETED not in {run.status.state for run in state.runs}
+    with pytest.raises(SlurmError, match="hydra/launcher=local"):
+        slurm.is_running("7_1")

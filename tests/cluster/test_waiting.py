@@ -1,0 +1,111 @@
+"""A command that stays until its arrays have ended, for people and for Hydra's other sweepers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import yaml
+from cluster.localcluster import wait_until
+from cluster.sweeps import TASK, Desk, ranking, runs, status
+from commands import ROOT
+
+from irmas.run.events import VAL_ACCURACY
+
+PROPOSING = '''
+import json
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+
+
+class ProposingSweeper(Sweeper):
+    """Two dropouts, then two learning rates with the better of them."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def setup(self, *, hydra_context, task_function, config):
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments):
+        batch = [["dropout=0.1"], ["dropout=0.9"]]
+        first = self.launcher.launch(batch, initial_job_idx=0)
+        accuracies = [job.return_value for job in first]
+        better = batch[accuracies.index(max(accuracies))]
+        second = self.launcher.launch([[*better, "lr=0.0005"], [*better, "lr=0.002"]], initial_job_idx=2)
+        with open(self.told, "w") as file:
+            json.dump([*accuracies, *(job.return_value for job in second)], file)
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="proposing", node={"_target_": "hydra_plugins.proposing.ProposingSweeper", "told": "?"}
+)
+'''
+
+
+def test_a_command_that_waits_can_be_left_and_taken_up_again(desk: Desk) -> None:
+    waits = [*desk.data, *TASK, "hydra/launcher=slurm", "hydra.launcher.wait=true"]
+    command = ["-m", "epochs=3", "name=w", *waits]
+    sweep = desk.sweep("w")
+    first, second = (sweep / "runs" / f"00{number}-seed={number}" for number in (1, 2))
+    process = desk.start("train", *command, "seed=1,2")
+    wait_until(lambda: status(first)["state"] == status(second)["state"] == "RUNNING", "both runs train", 90)
+    for run in (first, second):
+        os.kill(status(run)["pid"], signal.SIGSTOP)
+    os.kill(process.pid, signal.SIGINT)
+    said, complaints = process.communicate(timeout=30)
+    assert (process.returncode, complaints) == (130, "")
+    assert said.splitlines()[-1] == "detached: the jobs go on; python -m irmas.status outputs/w --watch"
+
+    again = desk.start("train", *command, "seed=1,2")
+    assert again.stdout
+    assert again.stdout.readline() == "outputs/w: 2 runs, 0 finished before, 2 in the queue\n"
+    for run in (first, second):
+        os.kill(status(run)["pid"], signal.SIGCONT)
+    said, complaints = again.communicate(timeout=120)
+    assert (again.returncode, complaints) == (0, "")
+    assert "submitted" not in said
+    assert "run 1 seed=1  COMPLETED in task" in said
+    assert "outputs/w: 2 of 2 runs finished" in said
+    assert [entry["rank"] for entry in ranking(sweep)] == [1, 2]
+
+    third = sweep / "runs" / "003-seed=3"
+    third.mkdir()
+    trained = yaml.safe_load((first / "config.yaml").read_text())
+    (third / "config.yaml").write_text(yaml.safe_dump(trained | {"batch_size": 16}))
+    failed = desk.door("train", *command, "seed=1,2,3")
+    assert failed.returncode == 1, failed.stderr
+    assert "run 3 FAILED: " in failed.stdout
+    assert "was trained with batch_size=16, this is batch_size=32" in failed.stdout
+
+
+def test_a_sweeper_that_proposes_points_is_told_the_accuracies(desk: Desk, tmp_path: Path) -> None:
+    plugins = tmp_path / "path" / "hydra_plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "proposing.py").write_text(PROPOSING)
+    told = tmp_path / "told.json"
+    done = desk.train(
+        "hydra/sweeper=proposing",
+        f"hydra.sweeper.told={told}",
+        "hydra.launcher.wait=true",
+        "epochs=3",
+        "name=proposed",
+        PYTHONPATH=os.pathsep.join([str(plugins.parent), str(ROOT)]),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("submitted: array") == 2
+    folders = runs(desk.sweep("proposed"))
+    last = [status(run) for run in folders]
+    assert [run["state"] for run in last] == ["COMPLETED"] * 4
+    accuracies = [run["metrics"][VAL_ACCURACY] for run in last]
+    assert json.loads(told.read_text()) == accuracies
+    better = "0.1" if accuracies[0] >= accuracies[1] else "0.9"
+    assert [run.name for run in folders[2:]] == [
+        f"00{n}-dropout={better},lr={lr}" for n, lr in ((3, 0.0005), (4, 0.002))
+    ]
+    assert len({run["job"].partition("_")[0] for run in last}) == 2

@@ -1,0 +1,116 @@
+"""What Slurm's commands print, as a Slurm 22.05 printed it, and what is read from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from irmas.sweep import slurm
+from irmas.sweep.slurm import SlurmError, Task, expand_ranges, parse_accounting, parse_queue, ranges
+
+QUEUE = """\
+3|4|COMPLETED|None|n2|0:00|irmas-x|2026-11-23T22:09:14|/home/a|/home/a/sweep.sbatch outputs/x --runs 1-4
+3|3|COMPLETING|None|n2|0:07|irmas-x|2026-11-23T22:09:14|/home/a|/home/a/sweep.sbatch outputs/x --runs 1-4
+3|1|FAILED|NonZeroExitCode|n1|1:02:03|irmas-x|2026-11-23T22:09:14|/home/a|/home/a/sweep.sbatch outputs/x --runs 1-4
+4|7|CANCELLED|JobHeldUser||0:00|irmas|2026-11-23T22:09:14|/home/a|/home/a/sweep.sbatch outputs/x
+5|N/A|RUNNING|None|n3|2-00:00:01|irmas-data|2026-11-23T22:09:14|/home/a|(null)
+6|1|PENDING|JobHeldUser||0:00|irmas|2026-11-23T22:09:14|/home/a|/home/a/sweep.sbatch outputs/a b
+"""
+
+ACCOUNTING = """\
+5|irmas-data|COMPLETED|0:0|n3|00:00:00|2026-11-23T22:09:14
+5.batch|batch|COMPLETED|0:0|n3|00:00:00|2026-11-23T22:09:14
+3_1|irmas-x|FAILED|3:0|n1|00:00:00|2026-11-23T22:09:14
+3_1.batch|batch|FAILED|3:0|n1|00:00:00|2026-11-23T22:09:14
+3_2|irmas-x|FAILED|1:0|n1|00:00:00|2026-11-23T22:09:14
+3_2.batch|batch|FAILED|1:0|n1|00:00:00|2026-11-23T22:09:14
+3_2.0|python3|OUT_OF_MEMORY|0:125|n1|00:00:00|2026-11-23T22:09:14
+3_3|irmas-x|CANCELLED by 0|0:0|n2|00:00:07|2026-11-23T22:09:14
+3_3.batch|batch|CANCELLED|0:15|n2|00:00:07|2026-11-23T22:09:14
+3_4|irmas-x|COMPLETED|0:0|n2|00:00:00|2026-11-23T22:09:14
+16_1|irmas|TIMEOUT|0:0|n1|00:00:25|2026-11-23T22:15:26
+16_1.batch|batch|CANCELLED|0:15|n1|00:00:26|2026-11-23T22:15:27
+21|irmas|FAILED|0:9|n1|00:00:00|2026-11-23T22:25:10
+21.batch|batch|CANCELLED|0:9|n1|00:00:00|2026-11-23T22:25:10
+4_[1-3,7%1]|irmas|CANCELLED by 0|0:0|None assigned|00:00:00|2026-11-23T22:09:14
+14_[1-9:4%2]|irmas|CANCELLED by 0|0:0|None assigned|00:00:00|2026-11-23T22:14:58
+23_[1-2]|irmas|PENDING|0:0|None assigned|00:00:00|2026-11-23T22:25:13
+398_3|irmas|NODE_FAIL|0:0|n1|00:00:26|2026-11-23T07:16:30
+351_1|irmas|CANCELLED+|0:0|n1|00:00:01|2026-11-23T07:10:00
+"""
+
+
+def printed(text: str) -> str:
+    return text.replace("|", "\x1f")
+
+
+def test_a_line_of_squeue_is_a_task() -> None:
+    tasks = {task.id: task for task in parse_queue(printed(QUEUE))}
+    assert list(tasks) == ["3_4", "3_3", "3_1", "4_7", "5", "6_1"]
+    assert tasks["3_1"] == Task(
+        job="3",
+        index=1,
+        state="FAILED",
+        reason="NonZeroExitCode",
+        node="n1",
+        elapsed="1:02:03",
+        name="irmas-x",
+        submitted="2026-11-23T22:09:14",
+        command="/home/a/sweep.sbatch outputs/x --runs 1-4",
+        folder="/home/a",
+    )
+    assert [task.is_live for task in tasks.values()] == [False, True, False, False, True, True]
+    assert (tasks["5"].index, tasks["5"].reason, tasks["5"].command) == (None, "", "")
+    assert tasks["6_1"].command.endswith("outputs/a b")
+    assert [tasks[name].elapsed_s for name in ("3_3", "3_1", "5")] == [7, 3723, 2 * 86400 + 1]
+
+
+@pytest.mark.parametrize(
+    ("task", "state", "exit_code", "node"),
+    [
+        ("5", "COMPLETED", "", "n3"),
+        ("3_1", "FAILED", "3:0", "n1"),
+        ("3_2", "OUT_OF_MEMORY", "1:0", "n1"),
+        ("3_3", "CANCELLED", "", "n2"),
+        ("3_4", "COMPLETED", "", "n2"),
+        ("16_1", "TIMEOUT", "", "n1"),
+        ("21", "FAILED", "0:9", "n1"),
+        ("4_7", "CANCELLED", "", ""),
+        ("14_5", "CANCELLED", "", ""),
+        ("23_2", "PENDING", "", ""),
+        ("398_3", "NODE_FAIL", "", "n1"),
+        ("351_1", "CANCELLED", "", "n1"),
+    ],
+)
+def test_a_row_of_sacct_and_its_steps_are_a_task(task: str, state: str, exit_code: str, node: str) -> None:
+    found = {task.id: task for task in parse_accounting(printed(ACCOUNTING))}[task]
+    assert (found.state, found.exit_code, found.node) == (state, exit_code, node)
+
+
+def test_a_lump_of_an_array_is_all_of_its_tasks() -> None:
+    tasks = parse_accounting(printed(ACCOUNTING))
+    assert [task.index for task in tasks if task.job == "4"] == [1, 2, 3, 7]
+    assert [task.index for task in tasks if task.job == "14"] == [1, 5, 9]
+    assert [task.id for task in tasks if task.job == "3"] == ["3_1", "3_2", "3_3", "3_4"]
+
+
+@given(st.sets(st.integers(0, 10_000)))
+def test_ranges_and_their_inverse(numbers: set[int]) -> None:
+    text = ranges(numbers)
+    assert (expand_ranges(text) if text else []) == sorted(numbers)
+
+
+@pytest.mark.parametrize("text", ["", "1-", "a", "1--3", "1-9:0", "1, 2"])
+def test_what_is_no_list_of_ranges_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no list of numbers"):
+        expand_ranges(text)
+
+
+def test_without_slurm_the_message_names_the_other_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SlurmError, match=r"squeue.*not installed.*hydra/launcher=local"):
+        slurm.queue(["irmas"])
+    assert slurm.accounting(["1"]) == []

@@ -1,0 +1,325 @@
+"""How a run stands: the rules that join what its process said with what Slurm says, and which task is of which run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from irmas.config import Config
+from irmas.run.folder import CANCELLED, COMPLETED, DIVERGED, FAILED, PENDING, RUNNING, STOPPED, RunFolder, Status
+from irmas.sweep import plan as plans
+from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, record
+from irmas.sweep.plan import Plan, Point, run_folder
+from irmas.sweep.slurm import Task
+from irmas.sweep.states import NOT_SUBMITTED, SweepState, choose, heard, join, look, named_sweep, settle
+
+NOW = 1_000_000.0
+NEW = Status()
+"""No process has said anything."""
+RUNS = Status(RUNNING, epoch=2, epochs=9, job="7_1", pid=5, node="n1", updated=NOW - 1)
+ENDED = replace(RUNS, state=COMPLETED, epoch=9)
+STOPS = replace(RUNS, state=CANCELLED, error=STOPPED)
+RAISED = replace(RUNS, state=FAILED, exit_code=1, error="Traceback ...\nRuntimeError: no")
+KILLED = replace(RUNS, state=FAILED, exit_code=-9, error="killed by signal 9")
+BY_HAND = replace(RUNS, job="")
+REFUSED = Status(FAILED, error="was started 11 times")
+SETTLED = replace(RUNS, state="NODE_FAIL", error="Slurm says NODE_FAIL, its node failed")
+
+
+def task(state: str, **more: str) -> Task:
+    """Of the run 7_1, since 100 s."""
+    return Task(job="7", index=1, state=state, elapsed="1:40", **more)
+
+
+@pytest.mark.parametrize(
+    ("told", "slurms", "state", "error"),
+    [
+        # What is final stays, even if the task is run again.
+        (ENDED, task("TIMEOUT"), COMPLETED, ""),
+        (replace(RUNS, state=DIVERGED, error="nan"), task("PENDING"), DIVERGED, "nan"),
+        # In the queue.
+        (NEW, task("PENDING", reason="Priority"), PENDING, "Priority"),
+        (STOPS, task("PENDING", reason="BeginTime"), PENDING, "BeginTime"),
+        (RUNS, task("REQUEUED"), PENDING, ""),
+        (RAISED, task("CONFIGURING"), PENDING, ""),
+        (RAISED, Task("8", 1, "PENDING"), PENDING, ""),
+        (BY_HAND, task("PENDING"), RUNNING, ""),
+        # The task runs.
+        (RUNS, task("RUNNING"), RUNNING, ""),
+        (RUNS, task("COMPLETING"), RUNNING, ""),
+        (NEW, task("RUNNING"), PENDING, "waits in task 7_1"),
+        (RUNS, Task("8", 1, "RUNNING", elapsed="1:40"), PENDING, "waits in task 8_1"),
+        (RAISED, task("RUNNING"), FAILED, RAISED.error),
+        (replace(RAISED, updated=NOW - 110), task("RUNNING"), PENDING, "waits in task 7_1"),
+        (SETTLED, Task("8", 1, "RUNNING", elapsed="1:40"), PENDING, "waits in task 8_1"),
+        # The process is dead and could not say so.
+        (RUNS, task("OUT_OF_MEMORY"), "OUT_OF_MEMORY", "more memory"),
+        (RUNS, task("TIMEOUT"), "TIMEOUT", "goes on after epoch 2"),
+        (replace(RUNS, epoch=0), task("NODE_FAIL"), "NODE_FAIL", "starts it again"),
+        (RUNS, task("PREEMPTED"), "PREEMPTED", "priority"),
+        (RUNS, task("CANCELLED"), CANCELLED, "scancel"),
+        (RUNS, task("FAILED", exit_code="3:0"), FAILED, "exit code 3:0"),
+        (RUNS, task("FAILED", reason="JobLaunchFailure"), FAILED, "JobLaunchFailure"),
+        (RUNS, task("COMPLETED"), FAILED, "without a word"),
+        (RUNS, None, FAILED, "Slurm knows nothing of job 7_1"),
+        (BY_HAND, None, RUNNING, ""),
+        # It stopped in good order, without knowing why.
+        (STOPS, task("TIMEOUT"), "TIMEOUT", "time limit"),
+        (STOPS, task("PREEMPTED"), "PREEMPTED", "higher priority"),
+        (STOPS, task("FAILED", exit_code="1:0"), FAILED, "exit code 1:0"),
+        (STOPS, task("CANCELLED"), CANCELLED, STOPPED),
+        (STOPS, None, CANCELLED, STOPPED),
+        # It failed.
+        (RAISED, task("FAILED", exit_code="1:0"), FAILED, RAISED.error),
+        (RAISED, task("OUT_OF_MEMORY"), FAILED, RAISED.error),
+        (KILLED, task("OUT_OF_MEMORY"), "OUT_OF_MEMORY", "more memory"),
+        (KILLED, task("CANCELLED"), CANCELLED, "scancel"),
+        (KILLED, task("FAILED", exit_code="1:0"), FAILED, KILLED.error),
+        (KILLED, None, FAILED, KILLED.error),
+        (SETTLED, None, "NODE_FAIL", SETTLED.error),
+        # It never began.
+        (NEW, None, NOT_SUBMITTED, ""),
+        (NEW, task("CANCELLED"), CANCELLED, "starts it again"),
+        (NEW, task("FAILED", exit_code="3:0"), FAILED, "exit code 3:0"),
+        (NEW, task("COMPLETED"), NOT_SUBMITTED, ""),
+        (REFUSED, task("FAILED", exit_code="1:0"), FAILED, REFUSED.error),
+        (Status(CANCELLED, error="settled"), None, CANCELLED, "settled"),
+    ],
+)
+def test_the_joined_state(told: Status, slurms: Task | None, state: str, error: str) -> None:
+    joined = join(told, slurms, NOW)
+    assert joined.state == state
+    assert error in joined.error if error else not joined.error
+    assert replace(joined, state="", error="", exit_code=None) == replace(told, state="", error="", exit_code=None)
+
+
+@pytest.mark.parametrize(("code", "expected"), [("3:0", 3), ("0:9", -9), ("", None)])
+def test_the_exit_code_is_slurms_where_nobody_else_saw_it(code: str, expected: int | None) -> None:
+    assert join(RUNS, task("FAILED", exit_code=code), NOW).exit_code == expected
+    assert join(KILLED, task("TIMEOUT", exit_code=code), NOW).exit_code == -9
+
+
+def test_a_run_without_data_is_cancelled_unless_it_waits_or_began() -> None:
+    assert join(NEW, task("CANCELLED"), NOW, "no data") == Status(CANCELLED, error="no data")
+    assert join(NEW, task("PENDING"), NOW, "no data").state == PENDING
+    assert join(RAISED, None, NOW, "no data") == RAISED
+
+
+def test_the_task_that_counts_is_live_or_the_one_that_the_file_is_of() -> None:
+    first, second = Task("9", 1, "TIMEOUT"), Task("10", 1, "CANCELLED")
+    assert choose(NEW, [second, first]) == second
+    assert choose(replace(RUNS, job="9_1"), [second, first]) == first
+    assert choose(replace(RUNS, job="8_1"), [second, first]) is None
+    waits, trains = Task("12", 1, "PENDING"), Task("11", 1, "RUNNING")
+    assert choose(RUNS, [first, waits]) == waits
+    assert choose(RUNS, [waits, trains]) == trains
+    assert choose(replace(RUNS, job="12_1"), [trains, waits]) == waits
+
+
+# ---- a sweep on disk, and rows of squeue and sacct
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    folder = tmp_path / "outputs" / "mine"
+    points = [Point(number, {"lr": number / 10}, {"lr": number / 10}) for number in range(1, 7)]
+    plans.write(folder, Plan("mine", ["lr"], "data", "source", "", Config(), points))
+    return folder
+
+
+def write(sweep: Path, number: int, status: Status) -> RunFolder:
+    folder = run_folder(sweep, plans.read(sweep, [number]).points[0])
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.amend_status(status)
+    return folder
+
+
+def hear(sweep: Path, queued: Sequence[Task] = (), accounted: Sequence[Task] | None = ()) -> SweepState:
+    """None: sacct must not be asked."""
+
+    def accounting(jobs: Iterable[str]) -> list[Task]:
+        assert accounted is not None
+        return [task for task in accounted if task.job in list(jobs)]
+
+    return heard(sweep, plans.read(sweep), queued, accounting)
+
+
+def found(state: SweepState) -> dict[int, tuple[str, str]]:
+    """State and task by run."""
+    return {run.point.id: (run.status.state, run.task.id if run.task else "") for run in state.runs}
+
+
+def submit(sweep: Path, job: str, work: Work | None = None, stage: str = ARRAY, after: str = "") -> None:
+    record(sweep, Job(job, stage, "irmas-mine" if stage == ARRAY else f"irmas-{stage}", 0.0, work or Work(), after))
+
+
+def array(job: str, states_of: dict[int, str], name: str = "irmas-mine", **more: str) -> list[Task]:
+    return [Task(job, index, state, name=name, **more) for index, state in states_of.items()]
+
+
+def test_a_sweep_that_was_never_on_slurm_asks_nobody(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write(sweep, 1, ENDED)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    state = look(sweep, plans.read(sweep))
+    assert (state.note, state.runs[0].status.state, state.runs[1].status.state) == ("", COMPLETED, PENDING)
+
+
+def test_a_controller_that_is_silent_leaves_the_files_word(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    submit(sweep, "7")
+    write(sweep, 1, RUNS)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    state = look(sweep, plans.read(sweep))
+    assert "squeue: is not installed here" in state.note
+    assert [run.status.state for run in state.runs] == [RUNNING, *[PENDING] * 5]
+
+
+def test_packed_tasks_train_the_runs_of_their_list(sweep: Path) -> None:
+    submit(sweep, "7", Work("2-6", 2))
+    write(sweep, 2, RUNS)
+    assert found(hear(sweep, array("7", {1: "RUNNING", 2: "PENDING", 3: "PENDING"}))) == {
+        1: (NOT_SUBMITTED, ""),
+        2: (RUNNING, "7_1"),
+        3: (PENDING, "7_1"),
+        4: (PENDING, "7_2"),
+        5: (PENDING, "7_2"),
+        6: (PENDING, "7_3"),
+    }
+
+
+def test_sacct_is_not_asked_where_squeue_explains_every_run(sweep: Path) -> None:
+    submit(sweep, "7")
+    write(sweep, 1, ENDED)
+    hear(sweep, array("7", dict.fromkeys(range(2, 7), "PENDING")), None)
+    with pytest.raises(AssertionError):
+        hear(sweep, array("7", dict.fromkeys(range(2, 6), "PENDING")), None)
+
+
+def test_a_task_that_nobody_recorded_is_known_by_its_arguments(sweep: Path) -> None:
+    shutil.copytree(sweep, sweep.with_name("other"))
+    home = {"name": "irmas", "folder": str(sweep.parent.parent)}
+    queued = [
+        *array("7", {1: "PENDING"}, command="/x/sweep.sbatch outputs/mine --requeues 3", **home),
+        *array("8", {2: "PENDING"}, command="/x/sweep.sbatch outputs/mine/ --runs 2-5 --points-per-task=2", **home),
+        *array("9", {6: "PENDING"}, command="/x/sweep.sbatch outputs/other", **home),
+        *array("10", {6: "PENDING"}, command="/x/sweep.sbatch outputs/gone", **home),
+    ]
+    tasks = {number: task for number, (_, task) in found(hear(sweep, queued)).items() if task}
+    assert tasks == {1: "7_1", 4: "8_2", 5: "8_2"}
+
+
+def test_arguments_are_read_with_spaces_in_names(sweep: Path) -> None:
+    spaced = sweep.with_name("my sweep")
+    shutil.copytree(sweep, spaced)
+    command = f"/my scripts/sweep.sbatch --runs 1,3 {spaced} --requeues 10"
+    assert named_sweep(Task("7", command=command, folder="/")) == (spaced, Work("1,3"))
+    assert named_sweep(Task("7", command="/x/7_submission.sh", folder="/")) is None
+    for mistyped in ("--runs one", "--points-per-task 2.5"):
+        assert named_sweep(Task("7", command=f"/x/sweep.sbatch {spaced} {mistyped}", folder="/")) is None
+
+
+def test_a_number_that_was_given_out_again_is_not_the_recorded_job(sweep: Path) -> None:
+    submit(sweep, "7")
+    submit(sweep, "8", stage=RANKING)
+    write(sweep, 1, RUNS)
+    shutil.copytree(sweep, sweep.with_name("other"))
+    home = {"name": "irmas-ranking", "folder": str(sweep.parent.parent)}
+    queued = [Task("8", None, "RUNNING", command="/x/rank.sbatch outputs/other", **home)]
+    state = hear(sweep, queued, array("7", {1: "TIMEOUT"}, name="another"))
+    assert (state.runs[0].status.state, state.runs[0].task, state.stages) == (FAILED, None, [])
+    assert found(hear(sweep, array("7", {1: "RUNNING"}, name="irmas")))[1] == (FAILED, "")
+    assert found(hear(sweep, queued, array("7", {1: "TIMEOUT"})))[1] == ("TIMEOUT", "7_1")
+
+
+def test_sacct_goes_before_squeue_on_an_end_but_not_where_it_lags(sweep: Path) -> None:
+    submit(sweep, "7")
+    for number in (1, 2, 3):
+        write(sweep, number, replace(RUNS, job=f"7_{number}"))
+    queued = array("7", {1: "FAILED", 2: "TIMEOUT", 3: "RUNNING"})
+    accounted = array("7", {1: "OUT_OF_MEMORY", 2: "RUNNING", 3: "PREEMPTED", 4: "RUNNING", 5: "CANCELLED"})
+    assert [state for state, _ in found(hear(sweep, queued, accounted)).values()] == [
+        "OUT_OF_MEMORY",
+        "TIMEOUT",
+        RUNNING,
+        NOT_SUBMITTED,
+        CANCELLED,
+        NOT_SUBMITTED,
+    ]
+
+
+def test_without_data_the_runs_are_cancelled_with_the_reason(sweep: Path) -> None:
+    submit(sweep, "6", stage=DATA)
+    submit(sweep, "7", after="6")
+    write(sweep, 1, ENDED)
+    accounted = [Task("6", None, "FAILED", exit_code="2:0", name="irmas-data")]
+    state = hear(sweep, [], accounted)
+    assert [run.status.state for run in state.runs] == [COMPLETED, *[CANCELLED] * 5]
+    assert state.runs[1].status.error == "its data could not be made: job 6 FAILED; exit code 2:0"
+    assert [(stage.name, stage.state) for stage in state.stages] == [("data", "FAILED")]
+
+    (sweep / "slurm" / "data.json").write_text(json.dumps({"job": "6", "error": "standin: disk full"}))
+    assert hear(sweep, [], accounted).runs[1].status.error.endswith("job 6 FAILED; standin: disk full")
+    assert hear(sweep).runs[1].status.error.endswith("job 6 FAILED; standin: disk full")
+
+    submit(sweep, "9", after="8")
+    assert hear(sweep, [], accounted).runs[1].status.state == NOT_SUBMITTED
+
+
+def test_a_sweep_lives_as_long_as_its_ranking_job(sweep: Path) -> None:
+    submit(sweep, "7")
+    submit(sweep, "8", stage=RANKING)
+    for number in range(1, 7):
+        write(sweep, number, ENDED)
+    ranking = Task("8", None, "PENDING", reason="Dependency", name="irmas-ranking")
+    assert hear(sweep, [*array("7", {1: "COMPLETED"}), ranking]).is_live
+    assert not hear(sweep).is_live
+
+
+def test_a_damaged_file_is_told_and_not_written_over(sweep: Path) -> None:
+    submit(sweep, "7")
+    path = write(sweep, 1, RUNS).path / "status.json"
+    path.write_text("{")
+    state = hear(sweep, array("7", {1: "TIMEOUT"}))
+    assert (state.runs[0].status.state, "is damaged" in state.runs[0].status.error) == (FAILED, True)
+    settle(sweep, state)
+    assert path.read_text() == "{"
+
+
+def test_settling_writes_the_ends_of_dead_runs_and_nothing_else(sweep: Path) -> None:
+    submit(sweep, "7")
+    told = {1: RUNS, 2: replace(RUNS, job="7_2"), 3: ENDED, 5: replace(RUNS, job="7_5")}
+    folders = {number: write(sweep, number, status) for number, status in told.items()}
+    ends = {1: "TIMEOUT", 2: "RUNNING", 3: "COMPLETED", 4: "CANCELLED", 5: "NODE_FAIL"}
+    state = hear(sweep, array("7", ends))
+    folders[5].amend_status(replace(told[5], epoch=3))  # it has gone on since
+    before = {number: folder.told() for number, folder in folders.items()}
+
+    settle(sweep, state)
+    dead = folders[1].told()
+    assert (dead.state, dead.epoch, dead.job, dead.node, dead.pid) == ("TIMEOUT", 2, "7_1", "n1", 5)
+    assert "goes on after epoch 2" in dead.error
+    assert run_folder(sweep, state.runs[3].point).told().state == CANCELLED
+    assert {number: folders[number].told() for number in (2, 3, 5)} == {number: before[number] for number in (2, 3, 5)}
+    assert not (run_folder(sweep, state.runs[5].point).path / "status.json").exists()
+    assert found(hear(sweep))[1] == ("TIMEOUT", "")  # outlives Slurm's memory
+
+
+def test_ten_thousand_runs_are_joined_in_a_moment(tmp_path: Path) -> None:
+    sweep, total = tmp_path / "outputs" / "mine", 10_000
+    points = [Point(number, {"seed": number}, {"seed": number}) for number in range(1, total + 1)]
+    plan = Plan("mine", ["seed"], "data", "source", "", Config(), points)
+    submit(sweep, "7")
+    queued = array("7", dict.fromkeys(range(1, total + 1), "PENDING"))
+    start = time.process_time()
+    state = heard(sweep, plan, queued, lambda jobs: [])
+    assert time.process_time() - start < 3
+    assert {run.status.state for run in state.runs} == {PENDING}

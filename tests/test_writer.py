@@ -1,0 +1,332 @@
+"""Who may write a run: one process at a time, even if another lives on; and no source but the one that planned it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+import pytest
+from commands import ENVIRONMENT
+
+from irmas.config import Config, Data, Features, Model
+from irmas.errors import UserError
+from irmas.run import folder as run_folder
+from irmas.run.folder import COMPLETED, RUNNING, Replaced, RunBusyError, RunFolder, Status, Writer
+from irmas.sweep import local, slurm, task
+from irmas.sweep import plan as plans
+from irmas.sweep.freeze import freeze
+from irmas.sweep.plan import Point
+
+COMMITS = """
+import sys, time
+from pathlib import Path
+from irmas.run.folder import RUNNING, Replaced, RunBusyError, RunFolder, Status, Writer
+here, dead = Writer.here(), sys.argv[2:]
+def gone(writer):
+    return writer.restart < here.restart if writer.job == here.job else writer.job in dead
+try:
+    with RunFolder(Path(sys.argv[1])).held(gone) as folder:
+        for epoch in range(1, 4001):
+            folder.write_status(Status(RUNNING, epoch=epoch))
+            if epoch == 1:
+                print("held", flush=True)
+            time.sleep(0.005)
+        print("undisturbed", flush=True)
+except RunBusyError as error:
+    print(error, flush=True)
+except Replaced:
+    print("replaced", flush=True)
+    time.sleep(60)
+"""
+
+
+def slurm_job(job: str, restart: int = 0, node: str = "n1") -> dict[str, str]:
+    """What Slurm tells a task."""
+    array, _, index = job.partition("_")
+    told = {"SLURM_JOB_ID": array, "SLURMD_NODENAME": node}
+    if index:
+        told = {"SLURM_JOB_ID": "77", "SLURM_ARRAY_JOB_ID": array, "SLURM_ARRAY_TASK_ID": index, **told}
+    return told | ({"SLURM_RESTART_COUNT": str(restart)} if restart else {})
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def start(path: Path) -> Iterator[Start]:
+    """Starts a process that commits in a loop as long as it may."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start_writer(told: dict[str, str], *dead_jobs: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", COMMITS, str(path), *dead_jobs]
+        processes.append(subprocess.Popen(command, env=ENVIRONMENT | told, stdout=subprocess.PIPE, text=True))
+        return processes[-1]
+
+    yield start_writer
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def pid_of(path: Path) -> int:
+    return RunFolder(path).status().pid
+
+
+def test_a_requeued_task_takes_over_from_a_process_that_goes_on_elsewhere(path: Path, start: Start) -> None:
+    old = start(slurm_job("12_3"))
+    assert said(old) == "held"
+    new = start(slurm_job("12_3", restart=1, node="n2"))
+    assert said(new) == "held"
+    assert said(old) == "replaced"
+    assert old.poll() is None
+    # A write that was under way while the other took over may still land; the next one covers it.
+    end = time.monotonic() + 10
+    while (before := RunFolder(path).status()).writer != Writer("n2", new.pid, "12_3", 1):
+        assert time.monotonic() < end
+    while RunFolder(path).status().epoch < before.epoch + 10:
+        assert pid_of(path) == new.pid
+        assert time.monotonic() < end
+    assert sorted(file.name for file in path.iterdir() if "status.json" not in file.name) == [".lock"]
+
+
+@pytest.mark.parametrize("restart", [1, 2])
+def test_an_equal_or_lower_restart_of_the_same_job_is_busy(path: Path, start: Start, restart: int) -> None:
+    holder = start(slurm_job("12_3", restart=2, node="n2"))
+    assert said(holder) == "held"
+    answer = said(start(slurm_job("12_3", restart=restart)))
+    assert answer == f"{path}: another process trains it (process {holder.pid} on n2, job 12_3)"
+    assert pid_of(path) == holder.pid
+
+
+def test_a_live_job_keeps_its_run_and_a_dead_ones_is_taken(path: Path, start: Start) -> None:
+    holder = start(slurm_job("12"))
+    assert said(holder) == "held"
+    assert "another process trains it" in said(start(slurm_job("13", restart=5), "11"))
+    heir = start(slurm_job("13"), "12")
+    assert said(heir) == "held"
+    assert said(holder) == "replaced"
+    assert pid_of(path) == heir.pid
+
+
+def test_of_two_successors_at_once_one_survives(path: Path, start: Start) -> None:
+    for job in range(20, 24):
+        old = start(slurm_job(f"{job}"))
+        assert said(old) == "held"
+        successors = [start(slurm_job(f"{job}", restart=1, node=node)) for node in ("n2", "n3")]
+        first_words = [said(successor) for successor in successors]
+        assert "held" in first_words
+        lost = [
+            words != "held" or (first_words == ["held", "held"] and pid_of(path) != successor.pid)
+            for successor, words in zip(successors, first_words, strict=True)
+        ]
+        assert sorted(lost) == [False, True]
+        assert pid_of(path) == successors[lost.index(False)].pid
+        successors[lost.index(False)].kill()
+        successors[lost.index(False)].wait()
+        (path / "status.json").unlink()
+
+
+def test_a_start_that_comes_between_is_not_pushed_aside(
+    path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holders: list[subprocess.Popen[str]] = []
+    locked_soon = run_folder._locked_soon
+
+    def when_another_has_started(file: IO[str]) -> bool:
+        if not holders:
+            holders.append(start({}))
+            assert said(holders[0]) == "held"
+        return locked_soon(file)
+
+    monkeypatch.setattr(run_folder, "_locked_soon", when_another_has_started)
+    with pytest.raises(RunBusyError), RunFolder(path).held():
+        pass
+    assert pid_of(path) == holders[0].pid
+    assert list(path.glob(".lock?*")) == []
+
+
+def test_the_lock_of_a_killed_process_is_free(path: Path, start: Start) -> None:
+    holder = start({})
+    assert said(holder) == "held"
+    second = start({})
+    assert said(second) == f"{path}: another process trains it (process {holder.pid} on {platform.node()})"
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    heir = start({})
+    assert said(heir) == "held"
+    assert pid_of(path) == heir.pid
+
+
+def test_a_writer_whose_lock_does_not_reach_here_is_believed_unless_its_job_is_gone(path: Path) -> None:
+    folder = RunFolder(path)
+    path.mkdir()
+    folder.amend_status(Status(RUNNING, node="far", pid=7, job="12_3"))
+    with pytest.raises(RunBusyError, match=r"\(process 7 on far, job 12_3\)"), folder.held():
+        pass
+    with folder.held(lambda writer: writer == Writer("far", 7, "12_3")):
+        pass
+    folder.amend_status(Status(COMPLETED, node="far", pid=7, job="12_3"))
+    with folder.held():
+        pass
+
+
+def test_a_run_whose_lock_was_removed_is_no_longer_written(path: Path) -> None:
+    with RunFolder(path).held() as folder:
+        folder.write_status(Status(RUNNING, epoch=1))
+        (path / ".lock").unlink()
+        with pytest.raises(Replaced):
+            folder.write_status(Status(RUNNING, epoch=2))
+        with pytest.raises(Replaced):
+            folder.write_config(Config())
+        with pytest.raises(Replaced):
+            folder.write_provenance({"source": "s"})
+    assert folder.status().epoch == 1
+    assert [file.name for file in path.iterdir()] == ["status.json"]
+
+
+def test_who_writes_is_told_by_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("SLURM")]:
+        monkeypatch.delenv(name)
+    assert Writer.here() == Writer(platform.node(), os.getpid())
+    with monkeypatch.context() as patched:
+        for name, value in slurm_job("12", node="n4").items():
+            patched.setenv(name, value)
+        assert Writer.here() == Writer("n4", os.getpid(), "12")
+    for name, value in slurm_job("12_3", restart=2).items():
+        monkeypatch.setenv(name, value)
+    assert Writer.here() == Writer("n1", os.getpid(), "12_3", 2)
+
+
+def test_slurm_decides_who_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def is_running(job: str) -> bool:
+        asked.append(job)
+        return job == "9_1"
+
+    monkeypatch.setattr(slurm, "is_running", is_running)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    for name, value in slurm_job("12_3", restart=2).items():
+        monkeypatch.setenv(name, value)
+    assert task.gone(Writer("n1", 5, "12_3", 1))
+    assert not task.gone(Writer("n1", 5, "12_3", 2))
+    assert not task.gone(Writer("n1", 5, "12_3", 3))
+    assert not task.gone(Writer("n1", 5))
+    assert not task.gone(Writer())
+    assert asked == []
+    assert not task.gone(Writer("n1", 5, "9_1"))
+    assert task.gone(Writer("n1", 5, "12_4", 7))
+    assert asked == ["9_1", "12_4"]
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert task.gone(Writer("n1", 5, "9_1"))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def one_run(corpus: Path, features: Features, tmp_path: Path) -> Callable[[int], Path]:
+    """Plans a sweep of a single run of so many epochs."""
+
+    def plan_one(epochs: int) -> Path:
+        data = Data(source="folder", root=str(corpus), cache_dir=str(tmp_path / "cache"))
+        config = Config(epochs=epochs, data=data, features=features, model=Model(filters=[4]))
+        folder = tmp_path / "outputs" / "one"
+        plans.write(folder, freeze(config, [Point(1, {}, {})], "one"))
+        return folder
+
+    return plan_one
+
+
+def begin_task(sweep: Path, **told: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "irmas.sweep.task", str(sweep), "1", "--threads", "1"]
+    return subprocess.Popen(command, env=ENVIRONMENT | told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_task_that_is_replaced_says_so_once_and_leaves_the_run_alone(one_run: Callable[[int], Path]) -> None:
+    sweep = one_run(10_000)
+    run = RunFolder(sweep / "runs" / "001")
+    processes = [begin_task(sweep, **slurm_job("12"))]
+    try:
+        wait_for(lambda: run.status().epoch >= 1)
+        processes.append(begin_task(sweep, **slurm_job("12", restart=1, node="n2")))
+        output, _ = processes[0].communicate(timeout=60)
+        assert processes[0].returncode == task.REPLACED
+        assert output.count("a newer start of this run has taken over; this one stops") == 1
+        wait_for(lambda: run.status().restart == 1)
+        assert run.status().pid == processes[1].pid
+        processes[1].terminate()
+        processes[1].communicate(timeout=60)
+        status = run.status()
+        assert (status.state, status.job, status.restart) == ("CANCELLED", "12", 1)
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def test_a_task_of_another_source_is_refused_unless_that_is_allowed(one_run: Callable[[int], Path]) -> None:
+    sweep = one_run(1)
+    plan = plans.read(sweep)
+    edited = (sweep / plans.PLAN).read_text().replace(plan.source, "0123456789ab")
+    (sweep / plans.PLAN).write_text(edited)
+    run = RunFolder(sweep / "runs" / "001")
+    refused = begin_task(sweep)
+    _, error = refused.communicate(timeout=60)
+    assert refused.returncode == 1
+    assert "0123456789ab" in error
+    assert plan.source in error
+    assert "allow_code_change=true" in error
+    assert "Traceback" not in error
+    status = run.status()
+    assert (status.state, status.epoch) == ("FAILED", 0)
+    assert "0123456789ab" in status.reason
+
+    (sweep / plans.PLAN).write_text(edited.replace("allow_code_change: false", "allow_code_change: true"))
+    allowed = begin_task(sweep)
+    _, error = allowed.communicate(timeout=60)
+    assert allowed.returncode == 0, error
+    assert (run.status().state, run.status().error) == (COMPLETED, "")
+    provenance = json.loads((run.path / "provenance.json").read_text())
+    assert (provenance["source"], provenance["plan_source"]) == (plan.source, "0123456789ab")
+
+
+def test_a_command_of_another_source_trains_nothing_and_finished_runs_are_still_told(
+    one_run: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = one_run(1)
+    before = (sweep / plans.PLAN).read_text()
+    edited = replace(plans.read(sweep), source="0123456789ab")
+    run = RunFolder(sweep / "runs" / "001")
+    run.path.mkdir(parents=True)
+    (run.path / "config.yaml").touch()  # it has begun
+    with pytest.raises(UserError, match=r"0123456789ab.*allow_code_change=true"):
+        local.launch(edited, 1)
+    assert [file.name for file in run.path.iterdir()] == ["config.yaml"]
+    run.write_status(Status(COMPLETED))
+    assert [status.state for status in local.launch(edited, 1)] == [COMPLETED]
+    assert (sweep / plans.PLAN).read_text() == before
