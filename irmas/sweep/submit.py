@@ -98,7 +98,7 @@ def _say(console: Console, sweep: Path, settings: Settings, done: Submission) ->
         for line in by_hand(done.batches):
             console.print(f"  {line}")
     if done.queued and not done.submitted:
-        console.print("nothing new is submitted, and other settings of the launcher change nothing of what is")
+        console.print("what is missing is in the queue already; launcher settings that differ now change nothing of it")
     if done.jobs:
         console.print(f"submitted: {_chain(done)}")
     if done.jobs or done.queued:
