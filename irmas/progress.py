@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -17,6 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TransferSpeedColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 from irmas.config import shown
@@ -28,6 +30,11 @@ from irmas.sweep.plan import Point
 def plain_console() -> Console:
     """Prints what it is given: names such as [cel][cla]0001__1 are no markup, and nothing is cut."""
     return Console(highlight=False, markup=False, soft_wrap=True)
+
+
+def width(console: Console, table: Table) -> int:
+    """Columns that a table needs where nothing is cut or wrapped."""
+    return Measurement.get(console, console.options.update(max_width=9999), table).maximum
 
 
 class SweepProgress:

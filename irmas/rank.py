@@ -6,10 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.measure import Measurement
-
 from irmas.errors import UserError
-from irmas.progress import plain_console
+from irmas.progress import plain_console, width
 from irmas.results import ranking
 from irmas.run.folder import COMPLETED, PENDING
 from irmas.sweep import states
@@ -36,7 +34,7 @@ def show(sweep: Path, *, best: bool = False) -> None:
     console = plain_console()
     lines = ranking.table(result)
     # A line that the terminal wraps is better than a number cut short.
-    console.width = max(console.width, Measurement.get(console, console.options.update(max_width=1000), lines).maximum)
+    console.width = max(console.width, width(console, lines))
     finished = sum(row.state == COMPLETED for row in result.rows)
     epochs = "best epoch" if best else "last epoch"
     console.print(

@@ -13,18 +13,18 @@ from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from irmas.config import shown
 from irmas.errors import UserError
-from irmas.progress import plain_console
-from irmas.results.ranking import named_runs, styled
+from irmas.progress import plain_console, width
+from irmas.results.ranking import styled
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS
 from irmas.run.folder import COMPLETED, PENDING, RUNNING
 from irmas.sweep import plan as plans
 from irmas.sweep import states
+from irmas.sweep.jobs import named_runs
 from irmas.sweep.plan import run_folder
 from irmas.sweep.states import NOT_SUBMITTED, RunState, SweepState
 
@@ -122,7 +122,7 @@ def show(sweep: Path, state: SweepState) -> None:
     console = plain_console()
     lines = table(state.runs)
     # A line that the terminal wraps is better than a number cut short.
-    console.width = max(console.width, _width(console, lines))
+    console.width = max(console.width, width(console, lines))
     for part in (header(sweep, state), lines, *failures(sweep, state.runs)):
         console.print(part, end="\n\n" if part is not lines else "\n")
 
@@ -138,14 +138,10 @@ def screen(sweep: Path, state: SweepState, console: Console) -> Group:
     shown_runs = sorted(by_urgency[:room], key=lambda run: run.point.id)
     lines = table(shown_runs)
     for count in range(1, len(SPARE) + 1):
-        if _width(console, lines) <= console.width:
+        if width(console, lines) <= console.width:
             break
         lines = table(shown_runs, SPARE[:count])
     return Group(header(sweep, state), lines, Text(more))
-
-
-def _width(console: Console, lines: Table) -> int:
-    return Measurement.get(console, console.options.update(max_width=9999), lines).maximum
 
 
 def header(sweep: Path, state: SweepState) -> Text:

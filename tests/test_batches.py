@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from irmas.config import Config
 from irmas.errors import ConfigError
 from irmas.sweep import settings
+from irmas.sweep.array import REQUEUES
 from irmas.sweep.batches import SCRIPT, SCRIPTS, Batch, Order, by_hand
 from irmas.sweep.jobs import ARRAY, Work
 from irmas.sweep.plan import Plan
@@ -91,6 +92,10 @@ def test_an_array_behind_the_data_job_is_cancelled_if_that_fails() -> None:
     assert "--dependency=afterany:7:$array1" in lines[2]
 
 
+def test_by_hand_a_task_starts_again_as_often_as_by_the_launcher() -> None:
+    assert SHIPPED["requeues"] == REQUEUES
+
+
 @pytest.mark.parametrize("stage", SCRIPT)
 def test_the_scripts_ask_for_what_the_launcher_asks_for(stage: str) -> None:
     order = Order(Plan("demo", [], "", "", "", Config()), settings.read(values()), 1000, is_made=False, behind=[])
@@ -115,6 +120,7 @@ def test_the_scripts_ask_for_what_the_launcher_asks_for(stage: str) -> None:
         ({"setup": "missing.sh"}, "hydra.launcher.setup=missing.sh: there is no such file"),
         ({"partition": "a b"}, "hydra.launcher.partition=a b: must be one word"),
         ({"sbatch": {"array": "1-3"}}, "hydra.launcher.sbatch=.*other than array, chdir, dependency"),
+        ({"prepare": 5}, "hydra.launcher.prepare=5: has settings: partition cpus mem time sbatch"),
         ({"rank": SHIPPED["rank"] | {"cpus": 0}}, "hydra.launcher.rank.cpus=0: must be a whole number from 1"),
     ],
 )

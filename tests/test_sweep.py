@@ -8,19 +8,18 @@ import platform
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from commands import irmas, start
+from commands import irmas, start, wait_until
+from left_behind import ranking, runs, scalars, status
 
 from irmas.config import Config
 from irmas.run import events
-from irmas.run.events import event_files, read_scalars
+from irmas.run.events import event_files
 
 
 @pytest.fixture(scope="module")
@@ -28,31 +27,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Settings of a small stand-in that the first sweep renders and the others share."""
     folder = tmp_path_factory.mktemp("data")
     return ["data=standin", "data.size=132", "features=small", f"data.root={folder}", f"data.cache_dir={folder}/cache"]
-
-
-def ranking(sweep: Path) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = json.loads((sweep / "ranking.json").read_text())
-    return entries
-
-
-def status(run: Path) -> dict[str, Any]:
-    path = run / "status.json"
-    return json.loads(path.read_text()) if path.exists() else {"state": "PENDING", "epoch": 0, "pid": 0}
-
-
-def scalars(run: Path) -> dict[str, dict[int, float]]:
-    return {tag: points for tag, points in read_scalars(run).values.items() if not tag.startswith("time/")}
-
-
-def runs(sweep: Path) -> list[Path]:
-    return sorted((sweep / "runs").iterdir())
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -154,7 +128,7 @@ def test_a_killed_run_is_told_and_goes_on_to_the_same_result(
     assert irmas("train", *data, "epochs=6", "name=whole", cwd=tmp_path).returncode == 0
     run = tmp_path / "outputs" / "one" / "runs" / "001"
     process = started(*command, cwd=tmp_path)
-    wait_for(lambda: status(run)["state"] == "RUNNING" and status(run)["epoch"] >= 2)
+    wait_until(lambda: status(run)["state"] == "RUNNING" and status(run)["epoch"] >= 2, "two epochs", 60)
     os.kill(status(run)["pid"], signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -174,7 +148,7 @@ def test_ctrl_c_ends_every_child_and_the_same_command_goes_on(
     sweep = tmp_path / "outputs" / "c"
     process = started(*command, "hydra.launcher.processes=2", cwd=tmp_path)
     first = [sweep / "runs" / f"00{number}-seed={number}" for number in (1, 2)]
-    wait_for(lambda: all(status(run)["epoch"] >= 1 for run in first))
+    wait_until(lambda: all(status(run)["epoch"] >= 1 for run in first), "an epoch of both", 60)
     children = [status(run)["pid"] for run in first]
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, said = process.communicate(timeout=30)
@@ -182,7 +156,7 @@ def test_ctrl_c_ends_every_child_and_the_same_command_goes_on(
     assert said.endswith("irmas.train: stopped; the same command goes on\n")
     assert "Traceback" not in said
     for child in children:
-        wait_for(lambda: not Path(f"/proc/{child}").exists(), 10)  # noqa: B023
+        wait_until(lambda: not Path(f"/proc/{child}").exists(), "the end of a child", 10)  # noqa: B023
     assert [status(run)["state"] for run in first] == ["CANCELLED", "CANCELLED"]
     assert len(runs(sweep)) == 2
 
@@ -192,10 +166,10 @@ def test_children_do_not_outlive_a_killed_command(
 ) -> None:
     run = tmp_path / "outputs" / "k" / "runs" / "001"
     process = started(*data, "epochs=200", "name=k", cwd=tmp_path)
-    wait_for(lambda: status(run)["epoch"] >= 1)
+    wait_until(lambda: status(run)["epoch"] >= 1, "an epoch", 60)
     child = status(run)["pid"]
     os.kill(process.pid, signal.SIGKILL)
-    wait_for(lambda: not Path(f"/proc/{child}").exists(), 15)
+    wait_until(lambda: not Path(f"/proc/{child}").exists(), "the end of the child", 15)
     assert status(run)["state"] == "CANCELLED"
 
 

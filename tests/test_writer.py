@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from commands import ENVIRONMENT
+from commands import ENVIRONMENT, wait_until
 
 from irmas.config import Config, Data, Features, Model
 from irmas.errors import UserError
@@ -244,13 +244,6 @@ def test_slurm_decides_who_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert task.gone(Writer("n1", 5, "9_1"))
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def one_run(corpus: Path, features: Features, tmp_path: Path) -> Callable[[int], Path]:
     """Plans a sweep of a single run of so many epochs."""
@@ -275,12 +268,12 @@ def test_a_task_that_is_replaced_says_so_once_and_leaves_the_run_alone(one_run: 
     run = RunFolder(sweep / "runs" / "001")
     processes = [begin_task(sweep, **slurm_job("12"))]
     try:
-        wait_for(lambda: run.status().epoch >= 1)
+        wait_until(lambda: run.status().epoch >= 1, "an epoch", 60)
         processes.append(begin_task(sweep, **slurm_job("12", restart=1, node="n2")))
         output, _ = processes[0].communicate(timeout=60)
         assert processes[0].returncode == task.REPLACED
         assert output.count("a newer start of this run has taken over; this one stops") == 1
-        wait_for(lambda: run.status().restart == 1)
+        wait_until(lambda: run.status().restart == 1, "the second start", 60)
         assert run.status().pid == processes[1].pid
         processes[1].terminate()
         processes[1].communicate(timeout=60)

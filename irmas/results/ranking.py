@@ -7,7 +7,6 @@ import io
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from irmas.errors import UserError
 from irmas.files import atomic_write
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS, read_scalars
 from irmas.run.folder import CANCELLED, COMPLETED, PENDING, PROVENANCE, RUNNING, RunFolder
+from irmas.sweep import jobs, states
 from irmas.sweep import plan as plans
-from irmas.sweep import slurm, states
 from irmas.sweep.plan import Plan, run_folder
 from irmas.sweep.states import NOT_SUBMITTED, RunState, SweepState
 
@@ -119,13 +118,8 @@ def mixed_sources(ranking: Ranking) -> str:
             runs[row.source].append(row.id)
     if len({digest for source in runs for digest in source.split()}) < 2:
         return ""
-    parts = [(min(ids), f"{named_runs(ids)} by {source.replace(' ', ' then ')}") for source, ids in runs.items()]
+    parts = [(min(ids), f"{jobs.named_runs(ids)} by {source.replace(' ', ' then ')}") for source, ids in runs.items()]
     return "mixed versions of the source: " + ", ".join(text for _, text in sorted(parts))
-
-
-def named_runs(ids: Sequence[int]) -> str:
-    """`run 7`, `runs 1-3,7`."""
-    return f"run{'s' if len(ids) > 1 else ''} {slurm.ranges(ids)}"
 
 
 def _finite(value: float | None) -> float | None:

@@ -133,16 +133,17 @@ class RunFolder:
 
         Raises UserError where the file is damaged or from another version.
         """
-        status = self._read_status()
+        status = self.told()
         if status.state != RUNNING or status.node != Writer.here().node or self._is_held():
             return status
         # Again: it may have said its last word, or another may have started, before the lock was looked at.
-        last = self._read_status()
+        last = self.told()
         if last != status:
             return last
         return replace(status, state=FAILED, error="its process ended without a word (killed?)")
 
-    def _read_status(self) -> Status:
+    def told(self) -> Status:
+        """The file's own word, whether its process lives or not. Raises UserError as `status` does."""
         path = self.path / STATUS
         try:
             return Status(**json.loads(path.read_text()))
@@ -217,7 +218,7 @@ class RunFolder:
         path = self.path / LOCK
         with path.open("a+") as before:
             if _locked_soon(before):
-                status = self._read_status()
+                status = self.told()
                 # Locks do not always reach across nodes.
                 alive = status.state == RUNNING and status.job and status.node != Writer.here().node
                 rival = status.writer if alive else None
@@ -254,10 +255,6 @@ class RunFolder:
                 return not _locked(file, fcntl.LOCK_SH)
         except FileNotFoundError:
             return False
-
-    def told(self) -> Status:
-        """The file's own word, whether its process lives or not. Raises UserError as `status` does."""
-        return self._read_status()
 
     def amend_status(self, status: Status) -> None:
         """Write a status that still names the process that trained: its parent tells how it died."""

@@ -66,7 +66,8 @@ def train(sweep: Path, work: Work, index: int | None, requeues: int) -> int:
         return _refuse(sweep, points, me.restart, requeues)
     console = plain_console()
     done = [point for point in points if run_folder(sweep, point).status().state in FINAL]
-    console.print(f"{sweep}: task {me.job or 'outside Slurm'} on {me.node}, start {me.restart + 1}, {_ids(points)}")
+    named = jobs.named_runs(point.id for point in points)
+    console.print(f"{sweep}: task {me.job or 'outside Slurm'} on {me.node}, start {me.restart + 1}, {named}")
     with SweepProgress(console, len(points), len(done), label_width(points)) as progress:
         open_points = [point for point in points if point not in done]
         local.run(sweep, plan, open_points, 1, progress, lambda: asked.warned or asked.ended)
@@ -75,8 +76,8 @@ def train(sweep: Path, work: Work, index: int | None, requeues: int) -> int:
     if asked.ended:
         return 128 + signal.SIGTERM
     if asked.warned:
-        console.print(f"task {me.job}: stopped ahead of its end, goes on after a requeue")
-        slurm.requeue(me.job)
+        goes_on = "a requeue" if slurm.requeue(me.job) else "the same command: Slurm refused to requeue it"
+        console.print(f"task {me.job}: stopped ahead of its end, goes on after {goes_on}")
     return 1
 
 
@@ -101,10 +102,6 @@ def _points(sweep: Path, plan: Plan, ids: Sequence[int]) -> list[Point]:
     return [plan.points[number - 1] for number in ids]
 
 
-def _ids(points: Sequence[Point]) -> str:
-    return f"run{'s' if len(points) > 1 else ''} {slurm.ranges(point.id for point in points)}"
-
-
 def _record(sweep: Path, work: Work) -> None:
     """An array that was submitted by hand is recorded by the first of its tasks."""
     number = os.environ.get("SLURM_ARRAY_JOB_ID", os.environ["SLURM_JOB_ID"])
@@ -121,7 +118,7 @@ def _refuse(sweep: Path, points: Sequence[Point], restart: int, requeues: int) -
         folder = run_folder(sweep, point)
         if folder.status().state not in FINAL:
             folder.amend_status(replace(folder.status(), state=FAILED, error=reason))
-    sys.stderr.write(f"irmas.sweep.array: {_ids(points)} {reason}\n")
+    sys.stderr.write(f"irmas.sweep.array: {jobs.named_runs(point.id for point in points)} {reason}\n")
     return 1
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from irmas.sweep.jobs import ARRAY, DATA, RANKING, Work
 from irmas.sweep.plan import OUTPUTS, Plan
 from irmas.sweep.settings import Settings
 
-ALL = Work()
 SCRIPTS = Path(__file__).parents[2] / "slurm"
 SCRIPT = {DATA: "prepare.sbatch", ARRAY: "sweep.sbatch", RANKING: "rank.sbatch"}
 
@@ -35,7 +34,7 @@ class Batch:
     after_ok: str = ""
     after_any: tuple[str, ...] = ()
     """Names of other batches, or numbers of jobs that are in the queue already."""
-    work: Work = ALL
+    work: Work = field(default_factory=Work)
 
     def sbatch(self, number: Callable[[str], str]) -> dict[str, Any]:
         """All options that are given, with the numbers of the jobs that this one waits for."""

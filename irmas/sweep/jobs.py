@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from irmas.files import atomic_write
-from irmas.sweep.slurm import expand_ranges
+from irmas.sweep.slurm import expand_ranges, ranges
 
 FOLDER = "slurm"
 FAILURE = "data.json"
@@ -62,6 +62,12 @@ class DataFailure:
 
     job: str
     error: str
+
+
+def named_runs(ids: Iterable[int]) -> str:
+    """`run 7`, `runs 1-3,7`."""
+    text = ranges(ids)
+    return f"run {text}" if text.isdigit() else f"runs {text}"
 
 
 def record(sweep: Path, job: Job) -> None:

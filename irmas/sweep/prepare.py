@@ -38,15 +38,20 @@ def main() -> None:
     sweep = parser.parse_args().sweep
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("stopped by SIGTERM, as ahead of a time limit"))
     try:
-        make(sweep, plans.read(sweep), data_progress(plain_console()))
-        jobs.record_data_failure(sweep, None)
+        _make_or_tell(sweep, plans.read(sweep))
+    except UserError as error:
+        sys.exit(f"irmas.sweep.prepare: {error}")
+
+
+def _make_or_tell(sweep: Path, plan: Plan) -> None:
+    try:
+        make(sweep, plan, data_progress(plain_console()))
     except BaseException as error:
         said = isinstance(error, UserError | SystemExit)
         failure = DataFailure(os.environ.get("SLURM_JOB_ID", ""), str(error) if said else repr(error))
         jobs.record_data_failure(sweep, failure)
-        if isinstance(error, UserError):
-            sys.exit(f"irmas.sweep.prepare: {error}")
         raise
+    jobs.record_data_failure(sweep, None)
 
 
 if __name__ == "__main__":

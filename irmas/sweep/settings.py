@@ -60,6 +60,8 @@ def read(values: Mapping[str, Any]) -> Settings:
     task = {field.name: values[field.name] for field in fields(Stage)}
     stages = {"task": task, "prepare": values["prepare"], "rank": values["rank"]}
     for name, stage in stages.items():
+        if not isinstance(stage, dict):
+            raise ConfigError(f"hydra.launcher.{name}", stage, f"has settings: {' '.join(task)}")
         _check({f"{'' if name == 'task' else name + '.'}{key}": value for key, value in stage.items()})
     _check({key: value for key, value in values.items() if key not in stages and key not in task})
     if seconds(task["time"]) <= values["warning"] + 30:

@@ -173,10 +173,9 @@ def cancel(jobs: Iterable[str]) -> None:
             raise _error("scancel", done.stderr)
 
 
-def begin(jobs: Iterable[str]) -> None:
-    """Let jobs start now that were submitted with a later --begin. Raises SlurmError."""
-    if numbers := ",".join(jobs):
-        _checked("scontrol", "update", f"JobId={numbers}", "StartTime=now")
+def begin(job: str) -> None:
+    """Let a job start now that was submitted with a later --begin. Raises SlurmError."""
+    _checked("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
 def requeue(job: str) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from irmas.errors import UserError
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, FINAL, PENDING, RUNNING, RunFolder, Status
 from irmas.sweep import jobs, slurm
-from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work
+from irmas.sweep.jobs import ARRAY, DATA, RANKING, DataFailure, Job, Work
 from irmas.sweep.plan import PLAN, Plan, Point, run_folder
 from irmas.sweep.slurm import LIVE, SlurmError, Task
 
@@ -262,17 +262,16 @@ class _Word:
 
     def data_failures(self, sweep: Path, total: int) -> dict[int, str]:
         """By run, where the data job failed that its last array waited for."""
-        reasons = {}
+        reasons, failure = {}, jobs.data_failure(sweep)
         for record in self.records.values():
             if record.stage == ARRAY:
-                reason = self._data_failure(sweep, record.after)
+                reason = self._data_failure(failure, record.after)
                 reasons.update(dict.fromkeys(record.work.ids(None, total), reason))
         return reasons
 
-    def _data_failure(self, sweep: Path, job: str) -> str:
+    def _data_failure(self, failure: DataFailure | None, job: str) -> str:
         if not job:
             return ""
-        failure = jobs.data_failure(sweep)
         told = failure.error if failure is not None and failure.job == job else ""
         task = self.tasks.get(job)
         if (task is not None and (task.is_live or task.state == COMPLETED)) or not (task or told):

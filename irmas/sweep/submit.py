@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
@@ -41,15 +41,14 @@ SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*SubmitJob\w*Limit\b")
 class Submission:
     """What a command has submitted."""
 
-    plan: Plan
     points: list[Point]
-    """What was asked for; its rest was finished or in the queue before."""
+    """What was asked for."""
     finished: int
     queued: int
+    """Points that were in the queue before."""
     behind: list[str]
     """Arrays that were in the queue before."""
     submitted: int
-    """Points."""
     points_per_task: int
     jobs: dict[str, str]
     """Slurm's number by the batch's name."""
@@ -131,18 +130,19 @@ def submit(plan: Plan, settings: Settings, *, append: bool = False, by_hand: boo
         if state.note:
             raise UserError(state.note)
         finished = {run.point.id for run in state.runs if run.status.state in FINAL}
-        queued = {run.point.id: run.task.job for run in state.runs if run.task and run.task.is_live}
-        missing = [point for point in points if point.id not in finished | queued.keys()]
+        live = {run.point.id: run.task.job for run in state.runs if run.task and run.task.is_live}
+        queued = [point for point in points if point.id in live.keys() - finished]
+        missing = [point for point in points if point.id not in live.keys() | finished]
         if missing:
             plans.refuse_source(sweep, merged, plan.source)
         is_made = _prepared(sweep, replace(merged, points=missing))
         plans.write(sweep, plan, append=append)
         states.settle(sweep, state)
         ranked = any(stage.name == RANKING and stage.is_live for stage in state.stages)
-        order = Order(plan, settings, largest, is_made, sorted(set(queued.values()), key=int))
+        order = Order(plan, settings, largest, is_made, sorted(set(live.values()), key=int))
         per_task, batches = settings.points_per_task, list[Batch]()
         numbers: dict[str, str] = {}
-        while missing or (queued and not ranked):
+        while missing or (live and not ranked):
             batches = order.batches([point.id for point in missing], per_task)
             if by_hand:
                 break
@@ -153,9 +153,8 @@ def submit(plan: Plan, settings: Settings, *, append: bool = False, by_hand: boo
                 if per_task >= len(missing):
                     raise
                 per_task = max(per_task + 1, math.ceil(1.25 * per_task))
-    return Submission(
-        merged, points, len(finished), len(queued), order.behind, len(missing), per_task, numbers, batches
-    )
+    done_before = len(points) - len(queued) - len(missing)
+    return Submission(points, done_before, len(queued), order.behind, len(missing), per_task, numbers, batches)
 
 
 def _prepared(sweep: Path, missing: Plan) -> bool:
@@ -177,10 +176,9 @@ def _submit_all(sweep: Path, batches: Sequence[Batch], setup: str | None) -> dic
             numbers[batch.name] = number = _sbatch(sweep, batch, numbers, setup)
             name, data = batch.options["job-name"], numbers["data"] if batch.after_ok else ""
             jobs.record(sweep, Job(number, batch.stage, name, time.time(), batch.work, data))
-        try:
-            slurm.begin(numbers[batch.name] for batch in batches if "begin" not in batch.options)
-        except SlurmError as error:  # what sbatch takes and no node can run shows here
-            raise _refusal(batches[-2] if len(batches) > 1 else batches[-1], error.reason) from None
+        for batch in reversed(batches):  # those that wait for others first
+            if "begin" not in batch.options:
+                _begin(batch, numbers[batch.name])
     except BaseException:
         slurm.cancel(list(numbers.values()))
         jobs.tidy(sweep, numbers.values())
@@ -218,6 +216,14 @@ def _sbatch(sweep: Path, batch: Batch, numbers: Mapping[str, str], setup: str | 
     return str(job.job_id)
 
 
+def _begin(batch: Batch, number: str) -> None:
+    """What sbatch takes although no node can run it is refused here."""
+    try:
+        slurm.begin(number)
+    except SlurmError as error:
+        raise _refusal(batch, error.reason) from None
+
+
 def _command(stage: str) -> str:
     return f'exec srun --cpus-per-task=$SLURM_CPUS_PER_TASK {shlex.quote(sys.executable)} -u -m {MODULES[stage]} "$@"'
 
@@ -249,7 +255,17 @@ def _undone_if_refused(sweep: Path) -> Iterator[None]:
         yield
     except BaseException:
         if not before and not (sweep / "runs").exists():
-            shutil.rmtree(sweep)
+            _remove_plan(sweep)
         for path, content in before.items():
             atomic_write(path, content)
         raise
+
+
+def _remove_plan(sweep: Path) -> None:
+    """What a submission writes; whatever else lies in the folder stays, and then the folder too."""
+    for folder in (jobs.FOLDER, "splits"):
+        shutil.rmtree(sweep / folder, ignore_errors=True)
+    for name in (plans.PLAN, plans.POINTS, ".lock"):
+        (sweep / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        sweep.rmdir()

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster.localcluster import LocalCluster, wait_until
+from cluster.localcluster import LocalCluster
 from cluster.sweeps import Desk
-from commands import irmas
+from commands import irmas, wait_until
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,6 @@ import os
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parents[2] / "slurm" / "localcluster"
@@ -27,13 +25,6 @@ def free_ports(count: int) -> int:
                 each.close()
         return first
     raise OSError(f"no {count} consecutive free ports")
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.1)
 
 
 class LocalCluster:

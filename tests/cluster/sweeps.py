@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from cluster.localcluster import LocalCluster, wait_until
-from commands import irmas, start
-
-from irmas.run.events import read_scalars
+from cluster.localcluster import LocalCluster
+from commands import irmas, start, wait_until
 
 TASK = ["device=cpu", "hydra.launcher.cpus=1", "hydra.launcher.mem=2G"]
 """The pretended GPUs have no CUDA; two tasks fit on a node."""
@@ -76,22 +72,3 @@ def numbers(said: str) -> dict[str, str]:
         arrays = sum(name.startswith("array") for name in found)
         found[f"array{arrays + 1}" if stage == "array" else stage] = number.partition("_")[0]
     return found
-
-
-def ranking(sweep: Path) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = json.loads((sweep / "ranking.json").read_text())
-    return entries
-
-
-def status(run: Path) -> dict[str, Any]:
-    path = run / "status.json"
-    told: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"state": "PENDING", "epoch": 0}
-    return told
-
-
-def runs(sweep: Path) -> list[Path]:
-    return sorted((sweep / "runs").iterdir())
-
-
-def scalars(run: Path) -> dict[str, dict[int, float]]:
-    return {tag: points for tag, points in read_scalars(run).values.items() if not tag.startswith("time/")}

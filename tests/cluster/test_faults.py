@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster.localcluster import wait_until
-from cluster.sweeps import Desk, ranking, runs, status
+from cluster.sweeps import Desk
 from cluster.sweeps import numbers as submitted
-from commands import ROOT
+from commands import ROOT, wait_until
+from left_behind import ranking, runs, status
 
 from irmas.config import Config
 from irmas.provenance import source_digest

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster.localcluster import LocalCluster, wait_until
-from commands import ENVIRONMENT
+from cluster.localcluster import LocalCluster
+from commands import ENVIRONMENT, wait_until
 
 from irmas.config import Config
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, PENDING, RUNNING, Status

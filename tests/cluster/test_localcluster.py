@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster.localcluster import LocalCluster, wait_until
+from cluster.localcluster import LocalCluster
+from commands import wait_until
 
 DAEMONS = sorted(["munged", "mariadbd", "slurmdbd", "slurmctld", *["slurmd"] * 4])
 

@@ -11,9 +11,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cluster.localcluster import LocalCluster, wait_until
-from cluster.sweeps import TASK, Desk, numbers, ranking, runs, status
-from commands import ROOT
+from cluster.localcluster import LocalCluster
+from cluster.sweeps import TASK, Desk, numbers
+from commands import ROOT, wait_until
+from left_behind import ranking, runs, status
 
 from irmas.sweep import jobs
 from irmas.sweep import plan as plans
@@ -173,6 +174,14 @@ def test_what_slurm_refuses_leaves_neither_jobs_nor_files(desk: Desk) -> None:
         assert f"--{setting.removeprefix('rank.')}" in said
         assert queued(desk) == []
         assert list((desk.folder / "outputs").iterdir()) == []
+
+    notes = desk.folder / "outputs" / "new" / "notes.txt"
+    notes.parent.mkdir()
+    notes.touch()
+    # sbatch takes this one; that no node could ever run it shows when it is to begin
+    assert "refused the ranking job" in refused(desk.door("train", *common, "hydra.launcher.rank.cpus=99"))
+    assert queued(desk) == []
+    assert list(notes.parent.iterdir()) == [notes]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import signal
 from pathlib import Path
 
 import yaml
-from cluster.localcluster import wait_until
-from cluster.sweeps import TASK, Desk, ranking, runs, status
-from commands import ROOT
+from cluster.sweeps import TASK, Desk
+from commands import ROOT, wait_until
+from left_behind import ranking, runs, status
 
 from irmas.run.events import VAL_ACCURACY
 

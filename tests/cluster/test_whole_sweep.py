@@ -7,8 +7,9 @@ import re
 import signal
 
 import pytest
-from cluster.localcluster import wait_until
-from cluster.sweeps import TASK, Desk, numbers, ranking, runs, scalars, status
+from cluster.sweeps import TASK, Desk, numbers
+from commands import wait_until
+from left_behind import ranking, runs, scalars, status
 
 
 def test_the_reports_sweep_ends_ranked_without_another_command(desk: Desk) -> None:
