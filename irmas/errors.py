@@ -5,6 +5,15 @@ class UserError(Exception):
     """Something the user can mend; the message names what was wrong and what is allowed."""
 
 
+def in_words(error: BaseException) -> str | None:
+    """What a user can mend, without a traceback; None where only a traceback helps."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
 class ConfigError(UserError):
     """A setting with a wrong name, type or value."""
 

@@ -13,17 +13,30 @@ from irmas.errors import UserError
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
-    """Write `data` so that a reader, or a crash at any moment, finds the old file or the new one, never a torn one."""
+    """Write `data` so that a reader, or a crash at any moment, finds the old file or the new one, never a torn one.
+
+    Raises OSError, with `path` as its filename.
+    """
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
+    with naming(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError in the block names `path`: of a write to a full disk the system tells no file."""
     try:
-        with temporary.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager
