@@ -231,6 +231,12 @@ def check(config: Config | Prepare) -> None:
         raise ConfigError("features.resampling", "null", "must be kaiser_best or hann")
 
 
+def differing_key(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
+    """The first key, in alphabetical order, by which two flat configurations train another run."""
+    keys = sorted((there.keys() | here.keys()) - NEUTRAL)
+    return next((key for key in keys if there.get(key) != here.get(key)), None)
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings -> one mapping with dotted keys; lists stay whole."""
     flat: dict[str, Any] = {}

@@ -12,9 +12,10 @@ from pathlib import Path
 from irmas.errors import UserError
 
 
-def atomic_write(path: Path, data: bytes | str) -> None:
+def atomic_write(path: Path, data: bytes | str, keep: Path | None = None) -> None:
     """Write `data` so that a reader, or a crash at any moment, finds the old file or the new one, never a torn one.
 
+    With `keep` the old file stays under that name: between its renaming and the new one's, `keep` is all there is.
     Raises OSError, with `path` as its filename.
     """
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
@@ -24,10 +25,18 @@ def atomic_write(path: Path, data: bytes | str) -> None:
                 file.write(data.encode() if isinstance(data, str) else data)
                 file.flush()
                 os.fsync(file.fileno())
+            if keep is not None and path.exists():
+                path.replace(keep)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def remove_leftovers(folder: Path, name: str) -> None:
+    """What `atomic_write` had begun of `name` in processes that were killed; only its single writer may know."""
+    for leftover in folder.glob(f".{name}.*"):
+        leftover.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import platform
+import re
 import subprocess
 import sys
 import threading
@@ -24,7 +25,7 @@ from irmas.errors import UserError
 from irmas.run import checkpoint
 from irmas.run.folder import COMPLETED, FAILED, PENDING, RUNNING, RunBusyError, RunFolder, Status
 
-CPU = torch.device("cpu")
+CONFIG = Config()
 
 HOLD = """
 import sys
@@ -194,10 +195,10 @@ def test_a_name_a_device_or_a_moved_data_set_makes_no_other_run(folder: RunFolde
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
-    assert checkpoint.load(path, CPU) is None
+    assert checkpoint.load(path, CONFIG) is None
     weight = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
-    checkpoint.save(path, {"epoch": 3, "weight": weight})
-    state = checkpoint.load(path, CPU)
+    checkpoint.save(path, {"epoch": 3, "weight": weight}, CONFIG)
+    state = checkpoint.load(path, CONFIG)
     assert state is not None
     assert state["epoch"] == 3
     assert torch.equal(state["weight"], weight)
@@ -205,13 +206,69 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.01, 0.3, 0.6, 0.99])
-def test_a_cut_checkpoint_is_a_clear_error(tmp_path: Path, kept: float) -> None:
+def test_in_place_of_a_cut_checkpoint_the_one_before_is_taken(
+    tmp_path: Path, kept: float, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "checkpoint.pt"
-    checkpoint.save(path, {"weight": torch.randn(1000)})
+    for epoch in (1, 2, 3):
+        checkpoint.save(path, {"epoch": epoch, "weight": torch.randn(1000)}, CONFIG)
+    cut(path, kept)
+    state = checkpoint.load(path, CONFIG)
+    assert state is not None
+    assert state["epoch"] == 2
+    assert "checkpoint.pt: cannot be read (" in caplog.text
+    assert "goes on from the checkpoint before it" in caplog.text
+    cut(tmp_path / "checkpoint-before.pt", kept)
+    with pytest.raises(UserError, match=r"checkpoint-before\.pt: cannot be read \(.+\); remove checkpoint\*\.pt"):
+        checkpoint.load(path, CONFIG)
+
+
+def cut(path: Path, kept: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data))])
-    with pytest.raises(UserError, match=r"checkpoint\.pt: cannot be read \(.+\); remove it"):
-        checkpoint.load(path, CPU)
+
+
+def test_a_start_that_was_killed_between_two_renamings_goes_on_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, {"epoch": 1}, CONFIG)
+    path.rename(tmp_path / "checkpoint-before.pt")
+    state = checkpoint.load(path, CONFIG)
+    assert state is not None
+    assert state["epoch"] == 1
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (replace(CONFIG, lr=0.5), "was trained with lr=0.001, this is lr=0.5"),
+        (replace(CONFIG, data=replace(CONFIG.data, seed=7)), "was trained with data.seed=0, this is data.seed=7"),
+    ],
+)
+def test_a_checkpoint_of_another_configuration_is_refused_by_its_key(tmp_path: Path, other: Config, said: str) -> None:
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, {"epoch": 1}, CONFIG)
+    with pytest.raises(UserError, match=re.escape(f"checkpoint.pt: {said}")):
+        checkpoint.load(path, other)
+    assert checkpoint.load(path, replace(CONFIG, name="elsewhere", device="cuda")) is not None
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoint.pt"
+    with monkeypatch.context() as later:
+        later.setattr(checkpoint, "VERSION", checkpoint.VERSION + 1)
+        checkpoint.save(path, {"epoch": 1}, CONFIG)
+    with pytest.raises(UserError, match=rf"version={checkpoint.VERSION + 1}, this is version={checkpoint.VERSION}"):
+        checkpoint.load(path, CONFIG)
+
+
+def test_what_a_killed_process_had_begun_to_write_is_cleared_away_by_the_next(folder: RunFolder) -> None:
+    folder.path.mkdir(parents=True, exist_ok=True)
+    (folder.path / ".checkpoint.pt.n1.77").write_bytes(b"half")
+    with folder.held():
+        assert [path.name for path in folder.path.iterdir()] == [".lock"]
 
 
 class Payload:
@@ -226,8 +283,8 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
     path, touched = tmp_path / "checkpoint.pt", tmp_path / "touched"
     torch.save({"epoch": Payload(touched)}, path)
     with pytest.raises(UserError, match=r"checkpoint\.pt"):
-        checkpoint.load(path, CPU)
+        checkpoint.load(path, CONFIG)
     path.write_bytes(pickle.dumps(Payload(touched), protocol=2))
     with pytest.raises(UserError, match=r"checkpoint\.pt"):
-        checkpoint.load(path, CPU)
+        checkpoint.load(path, CONFIG)
     assert not touched.exists()

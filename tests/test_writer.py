@@ -21,7 +21,7 @@ from commands import ENVIRONMENT, wait_until
 from irmas.config import Config, Data, Features, Model
 from irmas.errors import UserError
 from irmas.run import folder as run_folder
-from irmas.run.folder import COMPLETED, RUNNING, Replaced, RunBusyError, RunFolder, Status, Writer
+from irmas.run.folder import COMPLETED, REPLACED, RUNNING, Replaced, RunBusyError, RunFolder, Status, Writer
 from irmas.sweep import local, slurm, task
 from irmas.sweep import plan as plans
 from irmas.sweep.freeze import freeze
@@ -271,7 +271,7 @@ def test_a_task_that_is_replaced_says_so_once_and_leaves_the_run_alone(one_run: 
         wait_until(lambda: run.status().epoch >= 1, "an epoch", 60)
         processes.append(begin_task(sweep, **slurm_job("12", restart=1, node="n2")))
         output, _ = processes[0].communicate(timeout=60)
-        assert processes[0].returncode == task.REPLACED
+        assert processes[0].returncode == REPLACED
         assert output.count("a newer start of this run has taken over; this one stops") == 1
         wait_until(lambda: run.status().restart == 1, "the second start", 60)
         assert run.status().pid == processes[1].pid
@@ -292,7 +292,7 @@ def test_a_task_of_another_source_is_refused_unless_that_is_allowed(one_run: Cal
     run = RunFolder(sweep / "runs" / "001")
     refused = begin_task(sweep)
     _, error = refused.communicate(timeout=60)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "0123456789ab" in error
     assert plan.source in error
     assert "allow_code_change=true" in error

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from contextlib import AbstractContextManager, nullcontext
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 from torch.utils import deterministic
 
+from irmas.config import Config
 from irmas.errors import UserError
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -36,6 +39,26 @@ def choose_device(device: str) -> torch.device:
             f"torch {torch.__version__} built for CUDA {torch.version.cuda}. device=cpu trains on the CPU"
         )
     return torch.device("cpu")
+
+
+@contextmanager
+def memory_told(config: Config) -> Iterator[None]:
+    """Too little memory is told with the settings that need less of it. Raises UserError."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            where, more = "the GPU", "hydra.launcher.gpus=<type>:1 takes a larger GPU"
+        elif isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            where, more = "the process", "hydra.launcher.mem=... gives more"
+        else:
+            raise
+        asked = re.search(r"(?i)tried to allocate ([\d.]+ \w+)", str(error))
+        raise UserError(
+            f"{where} has too little memory on node {platform.node()}{f' ({asked[0].lower()})' if asked else ''}: "
+            f"lower batch_size={config.batch_size}, raise data.pool={config.data.pool} or take features=small; "
+            f"on Slurm {more}"
+        ) from error
 
 
 def set_up(device: torch.device, threads: int) -> None:

@@ -204,7 +204,7 @@ def fit(folder: RunFolder, config: Config, examples: Examples, device: torch.dev
                 status = replace(status, state=DIVERGED, error=reason)
                 break
             folder.confirm()
-            checkpoint.save(folder.checkpoint, {"epoch": epoch, "metrics": finite, **learner.state_dict()})
+            checkpoint.save(folder.checkpoint, {"epoch": epoch, "metrics": finite, **learner.state_dict()}, config)
             folder.write_status(status)
     if status.state == RUNNING:
         status = replace(status, state=COMPLETED)
@@ -213,15 +213,14 @@ def fit(folder: RunFolder, config: Config, examples: Examples, device: torch.dev
 
 
 def _restore(folder: RunFolder, learner: Learner, status: Status) -> Status:
-    state = checkpoint.load(folder.checkpoint, learner.device)
+    state = checkpoint.load(folder.checkpoint, learner.config)
     if state is None:
         return status
     try:
         learner.load_state_dict(state)
     except (KeyError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"{folder.checkpoint}: is of another net or version ({str(error).splitlines()[0]}); "
-            "remove it to train this run from its start"
+            f"{folder.checkpoint}: is of another net ({str(error).splitlines()[0]}); {checkpoint.FROM_ITS_START}"
         ) from error
     log.info("goes on after epoch %d", state["epoch"])
     started = folder.status().started or status.started

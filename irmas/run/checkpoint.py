@@ -3,30 +3,88 @@
 from __future__ import annotations
 
 import io
+import logging
 import pickle
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from irmas.config import Config, differing_key, flatten, shown
 from irmas.errors import UserError
 from irmas.files import atomic_write
 
+log = logging.getLogger(__name__)
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """A crash at any moment leaves the checkpoint before or this one."""
+VERSION = 1
+"""Raise it whenever what a checkpoint holds changes its meaning."""
+BEFORE = "-before"
+FROM_ITS_START = "remove checkpoint*.pt to train this run from its start"
+
+
+class _DamagedError(Exception):
+    """A file that is cut, or no checkpoint at all."""
+
+
+def save(path: Path, state: dict[str, Any], config: Config) -> None:
+    """A crash at any moment leaves this checkpoint or the one before, which stays beside it.
+
+    Raises OSError, and keeps both that were there, where the disk is full.
+    """
     buffer = io.BytesIO()
-    torch.save(state, buffer)
-    atomic_write(path, buffer.getvalue())
+    torch.save(state | {"version": VERSION, "config": flatten(asdict(config))}, buffer)
+    atomic_write(path, buffer.getvalue(), keep=_before(path))
 
 
-def load(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """None where there is no checkpoint yet. Never runs code from the file. Raises UserError if it cannot be read."""
-    if not path.exists():
-        return None
+def load(path: Path, config: Config) -> dict[str, Any] | None:
+    """What `save` was given last; of a damaged file the one before. Its tensors are
+    on the CPU. None where there is no checkpoint yet.
+
+    Never runs code from the file. Raises UserError if neither can be read, or if it is of another version or, naming
+    the key, of another configuration.
+    """
+    damages = []
+    for candidate in (path, _before(path)):
+        if candidate.exists():
+            try:
+                state = _read(candidate)
+            except _DamagedError as error:
+                damages.append(str(error))
+                continue
+            for damage in damages:
+                log.warning("%s; goes on from the checkpoint before it", damage)
+            _refuse_another(candidate, state, config)
+            return state
+    if damages:
+        raise UserError(f"{'; '.join(damages)}; {FROM_ITS_START}")
+    return None
+
+
+def _before(path: Path) -> Path:
+    return path.with_stem(path.stem + BEFORE)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    data = io.BytesIO(path.read_bytes())
     try:
-        return torch.load(path, map_location=device, weights_only=True)  # type: ignore[no-any-return]
+        state = torch.load(data, map_location="cpu", weights_only=True)
     # What torch raises for a file that is cut depends on where it is cut.
-    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except (RuntimeError, ValueError, OSError, EOFError, pickle.UnpicklingError) as error:
         reason = (str(error) or repr(error)).splitlines()[0]
-        raise UserError(f"{path}: cannot be read ({reason}); remove it to train this run from its start") from error
+        raise _DamagedError(f"{path}: cannot be read ({reason})") from error
+    if not isinstance(state, dict):
+        raise _DamagedError(f"{path}: cannot be read (it is no checkpoint)")
+    return state
+
+
+def _refuse_another(path: Path, state: dict[str, Any], config: Config) -> None:
+    if state.get("version") != VERSION:
+        raise UserError(
+            f"{path}: is a checkpoint of version={state.get('version')}, this is version={VERSION}; {FROM_ITS_START}"
+        )
+    here = flatten(asdict(config))
+    key = differing_key(state["config"], here)
+    if key is not None:
+        there = shown(state["config"].get(key))
+        raise UserError(f"{path}: was trained with {key}={there}, this is {key}={shown(here.get(key))}")

@@ -23,6 +23,8 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT
 
+from irmas.files import naming
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -68,14 +70,21 @@ class EventWriter:
     """A new event file of a run that starts, or goes on, at `purge_step`.
 
     What earlier files hold at steps >= `purge_step` no longer counts, neither for TensorBoard nor for
-    `read_scalars`. Nothing is safe on disk before `commit`, which raises OSError where the disk is full.
+    `read_scalars`. Nothing is on disk before `commit`, and what was not committed is dropped.
     """
 
     def __init__(self, folder: Path, purge_step: int) -> None:
-        self._file = (folder / _new_name(folder)).open("xb")
+        self._path = folder / _new_name(folder)
+        self._file = self._path.open("xb", buffering=0)
+        self._uncommitted = bytearray()
         self._write(0, file_version="brain.Event:2")
         self._write(purge_step, session_log=SessionLog(status=SessionLog.START))
-        self.commit()
+        try:
+            self.commit()
+        except OSError:
+            self._file.close()
+            self._path.unlink()
+            raise
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write one value per tag; TensorBoard stores it in single precision."""
@@ -130,9 +139,24 @@ class EventWriter:
         self._hparams_plugin(session_end_info=ended)
 
     def commit(self) -> None:
-        """Bring everything written so far to the disk itself."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Bring everything written so far to the disk itself, or nothing of it.
+
+        Raises OSError with the file's path where the disk is full; another call tries again.
+        """
+        committed = self._file.tell()
+        with naming(self._path):
+            try:
+                rest = memoryview(self._uncommitted)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+                os.fsync(self._file.fileno())
+            except OSError:
+                self._file.seek(committed)
+                self._file.truncate()
+                raise
+            finally:
+                rest.release()
+        self._uncommitted.clear()
 
     def close(self) -> None:
         self._file.close()
@@ -155,7 +179,7 @@ class EventWriter:
     def _write(self, step: int, **content: Any) -> None:
         data = Event(wall_time=time.time(), step=step, **content).SerializeToString()
         length = struct.pack("<Q", len(data))
-        self._file.write(length + _CRC.pack(_masked_crc(length)) + data + _CRC.pack(_masked_crc(data)))
+        self._uncommitted += length + _CRC.pack(_masked_crc(length)) + data + _CRC.pack(_masked_crc(data))
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import IO, Any
 
 import yaml
 
-from irmas.config import NEUTRAL, Config, flatten, shown
+from irmas.config import Config, differing_key, flatten, shown
 from irmas.errors import UserError
-from irmas.files import atomic_write
+from irmas.files import atomic_write, naming, remove_leftovers
 
 CONFIG = "config.yaml"
 STATUS = "status.json"
@@ -36,6 +36,8 @@ STOPPED = "stopped; the same command goes on"
 """The reason of a CANCELLED run."""
 FINAL = frozenset({COMPLETED, DIVERGED})
 """States that another start would only repeat."""
+REPLACED = 75
+"""Exit code of a process whose run another trains."""
 
 
 @dataclass(frozen=True)
@@ -170,11 +172,11 @@ class RunFolder:
         path = self.path / CONFIG
         if path.exists():
             there, here = flatten(yaml.safe_load(path.read_text())), flatten(values)
-            for key in sorted(there.keys() | here.keys()):
-                if key not in NEUTRAL and there.get(key) != here.get(key):
-                    raise UserError(
-                        f"{path}: was trained with {key}={shown(there.get(key))}, this is {key}={shown(here.get(key))}"
-                    )
+            key = differing_key(there, here)
+            if key is not None:
+                raise UserError(
+                    f"{path}: was trained with {key}={shown(there.get(key))}, this is {key}={shown(here.get(key))}"
+                )
         atomic_write(path, yaml.safe_dump(values, sort_keys=False))
 
     def write_provenance(self, provenance: dict[str, Any]) -> None:
@@ -198,16 +200,17 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         writer = Writer.here()
         mine = self.path / f"{LOCK}.{writer.node}.{writer.pid}"
-        with mine.open("w") as file:
+        with mine.open("wb", buffering=0) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                file.write(json.dumps(asdict(writer)) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+                with naming(mine):
+                    file.write(json.dumps(asdict(writer)).encode() + b"\n")
+                    os.fsync(file.fileno())
                 while not self._enter(mine, gone):
                     pass
             finally:
                 mine.unlink(missing_ok=True)
+            remove_leftovers(self.path, CHECKPOINT)
             yield replace(self, writer=writer)
 
     def _enter(self, mine: Path, gone: Callable[[Writer], bool]) -> bool:

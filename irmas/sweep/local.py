@@ -7,14 +7,27 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from irmas.errors import in_words
 from irmas.processes import cpu_count, fork_server, uninterrupted, when_parent_ends
 from irmas.progress import SweepProgress, data_progress, label_width, plain_console
-from irmas.run.folder import CANCELLED, FAILED, FINAL, PENDING, RUNNING, STOPPED, Status
+from irmas.run.folder import (
+    CANCELLED,
+    FAILED,
+    FINAL,
+    PENDING,
+    REPLACED,
+    RUNNING,
+    STOPPED,
+    Replaced,
+    RunBusyError,
+    Status,
+)
 from irmas.sweep import plan as plans
 from irmas.sweep import prepare
 from irmas.sweep.plan import OUTPUTS, Plan, Point, run_folder
@@ -30,6 +43,8 @@ class Worker:
     process: BaseProcess
     point: Point
     slot: int
+    last_word: Connection
+    """What ended the run, in one message."""
 
 
 def run(
@@ -89,55 +104,76 @@ def _unfinished(sweep: Path, points: Sequence[Point]) -> list[Point]:
 
 
 def _start(sweep: Path, point: Point, slot: int, threads: int, gpu: str | None) -> Worker:
-    folder = run_folder(sweep, point)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    process = fork_server().Process(
-        target=_train, args=(sweep, point.id, threads, gpu, folder.log), name=point.folder_name
-    )
+    context = fork_server()
+    heard, told = context.Pipe(duplex=False)
+    process = context.Process(target=_train, args=(sweep, point, threads, gpu, told), name=point.folder_name)
     with uninterrupted():
         process.start()
-    return Worker(process, point, slot)
+    told.close()
+    return Worker(process, point, slot, heard)
 
 
-def _train(sweep: Path, point_id: int, threads: int, gpu: str | None, log: Path) -> None:
-    """In the child: everything that it says goes to the run's own log."""
-    from irmas.errors import UserError
-    from irmas.run.folder import Replaced
+def _train(sweep: Path, point: Point, threads: int, gpu: str | None, last_word: Connection) -> None:
+    """In the child: what it says goes to the run's own log, and what ended the run to the parent too.
+
+    On a full disk the parent alone hears it.
+    """
     from irmas.sweep import task
 
+    try:
+        _log_to(run_folder(sweep, point).log)
+        if gpu is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        task.start()
+        when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
+        task.run_point(sweep, point.id, threads)
+    except task.Stopped:
+        sys.exit("stopped")
+    except RunBusyError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(REPLACED)
+    except Replaced:
+        sys.exit(REPLACED)
+    except Exception as error:
+        said = in_words(error)
+        if said is None:
+            raise
+        last_word.send(said)
+        sys.exit(said)
+
+
+def _log_to(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    task.start()
-    when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    try:
-        task.run_point(sweep, point_id, threads)
-    except UserError as error:
-        sys.exit(str(error))
-    except task.Stopped:
-        sys.exit("stopped")
-    except Replaced:
-        sys.exit(task.REPLACED)
 
 
 def _final_status(sweep: Path, worker: Worker) -> Status:
     """What the run said last; a process that was killed could say nothing, so that it is said here."""
     folder = run_folder(sweep, worker.point)
-    status, code = folder.status(), worker.process.exitcode or 0
-    if status.state == RUNNING:
+    status, code, said = folder.status(), worker.process.exitcode or 0, _last_word(worker)
+    if status.state == RUNNING or code == REPLACED:
         return replace(status, error="another process trains it")
     if code < 0 and status.state not in FINAL:
         reason = f"killed by signal {-code}; the same command goes on after epoch {status.epoch}"
-    elif code > 0 and status.state == PENDING:
-        reason = f"ended with exit code {code}; see {folder.log}"
+    elif code > 0 and (said or status.state == PENDING):
+        reason = said or f"ended with exit code {code}; see {folder.log}"
     else:
         return status
     status = replace(status, state=FAILED, error=reason, exit_code=code)
-    folder.amend_status(status)
+    with suppress(OSError):  # a full disk; the caller tells it
+        folder.amend_status(status)
     return status
+
+
+def _last_word(worker: Worker) -> str:
+    with worker.last_word as pipe:
+        try:
+            return str(pipe.recv())
+        except EOFError:
+            return ""
 
 
 @contextmanager
@@ -155,7 +191,8 @@ def _all_ended(sweep: Path, workers: list[Worker]) -> Iterator[None]:
                 worker.process.kill()
                 worker.process.join()
                 folder = run_folder(sweep, worker.point)
-                folder.amend_status(replace(folder.status(), state=CANCELLED, error=STOPPED))
+                with suppress(OSError):
+                    folder.amend_status(replace(folder.status(), state=CANCELLED, error=STOPPED))
 
 
 def _gpus() -> list[str]:

@@ -18,12 +18,12 @@ from typing import Any
 
 from irmas.config import shown
 from irmas.data import dataset, split
-from irmas.errors import UserError
+from irmas.errors import UserError, in_words
 from irmas.learning import trainer
-from irmas.learning.device import choose_device, describe, set_up
+from irmas.learning.device import choose_device, describe, memory_told, set_up
 from irmas.processes import cpu_count
 from irmas.provenance import source_digest, versions
-from irmas.run.folder import CANCELLED, FAILED, FINAL, RUNNING, STOPPED, Replaced, RunFolder, Status, Writer
+from irmas.run.folder import CANCELLED, FAILED, FINAL, REPLACED, RUNNING, STOPPED, Replaced, RunFolder, Status, Writer
 from irmas.sweep import plan as plans
 from irmas.sweep import slurm
 from irmas.sweep.plan import Plan, Point, run_folder
@@ -32,8 +32,10 @@ log = logging.getLogger(__name__)
 
 SOURCE = source_digest()
 """Read with the source itself: runs of a pool are trained by what the pool imported, whatever is edited since."""
-REPLACED = 75
-"""Exit code of a process whose run a newer start has taken over."""
+
+
+class UntoldError(UserError):
+    """What ended a run, where its status file cannot be written to say it."""
 
 
 class Stopped(BaseException):
@@ -44,7 +46,7 @@ def run_point(sweep: Path, point_id: int, threads: int) -> Status:
     """Train one point, unless it is finished. Whatever happens is said in its status file.
 
     Raises RunBusyError where another process trains it, Replaced where one has taken over, and again whatever
-    ended the run.
+    ended the run; UntoldError where the status file cannot be written.
     """
     plan = plans.read(sweep, [point_id])
     if not plan.points:
@@ -80,12 +82,18 @@ def _unless_finished(folder: RunFolder, sweep: Path, plan: Plan, point: Point, t
     except Replaced:
         raise
     except Stopped:
-        folder.write_status(replace(folder.status(), state=CANCELLED, error=STOPPED))
+        _say(folder, CANCELLED, STOPPED)
         raise
     except BaseException as error:
-        last = error if isinstance(error, UserError) else "".join(traceback.format_exception(error)).strip()
-        folder.write_status(replace(folder.status(), state=FAILED, error=str(last)))
+        _say(folder, FAILED, in_words(error) or "".join(traceback.format_exception(error)).strip())
         raise
+
+
+def _say(folder: RunFolder, state: str, error: str) -> None:
+    try:
+        folder.write_status(replace(folder.status(), state=state, error=error))
+    except OSError as unwritable:
+        raise UntoldError(error) from unwritable
 
 
 def _train(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: int) -> Status:
@@ -110,10 +118,11 @@ def _train(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: in
             "versions": versions(),
         }
     )
-    examples = trainer.load_examples(cache, parts, config.data.pool, device)
     hparams = {key: plan.value(point, key) for key in plan.swept or ["dropout", "lr", "l2"]}
     plain = {key: value if isinstance(value, int | float) else shown(value) for key, value in hparams.items()}
-    return trainer.fit(folder, config, examples, device, plain)
+    with memory_told(config):
+        examples = trainer.load_examples(cache, parts, config.data.pool, device)
+        return trainer.fit(folder, config, examples, device, plain)
 
 
 def _log_data(kind: str, parts: split.Split) -> None:
@@ -162,12 +171,16 @@ def main() -> None:
     start()
     try:
         run_point(arguments.sweep, arguments.id, arguments.threads)
-    except UserError as error:
-        sys.exit(str(error))
     except Stopped:
         sys.exit(STOPPED)
     except Replaced:
         sys.exit(REPLACED)
+    except Exception as error:
+        said = in_words(error)
+        if said is None:
+            raise
+        sys.stderr.write(f"irmas.sweep.task: {said}\n")
+        sys.exit(2)
 
 
 if __name__ == "__main__":
