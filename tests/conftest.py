@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -34,6 +38,35 @@ def corpus_cache(corpus: Path, features: Features, tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("cache") / "corpus"
     cache.build(scan(Data(), corpus), features, folder, lambda _: None)
     return cache.open_cache(folder)
+
+
+@dataclass(frozen=True)
+class SmallDisk:
+    """A file system of its own with 16 MB."""
+
+    path: Path
+
+    def fill(self, *, free: int) -> None:
+        """Leave so many bytes, rounded down to blocks of 4096."""
+        filler = self.path / "filler"
+        filler.unlink(missing_ok=True)
+        have = shutil.disk_usage(self.path).free
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, have - free // 4096 * 4096)
+
+    def free(self) -> None:
+        (self.path / "filler").unlink()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", path], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted: {mounted.stderr.strip()}")
+    yield SmallDisk(path)
+    subprocess.run(["umount", "--lazy", path], check=True)
 
 
 @pytest.fixture(scope="session")

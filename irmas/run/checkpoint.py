@@ -38,8 +38,7 @@ def save(path: Path, state: dict[str, Any], config: Config) -> None:
 
 
 def load(path: Path, config: Config) -> dict[str, Any] | None:
-    """What `save` was given last; of a damaged file the one before. Its tensors are
-    on the CPU. None where there is no checkpoint yet.
+    """What `save` was given last or, where that is damaged, before; its tensors on the CPU. None before the first.
 
     Never runs code from the file. Raises UserError if neither can be read, or if it is of another version or, naming
     the key, of another configuration.
