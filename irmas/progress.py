@@ -153,6 +153,6 @@ def label_width(points: list[Point]) -> int:
 
 
 def _scores(status: Status) -> str:
-    if not status.metrics or events.VAL_ACCURACY not in status.metrics:
-        return ""
-    return f"val accuracy {status.metrics[events.VAL_ACCURACY]:.2%} loss {status.metrics[events.VAL_LOSS]:.4f}"
+    metrics = status.metrics or {}  # what is not finite is left out
+    accuracy = f"val accuracy {metrics[events.VAL_ACCURACY]:.2%}" if events.VAL_ACCURACY in metrics else ""
+    return accuracy + (f" loss {metrics[events.VAL_LOSS]:.4f}" if events.VAL_LOSS in metrics else "")

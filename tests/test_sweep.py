@@ -17,9 +17,12 @@ import yaml
 from commands import irmas, start, wait_until
 from left_behind import ranking, runs, scalars, status
 
-from irmas.config import Config
+from irmas.config import Config, Data, Features, Model
 from irmas.run import events
 from irmas.run.events import event_files
+from irmas.sweep import local
+from irmas.sweep.freeze import freeze
+from irmas.sweep.plan import Point
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +122,23 @@ def test_a_run_that_fails_does_not_take_the_others_along(data: list[str], tmp_pa
     assert states == {1: (True, "FAILED"), 2: (False, "COMPLETED"), 3: (False, "COMPLETED")}
     assert "was trained with batch_size=16, this is batch_size=32" in done.stdout
     assert status(broken)["state"] == "FAILED"
+
+
+def test_a_run_that_diverges_is_ranked_as_such_and_the_sweep_goes_on(
+    corpus: Path, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = Data(source="folder", root=str(corpus), cache_dir=str(tmp_path / "cache"))
+    config = Config(epochs=2, data=data, features=features, model=Model(filters=[4]), device="cpu")
+    points = [Point(number, {"lr": lr}, {"lr": lr}) for number, lr in ((1, 1e30), (2, 0.001))]
+    assert [status.state for status in local.launch(freeze(config, points, "d"), 1)] == ["DIVERGED", "COMPLETED"]
+    done = irmas("rank", "outputs/d", cwd=tmp_path)
+    assert "not finite in epoch 1; a smaller lr may help" in done.stdout
+    entries = ranking(tmp_path / "outputs" / "d")
+    assert [(entry["rank"], entry["id"], entry["state"]) for entry in entries] == [
+        (1, 2, "COMPLETED"),
+        (None, 1, "DIVERGED"),
+    ]
 
 
 def test_a_killed_run_is_told_and_goes_on_to_the_same_result(

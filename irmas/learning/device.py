@@ -53,9 +53,10 @@ def memory_told(config: Config) -> Iterator[None]:
             where, more = "the process", "hydra.launcher.mem=... gives more"
         else:
             raise
-        asked = re.search(r"(?i)tried to allocate ([\d.]+ \w+)", str(error))
+        asked = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
+        wanted = f" (tried to allocate {asked[1]})" if asked else ""
         raise UserError(
-            f"{where} has too little memory on node {platform.node()}{f' ({asked[0].lower()})' if asked else ''}: "
+            f"{where} has too little memory on node {platform.node()}{wanted}: "
             f"lower batch_size={config.batch_size}, raise data.pool={config.data.pool} or take features=small; "
             f"on Slurm {more}"
         ) from error
