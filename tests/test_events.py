@@ -6,18 +6,20 @@ import io
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -168,23 +170,42 @@ def test_what_holds_no_events_is_named_and_the_rest_read(tmp_path: Path) -> None
     assert "3.foreign: no event in the record at byte 0" in foreign
 
 
-def test_a_full_disk_raises_and_nothing_is_lost_once_there_is_room(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with EventWriter(tmp_path, 0) as writer:
-        writer.image(0, CONFUSION, noise)
-        writer.scalars(0, {VAL_ACCURACY: 0.5})
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-        try:
-            with pytest.raises(OSError, match="too large"):
+STEPS = st.lists(st.tuples(st.integers(0, 9), st.floats(width=32, allow_nan=False)), max_size=8)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), STEPS), max_size=4))
+def test_any_history_of_restarts_is_read_as_written(
+    files: list[tuple[int, list[tuple[int, float]]]],
+) -> None:
+    expected: dict[int, float] = {}
+    with TemporaryDirectory() as name:
+        for purge_step, points in files:
+            expected = {step: value for step, value in expected.items() if step < purge_step}
+            with EventWriter(Path(name), purge_step) as writer:
+                for step, value in points:
+                    writer.scalars(step, {VAL_ACCURACY: value})
+                    expected[step] = value
                 writer.commit()
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        assert read_scalars(tmp_path).values == {}
-        writer.commit()
-    run = read_scalars(tmp_path)
-    assert run.values == {VAL_ACCURACY: {0: 0.5}}
+        run = read_scalars(Path(name))
+    assert run.values == ({VAL_ACCURACY: expected} if expected else {})
     assert run.problems == []
+
+
+@given(st.integers(0, 10_000), st.integers(0, 100), st.binary(max_size=100))
+def test_whatever_stretch_is_damaged_the_records_around_it_are_read(place: int, lost: int, junk: bytes) -> None:
+    written = {step: 0.125 * step for step in range(12)}
+    with TemporaryDirectory() as name:
+        path = write(Path(name), written)
+        sound, starts = path.read_bytes(), record_starts(path)
+        start = place % len(sound)
+        path.write_bytes(sound[:start] + junk + sound[start + lost :])
+        run = read_scalars(Path(name))
+        damaged = path.read_bytes() != sound
+    # Ahead of the steps lie two records that tell the file's version and its start.
+    whole = [step for step in written if starts[step + 3] <= start or starts[step + 2] >= start + lost]
+    found = run.values.get(VAL_ACCURACY, {})
+    assert {step: written[step] for step in whole}.items() <= found.items() <= written.items()
+    assert bool(run.problems) == damaged or start + lost >= len(sound)
 
 
 def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
