@@ -30,6 +30,8 @@ class Data:
     """Deals the folds; nothing else depends on it."""
     conflicts: str = "keep"
     """`keep` or `drop` excerpts whose identical twin carries another label."""
+    damaged: str = "refuse"
+    """`refuse` to go on, or `drop`, where files cannot be used: empty, cut, silent, no sound."""
     pool: int = 1
     """Averages blocks of pool x pool bins."""
     recordings: str | None = None
@@ -183,6 +185,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.fold": _whole(0, 4),
     "data.seed": _whole(0, 2**31 - 1),
     "data.conflicts": _one_of("keep", "drop"),
+    "data.damaged": _one_of("refuse", "drop"),
     "data.pool": _whole(1, 64),
     "data.size": (lambda value: value is None or 33 <= value <= 20_000, "a whole number from 33 to 20000"),
     "data.render_seed": (
@@ -227,6 +230,8 @@ def check(config: Config | Prepare) -> None:
         raise ConfigError("data.size", "null", "data=standin needs data.size and data.render_seed")
     if config.data.split.endswith(".csv") and config.data.fold:
         raise ConfigError("data.fold", config.data.fold, "a split from a csv has no folds")
+    if config.data.cache is not None and config.data.damaged == "drop":
+        raise ConfigError("data.damaged", "drop", "data.cache=... is taken as it is")
     if config.data.cache is None and config.features.resampling is None:
         raise ConfigError("features.resampling", "null", "must be kaiser_best or hann")
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import soundfile
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from irmas import commandline
-from irmas.config import Config, Prepare, check
-from irmas.data import cache, dataset
+from irmas.config import Config, Data, Prepare, check
+from irmas.data import dataset, testparts
 from irmas.data.cache import FeatureCache
 from irmas.data.download import download
 from irmas.data.excerpts import Excerpt
+from irmas.data.sound import read_form
 from irmas.data.split import Duplicates, find_duplicates
-from irmas.errors import ConfigError
+from irmas.data.standin import IRMAS_SIZE
+from irmas.errors import ConfigError, DataError
 from irmas.labels import INSTRUMENTS
 from irmas.progress import data_progress, download_progress, plain_console
 
@@ -41,17 +42,25 @@ def _task(config: DictConfig) -> None:
     explicit = [override.partition("=")[0] for override in HydraConfig.get().overrides.task]
     resolved = dataset.resolve(Config(data=asked.data, features=asked.features), explicit)
     progress = data_progress(console)
-    source = dataset.locate(resolved.data, resolved.features, progress)
+    data, features = resolved.data, resolved.features
+    source = dataset.locate(data, features, progress)
     if source.excerpts is not None:
-        console.print(f"{dataset.corpus(resolved.data)}: {len(source.excerpts)} excerpts")
-        _print_formats(console, source.excerpts)
-        existed = source.folder.exists()
-        cache.build(source.excerpts, resolved.features, source.folder, progress("log-mels", len(source.excerpts)))
-        console.print(f"{source.folder}: {'up to date' if existed else 'built'}")
-    opened = cache.open_cache(source.folder)
+        lacking = data.source == "irmas" and len(source.excerpts) != IRMAS_SIZE
+        whole = f" of IRMAS's {IRMAS_SIZE}" if lacking else ""
+        console.print(f"{dataset.corpus(data)}: {len(source.excerpts)} excerpts{whole}")
+        _print_forms(console, source.excerpts, features.seconds, of_irmas=data.source != "folder")
+        unusable = _print_test_parts(console, data)
+        try:
+            built = dataset.make(source, data, features, progress)
+        except DataError as error:
+            raise DataError("\n".join([str(error), *unusable])) from None
+        if unusable and data.damaged != "drop":
+            raise DataError("\n".join(unusable))
+        console.print(f"{source.folder}: {'built' if built else 'up to date'}")
+    opened = dataset.open_source(source)
     duplicates = find_duplicates(opened)
     _print_classes(console, opened)
-    _print_duplicates(console, opened, duplicates, resolved.data.conflicts)
+    _print_duplicates(console, opened, duplicates, data.conflicts)
 
 
 def _download(asked: Prepare, console: Console) -> None:
@@ -64,18 +73,42 @@ def _download(asked: Prepare, console: Console) -> None:
         console.print(f"{folder}: fetched and verified")
 
 
-def _print_formats(console: Console, excerpts: Sequence[Excerpt]) -> None:
-    """Files that are not audio are only counted: building the cache lists everything that is wrong."""
-    formats: Counter[str] = Counter()
+def _print_forms(console: Console, excerpts: Sequence[Excerpt], seconds: float, *, of_irmas: bool) -> None:
+    """Files that cannot be used are only counted: building the cache lists everything that is wrong."""
+    forms: Counter[str] = Counter()
+    remarks = defaultdict(list)
     for excerpt in excerpts:
         try:
-            info = soundfile.info(excerpt.path)
-        except soundfile.LibsndfileError:
-            formats["cannot be read"] += 1
-        else:
-            formats[f"{info.samplerate} Hz, {info.channels} channels, {info.subtype}, {info.duration:.2f} s"] += 1
-    for form, number in formats.most_common():
-        console.print(f"  {number:5d} x {form}")
+            form = read_form(excerpt.path)
+        except DataError:
+            forms["cannot be used"] += 1
+            continue
+        forms[str(form)] += 1
+        for remark in form.remarks(seconds, of_irmas=of_irmas):
+            remarks[remark].append(f"{excerpt.path.parent.name}/{excerpt.path.name}")
+    for told, number in forms.most_common():
+        console.print(f"  {number:5d} x {told}")
+    for remark, names in remarks.items():
+        everything = len(names) == len(excerpts)
+        console.print(f"used all the same: {remark}: {'all' if everything else len(names)}")
+        for name in [] if everything else names:
+            console.print(f"  {name}")
+
+
+def _print_test_parts(console: Console, data: Data) -> list[str]:
+    """IRMAS's test set, where it lies beside the training set; a message for each part with files that are no use."""
+    unusable = []
+    for folder in testparts.beside(Path(data.root)) if data.source == "irmas" else []:
+        part = testparts.read(folder)
+        labels = Counter(label for excerpt in part.excerpts for label in excerpt.labels)
+        told = " ".join(f"{label} {labels[label]}" for label in INSTRUMENTS if labels[label])
+        console.print(f"{folder}: {len(part.excerpts)} test excerpts, {labels.total()} labels: {told or 'none'}")
+        if part.problems:
+            listed = "".join(f"\n  {problem}" for problem in part.problems)
+            unusable.append(f"{folder}: {len(part.problems)} files cannot be used{listed}")
+            if data.damaged == "drop":
+                console.print(unusable[-1])
+    return unusable
 
 
 def _print_classes(console: Console, opened: FeatureCache) -> None:

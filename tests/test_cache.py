@@ -249,7 +249,7 @@ def test_everything_that_cannot_be_used_is_listed_at_once(tmp_path: Path) -> Non
     with pytest.raises(DataError) as caught:
         cache.build(many, TINY, tmp_path / "cache" / "key", nothing)
     lines = str(caught.value).splitlines()
-    assert lines[0] == "3 of 70 excerpts cannot be used"
+    assert lines[0] == "3 of 70 excerpts cannot be used; data.damaged=drop leaves them out"
     assert [line.strip().split(": ")[0] for line in lines[1:]] == [str(many[row].path) for row in broken]
     assert "not finite" in lines[3]
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key.lock"]

@@ -101,12 +101,12 @@ def test_every_broken_wav_is_listed_at_once(tmp_path: Path) -> None:
     soundfile.write(root / "flu" / "[flu][cla]0004__1.wav", np.array([np.nan]), 44_100, subtype="FLOAT")
     done = prepare(tmp_path, f"data.root={root}", "features=small")
     assert done.returncode == 2
-    assert done.stderr.startswith("irmas.prepare: 3 of 5 excerpts cannot be used\n")
+    assert done.stderr.startswith("irmas.prepare: 3 of 5 excerpts cannot be used; data.damaged=drop leaves them out\n")
     for name in ("cel/[cel][cla]0001__1.wav", "cel/[cel][cla]0002__1.wav", "flu/[flu][cla]0004__1.wav"):
         assert f"{root}/{name}: " in done.stderr
     assert len(done.stderr.splitlines()) == 4
     assert "Traceback" not in done.stdout + done.stderr
-    assert "2 x cannot be read" in done.stdout
+    assert "2 x cannot be used" in done.stdout
     assert not list((tmp_path / "data" / "cache").glob("*.part"))
 
 

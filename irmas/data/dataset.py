@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import Excerpt, listing_digest, scan
 from irmas.errors import ConfigError, DataError
 from irmas.files import locked
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int], Callable[[int], None]]
 """(what is done, how many of it) -> a function that takes how many more are done."""
@@ -65,7 +68,7 @@ def digest(data: Data) -> str:
         except OSError as error:
             raise DataError(f"{key}={path}: {error.strerror}") from None
     if data.cache is not None:
-        cache.open_cache(Path(data.cache))
+        cache.open_named(Path(data.cache))
         state.update(cache.digest(Path(data.cache)).encode())
     elif data.source == "standin":
         state.update(f"standin {standin.VERSION} {data.size} {data.render_seed}".encode())
@@ -83,7 +86,12 @@ def excerpts(data: Data) -> list[Excerpt]:
             f"data.root={data.root}: IRMAS is not there. Fetch it with `python -m irmas.prepare download=true`, "
             "point data.root=... to it, or try things out with data=standin"
         )
-    return scan(data, corpus(data))
+    found = scan(data, corpus(data))
+    if data.source == "standin" and len(found) != data.size:
+        raise DataError(
+            f"{corpus(data)}: holds {len(found)} excerpts of {data.size}; remove the folder, to have it rendered anew"
+        )
+    return found
 
 
 def corpus(data: Data) -> Path:
@@ -115,12 +123,18 @@ def is_built(data: Data, features: Features) -> bool:
     """Whether `load` would only open a cache."""
     if data.cache is not None:
         return True
-    return (data.source != "standin" or corpus(data).is_dir()) and _own_cache(data, features).folder.exists()
+    if data.source == "standin" and not corpus(data).is_dir():
+        return False
+    return not _lacks(_own_cache(data, features), features)
 
 
 def _own_cache(data: Data, features: Features) -> Source:
     found = excerpts(data)
-    return Source(Path(data.cache_dir) / cache.key(found, features), found)
+    return Source(Path(data.cache_dir) / cache.key(found, features, data.damaged), found)
+
+
+def _lacks(source: Source, features: Features) -> bool:
+    return source.excerpts is not None and cache.flaw(source.folder, source.excerpts, features) is not None
 
 
 def _render(data: Data, progress: Progress) -> None:
@@ -134,9 +148,29 @@ def _render(data: Data, progress: Progress) -> None:
             standin.render(folder, data.size, data.render_seed, progress("rendering", data.size))
 
 
+def make(source: Source, data: Data, features: Features, progress: Progress) -> bool:
+    """Compute a source's cache where it is missing or damaged; whether it was. Raises DataError."""
+    if source.excerpts is None or not _lacks(source, features):
+        return False
+    on_excerpts = progress("log-mels", len(source.excerpts))
+    cache.build(source.excerpts, features, source.folder, on_excerpts, data.damaged)
+    return True
+
+
+def open_source(source: Source) -> FeatureCache:
+    """Raises DataError where the cache is not sound. Which excerpts it leaves out is said every time."""
+    if source.excerpts is None:
+        return cache.open_named(source.folder)
+    opened = cache.open_cache(source.folder)
+    if opened.left_out:
+        listed = "".join(f"\n  {name}: {reason}" for name, reason in opened.left_out.items())
+        said = f"{len(opened.left_out)} of {len(source.excerpts)} excerpts are left out (data.damaged=drop)"
+        log.warning("%s%s", said, listed)
+    return opened
+
+
 def load(data: Data, features: Features, progress: Progress) -> FeatureCache:
     """Open the features of a configuration, after rendering and computing what is missing. Raises DataError."""
     source = locate(data, features, progress)
-    if source.excerpts is not None and not source.folder.exists():
-        cache.build(source.excerpts, features, source.folder, progress("log-mels", len(source.excerpts)))
-    return cache.open_cache(source.folder)
+    make(source, data, features, progress)
+    return open_source(source)

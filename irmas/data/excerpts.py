@@ -14,7 +14,7 @@ from irmas.errors import DataError
 from irmas.labels import CODES
 
 IRMAS_NAME = re.compile(
-    r"(?:(?P<prefix>\d{3})__)?\[(?P<label>[a-z]{3})\](?:\[(?P<drums>dru|nod|---)\])?\[(?P<genre>[a-z_]+)\]"
+    r"(?a)(?:(?P<prefix>\d{3})__)?\[(?P<label>[a-z]{3})\](?:\[(?P<drums>dru|nod|---)\])?\[(?P<genre>[a-z_]+)\]"
     r"(?P<recording>\d{4})__(?P<number>[123])"
 )
 """All 6705 training excerpts match. The tags go by their place: `cla` is clarinet first, classical as a genre."""
@@ -108,22 +108,26 @@ def bare_name(name: str) -> str:
     return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in AUDIO else name
 
 
-def read_table(path: Path, columns: tuple[str, ...], key: str) -> list[dict[str, str]]:
-    """The rows of a user's csv. Raises DataError, naming setting and file, where it is absent or lacks a value."""
+def read_table(path: Path, columns: tuple[str, ...], key: str = "") -> list[dict[str, str]]:
+    """The rows of a csv; `key` is the setting that names it, if one does.
+
+    Raises DataError, naming setting and file, where it is absent or lacks a value.
+    """
+    named = f"{key}={path}" if key else f"{path}"
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = set(columns) - set(reader.fieldnames or ())
             if missing:
                 raise DataError(
-                    f"{key}={path}: the column {', '.join(sorted(missing))} is missing; wanted are {', '.join(columns)}"
+                    f"{named}: the column {', '.join(sorted(missing))} is missing; wanted are {', '.join(columns)}"
                 )
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{key}={path}: {error}") from None
+        raise DataError(f"{named}: {error}") from None
     short = [number for number, row in enumerate(rows, start=2) if any(row[column] is None for column in columns)]
     if short:
-        raise DataError(f"{key}={path}: line {short[0]} has fewer values than the first line has columns")
+        raise DataError(f"{named}: line {short[0]} has fewer values than the first line has columns")
     return rows
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.transforms import MelSpectrogram, Resample
 
 from irmas.config import Features
+from irmas.data import sound
 from irmas.errors import DataError
 
 KAISER_BEST = {
@@ -22,20 +23,14 @@ KAISER_BEST = {
     "beta": 14.769656459379492,
 }
 """The filter that librosa and resampy call kaiser_best, as torchaudio's resampling tutorial gives it."""
+LARGEST_FILTER = 1 << 24
+"""Coefficients of a resampling filter; two rates without a common factor need billions."""
 
 
 def read_waveform(path: Path) -> tuple[Tensor, int]:
-    """Mono samples, the mean of the channels, and the sample rate in Hz. Raises DataError for what is not audio."""
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise DataError(f"{path}: {error}") from None
-    mono = samples.mean(axis=1)
-    if not len(mono):
-        raise DataError(f"{path}: holds no samples")
-    if not np.isfinite(mono).all():
-        raise DataError(f"{path}: holds samples that are not finite numbers")
-    return torch.from_numpy(mono), int(rate)
+    """Mono samples and the sample rate in Hz. Raises DataError for a file that cannot be used."""
+    samples, rate = sound.read_mono(path)
+    return torch.from_numpy(samples), rate
 
 
 class LogMel:
@@ -55,6 +50,9 @@ class LogMel:
         self._resample = lru_cache(maxsize=8)(self._make_resample)
 
     def _make_resample(self, rate: int) -> Resample:
+        wanted = self.features.sample_rate
+        if rate * wanted // math.gcd(rate, wanted) ** 2 > LARGEST_FILTER:
+            raise DataError(f"{rate} Hz: has too small a factor in common with features.sample_rate={wanted}")
         quality = KAISER_BEST if self.features.resampling == "kaiser_best" else {}
         return Resample(rate, self.features.sample_rate, **quality)
 
@@ -62,6 +60,7 @@ class LogMel:
         """(excerpts, samples at `rate`) -> (excerpts, n_mels, n_frames), dB from -top_db to 0, the excerpt's maximum.
 
         Longer excerpts are cut to `seconds`, shorter ones padded with silence. Silence is -top_db everywhere.
+        Raises DataError for a rate that cannot be resampled.
         """
         features = self.features
         waveforms = waveforms[:, : int(np.ceil(features.seconds * rate))]

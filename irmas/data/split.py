@@ -78,7 +78,7 @@ def load_or_make(data: Data, cache: FeatureCache, folder: Path) -> Split:
     """
     path = folder / f"{_file_name(data)}.csv"
     if path.exists():
-        rows = read_table(path, COLUMNS, "split")
+        rows = read_table(path, COLUMNS)
         if [row["name"] for row in rows] != cache.names:
             raise DataError(f"{path}: was made from other data; remove it or give another name=...")
         folds = np.array([int(row["fold"]) if row["fold"] else -1 for row in rows])
@@ -101,7 +101,8 @@ def _file_name(data: Data) -> str:
         kind = f"list-{Path(data.split).stem}-{hashlib.sha256(data.split.encode()).hexdigest()[:6]}"
     else:
         kind = f"{data.split}-seed{data.seed}"
-    return f"{data.source}-{kind}" + ("-without-conflicts" if data.conflicts == "drop" else "")
+    dropped = [name for name in ("conflicts", "damaged") if getattr(data, name) == "drop"]
+    return "-".join([f"{data.source}-{kind}", *(f"without-{name}" for name in dropped)])
 
 
 def _deal(data: Data, cache: FeatureCache, duplicates: Duplicates) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
@@ -19,7 +20,9 @@ import numpy as np
 import soundfile
 
 from irmas.errors import DataError
+from irmas.files import naming
 from irmas.labels import CODES
+from irmas.processes import when_parent_ends
 
 # Part of the data's identity: raise it whenever the rendered bytes change.
 VERSION = 1
@@ -128,13 +131,22 @@ def _with_quirks(recordings: list[Recording], rng: np.random.Generator) -> list[
     return list(of.values())
 
 
+def _begin_worker() -> None:
+    """Ctrl-C is the parent's to answer; one that was killed leaves no process behind."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    when_parent_ends(lambda: os._exit(1))
+
+
 def _write(root: Path, seed: int, recording: Recording) -> int:
     from irmas.data.standin_music import SAMPLE_RATE, perform  # here: whoever opens a cache needs no synthesizer
 
     rng = np.random.default_rng([seed, recording.stream])
     sounds = perform(rng, recording.lead, recording.excerpts, with_drums=recording.with_drums)
     for name, sound in zip(recording.names(), sounds, strict=True):
-        soundfile.write(root / recording.code / f"{name}.wav", sound, SAMPLE_RATE, subtype="PCM_16")
+        path, wav = root / recording.code / f"{name}.wav", io.BytesIO()
+        soundfile.write(wav, sound, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+        with naming(path):  # written here, since libsndfile tells little of a full disk
+            path.write_bytes(wav.getvalue())
     return recording.excerpts
 
 
@@ -142,25 +154,28 @@ def render(root: Path, size: int, seed: int, on_excerpt: Callable[[int], None] |
     """Render a corpus of `size` excerpts (3 s, 44.1 kHz, stereo, 16 bit) as root/<class>/<name>.wav.
 
     The bytes follow from size, seed and VERSION alone. All cores of this process are used; `on_excerpt` is
-    called here with the number of excerpts newly written. `root` appears when everything is in it.
-    Raises DataError for a root that exists or a size out of range.
+    called here with the number of excerpts newly written. `root` appears when everything is in it. What a
+    rendering left that was killed is removed: of two at once into one root, the caller lets one wait.
+    Raises DataError for a root that exists, a size out of range, or a disk that is full.
     """
     if root.exists():
         raise DataError(f"{root} exists already: name another folder, or remove it to render anew")
     recordings = plan(size, seed)
-    unfinished = root.with_name(f".{root.name}.{os.getpid()}")
+    unfinished = root.with_name(f"{root.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
     try:
         for code in CODES:
             (unfinished / code).mkdir(parents=True)
         with ProcessPoolExecutor(
             len(os.sched_getaffinity(0)),
             mp_context=get_context("spawn"),
-            initializer=signal.signal,  # Ctrl-C is this process's to answer
-            initargs=(signal.SIGINT, signal.SIG_IGN),
+            initializer=_begin_worker,
         ) as pool:
             for written in pool.map(partial(_write, unfinished, seed), recordings, chunksize=4):
                 if on_excerpt is not None:
                     on_excerpt(written)
         unfinished.rename(root)
+    except OSError as error:
+        raise DataError(f"{error.filename or unfinished}: cannot be written ({error.strerror})") from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

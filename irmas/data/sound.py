@@ -1,0 +1,127 @@
+"""Sound files: what can be told of one before, and when, it is decoded."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from soundfile import LibsndfileError, SoundFile
+
+from irmas.errors import DataError
+
+SHORTER_S = 0.01
+"""So much less than asked for is not worth a word: many excerpts of IRMAS lack one sample."""
+SLACK = 2304
+"""Samples that an mp3 may hold less than it announces: two of its frames."""
+OF_A_STREAM = 0x7FFFF000
+"""Bytes from which a data chunk's size is no promise: who writes to a pipe does not know it, and gives so many."""
+CHUNKS_AT_MOST = 10_000
+"""A gigabyte of zeros behind a header reads as a hundred million empty ones."""
+CHUNKS = {b"RIFF": ("<", b"data"), b"RIFX": (">", b"data"), b"FORM": (">", b"SSND")}
+"""wav and aiff: byte order, and the name of the chunk that holds the samples."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a file's header tells."""
+
+    rate: int
+    """Hz."""
+    channels: int
+    subtype: str
+    """As libsndfile names it: PCM_16."""
+    frames: int
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.rate
+
+    def __str__(self) -> str:
+        return f"{self.rate} Hz, {_channels(self.channels)}, {self.subtype}, {self.seconds:.2f} s"
+
+    def remarks(self, seconds: float, *, of_irmas: bool) -> list[str]:
+        """What a user should know of a file that is used all the same; IRMAS's form is known, others' is their own."""
+        said = []
+        if of_irmas and self.rate != 44_100:
+            said.append(f"{self.rate} Hz, resampled")
+        if of_irmas and self.channels != 2:
+            said.append(_channels(self.channels))
+        if of_irmas and self.subtype != "PCM_16":
+            said.append(self.subtype)
+        if self.seconds < seconds - SHORTER_S:
+            said.append(f"shorter than {seconds:g} s, padded with silence")
+        return said
+
+
+def _channels(number: int) -> str:
+    return "1 channel" if number == 1 else f"{number} channels"
+
+
+def read_form(path: Path) -> Form:
+    """From the header alone. Raises DataError, naming the file, where it is empty, cut or no sound."""
+    with _opened(path) as file:
+        return Form(file.samplerate, file.channels, file.subtype, file.frames)
+
+
+def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
+    """The mean of the channels, and the sample rate in Hz.
+
+    Raises DataError, naming the file, where it is empty, cut or no sound, and where its samples are silent or not
+    finite.
+    """
+    with _opened(path) as file:
+        samples = file.read(dtype="float32", always_2d=True)
+        if len(samples) < file.frames - SLACK:
+            raise DataError(f"{path}: cut: announces {file.frames} samples, holds {len(samples)}")
+        with np.errstate(all="ignore"):  # inf - inf
+            mono: NDArray[np.float32] = samples.mean(axis=1)
+        if not len(mono):
+            raise DataError(f"{path}: holds no samples")
+        if not np.isfinite(mono).all():
+            raise DataError(f"{path}: holds samples that are not finite numbers")
+        if not mono.any():
+            raise DataError(f"{path}: silent: the mean of its channels is zero throughout")
+        return mono, file.samplerate
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[SoundFile]:
+    try:
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise DataError(f"{path}: empty")
+            _refuse_cut(path, file)
+        with SoundFile(path) as sound:
+            if not sound.frames:
+                raise DataError(f"{path}: holds no samples")
+            yield sound
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    except LibsndfileError as error:
+        raise DataError(f"{path}: {error.error_string}") from None
+    except MemoryError:
+        raise DataError(f"{path}: announces more samples than there is memory for") from None
+
+
+def _refuse_cut(path: Path, file: BinaryIO) -> None:
+    """Raise DataError where the samples' chunk is longer than the file: libsndfile reads what is left, silently."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    order, wanted = CHUNKS.get(file.read(4), ("", b""))
+    position = 12
+    for _ in range(CHUNKS_AT_MOST if order else 0):
+        if position + 8 > size:
+            return
+        file.seek(position)
+        name, length = struct.unpack(f"{order}4sI", file.read(8))
+        if name == wanted:
+            if position + 8 + length > size and length < OF_A_STREAM:
+                raise DataError(f"{path}: cut: announces {length} bytes of samples, holds {size - position - 8}")
+            return
+        position += 8 + length + length % 2
