@@ -19,6 +19,10 @@ SHORTER_S = 0.01
 """So much less than asked for is not worth a word: many excerpts of IRMAS lack one sample."""
 SLACK = 2304
 """Samples that an mp3 may hold less than it announces: two of its frames."""
+UNKNOWN = 2**63 - 1
+"""What libsndfile gives for the length of a flac that was written to a pipe, and then cannot read it."""
+BLOCK = 1 << 18
+"""Samples read at once."""
 OF_A_STREAM = 0x7FFFF000
 """Bytes from which a data chunk's size is no promise: who writes to a pipe does not know it, and gives so many."""
 CHUNKS_AT_MOST = 10_000
@@ -76,11 +80,9 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
     finite.
     """
     with _opened(path) as file:
-        samples = file.read(dtype="float32", always_2d=True)
-        if len(samples) < file.frames - SLACK:
-            raise DataError(f"{path}: cut: announces {file.frames} samples, holds {len(samples)}")
-        with np.errstate(all="ignore"):  # inf - inf
-            mono: NDArray[np.float32] = samples.mean(axis=1)
+        mono = _mean_of_channels(file)
+        if len(mono) < file.frames - SLACK:
+            raise DataError(f"{path}: cut: announces {file.frames} samples, holds {len(mono)}")
         if not len(mono):
             raise DataError(f"{path}: holds no samples")
         if not np.isfinite(mono).all():
@@ -88,6 +90,15 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
         if not mono.any():
             raise DataError(f"{path}: silent: the mean of its channels is zero throughout")
         return mono, file.samplerate
+
+
+def _mean_of_channels(file: SoundFile) -> NDArray[np.float32]:
+    """Block by block: memory for all that a damaged header announces is not to be had."""
+    blocks = [np.zeros(0, np.float32)]
+    with np.errstate(all="ignore"):  # inf - inf
+        while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+            blocks.append(block.mean(axis=1))
+    return np.concatenate(blocks)
 
 
 @contextmanager
@@ -100,13 +111,13 @@ def _opened(path: Path) -> Iterator[SoundFile]:
         with SoundFile(path) as sound:
             if not sound.frames:
                 raise DataError(f"{path}: holds no samples")
+            if sound.frames == UNKNOWN:
+                raise DataError(f"{path}: does not tell its length; encode it anew")
             yield sound
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
     except LibsndfileError as error:
         raise DataError(f"{path}: {error.error_string}") from None
-    except MemoryError:
-        raise DataError(f"{path}: announces more samples than there is memory for") from None
 
 
 def _refuse_cut(path: Path, file: BinaryIO) -> None:
