@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from conftest import SmallDisk
 
 from irmas.config import Data, Features
 from irmas.data import cache
@@ -27,6 +28,9 @@ from irmas.data.split import find_duplicates, load_or_make
 from irmas.errors import DataError, UserError
 
 ROOT = Path(__file__).parent.parent
+BIG = Features(sample_rate=8000, n_fft=256, hop_length=1, n_mels=128, seconds=0.2)
+FEATURES = 128 + 6 * 128 * 1601 + 4095
+"""Bytes of six log-mels of BIG in whole blocks: 1.2 MB."""
 TINY = Features(sample_rate=8000, n_fft=256, hop_length=400, n_mels=8, seconds=0.2)
 
 BUILDER = """
@@ -185,6 +189,7 @@ def test_the_key_changes_with_settings_and_files_and_with_nothing_else(few: list
         {"dtype": "float16"},
     ):
         keys.append(cache.key(few, replace(TINY, **change)))
+    keys.append(cache.key(few, TINY, "drop"))
     os.utime(few[0].path, (1, 1))
     keys.append(cache.key(few, TINY))
     few[0].path.write_bytes(few[0].path.read_bytes() + b"more")
@@ -195,14 +200,20 @@ def test_the_key_changes_with_settings_and_files_and_with_nothing_else(few: list
     assert max(Counter(keys).values()) == 1
 
 
-def test_processes_that_start_at_once_build_once(start_builder: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("processes", "damaged"), [(18, False), (5, True)])
+def test_processes_that_start_at_once_build_once(
+    start_builder: Start, tmp_path: Path, processes: int, damaged: bool
+) -> None:
     folder = tmp_path / "cache" / "key"
-    builders = [start_builder(0) for _ in range(6)]
-    assert [next_line(builder) for builder in builders] == ["ready\n"] * 6
+    if damaged:
+        folder.mkdir(parents=True)
+    builders = [start_builder(0) for _ in range(processes)]
+    assert [next_line(builder) for builder in builders] == ["ready\n"] * processes
     (tmp_path / "go").touch()
-    said = [builder.communicate(timeout=60) for builder in builders]
-    assert [builder.returncode for builder in builders] == [0] * 6, said
+    said = [builder.communicate(timeout=100) for builder in builders]
+    assert [builder.returncode for builder in builders] == [0] * processes, said
     assert sum("computed" in out for out, _ in said) == 1
+    assert sum("it is built anew" in err for _, err in said) == damaged
     assert {out.splitlines()[-1] for out, _ in said} == {f"rows 132 {folder.stat().st_ino}"}
     assert sorted(path.name for path in folder.parent.iterdir()) == ["key", "key.lock"]
 
@@ -259,6 +270,66 @@ def test_everything_that_cannot_be_used_is_listed_at_once(tmp_path: Path) -> Non
     assert len(open_cache(tmp_path / "cache" / "key").names) == 70
 
 
+def test_on_request_what_cannot_be_used_is_left_out_and_told(few: list[Excerpt], tmp_path: Path) -> None:
+    cache.build(few, TINY, tmp_path / "whole", nothing)
+    few[0].path.write_bytes(b"")
+    os.truncate(few[3].path, 2000)
+    cache.build(few, TINY, tmp_path / "key", nothing, "drop")
+    opened, whole = open_cache(tmp_path / "key"), open_cache(tmp_path / "whole")
+    kept = [1, 2, 4, 5]
+    assert opened.names == [few[row].name for row in kept]
+    np.testing.assert_array_equal(opened.features, whole.features[kept])
+    plain = tmp_path / "plain.npy"  # as numpy writes it
+    np.save(plain, whole.features[kept])
+    assert (tmp_path / "key" / "features.npy").read_bytes() == plain.read_bytes()
+    assert list(opened.left_out) == [few[0].name, few[3].name]
+    assert opened.left_out[few[0].name] == "empty"
+    assert opened.left_out[few[3].name].startswith("cut: announces 3200 bytes of samples")
+    assert cache.flaw(tmp_path / "key", few, TINY) is None
+    (tmp_path / "key" / "left_out.csv").unlink()  # now it looks as if rows were missing
+    assert "names other excerpts" in str(cache.flaw(tmp_path / "key", few, TINY))
+
+
+def test_what_would_leave_fewer_than_two_classes_is_not_left_out(few: list[Excerpt], tmp_path: Path) -> None:
+    for excerpt in few[:3]:
+        excerpt.path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"3 of 6 excerpts cannot be used, and what is left has fewer .*\n  .*: empty"):
+        cache.build(few, TINY, tmp_path / "cache" / "key", nothing, "drop")
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key.lock"]
+
+
+@pytest.mark.parametrize(
+    ("fits", "missing"), [((), "features.npy"), ((FEATURES,), "clips.csv"), ((FEATURES, 4096), "features.json")]
+)
+def test_a_full_disk_is_told_with_path_and_reason_and_gets_its_space_back(
+    few: list[Excerpt], small_disk: SmallDisk, fits: tuple[int, ...], missing: str
+) -> None:
+    folder = small_disk.path / "cache" / "key"
+    (folder.parent).mkdir()
+    folder.with_name("key.lock").touch()
+    small_disk.fill(free=sum(fits))
+    before = shutil.disk_usage(small_disk.path).free
+    with pytest.raises(DataError, match=rf"^{folder}\.part/{missing}: .*No space left on device"):
+        cache.build(few, BIG, folder, nothing)
+    assert shutil.disk_usage(small_disk.path).free == before
+    assert [path.name for path in folder.parent.iterdir()] == ["key.lock"]
+    small_disk.free()
+    cache.build(few, BIG, folder, nothing)
+    assert len(open_cache(folder).names) == 6
+
+
+def test_a_worker_that_is_killed_ends_the_build_with_a_message(start_builder: Start, tmp_path: Path) -> None:
+    (tmp_path / "go").touch()
+    builder = start_builder(3)
+    assert [next_line(builder), next_line(builder)] == ["ready\n", "computed 32\n"]
+    for pid in set(marked(str(tmp_path))) - {builder.pid}:
+        os.kill(pid, signal.SIGKILL)
+    _, said = builder.communicate(timeout=30)
+    assert "DataError" in said
+    assert "a process that computes it was killed; was there too little memory?" in said
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key.lock"]
+
+
 def test_a_folder_that_cannot_be_made_is_refused(few: list[Excerpt], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written \(File exists\)"):
@@ -283,7 +354,13 @@ def lacking(key: str) -> Callable[[Path], None]:
 
 
 def cut(name: str, size: int) -> Callable[[Path], None]:
-    return lambda folder: os.truncate(folder / name, size)
+    """To so many bytes, or by so many where `size` is negative."""
+    return lambda folder: os.truncate(folder / name, size if size >= 0 else (folder / name).stat().st_size + size)
+
+
+def replace_text(path: Path, old: str, new: str) -> None:
+    assert path.read_text().count(old) == 1
+    path.write_text(path.read_text().replace(old, new))
 
 
 def drop_row(folder: Path) -> None:
@@ -311,6 +388,8 @@ def text(name: str, content: str) -> Callable[[Path], None]:
         (lambda folder: (folder / "clips.csv").unlink(), "clips.csv: .*No such file"),
         (lambda folder: (folder / "features.json").unlink(), "features.json cannot be read"),
         (text("features.json", "{"), "features.json cannot be read"),
+        (text("features.json", "[1]"), "features.json holds no settings"),
+        (change_settings(n_mels="8"), "features.json says n_mels=8, which is no number"),
         (lacking("scale"), "features.json lacks scale"),
         (lacking("hop_length"), "features.json lacks hop_length"),
         (change_settings(dtype="float16"), r"features.npy is uint8 \(6, 8, 5\), features.json says float16"),
@@ -333,6 +412,46 @@ def test_a_damaged_cache_is_refused_with_the_reason(foreign: Path, damage: Calla
     with pytest.raises(DataError, match=reason) as caught:
         open_cache(foreign)
     assert str(foreign) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda folder: (folder / "features.npy").unlink(), "features.npy cannot be read"),
+        (cut("features.npy", -1), "features.npy cannot be read"),
+        (cut("features.npy", 0), "features.npy cannot be read"),
+        (lambda folder: (folder / "features.json").unlink(), "features.json cannot be read"),
+        (text("features.json", ""), "features.json cannot be read"),
+        (change_settings(hop_length=401), "was computed with other settings"),
+        (change_settings(scale="much"), "features.json says scale=much, which is no number"),
+        (drop_row, "clips.csv describes 5"),
+        (text("clips.csv", ""), "clips.csv: the column"),
+        (lambda folder: replace_text(folder / "clips.csv", "b/1,b,1", "b/1,b,7"), "clips.csv names other excerpts"),
+        (lambda folder: replace_text(folder / "clips.csv", "b/1,b,1\nb/3,b,3", "b/3,b,3\nb/1,b,1"), "other excerpts"),
+        (lambda folder: [path.unlink() for path in folder.iterdir()], "features.json cannot be read"),
+    ],
+)
+def test_a_damaged_cache_of_ours_is_built_anew_with_a_word(
+    few: list[Excerpt], foreign: Path, damage: Callable[[Path], None], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sound = {path.name: path.read_bytes() for path in foreign.iterdir()}
+    damage(foreign)
+    for _ in range(2):  # the second time all is well
+        cache.build(few, TINY, foreign, nothing)
+        assert {path.name: path.read_bytes() for path in foreign.iterdir()} == sound
+    (told,) = caplog.messages
+    assert reason in told
+    assert told.startswith(str(foreign))
+    assert told.endswith("; it is built anew")
+    assert not list(foreign.parent.glob("foreign.[op]*"))
+
+
+def test_a_cache_that_is_replaced_stays_whole_for_whoever_has_it_open(few: list[Excerpt], foreign: Path) -> None:
+    reader = open_cache(foreign)
+    held = reader.features.copy()
+    drop_row(foreign)
+    cache.build(few, TINY, foreign, nothing)
+    np.testing.assert_array_equal(reader.features, held)
 
 
 def test_an_opened_cache_is_never_written(foreign: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from irmas.config import Features
 from irmas.data.features import LogMel, encode, read_waveform
+from irmas.data.sound import Form, read_form
 from irmas.errors import DataError
 
 CONF = Path(__file__).parent.parent / "conf" / "features"
@@ -141,16 +143,98 @@ def test_what_is_not_audio_is_refused_by_name(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "header.wav", np.zeros(0, np.float32), 44_100)
     soundfile.write(tmp_path / "nan.wav", np.array([0, np.nan], np.float32), 44_100, subtype="FLOAT")
     soundfile.write(tmp_path / "inf.wav", np.array([0, np.inf], np.float32), 44_100, subtype="FLOAT")
+    soundfile.write(tmp_path / "silent.wav", np.zeros(100, np.float32), 44_100)
+    soundfile.write(tmp_path / "cancelled.wav", np.array([[0.5, -0.5]] * 100), 44_100)
     for name, reason in (
-        ("empty", ""),
-        ("text", ""),
-        ("missing", ""),
+        ("empty", "empty"),
+        ("text", "Format not recognised"),
+        ("missing", "No such file"),
+        ("silent", "silent"),
+        ("cancelled", "silent: the mean of its channels"),
         ("header", "holds no samples"),
         ("nan", "not finite"),
         ("inf", "not finite"),
     ):
         with pytest.raises(DataError, match=rf"{name}\.wav: .*{reason}"):
             read_waveform(tmp_path / f"{name}.wav")
+
+
+def lied_about(path: Path, mark: bytes, size: int, order: str = "<") -> None:
+    """The chunk `mark` says that it has so many bytes."""
+    data = path.read_bytes()
+    at = data.index(mark) + 4
+    path.write_bytes(data[:at] + struct.pack(f"{order}I", size) + data[at + 4 :])
+
+
+@pytest.mark.parametrize(
+    ("ending", "form", "subtype"),
+    [
+        ("wav", "WAV", "PCM_16"),
+        ("wav", "WAVEX", "PCM_24"),
+        ("wav", "WAV", "IMA_ADPCM"),
+        ("aiff", "AIFF", "PCM_16"),
+        ("flac", "FLAC", "PCM_16"),
+        ("mp3", "MP3", "MPEG_LAYER_III"),
+    ],
+)
+def test_a_cut_file_is_refused_and_a_whole_one_is_not(tmp_path: Path, ending: str, form: str, subtype: str) -> None:
+    path = tmp_path / f"x.{ending}"
+    soundfile.write(path, noise(44_100), 44_100, format=form, subtype=subtype)
+    assert len(read_waveform(path)[0]) >= 44_100
+    whole = path.read_bytes()
+    for share in (0.99, 0.5) if ending != "mp3" else (0.9, 0.5):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(DataError, match=rf"x\.{ending}: (cut: announces \d+|Error : flac decoder lost sync)"):
+            read_waveform(path)
+
+
+def test_a_cut_wav_with_another_chunk_ahead_of_its_samples_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    soundfile.write(path, noise(1000), 44_100, subtype="PCM_16")
+    plain = path.read_bytes()
+    chunk = b"LIST\x05\0\0\0INFOx\0"  # of an odd length, and so followed by an empty byte
+    path.write_bytes(plain[:36] + chunk + plain[36:])
+    assert read_form(path).frames == 1000
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(DataError, match=r"x\.wav: cut: announces 2000 bytes of samples, holds 1998"):
+        read_form(path)
+
+
+@pytest.mark.parametrize("size", [0x7FFFF000, 0x80000000, 0xFFFFFFFF])
+def test_a_wav_that_was_written_to_a_pipe_is_not_cut(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "x.wav"
+    soundfile.write(path, noise(1000), 44_100, subtype="PCM_16")
+    lied_about(path, b"data", size)
+    lied_about(path, b"RIFF", 0xFFFFFFFF)
+    assert len(read_waveform(path)[0]) == 1000
+
+
+def test_a_flac_that_was_written_to_a_pipe_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "x.flac"
+    soundfile.write(path, noise(1000), 44_100)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0  # STREAMINFO's 36 bits for the number of samples
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="does not tell its length; encode it anew"):
+        read_waveform(path)
+
+
+def test_a_rate_that_shares_no_factor_is_refused_before_memory_runs_out() -> None:
+    with pytest.raises(DataError, match=r"^44101 Hz: has too small a factor in common with .*sample_rate=22050"):
+        log_mel(noise(44_101), 44_101)
+
+
+def test_what_is_used_all_the_same_is_told() -> None:
+    of_irmas, three = Form(44_100, 2, "PCM_16", 132_299), 3.0
+    assert of_irmas.remarks(three, of_irmas=True) == []
+    assert Form(44_100, 2, "PCM_16", 132_300 - 441).remarks(three, of_irmas=True) == []
+    odd = Form(22_050, 1, "PCM_24", 22_050)
+    short = "shorter than 3 s, padded with silence"
+    assert odd.remarks(three, of_irmas=True) == ["22050 Hz, resampled", "1 channel", "PCM_24", short]
+    assert odd.remarks(three, of_irmas=False) == [short]
+    assert odd.remarks(1.0, of_irmas=False) == []
+    assert str(odd) == "22050 Hz, 1 channel, PCM_24, 1.00 s"
 
 
 @pytest.mark.parametrize(("dtype", "half_step"), [("uint8", 80 / 255 / 2), ("float16", 2**-5)])
