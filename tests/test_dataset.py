@@ -199,3 +199,72 @@ def test_a_ready_made_cache_needs_no_wavs(corpus_cache: FeatureCache) -> None:
     assert opened.names == corpus_cache.names
     np.testing.assert_array_equal(opened.features, corpus_cache.features)
     assert told.begun == []
+
+
+def of_folder(root: Path, tmp_path: Path, **data: object) -> Data:
+    """The excerpts of two classes, copied."""
+    for code in ("gac", "gel"):
+        shutil.copytree(root / code, tmp_path / "few" / code)
+    given = Data(source="folder", root=str(tmp_path / "few"), cache_dir=str(tmp_path / "cache"))
+    return replace(given, **data)  # type: ignore[arg-type]
+
+
+def test_a_cache_of_ours_counts_as_built_only_while_it_is_sound(
+    corpus: Path, features: Features, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, told = of_folder(corpus, tmp_path), Told()
+    assert not dataset.is_built(data, features)
+    opened = dataset.load(data, features, told)
+    assert dataset.is_built(data, features)
+    os.truncate(opened.folder / "features.npy", 1000)
+    assert not dataset.is_built(data, features)
+    again = dataset.load(data, features, told)
+    assert dataset.is_built(data, features)
+    assert again.folder == opened.folder
+    assert told.done == 2 * len(opened.names)
+    assert ["it is built anew" in message for message in caplog.messages] == [True]
+
+
+def test_a_cache_that_the_user_named_is_refused_where_it_is_damaged_and_never_written(
+    corpus_cache: FeatureCache, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(corpus_cache.folder, tmp_path / "theirs" / "cache")
+    os.truncate(folder / "features.npy", 1000)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    data = of_cache(folder).data
+    for act in (dataset.digest, lambda data: dataset.load(data, Features(), Told())):
+        with pytest.raises(DataError, match=rf"^data\.cache={folder}: features\.npy cannot be read \(mmap length"):
+            act(data)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_files_that_cannot_be_used_end_it_unless_they_are_to_be_left_out(
+    corpus: Path, features: Features, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = of_folder(corpus, tmp_path)
+    total = len(dataset.excerpts(data))
+    broken = dataset.excerpts(data)[2]
+    broken.path.write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        dataset.load(data, features, Told())
+    said = f"1 of {total} excerpts cannot be used; data.damaged=drop leaves them out\n  {broken.path}: empty"
+    assert str(caught.value) == said
+    assert not dataset.is_built(data, features)
+    dropping = replace(data, damaged="drop")
+    for _ in range(2):  # built, then only opened
+        caplog.clear()
+        opened = dataset.load(dropping, features, Told())
+        assert len(opened.names) == total - 1
+        assert broken.name not in opened.names
+        said = f"1 of {total} excerpts are left out (data.damaged=drop)\n  {broken.name}: empty"
+        assert caplog.messages == [said]
+    assert dataset.is_built(dropping, features)
+    assert not dataset.is_built(data, features)
+
+
+def test_a_stand_in_that_lost_a_file_is_refused(corpus: Path, tmp_path: Path) -> None:
+    data = Data(source="standin", root=str(tmp_path), size=132, render_seed=0)
+    folder = shutil.copytree(corpus, dataset.corpus(data))
+    next(folder.rglob("*.wav")).unlink()
+    with pytest.raises(DataError, match=rf"{folder}: holds 131 excerpts of 132; remove the folder"):
+        dataset.load(data, Features(), Told())

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from irmas.config import Data
@@ -58,13 +58,51 @@ def test_a_name_gives_back_the_parts_it_was_made_of(
     }
 
 
-@given(st.text(st.sampled_from("[]-_0123456789cladrunodpop"), max_size=40))
-def test_only_text_in_the_grammar_is_a_name(text: str) -> None:
-    match = IRMAS_NAME.fullmatch(text)
-    if match is not None:
-        prefix, drums = match["prefix"], match["drums"]
-        front = f"{prefix}__" * (prefix is not None) + f"[{match['label']}]" + f"[{drums}]" * (drums is not None)
-        assert text == f"{front}[{match['genre']}]{match['recording']}__{match['number']}"
+def is_name(text: str) -> bool:
+    """The grammar once more, without regular expressions."""
+
+    def digits(part: str, number: int) -> bool:
+        return len(part) == number and all(digit in "0123456789" for digit in part)
+
+    def letters(part: str, more: str = "") -> bool:
+        return part != "" and all(letter in "abcdefghijklmnopqrstuvwxyz" + more for letter in part)
+
+    prefix, bracket, rest = text.partition("[")
+    *tags, end = rest.split("]")
+    recording, _, number = end.partition("__")
+    return (
+        bool(bracket)
+        and (prefix == "" or (prefix[-2:] == "__" and digits(prefix[:-2], 3)))
+        and len(tags) in (2, 3)
+        and all(tag.startswith("[") for tag in tags[1:])
+        and (len(tags[0]) == 3 and letters(tags[0]))
+        and (len(tags) == 2 or tags[1][1:] in ("dru", "nod", "---"))
+        and letters(tags[-1][1:], "_")
+        and (digits(recording, 4) and number in ("1", "2", "3"))
+    )
+
+
+@given(
+    st.from_regex(IRMAS_NAME, fullmatch=True),
+    st.lists(
+        st.tuples(
+            st.integers(0, 40),
+            st.integers(0, 3),
+            st.text(st.sampled_from("[]-_019acldrunop ٣Ａ\n"), max_size=3) | st.sampled_from(["[dru]", "__", "012__"]),
+        ),
+        max_size=2,
+    ),
+)
+@example("008__[cel][nod][cla]0058__1", [])
+@example("[cel][cla]0058__1", [(17, 0, "\n")])
+@example("[cel][cla]0058__1", [(10, 1, "٣")])
+def test_one_step_away_from_a_name_is_one_only_where_the_grammar_says_so(
+    name: str, edits: list[tuple[int, int, str]]
+) -> None:
+    for at, removed, put in edits:
+        name = name[:at] + put + name[at + removed :]
+    event("a name" if is_name(name) else "no name")
+    assert (IRMAS_NAME.fullmatch(name) is not None) == is_name(name)
 
 
 def test_every_quirk_of_the_real_names_parses(tmp_path: Path) -> None:

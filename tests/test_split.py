@@ -139,6 +139,15 @@ def test_a_split_of_other_data_is_refused(tmp_path: Path) -> None:
         load_or_make(Data(), make_cache(recordings_per_class=61), tmp_path)
 
 
+def test_a_split_with_and_one_without_damaged_excerpts_lie_side_by_side(tmp_path: Path) -> None:
+    load_or_make(Data(), make_cache(), tmp_path)
+    load_or_make(Data(damaged="drop", conflicts="drop"), make_cache(recordings_per_class=61), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "irmas-recording-seed0-without-conflicts-without-damaged.csv",
+        "irmas-recording-seed0.csv",
+    ]
+
+
 @pytest.mark.parametrize("split", ["recording", "clip", "list"])
 def test_dropping_conflicts_removes_exactly_the_contradictory_excerpts(split: str, tmp_path: Path) -> None:
     cache = make_cache(twins=TWINS)
