@@ -90,7 +90,7 @@ def _print_forms(console: Console, excerpts: Sequence[Excerpt], seconds: float, 
         console.print(f"  {number:5d} x {told}")
     for remark, names in remarks.items():
         everything = len(names) == len(excerpts)
-        console.print(f"used all the same: {remark}: {'all' if everything else len(names)}")
+        console.print(f"noticed: {remark}: {'all' if everything else len(names)}")
         for name in [] if everything else names:
             console.print(f"  {name}")
 

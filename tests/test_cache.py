@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from commands import marked
 from conftest import SmallDisk
 
 from irmas.config import Data, Features
@@ -115,18 +116,6 @@ def start_builder(corpus: Path, tmp_path: Path) -> Iterator[Start]:
 def next_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline()
-
-
-def marked(mark: str) -> list[int]:
-    """Processes that were started with this mark in their environment, by whatever parent."""
-    found = []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"IRMAS_TEST_MARK={mark}\0".encode() in environ.read_bytes():
-                found.append(int(environ.parent.name))
-        except OSError:  # it has ended, or is another user's
-            continue
-    return found
 
 
 def test_what_is_opened_is_what_the_front_end_computes(

@@ -25,9 +25,9 @@ def prepare(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def write_noise(path: Path, seed: int, rate: int = 44_100, channels: int = 2) -> None:
+def write_noise(path: Path, seed: int, rate: int = 44_100, channels: int = 2, seconds: float = 0.1) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    sound = np.random.default_rng(seed).uniform(-0.5, 0.5, (rate // 10, channels))
+    sound = np.random.default_rng(seed).uniform(-0.5, 0.5, (round(seconds * rate), channels))
     soundfile.write(path, sound, rate)
 
 
@@ -43,6 +43,7 @@ def test_the_stand_in_is_rendered_verified_and_cached(made: tuple[Path, subproce
     said = done.stdout
     assert "rendering: 132/132 excerpts" in said
     assert "data/standin/v1-132-seed0: 132 excerpts\n    132 x 44100 Hz, 2 channels, PCM_16, 3.00 s\n" in said
+    assert "noticed" not in said
     assert "log-mels: 132/132 excerpts" in said
     (built,) = re.findall(r"^(\S+): built$", said, re.MULTILINE)
     assert sorted(path.name for path in Path(built).iterdir()) == ["clips.csv", "features.json", "features.npy"]
@@ -88,26 +89,111 @@ def test_any_folder_is_described(tmp_path: Path) -> None:
         in done.stdout
     )
     assert re.search(r"^\[solo\] a +3 +37.5% +3$", done.stdout, re.MULTILINE)
+    assert "noticed: shorter than 3 s, padded with silence: all\n" in done.stdout
     assert "identical excerpts join 1 groups of recordings: [1]/[7]\n" in done.stdout
     assert "  [solo] a/[1] ([solo] a)\n  b/[7] (b)\n" in done.stdout
 
 
-def test_every_broken_wav_is_listed_at_once(tmp_path: Path) -> None:
-    root = tmp_path / "IRMAS-TrainingData"
-    for seed, code in enumerate(["cel", "cel", "cel", "flu", "flu"], start=1):
-        write_noise(root / code / f"[{code}][cla]{seed:04d}__1.wav", seed)
-    (root / "cel" / "[cel][cla]0001__1.wav").write_bytes(b"")
-    (root / "cel" / "[cel][cla]0002__1.wav").write_text("no sound")
-    soundfile.write(root / "flu" / "[flu][cla]0004__1.wav", np.array([np.nan]), 44_100, subtype="FLOAT")
+def write_irmas(folder: Path, *odd: str) -> Path:
+    """Six excerpts as IRMAS has them, and one for each oddity: recording 1, 2, ... of the cello."""
+    root = folder / "IRMAS-TrainingData"
+    for seed, code in enumerate(["cel", "cel", "flu", "flu", "voi", "voi"], start=91):
+        write_noise(root / code / f"[{code}][cla]{seed:04d}__1.wav", seed, seconds=3.0)
+    for number, oddity in enumerate(odd, start=1):
+        path = root / "cel" / f"[cel][cla]{number:04d}__1.wav"
+        write_noise(path, number, seconds=3.0)
+        sound, rate = soundfile.read(path)
+        match oddity:
+            case "empty":
+                path.write_bytes(b"")
+            case "text":
+                path.write_text("no sound")
+            case "header":
+                soundfile.write(path, sound[:0], rate)
+            case "cut":
+                os.truncate(path, 100_000)
+            case "nan":
+                soundfile.write(path, np.array([0.5, np.nan]), rate, subtype="FLOAT")
+            case "silent":
+                soundfile.write(path, 0 * sound, rate)
+            case "rate":
+                soundfile.write(path, sound[:66_150], 22_050)
+            case "mono":
+                soundfile.write(path, sound[:, 0], rate)
+            case "24 bit":
+                soundfile.write(path, sound, rate, subtype="PCM_24")
+            case "1 s":
+                soundfile.write(path, sound[:rate], rate)
+    return root
+
+
+def write_test_part(folder: Path, **labels: str) -> Path:
+    part = folder / "IRMAS-TestingData-Part2" / "IRTestingData-Part2"
+    for name, text in labels.items():
+        write_noise(part / f"{name}.wav", 0)
+        (part / f"{name}.txt").write_text(text)
+    return part
+
+
+BROKEN = {
+    "empty": "empty",
+    "text": "Format not recognised.",
+    "header": "holds no samples",
+    "cut": "cut: announces 529200 bytes of samples, holds 99956",
+    "nan": "holds samples that are not finite numbers",
+    "silent": "silent: the mean of its channels is zero throughout",
+}
+
+
+def test_everything_that_cannot_be_used_is_listed_with_its_reason_in_one_pass(tmp_path: Path) -> None:
+    root = write_irmas(tmp_path, *BROKEN, "rate")
+    part = write_test_part(tmp_path, one="voi\nbanjo\n", two="gel\t\n")
+    (part / "three.txt").write_text("voi")
     done = prepare(tmp_path, f"data.root={root}", "features=small")
     assert done.returncode == 2
-    assert done.stderr.startswith("irmas.prepare: 3 of 5 excerpts cannot be used; data.damaged=drop leaves them out\n")
-    for name in ("cel/[cel][cla]0001__1.wav", "cel/[cel][cla]0002__1.wav", "flu/[flu][cla]0004__1.wav"):
-        assert f"{root}/{name}: " in done.stderr
-    assert len(done.stderr.splitlines()) == 4
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "2 x cannot be used" in done.stdout
-    assert not list((tmp_path / "data" / "cache").glob("*.part"))
+    assert done.stderr.splitlines() == [
+        "irmas.prepare: 6 of 13 excerpts cannot be used; data.damaged=drop leaves them out",
+        *(f"  {root}/cel/[cel][cla]{number:04d}__1.wav: {why}" for number, why in enumerate(BROKEN.values(), start=1)),
+        f"{part.parent}: 2 files cannot be used",
+        f"  {part}/one.txt: unknown label 'banjo'; known are cel cla flu gac gel org pia sax tru vio voi",
+        f"  {part}/three.txt: has no wav",
+    ]
+    assert f"{part.parent}: 1 test excerpts, 1 labels: gel 1\n" in done.stdout
+    assert "\nnoticed: 22050 Hz, resampled: 1\n  cel/[cel][cla]0007__1.wav\n" in done.stdout
+    assert not [path for path in (tmp_path / "data" / "cache").iterdir() if path.suffix != ".lock"]
+
+
+def test_on_request_what_cannot_be_used_is_left_out_and_listed(tmp_path: Path) -> None:
+    root = write_irmas(tmp_path, *BROKEN)
+    part = write_test_part(tmp_path, one="voi\nbanjo\n", two="gel\t\n")
+    for state in ("built", "up to date"):
+        done = prepare(tmp_path, f"data.root={root}", "features=small", "data.damaged=drop")
+        assert done.returncode == 0
+        assert done.stderr.splitlines() == [
+            "6 of 12 excerpts are left out (data.damaged=drop)",
+            *(f"  [cel][cla]{number:04d}__1: {why}" for number, why in enumerate(BROKEN.values(), start=1)),
+        ]
+        assert re.search(rf": {state}$", done.stdout, re.MULTILINE)
+        assert re.search(r"^ +all +6 +100.0% +6$", done.stdout, re.MULTILINE)
+        assert f"{part.parent}: 1 files cannot be used\n  {part}/one.txt: unknown label 'banjo'" in done.stdout
+
+
+def test_what_is_used_all_the_same_is_listed_by_reason(tmp_path: Path) -> None:
+    root = write_irmas(tmp_path, "rate", "mono", "24 bit", "1 s", "mono")
+    done = prepare(tmp_path, f"data.root={root}", "features=small")
+    assert (done.returncode, done.stderr) == (0, "")
+    name = "  cel/[cel][cla]000{}__1.wav\n".format
+    said = {
+        "22050 Hz, resampled": (1,),
+        "1 channel": (2, 5),
+        "PCM_24": (3,),
+        "shorter than 3 s, padded with silence": (4,),
+    }
+    listed = [f"noticed: {why}: {len(which)}\n{''.join(map(name, which))}" for why, which in said.items()]
+    assert "".join(listed) in done.stdout
+    assert done.stdout.count("noticed") == 4
+    assert "11 excerpts of IRMAS's 6705\n      6 x 44100 Hz, 2 channels, PCM_16, 3.00 s\n" in done.stdout
+    assert re.search(r": built$", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +206,8 @@ def test_every_broken_wav_is_listed_at_once(tmp_path: Path) -> None:
         (["features.n_mels=0"], r"features\.n_mels=0: must be a whole number from 1"),
         (["dropout=0.3"], "there is no setting 'dropout'"),
         (["data=standin", "download=true"], "download=true: only data=irmas"),
+        (["data.damaged=keep"], "data\\.damaged=keep: must be one of refuse, drop"),
+        (["data.cache=x", "data.damaged=drop"], "data\\.damaged=drop: data\\.cache=... is taken as it is"),
     ],
 )
 def test_a_mistake_is_told_in_one_message_and_nothing_is_written(

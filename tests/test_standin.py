@@ -5,20 +5,34 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from commands import ENVIRONMENT, marked, wait_until
+from conftest import SmallDisk
 
 from irmas.data import standin
+from irmas.data.sound import read_form
 from irmas.errors import DataError
 from irmas.labels import CODES
 
 NAME = re.compile(r"^(?:(\d{3})__)?\[([a-z]{3})\](?:\[(dru|nod|---)\])?\[([a-z_]+)\](\d{4})__([123])$")
 GENRES = {"cou_fol", "cla", "pop_roc", "lat_sou", "jaz_blu"}
 SIZE = 132
+RENDER = """
+import sys
+from pathlib import Path
+from irmas.data import standin
+
+if __name__ == "__main__":
+    standin.render(Path(sys.argv[1]), 660, seed=0)
+"""
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -123,6 +137,7 @@ def test_files_are_three_seconds_of_stereo_cd_audio_neither_silent_nor_clipped(c
     for path in corpus.rglob("*.wav"):
         info = soundfile.info(path)
         assert (info.samplerate, info.channels, info.subtype, info.frames) == (44_100, 2, "PCM_16", 132_300)
+        assert read_form(path).remarks(3.0, of_irmas=True) == []
         sound, _ = soundfile.read(path)
         assert -45 < 20 * np.log10(np.sqrt(np.mean(sound**2))) < -10
         assert np.mean(np.abs(sound) > 0.999) < 1e-3
@@ -174,3 +189,29 @@ def test_an_interrupted_rendering_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         standin.render(tmp_path / "corpus", 33, seed=0, on_excerpt=interrupt)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_with_path_and_reason_and_gets_its_space_back(small_disk: SmallDisk) -> None:
+    root = small_disk.path / "corpus"
+    before = shutil.disk_usage(small_disk.path).free
+    with pytest.raises(DataError, match=rf"^{root}\.part/\w{{3}}/.*\.wav: .*No space left on device"):
+        standin.render(root, 33, seed=0)  # 17.5 MB
+    assert shutil.disk_usage(small_disk.path).free == before
+    assert list(small_disk.path.iterdir()) == []
+
+
+def test_a_killed_rendering_leaves_no_process_and_the_next_removes_its_files(tmp_path: Path) -> None:
+    script = tmp_path / "render.py"
+    script.write_text(RENDER)
+    root = tmp_path / "data" / "corpus"
+    process = subprocess.Popen(
+        [sys.executable, script, root], env=ENVIRONMENT | {"IRMAS_TEST_MARK": str(tmp_path)}, start_new_session=True
+    )
+    wait_until(lambda: any(root.with_name("corpus.part").rglob("*.wav")), "the first excerpt is rendered")
+    process.kill()
+    process.wait()
+    wait_until(lambda: not marked(str(tmp_path)), "the workers have ended")
+    assert not root.exists()
+    standin.render(root, 33, seed=0)
+    assert list(root.parent.iterdir()) == [root]
+    assert len(list(root.rglob("*.wav"))) == 33

@@ -1,0 +1,84 @@
+"""IRMAS's test set: each wav with the labels of its txt, and everything that cannot be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from irmas.data import testparts
+from irmas.errors import DataError
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> Path:
+    folder = tmp_path / "IRMAS-TestingData-Part1" / "Part1"
+    folder.mkdir(parents=True)
+    for name, labels in (("(02) song-1", "gel\t\nvoi\t\n"), ("(02) song-8", "pia"), ("[other] x.y-3", "sax\r\n\r\n")):
+        soundfile.write(folder / f"{name}.wav", np.full((100, 2), 0.5), 44_100)
+        (folder / f"{name}.txt").write_bytes(labels.encode())
+    return folder
+
+
+def test_every_wav_has_the_labels_of_its_txt(part: Path) -> None:
+    (part / "._hidden.wav").write_bytes(b"")
+    read = testparts.read(part.parent)
+    assert read.problems == []
+    assert [(excerpt.path.name, excerpt.labels) for excerpt in read.excerpts] == [
+        ("(02) song-1.wav", ["gel", "voi"]),
+        ("(02) song-8.wav", ["pia"]),
+        ("[other] x.y-3.wav", ["sax"]),
+    ]
+
+
+def test_everything_that_cannot_be_used_is_told_and_the_rest_is_read(part: Path) -> None:
+    for name in ("unlabelled", "cut", "empty", "text", "strange", "binary", "blank"):
+        soundfile.write(part / f"{name}.wav", np.full((100, 2), 0.5), 44_100)
+        (part / f"{name}.txt").write_text("voi\n")
+    (part / "unlabelled.txt").unlink()
+    (part / "cut.wav").write_bytes((part / "cut.wav").read_bytes()[:-40])
+    (part / "empty.wav").write_bytes(b"")
+    (part / "text.wav").write_text("no sound")
+    (part / "strange.txt").write_text("voi\nbanjo\n")
+    (part / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    (part / "blank.txt").write_text("\n")
+    (part / "lonely.txt").write_text("voi\n")
+    read = testparts.read(part.parent)
+    assert len(read.excerpts) == 3
+    assert read.problems == [
+        f"{part}/binary.txt: is no text",
+        f"{part}/blank.txt: holds no label",
+        f"{part}/cut.wav: cut: announces 400 bytes of samples, holds 360",
+        f"{part}/empty.wav: empty",
+        f"{part}/strange.txt: unknown label 'banjo'; known are cel cla flu gac gel org pia sax tru vio voi",
+        f"{part}/text.wav: Format not recognised.",
+        f"{part}/unlabelled.txt: No such file or directory",
+        f"{part}/lonely.txt: has no wav",
+    ]
+
+
+def test_a_part_without_a_wav_is_a_problem(tmp_path: Path) -> None:
+    assert testparts.read(tmp_path).problems == [f"{tmp_path}: holds no wav"]
+
+
+def test_the_parts_are_looked_for_beside_the_training_set(part: Path, tmp_path: Path) -> None:
+    (tmp_path / "IRMAS-TestingData-Part2").mkdir()
+    (tmp_path / "IRMAS-TestingData-Part3.zip").touch()
+    (tmp_path / "IRMAS-TestingData-Part1.zip").touch()
+    found = testparts.beside(tmp_path / "IRMAS-TrainingData")
+    assert found == [part.parent, tmp_path / "IRMAS-TestingData-Part2"]
+    assert testparts.beside(tmp_path / "elsewhere" / "IRMAS-TrainingData") == []
+
+
+def test_a_real_part_is_read(shared: Path) -> None:
+    (folder,) = testparts.beside(shared / "irmas_wav" / "IRMAS-TrainingData")
+    read = testparts.read(folder)
+    assert read.problems == []
+    assert [excerpt.labels for excerpt in read.excerpts] == [["gel", "voi"]]
+
+
+def test_a_missing_txt_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"x\.txt: No such file"):
+        testparts.read_labels(tmp_path / "x.txt")
