@@ -19,7 +19,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,14 +33,16 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from irmas.run.events import event_files
 
-GRID = ["-m", "dropout=0.3,0.5", "lr=0.001,0.0005,0.0001", "epochs=20"]
+GRID = ["-m", "dropout=0.3,0.5", "lr=0.001,0.0005,0.0001"]
+EPOCHS = 20
+"""Six such runs take a minute on two cores."""
 DATA = ["data=standin", "data.size=132", "features=small"]
 DISK = "192m"
 """Of a round's outputs; its runs take 70 MB."""
 COMMANDS = 3
 """After the last fault: so many commands may bring no run further."""
-STUCK_S = 300
-"""After the last fault: so long nothing may happen."""
+HELP_S, STUCK_S = 40, 240
+"""After the last fault: when nothing happens for so long an operator helps, and the round fails."""
 LINES = 12
 """Of the log of a run that did not end well."""
 
@@ -78,13 +80,14 @@ class Reference:
     """By run, tag and step, but for times."""
 
 
-def run(desk: Desk, seconds: float, seed: int) -> Outcome:
+def run(desk: Desk, seconds: float, seed: int, epochs: int = EPOCHS) -> Outcome:
     """Rounds for so many seconds, and until the last of them has ended, in the desk's folder."""
     log, outcome = Log(desk.folder / "chaos.log"), Outcome()
     log.say(f"seed {seed}, {seconds / 60:g} minutes; log: {log.path}")
     if os.geteuid() != 0:
         log.say("no disk gets full: only root can mount one of its own")
-    reference = undisturbed(desk)
+    sweep = [*GRID, f"epochs={epochs}"]
+    reference = undisturbed(desk, sweep)
     log.say(f"the undisturbed sweep of {len(reference.scalars)} runs has ended")
     end = time.monotonic() + seconds
     while time.monotonic() < end or not outcome.rounds:
@@ -94,7 +97,7 @@ def run(desk: Desk, seconds: float, seed: int) -> Outcome:
         folder = desk.folder / name
         (folder / "outputs").mkdir(parents=True)
         with own_disk(folder / "outputs"):
-            problems = Round(replace(desk, folder=folder), name, rng, log, outcome).play(reference, end)
+            problems = Round(replace(desk, folder=folder), name, sweep, rng, log, outcome).play(reference, end)
         for problem in problems:
             log.say(f"{name}: PROBLEM: {problem}")
         outcome.problems += [f"{name}: {problem}" for problem in problems]
@@ -106,8 +109,8 @@ def run(desk: Desk, seconds: float, seed: int) -> Outcome:
     return outcome
 
 
-def undisturbed(desk: Desk) -> Reference:
-    job = desk.submit(*GRID, "name=undisturbed")
+def undisturbed(desk: Desk, sweep: list[str]) -> Reference:
+    job = desk.submit(*sweep, "name=undisturbed")
     desk.wait_for_ranking(job["ranking"], 600)
     return left(desk.sweep("undisturbed"))
 
@@ -135,14 +138,16 @@ def own_disk(folder: Path) -> Iterator[None]:
 class Round:
     """The same sweep under another name, disturbed for one to three minutes and then left to end."""
 
-    def __init__(self, desk: Desk, name: str, rng: random.Random, log: Log, outcome: Outcome) -> None:
+    def __init__(self, desk: Desk, name: str, sweep: list[str], rng: random.Random, log: Log, outcome: Outcome) -> None:
         self.name, self.rng, self.log, self.outcome = name, rng, log, outcome
         self.throttle, self.per_task = rng.choice(["null", "3", "4"]), rng.choice([1, 1, 2])
         settings = [f"hydra.launcher.throttle={self.throttle}", f"hydra.launcher.points_per_task={self.per_task}"]
-        command = desk.command(*GRID, f"name={name}", *settings)
+        command = desk.command(*sweep, f"name={name}", *settings)
         self.scene = Scene(desk, desk.sweep(name), command, rng)
         self.problems: list[str] = []
-        self.last_progress, self.progress_at, self.idle_commands = 0, time.monotonic(), 0
+        self.last_progress, self.idle_commands = 0, 0
+        self.seen: tuple[int, list[str] | None] = (0, None)
+        self.seen_at, self.is_helped = time.monotonic(), False
         self.kills_controller = False
 
     def play(self, reference: Reference, end: float) -> list[str]:
@@ -186,7 +191,7 @@ class Round:
                 self.say(struck[1])
                 next_fault = time.monotonic() + self.rng.uniform(1, 8)
             elif is_over:
-                self.judge_time(last_fault, queue)
+                self.judge_time(queue)
             time.sleep(0.2)
 
     def give(self, *, kills_controller: bool = False) -> None:
@@ -241,12 +246,21 @@ class Round:
         if self.idle_commands > COMMANDS:
             self.fail(f"{COMMANDS} commands brought no run further")
 
-    def judge_time(self, last_fault: float, queue: list[str] | None) -> None:
-        progress = self.progress()
-        if progress != self.last_progress:
-            self.last_progress, self.progress_at = progress, time.monotonic()
-        if time.monotonic() - max(self.progress_at, last_fault) > STUCK_S:
+    def judge_time(self, queue: list[str] | None) -> None:
+        """After the last fault. A job whose slurmstepd was killed runs for ever until its node is heard anew."""
+        now = (self.progress(), queue)
+        if now != self.seen:
+            self.seen, self.seen_at, self.is_helped = now, time.monotonic(), False
+        stands_still = time.monotonic() - self.seen_at
+        if stands_still > STUCK_S:
             self.fail(f"nothing has happened for {STUCK_S} s; in the queue: {queue}")
+        elif stands_still > HELP_S and not self.is_helped:
+            self.is_helped = True
+            for node in ("n1", "n2", "n3", "n4"):
+                with suppress(ProcessLookupError):
+                    os.kill(self.scene.desk.cluster.slurmd(node), signal.SIGKILL)
+            self.scene.up()
+            self.say(f"for {HELP_S} s nothing has happened: every slurmd was started anew; in the queue: {queue}")
 
     def fail(self, why: str) -> None:
         """With the last words of the runs that are not COMPLETED."""
