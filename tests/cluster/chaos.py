@@ -180,6 +180,7 @@ class Round:
             self.hear_commands()
             is_over = time.monotonic() > last_fault
             queue = self.scene.queue()
+            self.release(queue or [])
             if queue == [] and not self.scene.given and not self.scene.repairs:
                 if self.is_complete():
                     return
@@ -204,6 +205,12 @@ class Round:
             due[2]()
             self.say(due[1])
 
+    def release(self, queue: list[str]) -> None:
+        """Slurm holds a task that it could not launch, as where its node still has the start before."""
+        for task, _, _, _, reason in (line.split("|") for line in queue if "held" in line):
+            self.scene.desk.cluster.call("scontrol", "release", task)
+            self.say(f"scontrol release {task}, which waits with the reason: {reason}")
+
     def hear_commands(self) -> None:
         """What commands said that have ended: they may be refused, in words."""
         for command in [each for each in self.scene.given if each.poll() is not None]:
@@ -215,7 +222,7 @@ class Round:
             self.say(f"command {command.pid} ended with {command.returncode}: {'; '.join([*lines, *refused])}")
             if command.returncode not in (0, 2) or "Traceback" in stderr:
                 self.problems.append(f"a command ended with {command.returncode} and said\n{stderr}")
-            if self.kills_controller and "submitted" in stdout and (line := faults.kill_controller(self.scene)):
+            if self.kills_controller and "submitted" in stdout and (line := faults.forget(self.scene)):
                 self.outcome.faults["kill_controller_after_submission"] += 1
                 self.say(f"{line}, right after a submission")
             self.kills_controller = False

@@ -57,16 +57,19 @@ class Scene:
         return next((pid for pid, name in self.desk.cluster.processes().items() if name == "slurmctld"), None)
 
     def queue(self, states: str = "all") -> list[str] | None:
-        """`id number state node name` of what is in the queue; None while nobody can tell."""
+        """`id|number|state|node|reason` of what is in the queue; None while nobody can tell."""
         if self.controller() is None:  # squeue would try for 9 s
             return None
         only = [] if states == "all" else ["-t", states]
-        done = self.desk.cluster.call("squeue", "-h", "-r", "-p", "main", *only, "-o", "%i %A %T %N %j")
+        done = self.desk.cluster.call("squeue", "-h", "-r", "-p", "main", *only, "-o", "%i|%A|%T|%N|%r")
         return sorted(done.stdout.splitlines()) if done.returncode == 0 else None
 
     def running(self) -> list[Running]:
-        words = [line.split() for line in self.queue("running") or []]
-        return [Running(task, number, node) for task, number, _, node, _ in words]
+        return [Running(task, number, node) for task, number, _, node, _ in self.tasks("running")]
+
+    def tasks(self, states: str = "all") -> list[list[str]]:
+        """The queue in words; empty while nobody can tell."""
+        return [line.split("|") for line in self.queue(states) or []]
 
     def running_array_task(self) -> Running | None:
         tasks = [task for task in self.running() if "_" in task.id]
@@ -128,8 +131,7 @@ def cancel_running(scene: Scene) -> str | None:
 
 
 def cancel_pending(scene: Scene) -> str | None:
-    words = [line.split() for line in scene.queue("pending") or []]
-    return _slurm(scene, [Running(each[0], each[1], "") for each in words], "scancel")
+    return _slurm(scene, [Running(task, number, "") for task, number, *_ in scene.tasks("pending")], "scancel")
 
 
 def lose_node(scene: Scene) -> str | None:
@@ -156,7 +158,11 @@ def down_node(scene: Scene) -> str | None:
 
 
 def kill_controller(scene: Scene) -> str | None:
-    """It forgets what it was told in its last seconds."""
+    return forget(scene) if scene.running() else None
+
+
+def forget(scene: Scene) -> str | None:
+    """A slurmctld that is killed does not know any more what it was told in its last seconds."""
     controller = scene.controller()
     if controller is None:
         return None
