@@ -8,7 +8,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: install demo check test clean cluster cluster-stop
+.PHONY: install demo check test chaos clean cluster cluster-stop
 
 install: $(INSTALLED)
 
@@ -24,6 +24,12 @@ check: $(INSTALLED)
 test: check
 	$(PYTHON) -m pytest -n 2 --ignore=tests/cluster
 	$(PYTHON) -m pytest tests/cluster
+
+# Random faults on a running sweep, on a Slurm of its own: docs/localcluster.md.
+MINUTES := 60
+SEED := 1
+chaos: $(INSTALLED)
+	PYTHONPATH=$(CURDIR):tests $(PYTHON) -m cluster.chaos --minutes $(MINUTES) --seed $(SEED)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

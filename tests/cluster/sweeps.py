@@ -24,7 +24,11 @@ class Desk:
     data: list[str]
 
     def train(self, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self.door("train", *overrides, *self.data, *TASK, "hydra/launcher=slurm", **environment)
+        return self.door("train", *self.command(*overrides), **environment)
+
+    def command(self, *overrides: str) -> list[str]:
+        """The arguments of `irmas.train` for a sweep on this cluster."""
+        return [*overrides, *self.data, *TASK, "hydra/launcher=slurm"]
 
     def submit(self, *overrides: str) -> dict[str, str]:
         """Numbers of the submitted jobs: array1, array2, ..., and data and ranking."""
@@ -44,17 +48,17 @@ class Desk:
     def wait_for_ranking(self, job: str, timeout_s: float = 240) -> None:
         wait_until(lambda: self.state(job) == "COMPLETED", f"ranking job {job} COMPLETED", timeout_s)
 
-    def processes(self, task: str) -> list[int]:
-        """Of an array task, such as 123_4: Python and its children, not Slurm's own."""
+    def processes(self, task: str, name: str = "python") -> list[int]:
+        """Of an array task, such as 123_4: those whose name begins so; slurmstepd is not its own."""
         array, _, index = task.partition("_")
         marks = {f"SLURM_ARRAY_JOB_ID={array}".encode(), f"SLURM_ARRAY_TASK_ID={index}".encode()}
         found = []
-        for pid, name in self.cluster.processes().items():
+        for pid, its_name in self.cluster.processes().items():
             try:
                 environment = set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if marks <= environment and name.startswith("python"):
+            if marks <= environment and its_name.startswith(name):
                 found.append(pid)
         return found
 

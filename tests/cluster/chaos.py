@@ -1,0 +1,393 @@
+"""Random faults on a running sweep, round after round: each must end with the ranking of the undisturbed one.
+
+    make chaos MINUTES=60 SEED=1
+
+A real cluster of its own is started, and wiped at the end. The seed decides kinds, targets and moments of the
+faults, as far as Slurm's own timing lets it. The log, and the folders of rounds that ended otherwise, stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from cluster import faults
+from cluster.faults import Scene
+from cluster.localcluster import LocalCluster
+from cluster.sweeps import Desk
+from commands import irmas, wait_until
+from left_behind import runs, scalars, status
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from irmas.run.events import event_files
+
+GRID = ["-m", "dropout=0.3,0.5", "lr=0.001,0.0005,0.0001"]
+EPOCHS = 20
+"""Six such runs take a minute on two cores."""
+DATA = ["data=standin", "data.size=132", "features=small"]
+DISK = "192m"
+"""Of a round's outputs; its runs take 70 MB."""
+COMMANDS = 3
+"""After the last fault: so many commands may bring no run further."""
+HELP_S, STUCK_S = 40, 240
+"""After the last fault: when nothing happens for so long an operator helps, and the round fails."""
+LINES = 12
+"""Of the log of a run that did not end well."""
+
+
+@dataclass
+class Log:
+    """A line for each thing that happens, on the terminal and in a file."""
+
+    path: Path
+    began: float = field(default_factory=time.monotonic)
+
+    def say(self, text: str) -> None:
+        line = f"{time.monotonic() - self.began:7.1f} s  {text}"
+        print(line, flush=True)  # noqa: T201
+        with self.path.open("a") as file:
+            file.write(line + "\n")
+
+
+@dataclass
+class Outcome:
+    rounds: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    commands: int = 0
+    requeues: int = 0
+    """Starts of tasks that were not their first."""
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the undisturbed sweep left."""
+
+    ranking: bytes
+    scalars: dict[str, dict[str, dict[int, float]]]
+    """By run, tag and step, but for times."""
+
+
+def run(desk: Desk, seconds: float, seed: int, epochs: int = EPOCHS) -> Outcome:
+    """Rounds for so many seconds, and until the last of them has ended, in the desk's folder."""
+    log, outcome = Log(desk.folder / "chaos.log"), Outcome()
+    log.say(f"seed {seed}, {seconds / 60:g} minutes; log: {log.path}")
+    if os.geteuid() != 0:
+        log.say("no disk gets full: only root can mount one of its own")
+    sweep = [*GRID, f"epochs={epochs}"]
+    reference = undisturbed(desk, sweep)
+    log.say(f"the undisturbed sweep of {len(reference.scalars)} runs has ended")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end or not outcome.rounds:
+        outcome.rounds += 1
+        name = f"round-{outcome.rounds}"
+        rng = random.Random(f"{seed} {outcome.rounds}")
+        folder = desk.folder / name
+        (folder / "outputs").mkdir(parents=True)
+        with own_disk(folder / "outputs"):
+            problems = Round(replace(desk, folder=folder), name, sweep, rng, log, outcome).play(reference, end)
+        for problem in problems:
+            log.say(f"{name}: PROBLEM: {problem}")
+        outcome.problems += [f"{name}: {problem}" for problem in problems]
+        if problems:
+            shutil.copytree(desk.cluster.root / "log", folder / "slurm-log")
+            log.say(f"{name}: kept in {folder}")
+        else:
+            shutil.rmtree(folder)
+    return outcome
+
+
+def undisturbed(desk: Desk, sweep: list[str]) -> Reference:
+    job = desk.submit(*sweep, "name=undisturbed")
+    desk.wait_for_ranking(job["ranking"], 600)
+    return left(desk.sweep("undisturbed"))
+
+
+def left(sweep: Path) -> Reference:
+    return Reference((sweep / "ranking.csv").read_bytes(), {run.name: scalars(run) for run in runs(sweep)})
+
+
+@contextmanager
+def own_disk(folder: Path) -> Iterator[None]:
+    """A small one, which can be filled; what is on it stays in the folder."""
+    if os.geteuid() != 0:
+        yield
+        return
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "chaos", folder], check=True)
+    try:
+        yield
+        shutil.copytree(folder, folder.with_name("kept"))
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+    folder.rmdir()
+    folder.with_name("kept").rename(folder)
+
+
+class Round:
+    """The same sweep under another name, disturbed for one to three minutes and then left to end."""
+
+    def __init__(self, desk: Desk, name: str, sweep: list[str], rng: random.Random, log: Log, outcome: Outcome) -> None:
+        self.name, self.rng, self.log, self.outcome = name, rng, log, outcome
+        self.throttle, self.per_task = rng.choice(["null", "3", "4"]), rng.choice([1, 1, 2])
+        settings = [f"hydra.launcher.throttle={self.throttle}", f"hydra.launcher.points_per_task={self.per_task}"]
+        command = desk.command(*sweep, f"name={name}", *settings)
+        self.scene = Scene(desk, desk.sweep(name), command, rng)
+        self.problems: list[str] = []
+        self.last_progress, self.idle_commands = 0, 0
+        self.seen: tuple[int, list[str] | None] = (0, None)
+        self.seen_at, self.is_helped = time.monotonic(), False
+        self.kills_controller = False
+
+    def play(self, reference: Reference, end: float) -> list[str]:
+        """What was wrong in the end."""
+        lasts = min(self.rng.uniform(60, 180), max(end - time.monotonic(), 20))
+        self.say(f"{lasts:.0f} s of faults, throttle {self.throttle}, {self.per_task} runs a task")
+        try:
+            self.give()
+            self.disturb(time.monotonic() + lasts)
+            if not self.problems:
+                self.compare(reference)
+        except (AssertionError, subprocess.SubprocessError, OSError) as error:
+            self.problems.append(f"{type(error).__name__}: {error}")
+        finally:
+            self.clear()
+        said = (self.scene.sweep / "slurm").glob("*.out")
+        self.outcome.requeues += sum(
+            int(n) > 1 for path in said for n in STARTS.findall(path.read_text("utf-8", "replace"))
+        )
+        return self.problems
+
+    def say(self, text: str) -> None:
+        self.log.say(f"{self.name}: {text}")
+
+    def disturb(self, last_fault: float) -> None:
+        """Until every run is COMPLETED and nothing waits any more, or a problem is found."""
+        next_fault = time.monotonic() + self.rng.uniform(2, 8)
+        while not self.problems:
+            self.repair()
+            self.hear_commands()
+            is_over = time.monotonic() > last_fault
+            queue = self.scene.queue()
+            self.release(queue or [])
+            if queue == [] and not self.scene.given and not self.scene.repairs:
+                if self.is_complete():
+                    return
+                self.ask_status()
+                self.judge_progress(is_over)
+                self.give(kills_controller=not is_over and self.rng.random() < 0.3)
+            elif time.monotonic() > next_fault and not is_over and (struck := faults.strike(self.scene)):
+                self.outcome.faults[struck[0]] += 1
+                self.say(struck[1])
+                next_fault = time.monotonic() + self.rng.uniform(1, 8)
+            elif is_over:
+                self.judge_time(queue)
+            time.sleep(0.2)
+
+    def give(self, *, kills_controller: bool = False) -> None:
+        self.kills_controller = kills_controller
+        self.say(f"the same command, process {self.scene.give().pid}")
+
+    def repair(self) -> None:
+        for due in [each for each in self.scene.repairs if each[0] < time.monotonic()]:
+            self.scene.repairs.remove(due)
+            due[2]()
+            self.say(due[1])
+
+    def release(self, queue: list[str]) -> None:
+        """Slurm holds a task that it could not launch, as where its node still has the start before."""
+        for task, _, _, _, reason in (line.split("|") for line in queue if "held" in line):
+            self.scene.desk.cluster.call("scontrol", "release", task)
+            self.say(f"scontrol release {task}, which waits with the reason: {reason}")
+
+    def hear_commands(self) -> None:
+        """What commands said that have ended: they may be refused, in words."""
+        for command in [each for each in self.scene.given if each.poll() is not None]:
+            self.scene.given.remove(command)
+            stdout, stderr = command.communicate()
+            self.outcome.commands += 1
+            lines = [line for line in stdout.splitlines() if line.startswith(("submitted", "outputs/"))]
+            refused = stderr.strip().splitlines()[-1:]
+            self.say(f"command {command.pid} ended with {command.returncode}: {'; '.join([*lines, *refused])}")
+            if command.returncode not in (0, 2) or "Traceback" in stderr:
+                self.problems.append(f"a command ended with {command.returncode} and said\n{stderr}")
+            if self.kills_controller and "submitted" in stdout and (line := faults.forget(self.scene)):
+                self.outcome.faults["kill_controller_after_submission"] += 1
+                self.say(f"{line}, right after a submission")
+            self.kills_controller = False
+
+    def progress(self) -> int:
+        return sum(status(run)["epoch"] for run in runs(self.scene.sweep)) if self.has_runs() else 0
+
+    def has_runs(self) -> bool:
+        return (self.scene.sweep / "runs").is_dir()
+
+    def is_complete(self) -> bool:
+        states = [status(run)["state"] for run in runs(self.scene.sweep)] if self.has_runs() else []
+        return len(states) == 6 and set(states) == {"COMPLETED"}
+
+    def ask_status(self) -> None:
+        """With an empty queue no run waits or trains."""
+        if not (self.scene.sweep / "plan.yaml").exists():
+            return
+        done = self.scene.desk.door("status", f"outputs/{self.name}")
+        first = (done.stdout.splitlines() or [""])[0]
+        if self.scene.queue() == [] and (done.returncode or re.search("PENDING|RUNNING", first)):
+            self.problems.append(f"nothing is in the queue, and irmas.status says\n{done.stdout}{done.stderr}")
+
+    def judge_progress(self, is_over: bool) -> None:
+        progress = self.progress()
+        self.idle_commands = self.idle_commands + 1 if is_over and progress == self.last_progress else 0
+        self.last_progress = progress
+        if self.idle_commands > COMMANDS:
+            self.fail(f"{COMMANDS} commands brought no run further")
+
+    def judge_time(self, queue: list[str] | None) -> None:
+        """After the last fault. A job whose slurmstepd was killed runs for ever until its node is heard anew."""
+        now = (self.progress(), queue)
+        if now != self.seen:
+            self.seen, self.seen_at, self.is_helped = now, time.monotonic(), False
+        stands_still = time.monotonic() - self.seen_at
+        if stands_still > STUCK_S:
+            self.fail(f"nothing has happened for {STUCK_S} s; in the queue: {queue}")
+        elif stands_still > HELP_S and not self.is_helped:
+            self.is_helped = True
+            for node in ("n1", "n2", "n3", "n4"):
+                with suppress(ProcessLookupError):
+                    os.kill(self.scene.desk.cluster.slurmd(node), signal.SIGKILL)
+            self.scene.up()
+            self.say(f"for {HELP_S} s nothing has happened: every slurmd was started anew; in the queue: {queue}")
+
+    def fail(self, why: str) -> None:
+        """With the last words of the runs that are not COMPLETED."""
+        lines = [why]
+        for run in runs(self.scene.sweep):
+            told = status(run)
+            if told["state"] != "COMPLETED":
+                log = (run / "log.txt").read_text(errors="replace") if (run / "log.txt").exists() else ""
+                lines += [f"{run.name} {told['state']} {told.get('error', '')}", *log.splitlines()[-LINES:]]
+        self.problems.append("\n    ".join(lines))
+
+    def compare(self, reference: Reference) -> None:
+        """Bit for bit, after one more command: it finds nothing to do, and ranks."""
+        ranking = self.scene.sweep / "ranking.csv"
+        before = ranking.read_bytes() if ranking.exists() else b""
+        ranked = "was written" if before == reference.ranking else "was missing or old"
+        again = self.scene.desk.door("train", *self.scene.command)
+        self.outcome.commands += 1
+        if again.returncode or "submitted" in again.stdout or "6 finished before" not in again.stdout:
+            self.problems.append(f"the command of a finished sweep said\n{again.stdout}{again.stderr}")
+            return
+        now = left(self.scene.sweep)
+        if now.ranking != reference.ranking:
+            self.problems.append(f"ranking\n{now.ranking.decode()}instead of\n{reference.ranking.decode()}")
+        self.problems += differences(reference, now)
+        for run in runs(self.scene.sweep):
+            self.problems += two_writers(run)
+        starts = sum(len(event_files(run)) for run in runs(self.scene.sweep))
+        self.say(
+            f"ended after {starts} starts of 6 runs, {'WRONG' if self.problems else 'as undisturbed'}; "
+            f"the last ranking {ranked} before the last command"
+        )
+
+    def clear(self) -> None:
+        """Whatever of the round still runs, waits or is broken."""
+        for command in self.scene.given:
+            command.kill()
+            command.communicate()
+        for _, _, repair in self.scene.repairs:
+            repair()
+        cluster = self.scene.desk.cluster
+        cluster.up()
+        for partition in ("main", "high"):
+            cluster.run("scancel", f"--partition={partition}")
+        for pid, name in cluster.processes().items():
+            if name.startswith("python") and b"SLURM_JOB_ID=" in Path(f"/proc/{pid}/environ").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not cluster.run("squeue", "-h"), "an empty queue", 240)
+
+
+STARTS = re.compile(r"^outputs/\S+: task \S+ on \S+, start (\d+)", re.MULTILINE)
+
+
+def differences(reference: Reference, now: Reference) -> Iterator[str]:
+    """The first of each run."""
+    for name in reference.scalars.keys() | now.scalars.keys():
+        was, is_ = (
+            {(tag, step): value for tag, points in side.scalars.get(name, {}).items() for step, value in points.items()}
+            for side in (reference, now)
+        )
+        for tag, step in sorted(was.keys() | is_.keys()):
+            if was.get((tag, step)) != is_.get((tag, step)):
+                yield f"{name}: {tag} at step {step} is {is_.get((tag, step))}, undisturbed {was.get((tag, step))}"
+                break
+
+
+def two_writers(run: Path) -> Iterator[str]:
+    """A start that is replaced may commit the epoch that it was at, and nothing after it."""
+    began: list[float] = []
+    late: list[dict[int, float]] = []
+    for path in event_files(run):
+        events = list(EventFileLoader(str(path)).Load())
+        late.append({event.step: event.wall_time for event in events if event.summary.value})
+        began.append(events[0].wall_time if events else 0.0)
+    for number, steps in enumerate(late):
+        for later in range(number + 1, len(late)):
+            after = sorted(step for step, when in steps.items() if when > began[later])
+            if len(after) > 1:
+                yield f"{run.name}: start {number + 1} wrote epochs {after} after start {later + 1} had begun"
+
+
+def summary(outcome: Outcome) -> str:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.faults.items()))
+    lines = [
+        f"{outcome.rounds} rounds, {sum(outcome.faults.values())} faults, {outcome.commands} commands, "
+        f"{outcome.requeues} starts after a requeue",
+        f"faults: {kinds}",
+        *outcome.problems,
+        f"{len(outcome.problems)} problems" if outcome.problems else "every round ended as the undisturbed sweep",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m cluster.chaos", description="Random faults on a running sweep.")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    folder = Path("outputs/chaos", f"{time.strftime('%Y%m%d-%H%M%S')}-seed-{arguments.seed}").absolute()
+    folder.mkdir(parents=True)
+    data = [*DATA, f"data.root={folder}/data", f"data.cache_dir={folder}/cache"]
+    cluster = LocalCluster()
+    try:
+        started = cluster.up()
+        if started.returncode:
+            sys.exit(started.stderr.strip())
+        made = irmas("prepare", *data, cwd=folder)
+        assert made.returncode == 0, made.stderr
+        outcome = run(Desk(cluster, folder, data), 60 * arguments.minutes, arguments.seed)
+    finally:
+        cluster.down("--wipe")
+    told = summary(outcome)
+    (folder / "summary.txt").write_text(told + "\n")
+    print(told)  # noqa: T201
+    for name in ("data", "cache", "outputs"):
+        if not outcome.problems:
+            shutil.rmtree(folder / name, ignore_errors=True)
+    sys.exit(1 if outcome.problems else 0)
+
+
+if __name__ == "__main__":
+    main()

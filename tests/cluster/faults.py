@@ -1,0 +1,242 @@
+"""What may go wrong on a cluster, drawn at random: each fault picks its target, strikes, and says so in a line."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cluster.sweeps import Desk
+from left_behind import runs, status
+
+
+@dataclass(frozen=True)
+class Running:
+    """A job or array task that Slurm says is running."""
+
+    id: str
+    """123_4, or 123 for the ranking."""
+    number: str
+    """Slurm's own number, also of an array task; its steps are named by it."""
+    node: str
+
+
+@dataclass
+class Scene:
+    """A sweep that is under way, and what a fault leaves to be repaired."""
+
+    desk: Desk
+    sweep: Path
+    command: list[str]
+    """Arguments of `irmas.train`."""
+    rng: random.Random
+    repairs: list[tuple[float, str, Callable[[], None]]] = field(default_factory=list)
+    """When by time.monotonic(), what it is, and how."""
+    given: list[subprocess.Popen[str]] = field(default_factory=list)
+    """Commands under way."""
+
+    def give(self) -> subprocess.Popen[str]:
+        self.given.append(self.desk.start("train", *self.command))
+        return self.given[-1]
+
+    def repair(self, after_s: float, what: str, how: Callable[[], None]) -> None:
+        self.repairs.append((time.monotonic() + after_s, what, how))
+
+    def up(self) -> None:
+        """As its operator brings the cluster back."""
+        done = self.desk.cluster.up()
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def controller(self) -> int | None:
+        return next((pid for pid, name in self.desk.cluster.processes().items() if name == "slurmctld"), None)
+
+    def queue(self, states: str = "all") -> list[str] | None:
+        """`id|number|state|node|reason` of what is in the queue; None while nobody can tell."""
+        if self.controller() is None:  # squeue would try for 9 s
+            return None
+        only = [] if states == "all" else ["-t", states]
+        done = self.desk.cluster.call("squeue", "-h", "-r", "-p", "main", *only, "-o", "%i|%A|%T|%N|%r")
+        return sorted(done.stdout.splitlines()) if done.returncode == 0 else None
+
+    def running(self) -> list[Running]:
+        return [Running(task, number, node) for task, number, _, node, _ in self.tasks("running")]
+
+    def tasks(self, states: str = "all") -> list[list[str]]:
+        """The queue in words; empty while nobody can tell."""
+        return [line.split("|") for line in self.queue(states) or []]
+
+    def running_array_task(self) -> Running | None:
+        tasks = [task for task in self.running() if "_" in task.id]
+        return self.rng.choice(tasks) if tasks else None
+
+
+Fault = Callable[[Scene], str | None]
+"""Strikes, and says what it did; None where there is nothing that it could be done to."""
+
+
+def kill_child(scene: Scene) -> str | None:
+    """The process that trains; the task's own sees it end."""
+    training = [told for run in runs(scene.sweep) if (told := status(run))["state"] == "RUNNING"]
+    training = [told for told in training if told["pid"] in scene.desk.processes(told["job"])]
+    if not training:
+        return None
+    told = scene.rng.choice(training)
+    os.kill(told["pid"], signal.SIGKILL)
+    return f"kill -9 {told['pid']}, which trains in task {told['job']} on {told['node']}, after epoch {told['epoch']}"
+
+
+def kill_task(scene: Scene) -> str | None:
+    return _kill(
+        scene, "its own process", lambda task: [pid for pid in _python(scene, task) if _is(pid, "sweep.array")]
+    )
+
+
+def kill_everything(scene: Scene) -> str | None:
+    """As out of memory: no process of the task lives to tell."""
+    return _kill(scene, "all of its Python", lambda task: _python(scene, task))
+
+
+def kill_srun(scene: Scene) -> str | None:
+    return _kill(scene, "srun", lambda task: scene.desk.processes(task.id, "srun"))
+
+
+def kill_step(scene: Scene) -> str | None:
+    """Slurm's own process above the task's; what it watched over goes on."""
+    step = scene.rng.choice(["0", "batch"])
+    steps = [pid for pid, name in scene.desk.cluster.processes().items() if name == "slurmstepd"]
+    marked = lambda task: [pid for pid in steps if _is(pid, f"[{task.number}.{step}]")]  # noqa: E731
+    return _kill(scene, f"slurmstepd of step {step}", marked)
+
+
+def requeue(scene: Scene) -> str | None:
+    return _slurm(scene, scene.running(), "scontrol", "requeue")
+
+
+def preempt(scene: Scene) -> str | None:
+    task = scene.running_array_task()
+    if task is None:
+        return None
+    options = ["--partition=high", "--gres=gpu:2", f"--nodelist={task.node}", "--output=/dev/null"]
+    return f"a job preempts what runs on {task.node}" if _told(scene, "sbatch", *options, "--wrap=sleep 3") else None
+
+
+def cancel_running(scene: Scene) -> str | None:
+    return _slurm(scene, scene.running(), "scancel")
+
+
+def cancel_pending(scene: Scene) -> str | None:
+    return _slurm(scene, [Running(task, number, "") for task, number, *_ in scene.tasks("pending")], "scancel")
+
+
+def lose_node(scene: Scene) -> str | None:
+    """Its slurmd is gone; what it started goes on, unseen."""
+    task = scene.running_array_task()
+    if task is None:
+        return None
+    daemon = scene.desk.cluster.slurmd(task.node)
+    if scene.desk.cluster.processes().get(daemon) != "slurmd":
+        return None
+    os.kill(daemon, signal.SIGKILL)
+    after_s = scene.rng.uniform(2, 45)  # DOWN after 15 to 30
+    scene.repair(after_s, f"slurmd of {task.node} comes back", scene.up)
+    return f"kill -9 slurmd of {task.node}, where task {task.id} runs, for {after_s:.0f} s"
+
+
+def down_node(scene: Scene) -> str | None:
+    task = scene.running_array_task()
+    if task is None or not _told(scene, "scontrol", "update", f"nodename={task.node}", "state=down", "reason=chaos"):
+        return None
+    after_s = scene.rng.uniform(2, 20)
+    scene.repair(after_s, f"{task.node} is resumed", scene.up)
+    return f"{task.node}, where task {task.id} runs, is set DOWN for {after_s:.0f} s"
+
+
+def kill_controller(scene: Scene) -> str | None:
+    return forget(scene) if scene.running() else None
+
+
+def forget(scene: Scene) -> str | None:
+    """A slurmctld that is killed does not know any more what it was told in its last seconds."""
+    controller = scene.controller()
+    if controller is None:
+        return None
+    os.kill(controller, signal.SIGKILL)
+    after_s = scene.rng.uniform(0, 6)
+    scene.repair(after_s, "slurmctld comes back", scene.up)
+    return f"kill -9 slurmctld for {after_s:.0f} s"
+
+
+def fill_disk(scene: Scene) -> str | None:
+    outputs = scene.sweep.parent
+    filler = outputs / "filler"
+    if not os.path.ismount(outputs) or filler.exists():
+        return None
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 20))
+    after_s = scene.rng.uniform(1, 10)
+    scene.repair(after_s, "the disk has room again", filler.unlink)
+    return f"the disk is full for {after_s:.0f} s"
+
+
+def give_twice(scene: Scene) -> str | None:
+    if scene.given:
+        return None
+    pids = [scene.give().pid for _ in range(2)]
+    return f"the same command twice at once, processes {pids[0]} and {pids[1]}"
+
+
+# fmt: off
+FAULTS: list[Fault] = [
+    kill_child, kill_task, kill_everything, kill_srun, kill_step, requeue, preempt, cancel_running, cancel_pending,
+    lose_node, down_node, kill_controller, fill_disk, give_twice,
+]
+# fmt: on
+
+
+def strike(scene: Scene) -> tuple[str, str] | None:
+    """One fault: its kind, and what it did. None where no kind can be applied at the moment."""
+    for fault in scene.rng.sample(FAULTS, len(FAULTS)):
+        if line := fault(scene):
+            return fault.__name__, line
+    return None
+
+
+def _python(scene: Scene, task: Running) -> list[int]:
+    return scene.desk.processes(task.id)
+
+
+def _is(pid: int, mark: str) -> bool:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return mark.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
+def _kill(scene: Scene, what: str, processes: Callable[[Running], list[int]]) -> str | None:
+    """Of an array task that is running."""
+    task = scene.running_array_task()
+    pids = processes(task) if task is not None else []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    if task is None or not pids:
+        return None
+    return f"kill -9 {what} ({' '.join(map(str, pids))}) of task {task.id} on {task.node}"
+
+
+def _slurm(scene: Scene, jobs: list[Running], *command: str) -> str | None:
+    if not jobs:
+        return None
+    job = scene.rng.choice(jobs)
+    where = f"which runs on {job.node}" if job.node else "which waits"
+    return f"{' '.join(command)} {job.id}, {where}" if _told(scene, *command, job.id) else None
+
+
+def _told(scene: Scene, *command: str) -> bool:
+    return scene.desk.cluster.call(*command).returncode == 0
