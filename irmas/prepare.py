@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from irmas import commandline
+from irmas import overrides
 from irmas.config import Config, Prepare, check
 from irmas.data import cache, dataset
 from irmas.data.cache import FeatureCache
@@ -28,7 +28,7 @@ SHOWN = 10
 
 
 def main() -> None:
-    commandline.run("prepare", Prepare, _task)
+    overrides.run("prepare", Prepare, _task)
 
 
 def _task(config: DictConfig) -> None:
@@ -40,6 +40,7 @@ def _task(config: DictConfig) -> None:
         _download(asked, console)
     explicit = [override.partition("=")[0] for override in HydraConfig.get().overrides.task]
     resolved = dataset.resolve(Config(data=asked.data, features=asked.features), explicit)
+    dataset.refuse_unwritable(resolved.data, resolved.features)
     progress = data_progress(console)
     source = dataset.locate(resolved.data, resolved.features, progress)
     if source.excerpts is not None:

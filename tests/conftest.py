@@ -1,11 +1,13 @@
-"""Data that many tests read: a small stand-in, its log-mels, and, where it lies beside the project, real IRMAS."""
+"""What many tests share: a small stand-in, its log-mels, real IRMAS where it lies beside the project, the doors."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from doors import Doors
 
 from irmas.config import Data, Features
 from irmas.data import cache, standin
@@ -34,6 +36,13 @@ def corpus_cache(corpus: Path, features: Features, tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("cache") / "corpus"
     cache.build(scan(Data(), corpus), features, folder, lambda _: None)
     return cache.open_cache(folder)
+
+
+@pytest.fixture(scope="session")
+def doors() -> Iterator[Doors]:
+    """The doors without the power of root."""
+    with Doors() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

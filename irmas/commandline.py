@@ -1,0 +1,39 @@
+"""What all doors share: a user's mistake is one message on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from irmas.errors import UserError, in_words
+
+
+class Parser(argparse.ArgumentParser):
+    """Of `python -m <door>`. A wrong call is a mistake like any other: parse inside of `told_by`."""
+
+    def __init__(self, door: str, description: str) -> None:
+        super().__init__(prog=f"python -m {door}", description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; {self.prog} --help shows what it takes")
+
+
+@contextmanager
+def told_by(door: str) -> Iterator[None]:
+    """End the process with 2 after what a user can mend, told without a traceback."""
+    try:
+        try:
+            os.getcwd()  # noqa: PTH109  its error names no file
+        except FileNotFoundError:
+            raise UserError("the folder that this was started in is gone; cd to another") from None
+        yield
+    except (UserError, OSError) as error:
+        message = in_words(error)
+        if message is None:
+            raise
+        print(f"{door}: {message}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from None
