@@ -5,6 +5,7 @@ A case is a line of JSON on stdin, its outcome a line on stdout. `doors.Doors` s
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -13,11 +14,17 @@ import sys
 import tempfile
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+
 for name in ("train", "prepare", "rank", "status", "sweep.array", "sweep.prepare", "sweep.submit", "compose"):
     importlib.import_module(f"irmas.{name}")
+Plugins.instance()
+OverridesParser.create().parse_override("lr=0.1")
 
 
 def main() -> None:
+    gc.freeze()  # so that a fork's collections leave the memory shared
     for line in sys.stdin:
         case = json.loads(line)
         with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:

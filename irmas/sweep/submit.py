@@ -124,6 +124,7 @@ def submit(plan: Plan, settings: Settings, *, append: bool = False, by_hand: boo
     """
     sweep = OUTPUTS / plan.name
     largest = slurm.max_array_size() - 1
+    plans.merged(sweep, plan, append=append)  # what this refuses needs no lock
     with _undone_if_refused(sweep):
         merged, points = plans.merged(sweep, plan, append=append)
         state = states.look(sweep, merged, last_word=True)
