@@ -123,6 +123,8 @@ def submit(plan: Plan, settings: Settings, *, append: bool = False, by_hand: boo
     Raises UserError, after which everything is as it was before, where Slurm does not answer or refuses a job.
     """
     sweep = OUTPUTS / plan.name
+    if not str(sweep.absolute()).isprintable():
+        raise UserError(f"{sweep.absolute()}: Slurm tells a job in a line; the name of a folder must be printable")
     largest = slurm.max_array_size() - 1
     plans.merged(sweep, plan, append=append)  # what this refuses needs no lock
     with _undone_if_refused(sweep):
