@@ -5,7 +5,7 @@ Hydra imports this module at each start of any Hydra program, so its imports sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,8 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         parser = OverridesParser.create(config_loader=self.loader)
+        if not isinstance(self.params, Mapping):
+            raise ConfigError("hydra.sweeper.params", self.params, "must be settings and their values")
         shipped = [f"{key}={values}" for key, values in self.params.items()]
         axes = {o.get_key_element(): _values(o) for o in parser.parse_overrides(shipped + arguments)}
         # The seed varies slowest, so that more seeds append runs and renumber none.
@@ -61,7 +63,9 @@ def _values(override: Override) -> list[str]:
         return [override.get_value_element_as_str()]
     if not override.is_discrete_sweep():
         raise UserError(f"{override.input_line}: a grid needs values, as in {override.get_key_element()}=0.1,0.2")
-    return list(override.sweep_string_iterator())
+    if not (values := list(override.sweep_string_iterator())):
+        raise UserError(f"{override.input_line}: holds no value to sweep")
+    return values
 
 
 class _Launcher(Launcher):
@@ -76,12 +80,15 @@ class _Launcher(Launcher):
     def freeze(self, job_overrides: Sequence[Sequence[str]]) -> Plan:
         # Hydra imports this module at each start: what only a launch needs is imported when it is needed.
         from irmas.compose import Composer
+        from irmas.sweep import prepare
         from irmas.sweep.freeze import freeze
+        from irmas.sweep.plan import OUTPUTS
 
         composer = Composer(self.loader, self.config)
         plan = freeze(composer.base, composer.points(job_overrides), self.name)
         # A sweeper that proposes points in batches keeps to the name of its first.
         self.name = plan.name
+        prepare.check(OUTPUTS / plan.name, plan)
         return plan
 
 

@@ -160,6 +160,15 @@ def _share(high: float) -> tuple[Callable[[Any], bool], str]:
     return (lambda value: 0 <= value < high), f"a number from 0 up to, not including, {high:g}"
 
 
+def _path(allowed: str, *, empty: bool = False) -> tuple[Callable[[Any], bool], str]:
+    """An empty path would be the working directory."""
+
+    def keeps(value: str | None) -> bool:
+        return value is None or (value.isprintable() and (value != "" or empty))
+
+    return keeps, f"{allowed}, without line breaks"
+
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]{0,99}")
 
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -178,8 +187,12 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "class_weights": _one_of(True, False),
     "schedule": _one_of("constant", "plateau", "onecycle"),
     "data.source": _one_of("irmas", "standin", "folder"),
+    "data.root": _path("a folder with a subfolder for each class", empty=True),
+    "data.cache": _path("the folder of a feature cache, or null"),
+    "data.cache_dir": _path("a folder"),
+    "data.recordings": _path("the path of a csv with the columns name and recording, or null"),
     "data.split": (
-        lambda value: value in ("recording", "clip") or value.endswith(".csv"),
+        lambda value: value in ("recording", "clip") or (value.endswith(".csv") and value.isprintable()),
         "recording, clip, or the path of a .csv with the columns name and part",
     ),
     "data.fold": _whole(0, 4),
@@ -228,10 +241,14 @@ def check(config: Config | Prepare) -> None:
             raise ConfigError(key, values[key], f"only data={source} takes it")
     if config.data.source == "standin" and (config.data.size is None or config.data.render_seed is None):
         raise ConfigError("data.size", "null", "data=standin needs data.size and data.render_seed")
+    if config.data.source == "standin" and not config.data.root:
+        raise ConfigError("data.root", "", "must be a folder")
     if config.data.split.endswith(".csv") and config.data.fold:
         raise ConfigError("data.fold", config.data.fold, "a split from a csv has no folds")
     if config.data.cache is not None and config.data.damaged == "drop":
         raise ConfigError("data.damaged", "drop", "data.cache=... is taken as it is")
+    if config.features.n_samples < 1 or config.features.n_frames > 65_536:
+        raise ConfigError("features.seconds", config.features.seconds, "must give 1 to 65536 frames, see hop_length")
     if config.data.cache is None and config.features.resampling is None:
         raise ConfigError("features.resampling", "null", "must be kaiser_best or hann")
 

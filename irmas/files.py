@@ -54,11 +54,32 @@ def locked(path: Path) -> Iterator[None]:
 
     Raises UserError where the file cannot be made.
     """
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        except FileNotFoundError:
+            continue  # the holder before has just removed the folder
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # What was waited for may be gone: whoever comes now would lock another file.
+            if _is_at(path, file.fileno()):
+                yield
+                return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def obstacle(folder: Path) -> str:
+    """Why no file can be made in `folder`, which need not be there yet; empty where one can."""
+    nearest = next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
+    if not nearest.is_dir():
+        return f"{nearest} is not a folder"
+    return "" if os.access(nearest, os.W_OK | os.X_OK) else f"{nearest} cannot be written"

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from irmas import commandline
+from irmas import overrides
 from irmas.config import Config, Data, Prepare, check
 from irmas.data import dataset, testparts
 from irmas.data.cache import FeatureCache
@@ -29,7 +29,7 @@ SHOWN = 10
 
 
 def main() -> None:
-    commandline.run("prepare", Prepare, _task)
+    overrides.run("prepare", Prepare, _task)
 
 
 def _task(config: DictConfig) -> None:
@@ -41,6 +41,7 @@ def _task(config: DictConfig) -> None:
         _download(asked, console)
     explicit = [override.partition("=")[0] for override in HydraConfig.get().overrides.task]
     resolved = dataset.resolve(Config(data=asked.data, features=asked.features), explicit)
+    dataset.refuse_unwritable(resolved.data, resolved.features)
     progress = data_progress(console)
     data, features = resolved.data, resolved.features
     source = dataset.locate(data, features, progress)

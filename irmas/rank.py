@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
-from irmas.errors import UserError
+from irmas.commandline import Parser, told_by
 from irmas.progress import plain_console, width
 from irmas.results import ranking
 from irmas.run.folder import COMPLETED, PENDING
@@ -14,21 +12,18 @@ from irmas.sweep import states
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m irmas.rank", description="Rank a sweep from its event files.")
+    parser = Parser("irmas.rank", "Rank a sweep from its event files.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     parser.add_argument("--best", action="store_true", help="each run's best epoch instead of its last (flatters it)")
-    arguments = parser.parse_args()
-    try:
+    with told_by("irmas.rank"):
+        arguments = parser.parse_args()
         show(arguments.sweep, best=arguments.best)
-    except UserError as error:
-        print(f"irmas.rank: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
 
 
 def show(sweep: Path, *, best: bool = False) -> None:
     """Print the ranking and write it to the sweep's folder, and how dead runs ended into theirs.
 
-    Raises UserError where the folder holds no plan or cannot be written.
+    Raises UserError where the folder holds no plan, OSError where it cannot be read or written.
     """
     result = ranking.rank(sweep, best=best)
     console = plain_console()
@@ -49,10 +44,7 @@ def show(sweep: Path, *, best: bool = False) -> None:
     for warning in filter(None, (ranking.mixed_sources(result), result.state.note)):
         console.print(warning, style="yellow")
     console.print(f"\ncurves:  tensorboard --logdir {sweep / 'runs'}")
-    try:
-        states.settle(sweep, result.state)
-    except OSError as error:
-        raise UserError(f"{error.filename}: cannot be written ({error.strerror})") from None
+    states.settle(sweep, result.state)
     written = ranking.write(sweep, result, "ranking-best" if best else "ranking")
     console.print(f"written: {' '.join(map(str, written))}")
 

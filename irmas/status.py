@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -16,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from irmas.commandline import Parser, told_by
 from irmas.config import shown
 from irmas.errors import UserError
 from irmas.progress import plain_console, width
@@ -39,21 +39,19 @@ QUIET = (COMPLETED, PENDING, NOT_SUBMITTED, RUNNING)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m irmas.status", description="Show how the runs of a sweep stand.")
+    parser = Parser("irmas.status", "Show how the runs of a sweep stand.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--watch", action="store_true", help="until nothing of the sweep trains or waits any more")
     what.add_argument("--log", type=int, metavar="ID", help="print the log of one run")
-    arguments = parser.parse_args()
     try:
-        if arguments.log is not None:
-            sys.stdout.write(log(arguments.sweep, arguments.log))
-        else:
-            show(arguments.sweep, watch(arguments.sweep) if arguments.watch else look(arguments.sweep))
-        sys.stdout.flush()
-    except UserError as error:
-        print(f"irmas.status: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        with told_by("irmas.status"):
+            arguments = parser.parse_args()
+            if arguments.log is not None:
+                sys.stdout.write(log(arguments.sweep, arguments.log))
+            else:
+                show(arguments.sweep, watch(arguments.sweep) if arguments.watch else look(arguments.sweep))
+            sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # as in `| head`; what is left in the buffer goes nowhere
@@ -208,7 +206,7 @@ def failures(sweep: Path, runs: Sequence[RunState]) -> Iterator[Text]:
         yield Text("\n    ".join([f"{named_runs(ids)} {state}", *error.splitlines()]))
     failed = sorted(number for ids in alike.values() for number in ids)
     points = {run.point.id: run.point for run in runs}
-    if logged := [number for number in failed if run_folder(sweep, points[number]).log.exists()]:
+    if logged := [number for number in failed if os.access(run_folder(sweep, points[number]).log, os.R_OK)]:
         yield Text(f"all that a run printed: python -m irmas.status {sweep} --log {logged[0]}")
     if idle := [run.point.id for run in runs if run.status.state == NOT_SUBMITTED]:
         yield Text(f"{named_runs(idle)}: nothing in the queue trains them; the command of the sweep submits them")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from irmas import commandline
+from irmas import overrides
 from irmas.config import Config
 
 
 def main() -> None:
-    commandline.run("train", Config, _task)
+    overrides.run("train", Config, _task)
 
 
 def _task(config: DictConfig) -> None:

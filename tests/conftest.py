@@ -1,4 +1,4 @@
-"""Data that many tests read: a small stand-in, its log-mels, and, where it lies beside the project, real IRMAS."""
+"""What many tests share: a small stand-in, its log-mels, real IRMAS where it lies beside the project, the doors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from doors import Doors
 
 from irmas.config import Data, Features
 from irmas.data import cache, standin
@@ -67,6 +68,13 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
         pytest.skip(f"no small disk can be mounted: {mounted.stderr.strip()}")
     yield SmallDisk(path)
     subprocess.run(["umount", "--lazy", path], check=True)
+
+
+@pytest.fixture(scope="session")
+def doors() -> Iterator[Doors]:
+    """The doors without the power of root."""
+    with Doors() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

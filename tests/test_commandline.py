@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from commands import irmas
+from doors import Doors
 
 MISTAKES = [
     (["dropuot=0.3"], ["dropuot", "did you mean dropout", "settings:", "groups:"]),
@@ -35,7 +36,39 @@ MISTAKES = [
     (["-m", "features=small", "features=small,report"], ["features is given twice"]),
     (["hydra.launcher.procs=2"], ["hydra.launcher.procs", "processes"]),
     (["hydra.launcher.processes=0", "data=standin"], ["hydra.launcher.processes=0", "from 1"]),
-    (["dropout=0.3,"], ["dropout=0.3,"]),
+    (["dropout=0.3,"], ["dropout=0.3,", "cannot be read"]),
+    (["data.root=ü"], ["data.root=ü", "quoted"]),
+    (["model=null"], ["model=null", "deep, report"]),
+    (["-m", "sweep=report,null"], ["sweep=report,null", "none, report"]),
+    (["hydra.sweep.dir=elsewhere"], ["hydra.sweep.dir=elsewhere", "only hydra/launcher"]),
+    (["hydra.output_subdir=.hydra"], ["hydra.output_subdir", "only hydra/launcher"]),
+    (["hydra/job_logging=default"], ["hydra/job_logging", "only hydra/launcher"]),
+    (["+hydra.callbacks.a._target_=builtins.print"], ["hydra.callbacks", "only hydra/launcher"]),
+    (["hydra.launcher._target_=os.system"], ["_target_", "only hydra/launcher"]),
+    (["+hydra.launcher.more=1"], ["+hydra.launcher.more=1", "none is added"]),
+    (["hydra.sweeper.params=3"], ["hydra.sweeper.params=3", "settings and their values"]),
+    (["--config-dir=elsewhere"], ["--config-dir", "key=value"]),
+    (["--experimental-rerun=config.pickle"], ["--experimental-rerun", "key=value"]),
+    (["--resolve"], ["--resolve", "--cfg"]),
+    (["--nope"], ["--nope", "--help"]),
+    (["dropout"], ["dropout", "cannot be read as key=value"]),
+    (["=3"], ["=3", "no setting"]),
+    (["features.seconds=0.00001", "data=standin"], ["features.seconds", "1 to 65536 frames"]),
+    (["features.seconds=600", "features.hop_length=1", "data=standin"], ["features.seconds", "1 to 65536 frames"]),
+    (["data=standin", "data.root="], ["data.root=", "a folder"]),
+    (["data=standin", "data.cache_dir="], ["data.cache_dir=", "a folder"]),
+    (["data.cache="], ["data.cache=", "a feature cache"]),
+    (["data.cache='a\nb'"], ["data.cache=", "without line breaks"]),
+    # Sweeps of nothing.
+    (["-m", "dropout="], ["dropout=", "from 0"]),
+    (["-m", "dropout=[]"], ["dropout=[]", "from 0"]),
+    (["-m", "dropout=choice()"], ["dropout=choice()", "cannot be read"]),
+    (["-m", "dropout=range(1,1)"], ["dropout=range(1,1)", "no value"]),
+    (["-m", "model=glob(z*)"], ["model=glob(z*)", "no value"]),
+    (["-m", "data=standin", "model.filters=[],[8]"], ["model.filters=[]", "1 to 12"]),
+    (["-m", "dropout=0.3\n0.4"], ["dropout=0.3", "cannot be read"]),
+    (["-m", "data=folder", "data.root='a\nb',c"], ["data.root=a\nb", "without line breaks"]),
+    (["-m", "data=folder", "data.root='a,b',c"], ["a,b", "no such folder"]),
     (["name=../elsewhere"], ["name=../elsewhere", "letters"]),
     (["name=" + "x" * 101], ["name=", "up to 100"]),
     (["-m", "name=a,b"], ["name=a", "whole sweep"]),
@@ -52,36 +85,41 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "wanted"), MISTAKES, ids=lambda value: " ".join(value)[:40])
-def test_a_mistake_is_one_message_and_writes_nothing(arguments: list[str], wanted: list[str], tmp_path: Path) -> None:
-    done = irmas("train", *arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("irmas.train: ")
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+def test_a_mistake_is_one_message_and_writes_nothing(
+    arguments: list[str], wanted: list[str], doors: Doors, tmp_path: Path
+) -> None:
+    launcher = [] if any("launcher=" in text for text in arguments) else ["hydra/launcher=local"]
+    said = doors.refuse("train", *arguments, *launcher, folder=tmp_path)
     for text in wanted:
-        assert text in done.stderr
-    assert list(tmp_path.iterdir()) == []
+        assert text in said
 
 
-def test_prepare_takes_only_its_own_settings(tmp_path: Path) -> None:
-    done = irmas("prepare", "dropout=0.3", cwd=tmp_path)
-    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
-    assert "'dropout'" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize("arguments", [["dropout=0.3"], ["-m", "data=standin", "features=small,report"]])
+def test_prepare_takes_only_its_own_settings_and_no_sweep(arguments: list[str], doors: Doors, tmp_path: Path) -> None:
+    doors.refuse("prepare", *arguments, folder=tmp_path)
 
 
-def test_prepare_takes_no_sweep(tmp_path: Path) -> None:
-    done = irmas("prepare", "-m", "data=standin", "features=small,report", cwd=tmp_path)
-    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
-    assert "Traceback" not in done.stderr
-
-
-def test_rank_names_the_sweeps_that_there_are(tmp_path: Path) -> None:
+def test_rank_names_the_sweeps_that_there_are(doors: Doors, tmp_path: Path) -> None:
     (tmp_path / "outputs" / "mine").mkdir(parents=True)
     (tmp_path / "outputs" / "mine" / "plan.yaml").touch()
-    done = irmas("rank", "outputs/other", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr == "irmas.rank: outputs/other: no sweep is here (plan.yaml is missing); sweeps: outputs/mine\n"
+    said = doors.refuse("rank", "outputs/other", folder=tmp_path)
+    assert said == "irmas.rank: outputs/other: no sweep is here (plan.yaml is missing); sweeps: outputs/mine\n"
+
+
+def test_options_and_settings_stand_in_any_order(doors: Doors, tmp_path: Path) -> None:
+    said = doors.open("train", "lr=0.1", "--cfg", "job", "dropout=0.2", "-m", folder=tmp_path)
+    assert said.code == 0
+    assert "dropout: 0.2\nlr: 0.1\n" in said.stdout
+    assert "-m" not in doors.refuse("train", "data=standin", "-m", "lr=-1", "hydra/launcher=local", folder=tmp_path)
+
+
+@pytest.mark.parametrize("door", ["train", "prepare", "rank", "status", "sweep.array", "sweep.prepare"])
+def test_a_real_command_refuses_like_a_fork_of_one(door: str, tmp_path: Path) -> None:
+    done = irmas(door, "--nope", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"irmas.{door}: ")
+    assert done.stderr.endswith(f"; python -m irmas.{door} --help shows what it takes\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("door", ["train", "prepare", "rank"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import json
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,13 @@ def change(key: str, text: str) -> Mapping[str, Any]:
     """What the composer would say of an override; one group, `model=deep`, stands for all."""
     if key == "model":
         return {"model.convs_per_block": 2 if text == "deep" else 1}
-    return {key: type(flatten(asdict(Config()))[key])(text)}
+    return {key: value_of(key)(text)}
+
+
+def value_of(key: str) -> Callable[[str], Any]:
+    if key == "model.filters":
+        return json.loads
+    return str if key == "model" else type(flatten(asdict(Config()))[key])
 
 
 def make(axes: Mapping[str, list[str]], base: Config | None = None, name: str = "mine", data: str = "d1") -> Plan:
@@ -229,14 +237,44 @@ def test_a_folder_without_a_plan_and_a_damaged_plan_are_user_errors(tmp_path: Pa
         plans.read(tmp_path)
 
 
-@given(
-    st.lists(st.floats(0, 0.99), min_size=1, max_size=4, unique=True),
-    st.lists(st.integers(0, 99), min_size=1, max_size=4, unique=True),
-)
-def test_any_grid_survives_the_disk(dropouts: list[float], seeds: list[int]) -> None:
-    import tempfile
+AXES = {
+    "dropout": st.floats(0, 0.99).map(str),
+    "seed": st.integers(0, 99).map(str),
+    "model": st.sampled_from(["report", "deep"]),
+    "model.filters": st.lists(st.integers(1, 4096), min_size=1, max_size=3).map(str),
+    "data.root": st.text(min_size=1, max_size=9),
+    "data.split": st.text(max_size=9).map("{}.csv".format),
+}
+BASE = {key: str(flatten(asdict(Config())).get(key, "report")) for key in AXES}
 
-    plan = make({"dropout": list(map(str, dropouts)), "seed": list(map(str, seeds))})
-    with tempfile.TemporaryDirectory() as folder:
-        plans.write(Path(folder), plan)
-        assert plans.read(Path(folder)) == plan
+
+@st.composite
+def grids(draw: st.DrawFn) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """A grid, and a larger one: some axes have more values, in any order, and some are new, with the base's value."""
+    small, larger = {}, {}
+    for key in draw(st.permutations(list(AXES)))[: draw(st.integers(1, 4))]:
+        values = draw(st.lists(AXES[key], min_size=1, max_size=3, unique=True))
+        if draw(st.booleans()):
+            small[key] = values[: draw(st.integers(1, len(values)))]
+        else:
+            values = list(dict.fromkeys([*values, BASE[key]]))
+        larger[key] = draw(st.permutations(values))
+    return small, larger
+
+
+@given(grids())
+def test_any_grid_survives_the_disk_and_any_larger_one_keeps_its_runs(
+    axes: tuple[dict[str, list[str]], dict[str, list[str]]],
+) -> None:
+    small, larger = (make(one) for one in axes)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        assert plans.write(folder, small) == (small, small.points)
+        assert plans.read(folder) == small
+        written, asked = plans.write(folder, larger)
+        assert plans.read(folder) == written
+        before = {point.id: small.config_of(point) for point in small.points}
+        assert {number: written.config_of(written.points[number - 1]) for number in before} == before
+        assert [point.id for point in written.points] == list(range(1, len(written.points) + 1))
+        assert list(map(written.config_of, asked)) == list(map(larger.config_of, larger.points))
+        assert plans.write(folder, larger) == (written, asked)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from irmas.run.folder import Status
 from irmas.sweep import slurm
 from irmas.sweep.slurm import SlurmError, Task, expand_ranges, parse_accounting, parse_queue, ranges
+from irmas.sweep.states import join
 
 QUEUE = """\
 3|4|COMPLETED|None|n2|0:00|irmas-x|2026-11-23T22:09:14|/home/a|/home/a/sweep.sbatch outputs/x --runs 1-4
@@ -97,16 +101,77 @@ def test_a_lump_of_an_array_is_all_of_its_tasks() -> None:
     assert [task.id for task in tasks if task.job == "3"] == ["3_1", "3_2", "3_3", "3_4"]
 
 
+FIELD = st.text(st.characters(exclude_characters="\x1f\n", exclude_categories=["Cs"]), max_size=12)
+WORDS = st.text(st.sampled_from("0123456789_[]-,:%.+| \x1f\n\r\x85aN/A"), max_size=60) | st.text()
+NUMBER = st.integers(0, 99_999)
+
+
 @given(st.sets(st.integers(0, 10_000)))
 def test_ranges_and_their_inverse(numbers: set[int]) -> None:
     text = ranges(numbers)
     assert (expand_ranges(text) if text else []) == sorted(numbers)
 
 
-@pytest.mark.parametrize("text", ["", "1-", "a", "1--3", "1-9:0", "1, 2"])
+@pytest.mark.parametrize("text", ["", "1-", "a", "1--3", "1-9:0", "1, 2", "3-1", "1-9:00", "1\n"])
 def test_what_is_no_list_of_ranges_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no list of numbers"):
         expand_ranges(text)
+
+
+@given(st.text(st.sampled_from("0123,:-% \n"), max_size=9))
+def test_any_text_is_a_list_of_numbers_or_is_refused(text: str) -> None:
+    with suppress(ValueError):
+        numbers = expand_ranges(text)
+        assert {int(part.partition("-")[0]) for part in text.split(",")} <= set(numbers)
+        assert expand_ranges(ranges(numbers)) == sorted(set(numbers))
+
+
+@given(WORDS)
+def test_any_text_is_read_as_jobs_or_passed_over(text: str) -> None:
+    """What is read can be used further on."""
+    for task in parse_queue(text) + parse_accounting(text):
+        assert int(task.job) >= 0
+        assert task.elapsed_s >= 0
+        assert join(Status(), task, 0.0).state
+
+
+@given(
+    st.lists(st.tuples(NUMBER, st.none() | NUMBER, FIELD, FIELD, FIELD, FIELD, FIELD, FIELD, FIELD, FIELD), max_size=4)
+)
+def test_a_line_of_squeue_gives_back_its_parts(rows: list[tuple[Any, ...]]) -> None:
+    text = "".join("\x1f".join(["N/A" if part is None else str(part) for part in row]) + "\n" for row in rows)
+    for row, task in zip(rows, parse_queue(text), strict=True):
+        job, index, state, reason, node, elapsed, name, submitted, folder, command = row
+        assert (task.job, task.index, task.state, task.node, task.elapsed) == (str(job), index, state, node, elapsed)
+        assert (task.name, task.submitted, task.folder) == (name, submitted, folder)
+        assert task.reason == ("" if reason in ("None", "(null)") else reason)
+        assert task.command == ("" if command in ("None", "(null)") else command)
+
+
+@given(
+    NUMBER,
+    st.sets(st.integers(0, 400), min_size=1),
+    st.integers(1, 9),
+    st.sampled_from(["PENDING", "FAILED", "CANCELLED by 0", "CANCELLED+", "TIMEOUT"]),
+    st.tuples(st.integers(0, 255), st.integers(0, 64)),
+    FIELD,
+)
+def test_a_row_of_sacct_gives_back_its_parts(
+    job: int, indices: set[int], throttle: int, state: str, code: tuple[int, int], name: str
+) -> None:
+    row = f"{job}_[{ranges(indices)}%{throttle}]|{state}|{code[0]}:{code[1]}|None assigned|01:02:03|now"
+    head, _, rest = printed(row).partition("\x1f")
+    tasks = parse_accounting(f"{head}\x1f{name}\x1f{rest}\n")
+    assert {task.index for task in tasks} == indices
+    for task in tasks:
+        assert (task.job, task.name, task.node, task.elapsed_s) == (str(job), name, "", 3723)
+        assert task.state == state.split()[0].rstrip("+")
+        assert task.exit_code == ("" if code == (0, 0) else f"{code[0]}:{code[1]}")
+
+
+def test_a_strangers_job_hides_none_of_ours() -> None:
+    stranger = QUEUE.splitlines()[0].replace("irmas-x", "two\nlines\x85")
+    assert parse_queue(printed(f"{stranger}\n{QUEUE}")) == parse_queue(printed(QUEUE))
 
 
 def test_without_slurm_the_message_names_the_other_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from irmas.data import cache, standin
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import Excerpt, listing_digest, scan
 from irmas.errors import ConfigError, DataError
-from irmas.files import locked
+from irmas.files import locked, obstacle
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +117,16 @@ def locate(data: Data, features: Features, progress: Progress) -> Source:
     if data.source == "standin":
         _render(data, progress)
     return _own_cache(data, features)
+
+
+def refuse_unwritable(data: Data, features: Features) -> None:
+    """Raise ConfigError where what is missing would be made in a folder that cannot be written."""
+    if data.cache is not None:
+        return
+    if data.source == "standin" and not corpus(data).is_dir() and (reason := obstacle(Path(data.root))):
+        raise ConfigError("data.root", data.root, reason)
+    if (reason := obstacle(Path(data.cache_dir))) and not is_built(data, features):
+        raise ConfigError("data.cache_dir", data.cache_dir, reason)
 
 
 def is_built(data: Data, features: Features) -> bool:

@@ -131,12 +131,18 @@ def _deal(data: Data, cache: FeatureCache, duplicates: Duplicates) -> NDArray[np
     return folds
 
 
-def _from_list(path: Path, names: list[str]) -> list[int]:
-    """0 for validation, 1 for training. Raises DataError, naming file and excerpts, where the list does not fit."""
+def read_list(path: Path) -> dict[str, str]:
+    """The part of each name in a user's own split. Raises DataError."""
     parts = {bare_name(row["name"]): row["part"] for row in read_table(path, ("name", "part"), "data.split")}
     wrong = sorted(set(parts.values()) - {"train", "validation"})
     if wrong:
         raise DataError(f"data.split={path}: part is {', '.join(wrong)}; must be train or validation")
+    return parts
+
+
+def _from_list(path: Path, names: list[str]) -> list[int]:
+    """0 for validation, 1 for training. Raises DataError, naming file and excerpts, where the list does not fit."""
+    parts = read_list(path)
     lacking = [name for name in names if name not in parts]
     if lacking:
         raise DataError(f"data.split={path}: {len(lacking)} excerpts are not in it, such as {lacking[0]}")

@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from irmas.config import shown
-from irmas.errors import UserError
 from irmas.files import atomic_write
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS, read_scalars
 from irmas.run.folder import CANCELLED, COMPLETED, PENDING, PROVENANCE, RUNNING, RunFolder
@@ -87,6 +86,11 @@ def _row(sweep: Path, plan: Plan, run: RunState, best: bool) -> tuple[Row, list[
     accuracies = scalars.values.get(VAL_ACCURACY, {})
     epoch = (max(accuracies, key=lambda step: accuracies[step]) if best else max(accuracies)) if accuracies else 0
     problems = [f"run {point.id}: {problem}" for problem in scalars.problems]
+    try:
+        source = _source(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        source = ""
+        problems.append(f"run {point.id}: {PROVENANCE} ({error})")
     if status.state == COMPLETED and max(accuracies, default=0) != status.epoch:
         problems.append(f"run {point.id}: the event files lack epoch {status.epoch}, its last")
     return Row(
@@ -98,7 +102,7 @@ def _row(sweep: Path, plan: Plan, run: RunState, best: bool) -> tuple[Row, list[
         _finite(scalars.values.get(VAL_LOSS, {}).get(epoch)),
         status.val_excerpts,
         status.reason,
-        _source(folder),
+        source,
     ), problems
 
 
@@ -129,7 +133,7 @@ def _finite(value: float | None) -> float | None:
 def write(sweep: Path, ranking: Ranking, stem: str = "ranking") -> list[Path]:
     """<stem>.csv and <stem>.json, a list of objects: one entry a run, in the ranking's order.
 
-    Raises UserError where the folder cannot be written.
+    Raises OSError, with the file's name, where it cannot be written.
     """
     entries = [_entry(row) for row in ranking.rows]
     text = io.StringIO()
@@ -137,11 +141,8 @@ def write(sweep: Path, ranking: Ranking, stem: str = "ranking") -> list[Path]:
     writer.writeheader()
     writer.writerows(entries)
     contents = {sweep / f"{stem}.csv": text.getvalue(), sweep / f"{stem}.json": json.dumps(entries, indent=1) + "\n"}
-    try:
-        for path, content in contents.items():
-            atomic_write(path, content)
-    except OSError as error:
-        raise UserError(f"{sweep}: the ranking cannot be written ({error.strerror})") from None
+    for path, content in contents.items():
+        atomic_write(path, content)
     return list(contents)
 
 

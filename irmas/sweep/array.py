@@ -6,7 +6,6 @@ what the launcher submits. Without an array it trains all its runs: slurm/train.
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from irmas.commandline import Parser, told_by
 from irmas.errors import UserError
 from irmas.progress import SweepProgress, label_width, plain_console
 from irmas.run.folder import COMPLETED, FAILED, FINAL, Writer
@@ -36,24 +36,29 @@ class Asked:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m irmas.sweep.array", description="Train the runs of an array task.")
+    parser = Parser("irmas.sweep.array", "Train the runs of an array task.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     parser.add_argument("--runs", default="", metavar="1-6,9", help="run IDs (default: all of the plan)")
     parser.add_argument("--points-per-task", type=int, default=1, metavar="N")
     parser.add_argument("--requeues", type=int, default=REQUEUES, metavar="N", help="starts again at most N times")
-    arguments = parser.parse_args()
-    if arguments.points_per_task < 1 or arguments.requeues < 0:
-        parser.error("--points-per-task must be from 1, --requeues from 0")
-    work = Work(arguments.runs, arguments.points_per_task)
-    index = os.environ.get("SLURM_ARRAY_TASK_ID")
-    try:
+    with told_by("irmas.sweep.array"):
+        arguments = parser.parse_args()
+        if arguments.points_per_task < 1 or arguments.requeues < 0:
+            parser.error("--points-per-task must be from 1, --requeues from 0")
+        try:
+            slurm.expand_ranges(arguments.runs or "1")
+        except ValueError as error:
+            parser.error(f"--runs: {error}")
+        work = Work(arguments.runs, arguments.points_per_task)
+        index = os.environ.get("SLURM_ARRAY_TASK_ID")
         sys.exit(train(arguments.sweep, work, None if index is None else int(index), arguments.requeues))
-    except (UserError, ValueError) as error:
-        sys.exit(f"irmas.sweep.array: {error}")
 
 
 def train(sweep: Path, work: Work, index: int | None, requeues: int) -> int:
-    """Train the runs of this task; its exit code: 0 if all of them are COMPLETED, 143 after SIGTERM, otherwise 1."""
+    """Train the runs of this task; its exit code: 0 if all of them are COMPLETED, 143 after SIGTERM, otherwise 1.
+
+    Raises UserError where the sweep holds no plan, or no such runs.
+    """
     asked = Asked()
     me = Writer.here()
     can_requeue = bool(me.job) and me.restart < requeues

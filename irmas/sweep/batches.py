@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -128,13 +127,13 @@ def _arrays(ids: Sequence[int], per_task: int, largest: int) -> Iterator[tuple[W
         yield Work(slurm.ranges(chunk), per_task), slurm.ranges(range(1, math.ceil(len(chunk) / per_task) + 1))
 
 
-def by_hand(batches: Sequence[Batch]) -> list[str]:
+def by_hand(batches: Sequence[Batch], setup: str | None = None) -> list[str]:
     """The lines that submit the same jobs from a shell."""
-    lines = []
+    lines = [] if setup is None else [f"export IRMAS_SETUP={shlex.quote(str(Path(setup).absolute()))}"]
     for batch in batches:
         options = batch.sbatch(lambda name: name if name.isdigit() else f"${name}")
         script = os.path.relpath(SCRIPTS / SCRIPT[batch.stage])
-        line = " ".join(["sbatch --parsable", *flags(options), script, *batch.arguments])
+        line = " ".join(["sbatch --parsable", *flags(options), shlex.join([script, *batch.arguments])])
         lines.append(line if batch.stage == RANKING else f"{batch.name}=$({line})")
     return lines
 
@@ -142,9 +141,9 @@ def by_hand(batches: Sequence[Batch]) -> list[str]:
 def flags(options: Mapping[str, Any]) -> list[str]:
     """As they are written on a command line."""
     given = {key: value for key, value in options.items() if value is not None}
-    return [f"--{key}" if value is True else f"--{key}={_quoted(value)}" for key, value in given.items()]
+    return [f"--{key}" if value is True else f"--{key}={_quoted(key, value)}" for key, value in given.items()]
 
 
-def _quoted(value: object) -> str:
-    text = str(value)
-    return text if re.fullmatch(r"[\w@%+=:,./$-]*", text) else shlex.quote(text)
+def _quoted(key: str, value: object) -> str:
+    """A dependency is of our own making, and by hand names the shell's variables."""
+    return str(value) if key == "dependency" else shlex.quote(str(value))

@@ -70,10 +70,15 @@ def named_runs(ids: Iterable[int]) -> str:
     return f"run {text}" if text.isdigit() else f"runs {text}"
 
 
-def record(sweep: Path, job: Job) -> None:
+def private_folder(sweep: Path) -> Path:
+    """`outputs/<name>/slurm`. What jobs print and are started with concerns nobody but their user."""
     folder = sweep / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / f"{job.job}.json", json.dumps(asdict(job)) + "\n")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def record(sweep: Path, job: Job) -> None:
+    atomic_write(private_folder(sweep) / f"{job.job}.json", json.dumps(asdict(job)) + "\n")
 
 
 def tidy(sweep: Path, cancelled: Iterable[str] = ()) -> None:
@@ -95,12 +100,10 @@ def recorded(sweep: Path) -> Sequence[Job]:
 
 
 def record_data_failure(sweep: Path, failure: DataFailure | None) -> None:
-    path = sweep / FOLDER / FAILURE
     if failure is None:
-        path.unlink(missing_ok=True)
+        (sweep / FOLDER / FAILURE).unlink(missing_ok=True)
     else:
-        path.parent.mkdir(exist_ok=True)
-        atomic_write(path, json.dumps(asdict(failure)) + "\n")
+        atomic_write(private_folder(sweep) / FAILURE, json.dumps(asdict(failure)) + "\n")
 
 
 def data_failure(sweep: Path) -> DataFailure | None:

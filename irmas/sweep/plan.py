@@ -154,17 +154,18 @@ def _has_begun(folder: Path) -> bool:
 def read(folder: Path, ids: Sequence[int] | None = None) -> Plan:
     """The plan that a sweep's folder holds, with the points of these ids only (default: all).
 
-    Raises UserError where the folder holds no plan, or none that this version can read.
+    Raises UserError where the folder holds no plan, or none that this version can read; OSError where it may not be
+    read.
     """
     try:
         head = yaml.safe_load((folder / PLAN).read_text())
         with (folder / POINTS).open() as file:
-            if ids is None:
-                points = [Point(**json.loads(line)) for line in file]
-            else:
-                wanted = set(ids)
-                stop = max(wanted, default=0)
-                points = [Point(**json.loads(line)) for i, line in enumerate(islice(file, stop), 1) if i in wanted]
+            wanted = None if ids is None else set(ids)
+            stop = None if wanted is None else max(wanted, default=0)
+            numbered = enumerate(islice(file, stop), start=1)
+            points = [_point(line, number) for number, line in numbered if wanted is None or number in wanted]
+        if ids is None and not points:
+            raise ValueError(f"{POINTS} is empty")
         return Plan(**{**head, "config": from_flat(flatten(head["config"])), "points": points})
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
@@ -172,6 +173,13 @@ def read(folder: Path, ids: Sequence[int] | None = None) -> Plan:
         ) from None
     except (yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError) as error:
         raise UserError(f"{folder}: its plan cannot be read ({error})") from error
+
+
+def _point(line: str, number: int) -> Point:
+    point = Point(**json.loads(line))
+    if point.id != number:
+        raise ValueError(f"line {number} of {POINTS} is run {point.id}")
+    return point
 
 
 def _sweeps_beside(folder: Path) -> str:

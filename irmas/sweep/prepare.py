@@ -5,14 +5,15 @@ On Slurm a job of its own, before the array: `python -m irmas.sweep.prepare outp
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
 from pathlib import Path
 
+from irmas.commandline import Parser, told_by
 from irmas.data import dataset, split
-from irmas.errors import UserError
+from irmas.errors import UserError, in_words
+from irmas.files import obstacle
 from irmas.progress import data_progress, plain_console
 from irmas.sweep import jobs
 from irmas.sweep import plan as plans
@@ -32,23 +33,32 @@ def is_made(plan: Plan) -> bool:
     return all(dataset.is_built(config.data, config.features) for config in plan.variants("data", "features"))
 
 
+def check(sweep: Path, plan: Plan) -> None:
+    """Raise UserError for what could not be done in the end, before the long work begins: write, or read a split."""
+    for folder in (sweep / "runs", sweep / "splits", sweep / jobs.FOLDER):
+        if reason := obstacle(folder):
+            raise UserError(f"{sweep}: cannot be written, since {reason}")
+    for config in plan.variants("data", "features"):
+        dataset.refuse_unwritable(config.data, config.features)
+        if config.data.split.endswith(".csv"):
+            split.read_list(Path(config.data.split))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m irmas.sweep.prepare", description="Make the data of a sweep.")
+    parser = Parser("irmas.sweep.prepare", "Make the data of a sweep.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
-    sweep = parser.parse_args().sweep
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("stopped by SIGTERM, as ahead of a time limit"))
-    try:
+    with told_by("irmas.sweep.prepare"):
+        sweep = parser.parse_args().sweep
         _make_or_tell(sweep, plans.read(sweep))
-    except UserError as error:
-        sys.exit(f"irmas.sweep.prepare: {error}")
 
 
 def _make_or_tell(sweep: Path, plan: Plan) -> None:
     try:
         make(sweep, plan, data_progress(plain_console()))
     except BaseException as error:
-        said = isinstance(error, UserError | SystemExit)
-        failure = DataFailure(os.environ.get("SLURM_JOB_ID", ""), str(error) if said else repr(error))
+        said = str(error) if isinstance(error, SystemExit) else in_words(error)
+        failure = DataFailure(os.environ.get("SLURM_JOB_ID", ""), said or repr(error))
         jobs.record_data_failure(sweep, failure)
         raise
     jobs.record_data_failure(sweep, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -71,8 +72,8 @@ def read(values: Mapping[str, Any]) -> Settings:
             f"Slurm looks every 30 s, so that the warning hydra.launcher.warning={values['warning']} (seconds) "
             "could come at the start of a task; give more time or a shorter warning",
         )
-    if values["setup"] is not None and not Path(values["setup"]).is_file():
-        raise ConfigError("hydra.launcher.setup", values["setup"], "there is no such file")
+    if values["setup"] is not None and not (Path(values["setup"]).is_file() and os.access(values["setup"], os.R_OK)):
+        raise ConfigError("hydra.launcher.setup", values["setup"], "there is no such file, or it cannot be read")
     own: dict[str, Any] = {field.name: values[field.name] for field in fields(Settings) if field.name not in stages}
     return Settings(Stage(**task), Stage(**stages["prepare"]), Stage(**stages["rank"]), **own)
 
@@ -97,15 +98,31 @@ def _whole(low: int) -> tuple[Callable[[Any], bool], str]:
     return (lambda value: _is_whole(value, low)), f"a whole number from {low}"
 
 
+def _is_line(value: object) -> bool:
+    """Whether it can stand in a line `#SBATCH --key=value`, and be no more than the value."""
+    return isinstance(value, bool | int | float | str) and str(value).isprintable() and str(value) != ""
+
+
+def _are_options(value: object) -> bool:
+    if not isinstance(value, dict):
+        return value is None
+    names = [str(key).replace("_", "-") for key in value]
+    is_long = all(re.fullmatch("[a-z][a-z-]+", name) for name in names)
+    return is_long and not set(names) & OURS and all(given is None or _is_line(given) for given in value.values())
+
+
 WORD: tuple[Callable[[Any], bool], str] = (
-    lambda value: value is None or bool(re.fullmatch(r"[^\s'\"]+", str(value))),
+    lambda value: value is None or bool(_is_line(value) and re.fullmatch(r"[^\s'\"]+", str(value))),
     "one word as sbatch takes it, or null",
 )
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "points_per_task": _whole(1),
     "throttle": (lambda value: value is None or _is_whole(value, 1), "a whole number from 1, or null"),
     "requeues": _whole(0),
-    "setup": (lambda value: value is None or isinstance(value, str), "the path of a shell script, or null"),
+    "setup": (
+        lambda value: value is None or (isinstance(value, str) and _is_line(value)),
+        "the path of a shell script, or null",
+    ),
     "cpus": _whole(1),
     "gpus": (
         lambda value: _is_whole(value, 0) or bool(re.fullmatch(r"[\w.-]+:\d+", str(value))),
@@ -118,8 +135,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "warning": _whole(1),
     "sbatch": (
-        lambda value: value is None or (isinstance(value, dict) and not {k.replace("_", "-") for k in value} & OURS),
-        f"options of sbatch other than {', '.join(sorted(OURS))}, as in {{nice: 100}}, or null",
+        _are_options,
+        f"long options of sbatch, a line each, other than {', '.join(sorted(OURS))}, as in {{nice: 100}}, or null",
     ),
 } | dict.fromkeys(("partition", "account", "qos", "constraint", "exclude"), WORD)
 

@@ -23,8 +23,9 @@ TIMEOUT_S = 60
 _SEPARATOR = "\x1f"  # job names and paths may hold any printable character
 _QUEUE = _SEPARATOR.join(("%F", "%K", "%T", "%r", "%N", "%M", "%j", "%V", "%Z", "%o"))
 _ACCOUNTING = "JobID,JobName,State,ExitCode,NodeList,Elapsed,Submit"
-_RANGE = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
-_JOB_ID = re.compile(r"(?P<job>\d+)(?:_(?:(?P<index>\d+)|\[(?P<lump>[^\]%]*)(?:%\d+)?\]))?(?:\.(?P<step>.+))?")
+_RANGE = re.compile(r"(\d+)(?:-(\d+)(?::0*([1-9]\d*))?)?")
+_JOB_ID = re.compile(r"(?P<job>\d+)(?:_(?:(?P<index>\d+)|\[(?P<lump>[\d,:-]+)(?:%\d+)?\]))?(?:\.(?P<step>.+))?")
+_EXIT_CODE = re.compile(r"\d+:\d+")
 _ELAPSED = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
 
 
@@ -90,7 +91,7 @@ def expand_ranges(text: str) -> list[int]:
     numbers: list[int] = []
     for part in text.split(","):
         match = _RANGE.fullmatch(part)
-        if match is None or match[3] == "0":
+        if match is None or int(match[2] or match[1]) < int(match[1]):
             raise ValueError(f"{text!r} is no list of numbers and ranges such as 1-3,7")
         numbers += range(int(match[1]), int(match[2] or match[1]) + 1, int(match[3] or 1))
     return numbers
@@ -107,10 +108,18 @@ def queue(names: Sequence[str]) -> list[Task]:
     return [task for task in parse_queue(text) if task.name in names]
 
 
+def _rows(text: str, columns: int) -> Iterator[list[str]]:
+    """Lines of so many columns; others are of strangers' jobs, whose names may hold line breaks."""
+    rows = (line.split(_SEPARATOR) for line in text.split("\n"))
+    return (row for row in rows if len(row) == columns)
+
+
 def parse_queue(text: str) -> list[Task]:
+    """Passes over what is no line of a job."""
     tasks = []
-    for line in text.splitlines():
-        job, index, state, reason, node, elapsed, name, submitted, folder, command = line.split(_SEPARATOR)
+    for job, index, state, reason, node, elapsed, name, submitted, folder, command in _rows(text, 10):
+        if not job.isdecimal():
+            continue
         number = int(index) if index.isdecimal() else None
         reason, command = ("" if word in ("None", "(null)") else word for word in (reason, command))
         tasks.append(Task(job, number, state, reason, node, elapsed, "", name, submitted, command, folder))
@@ -130,16 +139,19 @@ def accounting(jobs: Iterable[str]) -> list[Task]:
 
 
 def parse_accounting(text: str) -> list[Task]:
-    """An out-of-memory kill of a step shows in the step's row alone: its task is then OUT_OF_MEMORY."""
+    """An out-of-memory kill of a step shows in the step's row alone: its task is then OUT_OF_MEMORY.
+
+    Passes over what is no row of a job.
+    """
     tasks: dict[str, Task] = {}
-    for line in text.splitlines():
-        written, name, state, exit_code, node, elapsed, submitted = line.split(_SEPARATOR)
+    for written, name, state, exit_code, node, elapsed, submitted in _rows(text, 7):
         match = _JOB_ID.fullmatch(written)
         if match is None:
             continue
-        state = state.split()[0].rstrip("+")  # CANCELLED by 0
+        state = state.partition(" ")[0].rstrip("+")  # CANCELLED by 0
         node = "" if node == "None assigned" else node
-        exit_code = "" if exit_code in ("0:0", "0:125") else exit_code  # 0:125 marks an out-of-memory kill
+        # 0:125 marks an out-of-memory kill.
+        exit_code = exit_code if _EXIT_CODE.fullmatch(exit_code) and exit_code not in ("0:0", "0:125") else ""
         for index in _indices(match):
             task = Task(match["job"], index, state, "", node, elapsed, exit_code, name, submitted)
             if match["step"] is None:
@@ -149,12 +161,14 @@ def parse_accounting(text: str) -> list[Task]:
     return list(tasks.values())
 
 
-def _indices(match: re.Match[str]) -> Iterator[int | None]:
+def _indices(match: re.Match[str]) -> Sequence[int | None]:
     """371_[1-3,7%1] stands for four tasks."""
-    if match["lump"]:
-        yield from expand_ranges(match["lump"])
-    else:
-        yield int(match["index"]) if match["index"] else None
+    if not match["lump"]:
+        return [int(match["index"]) if match["index"] else None]
+    try:
+        return expand_ranges(match["lump"])
+    except ValueError:
+        return []
 
 
 def max_array_size() -> int:

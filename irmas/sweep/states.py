@@ -5,6 +5,7 @@ A status file holds what a run's process last knew: not that it was killed, nor 
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections import defaultdict
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from irmas.errors import UserError
+from irmas.errors import UserError, in_words
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, FINAL, PENDING, RUNNING, RunFolder, Status
 from irmas.sweep import jobs, slurm
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, DataFailure, Job, Work
@@ -39,6 +40,7 @@ CLOCK_S = 2.0
 """Slurm tells the elapsed time in whole seconds."""
 LAG_S = 5.0
 """So long sacct may not know yet what squeue tells."""
+TOLD = "states are what the runs last said"
 _OPTION = re.compile(r" --([a-z-]+)[ =](\S+)")
 
 
@@ -75,11 +77,13 @@ def look(sweep: Path, plan: Plan, *, last_word: bool = False) -> SweepState:
     """
     if not (sweep / jobs.FOLDER).is_dir():
         return _unheard(sweep, plan)
+    if not os.access(sweep / jobs.FOLDER, os.R_OK | os.X_OK):
+        return _unheard(sweep, plan, f"{sweep / jobs.FOLDER}: cannot be read: {TOLD}")
     names = _names_by_hand(plan) | {record.name for record in jobs.recorded(sweep)}
     try:
         queued = slurm.queue(sorted(names))
     except SlurmError as error:
-        return _unheard(sweep, plan, f"{error.reason}: states are what the runs last said")
+        return _unheard(sweep, plan, f"{error.reason}: {TOLD}")
     return heard(sweep, plan, queued, partial(_caught_up, queued) if last_word else slurm.accounting)
 
 
@@ -140,8 +144,8 @@ def _read(folder: RunFolder, *, on_slurm: bool) -> tuple[Status, Status | None]:
         told = folder.told()
         # Whether a process lives that Slurm does not know of, the run's lock tells.
         return told if on_slurm and told.job else folder.status(), told
-    except UserError as error:
-        return Status(FAILED, error=str(error)), None
+    except (UserError, OSError) as error:
+        return Status(FAILED, error=in_words(error) or repr(error)), None
 
 
 # ---- the rules

@@ -6,7 +6,6 @@ import math
 import os
 import re
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +33,7 @@ MODULES = {DATA: "irmas.sweep.prepare", ARRAY: "irmas.sweep.array", RANKING: "ir
 INHERITED = re.compile(r"(SLURM_(?!CONF$)|SLURMD_|SRUN_|SBATCH_)")
 LATER = "now+120"
 """Not on hold: sbatch takes a job on hold that no node could run, and it would stay there if this process died."""
+LOCK = ".submit.lock"
 SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*SubmitJob\w*Limit\b")
 
 
@@ -94,7 +94,7 @@ def _say(console: Console, sweep: Path, settings: Settings, done: Submission) ->
         )
     if done.batches and not done.jobs:
         console.print("\nthe plan is written, nothing is submitted. By hand:\n")
-        for line in by_hand(done.batches):
+        for line in by_hand(done.batches, settings.setup):
             console.print(f"  {line}")
     if done.queued and not done.submitted:
         console.print("what is missing is in the queue already; launcher settings that differ now change nothing of it")
@@ -123,8 +123,11 @@ def submit(plan: Plan, settings: Settings, *, append: bool = False, by_hand: boo
     Raises UserError, after which everything is as it was before, where Slurm does not answer or refuses a job.
     """
     sweep = OUTPUTS / plan.name
+    if not str(sweep.absolute()).isprintable():
+        raise UserError(f"{sweep.absolute()}: Slurm tells a job in a line; the name of a folder must be printable")
     largest = slurm.max_array_size() - 1
-    with locked(sweep / jobs.FOLDER / ".lock"), _undone_if_refused(sweep):
+    plans.merged(sweep, plan, append=append)  # what this refuses needs no lock
+    with _undone_if_refused(sweep):
         merged, points = plans.merged(sweep, plan, append=append)
         state = states.look(sweep, merged, last_word=True)
         if state.note:
@@ -137,6 +140,7 @@ def submit(plan: Plan, settings: Settings, *, append: bool = False, by_hand: boo
             plans.refuse_source(sweep, merged, plan.source)
         is_made = _prepared(sweep, replace(merged, points=missing))
         plans.write(sweep, plan, append=append)
+        jobs.private_folder(sweep)  # Slurm makes none for what a job prints
         states.settle(sweep, state)
         ranked = any(stage.name == RANKING and stage.is_live for stage in state.stages)
         order = Order(plan, settings, largest, is_made, sorted(set(live.values()), key=int))
@@ -197,7 +201,7 @@ def _sbatch(sweep: Path, batch: Batch, numbers: Mapping[str, str], setup: str | 
         def _make_submission_command(self, submission_file_path: Path) -> list[str]:
             return ["sbatch", str(submission_file_path), *batch.arguments]
 
-    executor = Executor(sweep / jobs.FOLDER)  # which exists: the lock is in it
+    executor = Executor(jobs.private_folder(sweep))
     options = {"begin": LATER} | batch.sbatch(lambda name: numbers.get(name, name))
     executor.update_parameters(
         job_name=options.pop("job-name"),
@@ -249,23 +253,29 @@ def _outside_a_job() -> Iterator[None]:
 
 @contextmanager
 def _undone_if_refused(sweep: Path) -> Iterator[None]:
-    """Nothing of a command that was refused stays: no plan of runs that nobody trains."""
-    before = {path: path.read_bytes() for name in (plans.PLAN, plans.POINTS) if (path := sweep / name).exists()}
-    try:
-        yield
-    except BaseException:
-        if not before and not (sweep / "runs").exists():
-            _remove_plan(sweep)
-        for path, content in before.items():
-            atomic_write(path, content)
-        raise
+    """One submission of a sweep at a time. Nothing of a command that was refused stays, no plan of runs that nobody
+    trains; what others wrote before or wait to write does."""
+    folders = [sweep / jobs.FOLDER, sweep / "splits", sweep, sweep.parent]
+    made = [folder for folder in folders if not folder.exists()]
+    with locked(sweep / LOCK):
+        plan = {path: path.read_bytes() for name in (plans.PLAN, plans.POINTS) if (path := sweep / name).exists()}
+        before = set(_written(sweep))
+        try:
+            yield
+        except BaseException:
+            for path, content in plan.items():
+                if path.read_bytes() != content:
+                    atomic_write(path, content)
+            for path in set(_written(sweep)) - before:
+                path.unlink()
+            (sweep / LOCK).unlink()  # who waits for it makes it anew
+            for folder in made:
+                with suppress(OSError):  # what is not empty stays
+                    folder.rmdir()
+            raise
 
 
-def _remove_plan(sweep: Path) -> None:
-    """What a submission writes; whatever else lies in the folder stays, and then the folder too."""
-    for folder in (jobs.FOLDER, "splits"):
-        shutil.rmtree(sweep / folder, ignore_errors=True)
-    for name in (plans.PLAN, plans.POINTS, ".lock"):
-        (sweep / name).unlink(missing_ok=True)
-    with suppress(OSError):
-        sweep.rmdir()
+def _written(sweep: Path) -> Iterator[Path]:
+    """What a submission may write, but for its lock."""
+    for pattern in (plans.PLAN, plans.POINTS, ".lock", f"{jobs.FOLDER}/*", "splits/*"):
+        yield from sweep.glob(pattern)

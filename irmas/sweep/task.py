@@ -5,7 +5,6 @@ By hand: `python -m irmas.sweep.task outputs/<name> 8`
 
 from __future__ import annotations
 
-import argparse
 import logging
 import platform
 import shutil
@@ -16,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from irmas.commandline import Parser, told_by
 from irmas.config import shown
 from irmas.data import dataset, split
 from irmas.errors import UserError, in_words
@@ -163,24 +163,19 @@ def start() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m irmas.sweep.task", description="Train one run of a plan.")
+    parser = Parser("irmas.sweep.task", "Train one run of a plan.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     parser.add_argument("id", type=int, help="the run's number, from 1")
     parser.add_argument("--threads", type=int, default=cpu_count(), help="CPU threads (default: all cores)")
-    arguments = parser.parse_args()
-    start()
-    try:
-        run_point(arguments.sweep, arguments.id, arguments.threads)
-    except Stopped:
-        sys.exit(STOPPED)
-    except Replaced:
-        sys.exit(REPLACED)
-    except Exception as error:
-        said = in_words(error)
-        if said is None:
-            raise
-        sys.stderr.write(f"irmas.sweep.task: {said}\n")
-        sys.exit(2)
+    with told_by("irmas.sweep.task"):
+        arguments = parser.parse_args()
+        start()
+        try:
+            run_point(arguments.sweep, arguments.id, arguments.threads)
+        except Stopped:
+            sys.exit(STOPPED)
+        except Replaced:
+            sys.exit(REPLACED)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,161 @@
+"""The doors that take Hydra overrides: wrong ones are refused in one message, before anything is written."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from irmas.commandline import Parser, told_by
+from irmas.config import RULES, Config, Prepare, setting_names
+from irmas.errors import UserError
+
+CONF = Path(__file__).parent / "conf"
+HYDRAS_OWN = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)\.(?!_).+")
+
+
+def run(door: str, schema: type[Config | Prepare], task: Callable[[DictConfig], Any]) -> None:
+    """Compose `conf/<door>.yaml` with the command line and hand it to `task` or, for a sweep, to the launcher.
+
+    Ends the process with 2 after a mistake of the user's: one message on stderr, nothing written.
+    """
+
+    def guarded(config: DictConfig) -> None:
+        with told_by(f"irmas.{door}"):  # here, since Hydra would print a line of its own first
+            task(config)
+
+    ConfigStore.instance().store(name="schema" if schema is Config else "prepare_schema", node=schema)
+    # Otherwise Hydra reports errors itself, and exits with 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as orderly as Ctrl-C
+    with told_by(f"irmas.{door}"):
+        try:
+            overrides = _read_command_line(schema)
+            _check_overrides(overrides, schema)
+            if schema is Config and shutil.which("sbatch") and not _names_a_launcher(overrides):
+                sys.argv.append("hydra/launcher=slurm")
+            hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name=door)(guarded)()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(_in_our_words(error)) from error
+        except KeyboardInterrupt:
+            print(f"\nirmas.{door}: stopped; the same command goes on", file=sys.stderr)  # noqa: T201
+            raise SystemExit(130) from None
+
+
+def _read_command_line(schema: type[Config | Prepare]) -> Sequence[str]:
+    """The overrides; what remains for Hydra to read has them behind the options, where it wants them.
+
+    Hydra's options that bring other configurations along are not taken; one of them would load a pickle.
+    """
+    parser = get_args_parser()
+    parser.prog = f"python -m irmas.{'train' if schema is Config else 'prepare'}"
+    parser.error = Parser.error.__get__(parser)  # type: ignore[method-assign]
+    arguments = parser.parse_intermixed_args()
+    if arguments.multirun and schema is Prepare:
+        raise UserError("-m: one data set at a time is prepared; irmas.train prepares all that a sweep needs")
+    for option in ("config_path", "config_name", "config_dir", "experimental_rerun", "run", "shell_completion"):
+        if getattr(arguments, option):
+            raise UserError(f"--{option.replace('_', '-')}: is not taken here; settings are given as key=value")
+    if (arguments.resolve or arguments.package) and not arguments.cfg:
+        raise UserError("--resolve and --package: are for --cfg job")
+    overrides: list[str] = arguments.overrides
+    options = [word for word in sys.argv[1:] if word not in (*overrides, "-m", "--multirun")]  # a run is a sweep of one
+    sys.argv = [sys.argv[0], *options, *overrides]
+    return overrides
+
+
+def _names_a_launcher(overrides: Iterable[str]) -> bool:
+    return any(override.startswith("hydra/launcher=") for override in overrides)
+
+
+def _check_overrides(overrides: Iterable[str], schema: type[Config | Prepare]) -> None:
+    """Raise UserError for a key that is neither a setting nor a group, or that would be added or deleted.
+
+    Hydra itself advises `+key=value` for a wrong key, and then runs with the default value. Of its own settings
+    the launcher's and the sweeper's are taken; others write files, load plugins or call functions.
+    """
+    groups = {path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"}
+    if schema is Prepare:
+        groups -= {"model", "augment", "sweep"}
+    settings = set(setting_names(schema)) - groups
+    launchers = sorted(path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml"))
+    given: set[str] = set()
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = override.key_or_group
+        if key in given:
+            raise UserError(f"{override.input_line}: {key} is given twice")
+        given.add(key)
+        if key == "hydra/sweeper" and override.value() == "basic":
+            raise UserError(f"{override.input_line}: hydra/sweeper=grid does the same, and checks before it writes")
+        if key == "hydra/launcher" and override.value() not in launchers:
+            raise UserError(f"{override.input_line}: must be one of {', '.join(launchers)}")
+        if key in groups and None in _values(override):
+            options = sorted(path.stem for path in (CONF / key).glob("*.yaml"))
+            raise UserError(f"{override.input_line}: must be one of {', '.join(options)}")
+        if key.partition(".")[0].partition("/")[0] == "hydra":
+            if schema is Prepare or not HYDRAS_OWN.fullmatch(key):
+                raise UserError(
+                    f"{override.input_line}: of Hydra's own settings only hydra/launcher, hydra/sweeper and theirs, as "
+                    "in hydra.launcher.partition=..., are taken, and those by irmas.train alone"
+                )
+            if key.startswith("hydra.sweeper."):
+                continue  # a sweeper of others may want its own added
+        elif key not in settings | groups:
+            guesses = get_close_matches(key, settings | groups, n=2)
+            hint = f"did you mean {' or '.join(guesses)}? " if guesses else ""
+            raise UserError(
+                f"{override.input_line}: there is no setting {key!r}; {hint}\n"
+                f"  settings: {' '.join(sorted(settings))}\n  groups: {' '.join(sorted(groups))}"
+            )
+        if override.is_add() or override.is_force_add() or override.is_delete() or override.package:
+            raise UserError(
+                f"{override.input_line}: settings are only given a value, as in {key}=...; "
+                "none is added, deleted or moved with + ++ ~ @"
+            )
+
+
+def _values(override: Override) -> list[Any]:
+    value = override.value()
+    return value.list if isinstance(value, ChoiceSweep) else [value]
+
+
+def _in_our_words(error: Exception) -> str:
+    """What Hydra or OmegaConf refused -> key, value and what is allowed, in one message."""
+    cause = error.__cause__ or error
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: cannot be read as key=value ({str(error).splitlines()[0]}); "
+            "special characters are quoted for the shell and once more, as in 'data.root=\"my clips\"'"
+        )
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        return f"{group}={option}: must be one of {', '.join(sorted(error.options))}"
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        return _typed(cause, str(cause.full_key), str(cause).splitlines()[0])
+    lines = [line.strip() for text in (str(error), str(error.__cause__ or "")) for line in text.splitlines()]
+    return "; ".join(line for line in lines if line and not line.startswith("object_type"))
+
+
+def _typed(error: OmegaConfBaseException, key: str, reason: str) -> str:
+    if isinstance(error, ConfigKeyError | ConfigAttributeError) and error.parent_node is not None:
+        names = [str(name) for name in error.parent_node if name != "_target_"]
+        return f"{key}: there is no such setting; settings: {' '.join(names)}"
+    value = re.match("Value '(.*)' (?:of type|is not a valid)", reason)
+    given = f"={value[1]}" if value else ""
+    rule = RULES.get(re.sub(r"\[\d+\]$", "", key))
+    return f"{key}{given}: must be {rule[1]}" if rule else f"{key}{given}: {reason}"

@@ -1,0 +1,273 @@
+"""Folders that are files, what may not be read or written, damaged plans: one message, exit code 2, nothing written.
+
+The doors run without root's power to pass over permissions.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from commands import ENVIRONMENT
+from doors import Doors, contents
+
+from irmas.config import Config, Data
+from irmas.run.folder import COMPLETED, Status
+from irmas.sweep import plan as plans
+from irmas.sweep.plan import Plan, Point, run_folder
+
+Arrange = Callable[[Path], None]
+SMALL = ["data=standin", "data.size=132", "features=small", "epochs=1", "name=mine"]
+LOCAL, SLURM = "hydra/launcher=local", "hydra/launcher=slurm"
+ANSWERS = {"scontrol": "echo MaxArraySize = 1001", "squeue": "true", "sacct": "true", "sbatch": "touch submitted"}
+"""Of a Slurm that knows nothing yet; the real one is in tests/cluster."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """The working directory; what is locked is opened again, so that it can be removed."""
+    (tmp_path / "here").mkdir()
+    yield tmp_path / "here"
+    subprocess.run(["chmod", "-R", "u+rwX", str(tmp_path)], check=True)
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A PATH with the commands of a Slurm."""
+    commands = tmp_path_factory.mktemp("slurm")
+    for name, answer in ANSWERS.items():
+        (commands / name).write_text(f"#!/bin/sh\n{answer}\n")
+        (commands / name).chmod(0o755)
+    return f"{commands}:{os.environ['PATH']}"
+
+
+def file(name: str, text: str | bytes = "x", mode: int = 0o644) -> Arrange:
+    def arrange(folder: Path) -> None:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        path.chmod(mode)
+
+    return arrange
+
+
+def made(name: str, mode: int = 0o755) -> Arrange:
+    def arrange(folder: Path) -> None:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name).chmod(mode)
+
+    return arrange
+
+
+def sweep(folder: Path) -> Path:
+    """Two runs, of which the first is finished."""
+    plan = Plan("mine", ["lr"], "d", "s", "", Config(), [Point(i, {"lr": i / 10}, {"lr": i / 10}) for i in (1, 2)])
+    plans.write(folder / "outputs" / "mine", plan)
+    run = run_folder(folder / "outputs" / "mine", plan.points[0])
+    run.path.mkdir(parents=True)
+    run.amend_status(Status(COMPLETED, epoch=1, epochs=1, pid=4))
+    return folder / "outputs" / "mine"
+
+
+TRAIN = [
+    (file("data"), [], "data.root="),
+    (file("f"), ["data.root=f"], "f is not a folder"),
+    (made("d", 0o555), ["data.root=d"], "d cannot be written"),
+    (file("f"), ["data.cache_dir=f"], "f is not a folder"),
+    (file("f"), ["data.cache_dir=f/g/h"], "f is not a folder"),
+    (made("d", 0o555), ["data.cache_dir=d"], "d cannot be written"),
+    (made("d", 0), ["data.cache_dir=d/e"], "d cannot be written"),
+    (file("f"), ["data.cache=f"], "no such folder"),
+    (made("d", 0), ["data.cache=d"], "Permission denied"),
+    (made("d"), ["data.split=missing.csv"], "data.split="),
+    (made("d.csv"), ["data.split=d.csv"], "Is a directory"),
+    (file("b.csv", b"\xff\xfe\x00"), ["data.split=b.csv"], "b.csv"),
+    (file("b.csv", "name,part\na,both\n"), ["data.split=b.csv"], "part is both"),
+    (file("b.csv", mode=0), ["data.split=b.csv"], "Permission denied"),
+    (file("outputs"), [], "outputs is not a folder"),
+    (file("outputs/mine"), [], "outputs/mine is not a folder"),
+    (file("outputs/mine/runs"), [], "outputs/mine/runs is not a folder"),
+    (file("outputs/mine/splits"), [], "outputs/mine/splits is not a folder"),
+    (file("outputs/mine/slurm"), [], "outputs/mine/slurm is not a folder"),
+    (made("outputs", 0o555), [], "outputs cannot be written"),
+    (made("outputs", 0), [], "outputs cannot be written"),
+    (made("outputs/mine", 0o555), [], "outputs/mine cannot be written"),
+    (made("outputs/mine", 0), [], "outputs/mine cannot be written"),
+    (lambda folder: folder.chmod(0o555), [], "cannot be written"),
+    (made("outputs/mine/plan.yaml"), [], "outputs/mine/plan.yaml: Is a directory"),
+    (file("outputs/mine/plan.yaml", mode=0), [], "outputs/mine/plan.yaml: Permission denied"),
+    (file("outputs/mine/plan.yaml", ""), [], "no sweep is here (points.jsonl is missing)"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arrange", "arguments", "message", "launcher"),
+    [(*case, LOCAL) for case in TRAIN] + [(*case, SLURM) for case in TRAIN if not case[1]],
+)
+def test_training_is_refused_before_anything_is_made(
+    arrange: Arrange, arguments: list[str], message: str, launcher: str, doors: Doors, folder: Path, slurm: str
+) -> None:
+    arrange(folder)
+    assert message in doors.refuse("train", *SMALL, *arguments, launcher, folder=folder, PATH=slurm)
+
+
+@pytest.mark.parametrize(
+    ("arrange", "message"),
+    [
+        (made("d", 0), "/d: Permission denied"),
+        (made("d/a", 0), "/d/a: Permission denied"),
+        (file("d"), "no such folder"),
+        (file("d/a.wav"), "fewer than two classes"),
+    ],
+)
+@pytest.mark.parametrize("door", ["train", "prepare"])
+def test_a_folder_of_music_that_is_none(door: str, arrange: Arrange, message: str, doors: Doors, folder: Path) -> None:
+    arrange(folder)
+    launcher = [LOCAL] if door == "train" else []
+    assert message in doors.refuse(door, "data=folder", "data.root=d", *launcher, folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("arrange", "arguments", "message"),
+    [
+        (file("data"), ["data=standin"], "is not a folder"),
+        (file("f"), ["data=standin", "data.cache_dir=f"], "f is not a folder"),
+        (made("d", 0o555), ["data=standin", "data.cache_dir=d/e"], "d cannot be written"),
+        (file("f"), ["data.root=f"], "IRMAS is not there"),
+        (made("IRMAS-TrainingData/cel", 0), ["data.root=IRMAS-TrainingData"], "Permission denied"),
+        (made("."), ["hydra.run.dir=x"], "only hydra/launcher"),
+    ],
+)
+def test_preparing_is_refused_before_anything_is_made(
+    arrange: Arrange, arguments: list[str], message: str, doors: Doors, folder: Path
+) -> None:
+    arrange(folder)
+    assert message in doors.refuse("prepare", *arguments, folder=folder)
+
+
+READERS = ["rank", "status", "sweep.array", "sweep.prepare"]
+
+
+def test_a_cache_that_is_there_needs_no_folder_that_can_be_written(doors: Doors, folder: Path) -> None:
+    assert doors.open("prepare", "data=standin", "data.size=132", "features=small", folder=folder).code == 0
+    (folder / "data" / "cache").chmod(0o555)
+    assert doors.open("prepare", "data=standin", "data.size=132", "features=small", folder=folder).code == 0
+
+
+@pytest.mark.parametrize("door", ["status", "sweep.array"])
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("plan.yaml", lambda path: path.chmod(0), "plan.yaml: Permission denied"),
+        ("plan.yaml", lambda path: path.write_text(""), "its plan cannot be read"),
+        ("plan.yaml", lambda path: path.write_bytes(b"\0\xff"), "its plan cannot be read"),
+        ("plan.yaml", lambda path: path.write_text("- 1"), "its plan cannot be read"),
+        ("points.jsonl", lambda path: path.chmod(0), "points.jsonl: Permission denied"),
+        ("points.jsonl", lambda path: path.write_text(path.read_text()[:-9]), "its plan cannot be read"),
+        ("points.jsonl", lambda path: path.write_text(""), "points.jsonl is empty"),
+        ("points.jsonl", lambda path: path.write_text(path.read_text().partition("\n")[2]), "line 1 of points.jsonl"),
+        ("points.jsonl", lambda path: (path.unlink(), path.mkdir()), "points.jsonl: Is a directory"),
+        (".", lambda path: path.chmod(0), "Permission denied"),
+    ],
+)
+def test_a_plan_that_cannot_be_read(
+    door: str, name: str, damage: Callable[[Path], object], message: str, doors: Doors, folder: Path
+) -> None:
+    damage(sweep(folder) / name)
+    assert message in doors.refuse(door, "outputs/mine", folder=folder)
+
+
+@pytest.mark.parametrize("door", READERS)
+@pytest.mark.parametrize("name", ["nowhere", "file/below", "x" * 300, "a\n'b\" $(c)", ".."])
+def test_a_folder_that_holds_no_sweep(door: str, name: str, doors: Doors, folder: Path) -> None:
+    file("file")(folder)
+    said = doors.refuse(door, name, folder=folder)
+    assert "no sweep is here" in said or "File name too long" in said
+
+
+@pytest.mark.parametrize("door", READERS)
+@pytest.mark.parametrize("arguments", [[], ["a", "b"], ["--nope", "a"]])
+def test_a_wrong_call(door: str, arguments: list[str], doors: Doors, folder: Path) -> None:
+    assert f"python -m irmas.{door} --help" in doors.refuse(door, *arguments, folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--runs", "1-"], "no list of numbers"),
+        (["--runs", "3"], "has no run 3"),
+        (["--points-per-task", "0"], "from 1"),
+        (["--requeues", "many"], "invalid int"),
+    ],
+)
+def test_a_task_is_told_of_runs_that_there_are_not(
+    arguments: list[str], message: str, doors: Doors, folder: Path
+) -> None:
+    sweep(folder)
+    assert message in doors.refuse("sweep.array", "outputs/mine", *arguments, folder=folder)
+
+
+@pytest.mark.parametrize("door", ["rank", "status"])
+@pytest.mark.parametrize("name", [".", "status.json", "provenance.json", "log.txt"])
+def test_a_run_that_cannot_be_read_costs_only_itself(door: str, name: str, doors: Doors, folder: Path) -> None:
+    first = next((sweep(folder) / "runs").iterdir())
+    for kept in ("provenance.json", "log.txt"):
+        (first / kept).write_text('{"source": "s"}')
+    (first / name).chmod(0)
+    said = doors.open(door, "outputs/mine", folder=folder)
+    assert (said.code, said.stderr) == (0, "")
+    assert "PENDING" in said.stdout
+    assert ("Permission denied" in said.stdout) == (name in (".", "status.json") or (door, name[0]) == ("rank", "p"))
+
+
+def test_who_may_not_read_the_jobs_sees_what_the_runs_said(doors: Doors, folder: Path) -> None:
+    made("slurm", 0)(sweep(folder))
+    said = doors.open("status", "outputs/mine", folder=folder)
+    assert said.code == 0
+    assert "outputs/mine/slurm: cannot be read: states are what the runs last said" in said.stdout
+    assert "1 COMPLETED" in said.stdout
+
+
+def test_a_ranking_that_cannot_be_written_is_shown_all_the_same(doors: Doors, folder: Path) -> None:
+    sweep(folder).chmod(0o555)
+    before = contents(folder)
+    said = doors.open("rank", "outputs/mine", folder=folder)
+    assert said.code == 2
+    assert said.stderr == "irmas.rank: outputs/mine/ranking.csv: Permission denied\n"
+    assert "PENDING" in said.stdout
+    assert contents(folder) == before
+
+
+def test_data_that_the_job_cannot_make_is_told_and_recorded(doors: Doors, folder: Path) -> None:
+    plan = Plan(
+        "gone", [], "d", "s", "", Config(data=Data(source="folder", root=str(folder / "d"))), [Point(1, {}, {})]
+    )
+    plans.write(folder / "outputs" / "gone", plan)
+    made("d", 0)(folder)
+    said = doors.open("sweep.prepare", "outputs/gone", folder=folder)
+    assert (said.code, said.stderr) == (2, f"irmas.sweep.prepare: {folder}/d: Permission denied\n")
+    assert f"{folder}/d: Permission denied" in (folder / "outputs/gone/slurm/data.json").read_text()
+
+
+@pytest.mark.parametrize("door", ["train", "rank", "status"])
+def test_a_working_directory_that_is_gone(door: str, tmp_path: Path) -> None:
+    script = 'cd "$1" && rmdir "$1" && exec "$2" -m "irmas.$3" outputs/mine'
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = ["bash", "-c", script, "-", str(gone), sys.executable, door]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"irmas.{door}: the folder that this was started in is gone; cd to another\n"
+
+
+def test_a_file_that_cannot_grow_is_named(folder: Path) -> None:
+    """As on a full disk, where the system tells no file either."""
+    sweep(folder)
+    command = ["bash", "-c", 'ulimit -f 0 && exec "$0" -m irmas.rank outputs/mine', sys.executable]
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "irmas.rank: outputs/mine/ranking.csv: File too large\n")
+    assert not list((folder / "outputs" / "mine").glob("*ranking*"))

@@ -1,0 +1,228 @@
+"""What values, names and files of others can make this package do: nothing but what they say."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shlex
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from commands import ENVIRONMENT, ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from test_batches import values
+
+from irmas.config import Config, check
+from irmas.errors import ConfigError, UserError
+from irmas.sweep import jobs, settings
+from irmas.sweep import plan as plans
+from irmas.sweep import submit as submission
+from irmas.sweep.batches import SCRIPT, Order, by_hand
+from irmas.sweep.jobs import ARRAY, DataFailure, Job
+from irmas.sweep.plan import OUTPUTS, Plan, Point
+from irmas.sweep.submit import submit
+
+HOSTILE = "a 'b\" $(touch owned); `touch owned` & *"
+PLAN = Plan("mine", ["lr"], "d", "s", "", Config(), [Point(i, {"lr": i / 10}, {"lr": i / 10}) for i in (1, 2)])
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of a hostile name, whose Slurm keeps what it is handed in `handed/`."""
+    folder, bin_ = tmp_path / HOSTILE / "here", tmp_path / "bin"
+    folder.mkdir(parents=True)
+    bin_.mkdir()
+    keep = f"""
+        handed={shlex.quote(str(tmp_path))}/handed; mkdir -p "$handed"; number=$(ls "$handed" | wc -l)
+        for word in "$@"; do printf '%s\\0' "$word"; done > "$handed/$((number + 100))"
+        [ ! -e "$handed/refuse" ] || {{ echo "sbatch: error: no" >&2; exit 1; }}
+        case "$*" in *--parsable*) echo $((number + 100)) ;; *) echo "Submitted batch job $((number + 100))" ;; esac"""
+    answers = {"sbatch": keep, "srun": keep, "squeue": "", "sacct": "", "scancel": ""}
+    answers["scontrol"] = "[ $1 != show ] || echo MaxArraySize = 1001"
+    for name, answer in answers.items():
+        (bin_ / name).write_text(f"#!/bin/bash\n{answer}\n")
+        (bin_ / name).chmod(0o755)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
+    monkeypatch.setattr("irmas.sweep.prepare.is_made", lambda plan: False)
+    return folder
+
+
+def handed(desk: Path) -> list[list[str]]:
+    """The words of each call of sbatch or srun."""
+    files = sorted((desk.parent.parent / "handed").iterdir())
+    return [file.read_bytes().decode().split("\0")[:-1] for file in files]
+
+
+def sources() -> Iterator[tuple[Path, ast.AST]]:
+    for path in [*ROOT.glob("irmas/**/*.py"), *ROOT.glob("hydra_plugins/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            yield path, node
+
+
+def test_nothing_loads_a_pickle() -> None:
+    named = [(path.name, ast.unparse(node)) for path, node in sources() if ast.unparse(node).startswith("pickle.")]
+    assert {text for _, text in named} <= {"pickle.UnpicklingError"}
+    for path, node in sources():
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            modules = {getattr(node, "module", None), *(name.name for name in node.names)}
+            assert not modules & {"cloudpickle", "dill", "joblib", "shelve", "marshal"}, path
+            assert path.name == "checkpoint.py" or "pickle" not in modules, path
+        if isinstance(node, ast.Call):
+            call, given = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
+            assert call not in ("eval", "exec", "os.system", "os.popen", "yaml.load"), path
+            assert call != "torch.load" or given.get("weights_only") == "True", path
+            assert not call.endswith("np.load") or "allow_pickle" not in given, path
+            assert "shell" not in given, path
+
+
+def test_a_submission_writes_and_names_no_pickle(desk: Path) -> None:
+    submit(PLAN, settings.read(values()))
+    scripts = [path.read_text() for path in Path("outputs/mine/slurm").glob("[0-9]*.sh")]
+    assert len(scripts) == 3
+    assert not any("submitit.core" in text or "pickle" in text or "pkl" in text for text in scripts)
+    assert not list(desk.rglob("*.pkl"))
+
+
+@pytest.mark.parametrize("umask", [0, 0o027, 0o077])
+def test_the_folder_of_jobs_is_its_users_alone_whatever_the_umask(umask: int, desk: Path) -> None:
+    before = os.umask(umask)
+    try:
+        jobs.record(OUTPUTS / "by-hand", Job("1", ARRAY, "irmas", 0.0))
+        jobs.record_data_failure(OUTPUTS / "failed", DataFailure("1", "no"))
+        submit(replace(PLAN, name="submitted"), settings.read(values()))
+        submit(replace(PLAN, name="printed"), settings.read(values()), by_hand=True)
+    finally:
+        os.umask(before)
+    modes = {sweep.name: stat.S_IMODE((sweep / "slurm").stat().st_mode) for sweep in OUTPUTS.iterdir()}
+    assert modes == dict.fromkeys(("by-hand", "failed", "submitted", "printed"), 0o700)
+
+
+def test_values_reach_slurm_as_they_are_and_never_a_shell(desk: Path) -> None:
+    setup = desk / f"{HOSTILE}.sh"
+    setup.write_text("export GREETING=hello\n")
+    asked = values(partition="$(touch`touch)owned;", setup=str(setup), sbatch={"comment": HOSTILE, "reservation": "x"})
+    submit(PLAN, settings.read(asked))
+    assert [words[1:] for words in handed(desk)] == [
+        ["outputs/mine"],
+        ["outputs/mine", "--requeues", "10"],
+        ["outputs/mine"],
+    ]
+    script = Path(handed(desk)[1][0]).read_text()
+    lines = [shlex.split(line.removeprefix("#SBATCH ")) for line in script.splitlines() if line.startswith("#SBATCH")]
+    assert [f"--comment={HOSTILE}"] in lines
+    assert ["--partition=$(touch`touch)owned;"] in lines
+    inside = ENVIRONMENT | {"SLURM_CPUS_PER_TASK": "2", "PATH": os.environ["PATH"]}
+    subprocess.run(["bash", "-c", script, "-", "a b", "$(c)"], env=inside, check=True)
+    assert handed(desk)[-1][-2:] == ["a b", "$(c)"]
+    assert not list(desk.parent.parent.rglob("owned"))
+
+
+@given(st.one_of(st.text(max_size=30), st.floats(), st.booleans(), st.lists(st.text())))
+def test_no_setting_of_the_launcher_is_more_than_a_line_of_a_batch_script(value: object) -> None:
+    for key in ("partition", "account", "qos", "constraint", "exclude", "gpus", "mem", "time", "sbatch", "throttle"):
+        with suppress(ConfigError):
+            settings.read(values(**{key: {"comment": value} if key == "sbatch" else value}))
+            assert len(str(value).splitlines()) <= 1
+
+
+@pytest.mark.parametrize(
+    "key", ["a b", "comment\nexport", "Comment", "-x", "c", "array", "chdir", "wrap", "kill_on_invalid_dep"]
+)
+def test_no_name_of_an_option_is_anything_else(key: str) -> None:
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.sbatch"):
+        settings.read(values(sbatch={key: 1}))
+
+
+def test_the_lines_to_submit_by_hand_are_safe_to_paste(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("irmas.sweep.batches.SCRIPTS", desk.parent / "scripts of mine")
+    setup = desk / "set $HOME up.sh"
+    asked = settings.read(values(partition="$HOME", sbatch={"comment": HOSTILE}))
+    batches = Order(replace(PLAN, name=HOSTILE), asked, 1000, is_made=False, behind=[]).batches([1, 2], 1)
+    lines = by_hand(batches, str(setup))
+    subprocess.run(["bash", "-euc", "\n".join([*lines, 'test "$IRMAS_SETUP" = "$1"']), "-", str(setup)], check=True)
+    data, array, ranking = handed(desk)
+    for words, script in zip((data, array, ranking), SCRIPT.values(), strict=True):
+        assert words[words.index(f"../scripts of mine/{script}") + 1] == f"outputs/{HOSTILE}"
+    assert f"--comment={HOSTILE}" in array
+    assert "--partition=$HOME" in array
+    assert "--dependency=afterok:100" in array
+    assert "--dependency=afterany:101" in ranking
+    assert not list(desk.parent.parent.rglob("owned"))
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "slurm").glob("*.sbatch")), ids=lambda path: path.stem)
+def test_a_batch_file_hands_its_arguments_on_as_they_are(script: Path, desk: Path) -> None:
+    setup = desk / "set up.sh"
+    setup.write_text("export LOADED=yes; echo $NOT_SET\n")  # as modules do it
+    inside = {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "2", "IRMAS_SETUP": str(setup), "PATH": os.environ["PATH"]}
+    subprocess.run(["bash", script, f"outputs/{HOSTILE}", "--runs", "1-2"], env=inside, check=True)
+    assert handed(desk)[0][-3:] == [f"outputs/{HOSTILE}", "--runs", "1-2"]
+    assert not (desk / "owned").exists()
+    outside = subprocess.run(
+        ["bash", script, "x"], env={"PATH": inside["PATH"]}, capture_output=True, text=True, check=False
+    )
+    assert outside.returncode == 2
+    assert outside.stderr.startswith(f"slurm/{script.name}: is handed to Slurm, as in sbatch ")
+    assert outside.stderr.count("\n") == 1
+
+
+@given(st.one_of(st.text(max_size=120), st.sampled_from(["..", ".", "", "a/..", "../a", "a\n", "~", "-a", "\0"])))
+def test_no_name_leaves_the_folder_of_outputs(name: str) -> None:
+    with suppress(ConfigError):
+        check(replace(Config(), name=name))
+        assert (OUTPUTS / name).resolve().parent == OUTPUTS.resolve()
+        assert shlex.quote(name) == name
+
+
+def test_a_link_that_a_user_has_made_is_followed(desk: Path) -> None:
+    """Outputs on a larger disk, say: whoever can make a link there can write there anyway."""
+    (desk.parent / "scratch").mkdir()
+    OUTPUTS.symlink_to(desk.parent / "scratch")
+    plans.write(OUTPUTS / "mine", PLAN)
+    assert (desk.parent / "scratch" / "mine" / plans.PLAN).is_file()
+
+
+def refuse_all(desk: Path) -> None:
+    (desk.parent.parent / "handed").mkdir()
+    (desk.parent.parent / "handed" / "refuse").touch()
+
+
+def test_a_refused_submission_leaves_nothing(desk: Path) -> None:
+    refuse_all(desk)
+    with pytest.raises(UserError, match="nothing is submitted"):
+        submit(PLAN, settings.read(values()))
+    assert list(desk.iterdir()) == []
+
+
+def test_a_refused_submission_leaves_what_was_there(desk: Path) -> None:
+    refuse_all(desk)
+    plans.write(OUTPUTS / "mine", PLAN)
+    (OUTPUTS / "mine" / "splits").mkdir()
+    (OUTPUTS / "mine" / "notes.txt").touch()
+    before = {path: path.read_bytes() if path.is_file() else b"" for path in desk.rglob("*")}
+    with pytest.raises(UserError, match="nothing is submitted"):
+        submit(replace(PLAN, points=[*PLAN.points, Point(3, {"lr": 0.3}, {"lr": 0.3})]), settings.read(values()))
+    assert {path: path.read_bytes() if path.is_file() else b"" for path in desk.rglob("*")} == before
+
+
+def test_who_waited_for_a_command_that_was_refused_submits(desk: Path) -> None:
+    sweep = OUTPUTS / "mine"
+    with ThreadPoolExecutor() as pool:
+        with suppress(KeyboardInterrupt), submission._undone_if_refused(sweep):
+            jobs.private_folder(sweep)
+            plans.write(sweep, PLAN)
+            waiting = pool.submit(submit, PLAN, settings.read(values()))
+            time.sleep(0.5)  # until it waits; if it does not yet, nothing is tested, and nothing fails
+            raise KeyboardInterrupt
+        assert len(waiting.result(timeout=30).jobs) == 3
+    assert plans.read(sweep) == PLAN
+    assert len(jobs.recorded(sweep)) == 3
