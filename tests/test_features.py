@@ -221,8 +221,8 @@ def test_a_flac_that_was_written_to_a_pipe_is_refused_with_the_way_out(tmp_path:
 
 
 def test_a_rate_that_shares_no_factor_is_refused_before_memory_runs_out() -> None:
-    with pytest.raises(DataError, match=r"^44101 Hz: has too small a factor in common with .*sample_rate=22050"):
-        log_mel(noise(44_101), 44_101)
+    with pytest.raises(DataError, match=r"^22255 Hz: has too small a factor in common with .*sample_rate=22050"):
+        log_mel(noise(100), 22_255)  # 1.5 GB; 44101 Hz needs 10
 
 
 def test_what_is_used_all_the_same_is_told() -> None:
