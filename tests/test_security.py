@@ -42,6 +42,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     bin_.mkdir()
     keep = f"""
         handed={shlex.quote(str(tmp_path))}/handed; mkdir -p "$handed"; number=$(ls "$handed" | wc -l)
+        [ $0 = "${{0%/sbatch}}" ] || [ -e outputs/*/.submit.lock ] || touch "$handed/../unlocked"
         for word in "$@"; do printf '%s\\0' "$word"; done > "$handed/$((number + 100))"
         [ ! -e "$handed/refuse" ] || {{ echo "sbatch: error: no" >&2; exit 1; }}
         case "$*" in *--parsable*) echo $((number + 100)) ;; *) echo "Submitted batch job $((number + 100))" ;; esac"""
@@ -226,3 +227,4 @@ def test_who_waited_for_a_command_that_was_refused_submits(desk: Path) -> None:
         assert len(waiting.result(timeout=30).jobs) == 3
     assert plans.read(sweep) == PLAN
     assert len(jobs.recorded(sweep)) == 3
+    assert not (desk.parent.parent / "unlocked").exists()

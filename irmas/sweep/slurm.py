@@ -118,7 +118,7 @@ def parse_queue(text: str) -> list[Task]:
     """Passes over what is no line of a job."""
     tasks = []
     for job, index, state, reason, node, elapsed, name, submitted, folder, command in _rows(text, 10):
-        if not job.isdecimal():
+        if not (job.isdecimal() and state):
             continue
         number = int(index) if index.isdecimal() else None
         reason, command = ("" if word in ("None", "(null)") else word for word in (reason, command))
@@ -145,10 +145,9 @@ def parse_accounting(text: str) -> list[Task]:
     """
     tasks: dict[str, Task] = {}
     for written, name, state, exit_code, node, elapsed, submitted in _rows(text, 7):
-        match = _JOB_ID.fullmatch(written)
-        if match is None:
+        match, state = _JOB_ID.fullmatch(written), state.partition(" ")[0].rstrip("+")  # CANCELLED by 0
+        if match is None or not state:
             continue
-        state = state.partition(" ")[0].rstrip("+")  # CANCELLED by 0
         node = "" if node == "None assigned" else node
         # 0:125 marks an out-of-memory kill.
         exit_code = exit_code if _EXIT_CODE.fullmatch(exit_code) and exit_code not in ("0:0", "0:125") else ""
