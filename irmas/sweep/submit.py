@@ -257,7 +257,8 @@ def _undone_if_refused(sweep: Path) -> Iterator[None]:
         if not before and not (sweep / "runs").exists():
             _remove_plan(sweep)
         for path, content in before.items():
-            atomic_write(path, content)
+            if path.read_bytes() != content:  # a full disk, perhaps the reason, takes nothing
+                atomic_write(path, content)
         raise
 
 
