@@ -149,18 +149,21 @@ def at_each_line(file: Checkpoint | StatusFile | PlanFile | Ranking) -> int:
 
 def at_random_moments(path: Path) -> int:
     """Within the writing of one large file."""
-    old, new = b"o" * LARGE, b"n" * LARGE
-    started = time.perf_counter()
-    atomic_write(path, new)
-    duration = time.perf_counter() - started
-    moments, kills = random.Random(0), 0
-    for _ in range(20):
-        atomic_write(path, old)
-        pid = fork(lambda: atomic_write(path, new))
-        time.sleep(moments.uniform(0, duration))
+    contents = (b"o" * LARGE, b"n" * LARGE)
+    atomic_write(path, contents[0])
+
+    def write_on_and_on() -> None:
+        while True:
+            for content in contents:
+                atomic_write(path, content)
+
+    moments, kills = random.Random(0), 20
+    for _ in range(kills):
+        pid = fork(write_on_and_on)
+        time.sleep(moments.uniform(0.01, 0.2))
         os.kill(pid, signal.SIGKILL)
-        kills += was_killed(pid)
-        assert path.read_bytes() in (old, new)
+        assert was_killed(pid)
+        assert path.read_bytes() in contents
     return kills
 
 

@@ -47,7 +47,7 @@ def begin(corpus: Path, features: Features, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("killed")
     data = Data(source="folder", root=str(corpus), cache_dir=str(folder / "cache"))
     model = Model(filters=[4, 8], dense=8)
-    config = Config(epochs=12, data=data, features=features, model=model, schedule="onecycle", device="cpu")
+    config = Config(epochs=8, data=data, features=features, model=model, schedule="onecycle", device="cpu")
 
     def begin_another() -> Path:
         sweep = folder / str(len(list(folder.iterdir())))

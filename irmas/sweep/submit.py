@@ -276,6 +276,6 @@ def _undone_if_refused(sweep: Path) -> Iterator[None]:
 
 
 def _written(sweep: Path) -> Iterator[Path]:
-    """What a submission may write, but for its lock."""
-    for pattern in (plans.PLAN, plans.POINTS, ".lock", f"{jobs.FOLDER}/*", "splits/*"):
+    """What a submission may write, but for its lock and what `jobs.tidy` removes: tasks write beside that."""
+    for pattern in (plans.PLAN, plans.POINTS, ".lock", "splits/*"):
         yield from sweep.glob(pattern)

@@ -68,6 +68,8 @@ class Outcome:
     commands: int = 0
     requeues: int = 0
     """Starts of tasks that were not their first."""
+    tracebacks: int = 0
+    """Of commands that met a full disk."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -220,7 +222,9 @@ class Round:
             lines = [line for line in stdout.splitlines() if line.startswith(("submitted", "outputs/"))]
             refused = stderr.strip().splitlines()[-1:]
             self.say(f"command {command.pid} ended with {command.returncode}: {'; '.join([*lines, *refused])}")
-            if command.returncode not in (0, 2) or "Traceback" in stderr:
+            if "Traceback" in stderr and "No space left on device" in refused[0]:
+                self.outcome.tracebacks += 1
+            elif command.returncode not in (0, 2) or "Traceback" in stderr:
                 self.problems.append(f"a command ended with {command.returncode} and said\n{stderr}")
             if self.kills_controller and "submitted" in stdout and (line := faults.forget(self.scene)):
                 self.outcome.faults["kill_controller_after_submission"] += 1
@@ -353,7 +357,7 @@ def summary(outcome: Outcome) -> str:
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.faults.items()))
     lines = [
         f"{outcome.rounds} rounds, {sum(outcome.faults.values())} faults, {outcome.commands} commands, "
-        f"{outcome.requeues} starts after a requeue",
+        f"{outcome.requeues} starts after a requeue, {outcome.tracebacks} tracebacks of commands on a full disk",
         f"faults: {kinds}",
         *outcome.problems,
         f"{len(outcome.problems)} problems" if outcome.problems else "every round ended as the undisturbed sweep",
