@@ -294,6 +294,23 @@ def test_a_damaged_file_is_told_and_not_written_over(sweep: Path) -> None:
     assert path.read_text() == "{"
 
 
+def test_a_damaged_record_of_a_job_is_named_and_costs_no_run(sweep: Path) -> None:
+    submit(sweep, "7")
+    (sweep / "slurm" / "7.json").write_text("{")
+    write(sweep, 1, replace(RUNS, state=COMPLETED))
+    state = look(sweep, plans.read(sweep))
+    assert state.runs[0].status.state == COMPLETED
+    assert "slurm/7.json: is damaged" in state.note
+    assert "remove it" in state.note
+
+
+def test_a_task_that_slurm_holds_for_a_nodes_sake_says_how_it_goes_on() -> None:
+    held = replace(task("PENDING"), reason="launch failed requeued held")
+    assert join(NEW, held, NOW).error == "launch failed requeued held; the same command releases it"
+    for other in (replace(held, reason="JobHeldUser"), replace(held, state="CANCELLED")):
+        assert not other.is_held
+
+
 def test_settling_writes_the_ends_of_dead_runs_and_nothing_else(sweep: Path) -> None:
     submit(sweep, "7")
     told = {1: RUNS, 2: replace(RUNS, job="7_2"), 3: ENDED, 5: replace(RUNS, job="7_5")}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from irmas.errors import UserError
 from irmas.files import atomic_write
 from irmas.sweep.slurm import expand_ranges, ranges
 
@@ -93,10 +94,18 @@ def tidy(sweep: Path, cancelled: Iterable[str] = ()) -> None:
 
 
 def recorded(sweep: Path) -> Sequence[Job]:
-    """In the order of their numbers."""
-    texts = [path.read_text() for path in (sweep / FOLDER).glob("[0-9]*.json")]
-    jobs = [Job(**{**told, "work": Work(**told["work"])}) for told in map(json.loads, texts)]
-    return sorted(jobs, key=lambda job: int(job.job))
+    """In the order of their numbers. Raises UserError where a record is damaged."""
+    return sorted(map(_read, (sweep / FOLDER).glob("[0-9]*.json")), key=lambda job: int(job.job))
+
+
+def _read(path: Path) -> Job:
+    try:
+        told = json.loads(path.read_text())
+        return Job(**{**told, "work": Work(**told["work"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path}: is damaged ({error}); remove it, and scancel the job if it is still in the queue"
+        ) from None
 
 
 def record_data_failure(sweep: Path, failure: DataFailure | None) -> None:

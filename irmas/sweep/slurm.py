@@ -69,6 +69,11 @@ class Task:
         return self.state in LIVE
 
     @property
+    def is_held(self) -> bool:
+        """A node could not start it: Slurm does not try again before it is released."""
+        return self.is_live and self.reason == "launch failed requeued held"
+
+    @property
     def elapsed_s(self) -> int:
         match = _ELAPSED.fullmatch(self.elapsed)
         days, hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0, 0)
@@ -86,12 +91,16 @@ def ranges(numbers: Iterable[int]) -> str:
     return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in spans)
 
 
+LARGEST = 10**7
+"""No array is larger: MaxArraySize is at most 4,000,001."""
+
+
 def expand_ranges(text: str) -> list[int]:
     """The inverse of `ranges`; takes steps too, as in 1-9:2. Raises ValueError for text of another form."""
     numbers: list[int] = []
     for part in text.split(","):
         match = _RANGE.fullmatch(part)
-        if match is None or int(match[2] or match[1]) < int(match[1]):
+        if match is None or not int(match[1]) <= int(match[2] or match[1]) < LARGEST:
             raise ValueError(f"{text!r} is no list of numbers and ranges such as 1-3,7")
         numbers += range(int(match[1]), int(match[2] or match[1]) + 1, int(match[3] or 1))
     return numbers
@@ -189,6 +198,11 @@ def cancel(jobs: Iterable[str]) -> None:
 def begin(job: str) -> None:
     """Let a job start now that was submitted with a later --begin. Raises SlurmError."""
     _checked("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
+def release(job: str) -> None:
+    """Let go of what is held. Raises SlurmError."""
+    _checked("scontrol", "release", job)
 
 
 def requeue(job: str) -> bool:

@@ -79,11 +79,12 @@ def look(sweep: Path, plan: Plan, *, last_word: bool = False) -> SweepState:
         return _unheard(sweep, plan)
     if not os.access(sweep / jobs.FOLDER, os.R_OK | os.X_OK):
         return _unheard(sweep, plan, f"{sweep / jobs.FOLDER}: cannot be read: {TOLD}")
-    names = _names_by_hand(plan) | {record.name for record in jobs.recorded(sweep)}
     try:
+        names = _names_by_hand(plan) | {record.name for record in jobs.recorded(sweep)}
         queued = slurm.queue(sorted(names))
-    except SlurmError as error:
-        return _unheard(sweep, plan, f"{error.reason}: {TOLD}")
+    except UserError as error:
+        reason = error.reason if isinstance(error, SlurmError) else error
+        return _unheard(sweep, plan, f"{reason}: {TOLD}")
     return heard(sweep, plan, queued, partial(_caught_up, queued) if last_word else slurm.accounting)
 
 
@@ -184,7 +185,7 @@ def _alive(told: Status, task: Task, now: float) -> Status:
     if told.state == RUNNING and (is_its_own or not told.job):  # without a job it trains outside Slurm
         return told
     if task.state in WAITING:
-        return replace(told, state=PENDING, error=task.reason)
+        return replace(told, state=PENDING, error=task.reason + ("; the same command releases it" * task.is_held))
     if is_its_own and told.updated >= now - task.elapsed_s - CLOCK_S:
         return told  # it ended in this very start of the task, which trains other runs
     return replace(told, state=PENDING, error=f"waits in task {task.id}")

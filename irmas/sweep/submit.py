@@ -28,6 +28,7 @@ from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job
 from irmas.sweep.plan import OUTPUTS, Plan, Point
 from irmas.sweep.settings import Settings
 from irmas.sweep.slurm import SlurmError
+from irmas.sweep.states import SweepState
 
 MODULES = {DATA: "irmas.sweep.prepare", ARRAY: "irmas.sweep.array", RANKING: "irmas.rank"}
 INHERITED = re.compile(r"(SLURM_(?!CONF$)|SLURMD_|SRUN_|SBATCH_)")
@@ -53,6 +54,8 @@ class Submission:
     jobs: dict[str, str]
     """Slurm's number by the batch's name."""
     batches: list[Batch]
+    released: list[str]
+    """Tasks that Slurm held because a node could not start them."""
 
 
 class SubmitLimitError(UserError):
@@ -98,6 +101,8 @@ def _say(console: Console, sweep: Path, settings: Settings, done: Submission) ->
             console.print(f"  {line}")
     if done.queued and not done.submitted:
         console.print("what is missing is in the queue already; launcher settings that differ now change nothing of it")
+    if done.released:
+        console.print(f"released: {' '.join(done.released)}, which a node could not start")
     if done.jobs:
         console.print(f"submitted: {_chain(done)}")
     if done.jobs or done.queued:
@@ -142,6 +147,9 @@ def submit(plan: Plan, settings: Settings, *, append: bool = False, by_hand: boo
         plans.write(sweep, plan, append=append)
         jobs.private_folder(sweep)  # Slurm makes none for what a job prints
         states.settle(sweep, state)
+        held = [] if by_hand else _held(state)
+        for task in held:
+            slurm.release(task)
         ranked = any(stage.name == RANKING and stage.is_live for stage in state.stages)
         order = Order(plan, settings, largest, is_made, sorted(set(live.values()), key=int))
         per_task, batches = settings.points_per_task, list[Batch]()
@@ -158,7 +166,13 @@ def submit(plan: Plan, settings: Settings, *, append: bool = False, by_hand: boo
                     raise
                 per_task = max(per_task + 1, math.ceil(1.25 * per_task))
     done_before = len(points) - len(queued) - len(missing)
-    return Submission(points, done_before, len(queued), order.behind, len(missing), per_task, numbers, batches)
+    return Submission(points, done_before, len(queued), order.behind, len(missing), per_task, numbers, batches, held)
+
+
+def _held(state: SweepState) -> list[str]:
+    """In the queue for ever, unless somebody releases them."""
+    tasks = [run.task for run in state.runs if run.task is not None]
+    return list(dict.fromkeys(task.id for task in [*tasks, *state.stages] if task.is_held))
 
 
 def _prepared(sweep: Path, missing: Plan) -> bool:

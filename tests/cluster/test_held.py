@@ -1,0 +1,47 @@
+"""Tasks that Slurm holds because a node could not start them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cluster.localcluster import LocalCluster
+from cluster.sweeps import Desk
+from commands import wait_until
+from left_behind import ranking
+
+
+@contextmanager
+def broken_nodes(cluster: LocalCluster) -> Iterator[None]:
+    """Slurm's own check ahead of a job fails on every node: it drains the node and holds the job."""
+    settings, prolog = cluster.root / "slurm.conf", cluster.root / "prolog"
+    before = settings.read_text()
+    prolog.write_text("#!/bin/sh\nexit 1\n")
+    prolog.chmod(0o755)
+    settings.write_text(f"{before}Prolog={prolog}\n")
+    cluster.run("scontrol", "reconfigure")
+    try:
+        yield
+    finally:
+        settings.write_text(before)
+        cluster.run("scontrol", "reconfigure")
+        assert cluster.up().returncode == 0
+
+
+def test_the_same_command_releases_what_a_node_could_not_start(desk: Desk) -> None:
+    command = ["-m", "seed=1,2", "epochs=1", "name=held"]
+    with broken_nodes(desk.cluster):
+        submitted = desk.submit(*command)
+        held = [f"{submitted['array1']}_{index}" for index in (1, 2)]
+        wait_until(
+            lambda: desk.cluster.run("squeue", "-h", "-r", "-o", "%i %r").count("launch failed requeued held") == 2,
+            "two tasks held",
+            60,
+        )
+        assert "launch failed requeued held; the same command releases it" in desk.door("status", "outputs/held").stdout
+    again = desk.train(*command)
+    assert again.returncode == 0, again.stderr
+    assert f"released: {' '.join(held)}, which a node could not start" in again.stdout
+    assert "submitted" not in again.stdout
+    desk.wait_for_ranking(submitted["ranking"])
+    assert [entry["rank"] for entry in ranking(desk.sweep("held"))] == [1, 2]
