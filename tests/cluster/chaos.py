@@ -68,8 +68,6 @@ class Outcome:
     commands: int = 0
     requeues: int = 0
     """Starts of tasks that were not their first."""
-    tracebacks: int = 0
-    """Of commands that met a full disk."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -182,7 +180,8 @@ class Round:
             self.hear_commands()
             is_over = time.monotonic() > last_fault
             queue = self.scene.queue()
-            self.release(queue or [])
+            if not self.scene.given and any("requeued held" in line for line in queue or []):
+                self.give()  # which releases it
             if queue == [] and not self.scene.given and not self.scene.repairs:
                 if self.is_complete():
                     return
@@ -207,24 +206,16 @@ class Round:
             due[2]()
             self.say(due[1])
 
-    def release(self, queue: list[str]) -> None:
-        """Slurm holds a task that it could not launch, as where its node still has the start before."""
-        for task, _, _, _, reason in (line.split("|") for line in queue if "held" in line):
-            self.scene.desk.cluster.call("scontrol", "release", task)
-            self.say(f"scontrol release {task}, which waits with the reason: {reason}")
-
     def hear_commands(self) -> None:
         """What commands said that have ended: they may be refused, in words."""
         for command in [each for each in self.scene.given if each.poll() is not None]:
             self.scene.given.remove(command)
             stdout, stderr = command.communicate()
             self.outcome.commands += 1
-            lines = [line for line in stdout.splitlines() if line.startswith(("submitted", "outputs/"))]
+            lines = [line for line in stdout.splitlines() if line.startswith(("submitted", "released", "outputs/"))]
             refused = stderr.strip().splitlines()[-1:]
             self.say(f"command {command.pid} ended with {command.returncode}: {'; '.join([*lines, *refused])}")
-            if "Traceback" in stderr and "No space left on device" in refused[0]:
-                self.outcome.tracebacks += 1
-            elif command.returncode not in (0, 2) or "Traceback" in stderr:
+            if command.returncode not in (0, 2) or "Traceback" in stderr:
                 self.problems.append(f"a command ended with {command.returncode} and said\n{stderr}")
             if self.kills_controller and "submitted" in stdout and (line := faults.forget(self.scene)):
                 self.outcome.faults["kill_controller_after_submission"] += 1
@@ -357,7 +348,7 @@ def summary(outcome: Outcome) -> str:
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.faults.items()))
     lines = [
         f"{outcome.rounds} rounds, {sum(outcome.faults.values())} faults, {outcome.commands} commands, "
-        f"{outcome.requeues} starts after a requeue, {outcome.tracebacks} tracebacks of commands on a full disk",
+        f"{outcome.requeues} starts after a requeue",
         f"faults: {kinds}",
         *outcome.problems,
         f"{len(outcome.problems)} problems" if outcome.problems else "every round ended as the undisturbed sweep",
