@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.localcluster import LocalCluster
-from commands import irmas, start, wait_until
+from commands import ROOT, irmas, start, wait_until
 
 TASK = ["device=cpu", "hydra.launcher.cpus=1", "hydra.launcher.mem=2G"]
 """The pretended GPUs have no CUDA; two tasks fit on a node."""
+SMALL = ["--cpus-per-task=1", "--mem=2G"]
+"""What jobs that are submitted by hand get instead of the scripts' own resources."""
 SUBMITTED = re.compile(r"^submitted: (.*)$", re.MULTILINE)
 
 
@@ -35,6 +39,12 @@ class Desk:
         done = self.train(*overrides)
         assert done.returncode == 0, done.stdout + done.stderr
         return numbers(done.stdout)
+
+    def by_hand(self, name: str, *options: str) -> str:
+        """The number of an array that an operator submits with slurm/sweep.sbatch."""
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        command = ["env", f"PATH={path}", f"PYTHONPATH={ROOT}", "sbatch", "--parsable", *SMALL, *options]
+        return self.cluster.run(*command, str(ROOT / "slurm" / "sweep.sbatch"), f"outputs/{name}", cwd=self.folder)
 
     def door(self, door: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return irmas(door, *arguments, cwd=self.folder, **(self.cluster.environment | environment))
@@ -76,3 +86,18 @@ def numbers(said: str) -> dict[str, str]:
         arrays = sum(name.startswith("array") for name in found)
         found[f"array{arrays + 1}" if stage == "array" else stage] = number.partition("_")[0]
     return found
+
+
+def run_of(desk: Desk, sweep: str, number: int) -> Path:
+    return desk.sweep(sweep) / "runs" / f"00{number}-seed={number}"
+
+
+def table(desk: Desk, sweep: str) -> str:
+    done = desk.door("status", f"outputs/{sweep}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def epochs(run: Path) -> list[int]:
+    """As the run's log tells them."""
+    return [int(number) for number in re.findall(r"epoch +(\d+)/", (run / "log.txt").read_text())]

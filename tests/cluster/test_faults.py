@@ -6,16 +6,16 @@ import os
 import re
 import shutil
 import signal
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from cluster.sweeps import Desk
+from cluster.sweeps import Desk, epochs, run_of, table
 from cluster.sweeps import numbers as submitted
 from commands import ROOT, wait_until
-from left_behind import ranking, runs, status
+from left_behind import ranking, runs, scalars, status
 
 from irmas.config import Config
 from irmas.provenance import source_digest
@@ -23,25 +23,13 @@ from irmas.run.events import event_files
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, RUNNING
 from irmas.sweep import jobs
 
-
-def run_of(desk: Desk, sweep: str, number: int) -> Path:
-    return desk.sweep(sweep) / "runs" / f"00{number}-seed={number}"
-
-
-def table(desk: Desk, sweep: str) -> str:
-    done = desk.door("status", f"outputs/{sweep}")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+if TYPE_CHECKING:  # in this folder, conftest is another one
+    from conftest import SmallDisk
 
 
 def printed(desk: Desk, sweep: str, job: str) -> str:
     """What a job or array task has printed."""
     return (desk.sweep(sweep) / jobs.FOLDER / f"{job}.out").read_text()
-
-
-def epochs(run: Path) -> list[int]:
-    """As the run's log tells them."""
-    return [int(number) for number in re.findall(r"epoch +(\d+)/", (run / "log.txt").read_text())]
 
 
 def send(number: signal.Signals, *folders: Path) -> None:
@@ -202,9 +190,7 @@ def test_tasks_outlive_a_rival_a_controller_that_is_killed_and_a_warning_with_no
     array = numbers["array1"]
     hold(first, second)
 
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    by_hand = ["env", f"PATH={path}", f"PYTHONPATH={ROOT}", "sbatch", "--parsable", "--array=2", "--mem=2G"]
-    rival = desk.cluster.run(*by_hand, str(ROOT / "slurm" / "sweep.sbatch"), "outputs/steady", cwd=desk.folder)
+    rival = desk.by_hand("steady", "--array=2")
     wait_until(lambda: desk.state(f"{rival}_2") == FAILED, "the second task of run 2 FAILED", 60)
     assert "another process trains it" in (desk.folder / "outputs" / f"irmas-{rival}_2.out").read_text()
     assert (status(second)["state"], status(second)["job"]) == (RUNNING, f"{array}_2")
@@ -246,3 +232,44 @@ def test_a_task_without_enough_memory_says_so(desk: Desk) -> None:
     numbers = desk.submit(*command)
     desk.wait_for_ranking(numbers["ranking"])
     assert [entry["state"] for entry in ranking(desk.sweep("memory"))] == [COMPLETED]
+
+
+@pytest.mark.timeout(600)
+def test_on_a_full_disk_tasks_fail_with_the_reason_and_the_same_command_goes_on(
+    desk: Desk, small_disk: SmallDisk, tmp_path: Path
+) -> None:
+    """Run 1 finds no room for its next checkpoint, run 2 for nothing at all."""
+    sweep = ["-m", "seed=1,2", "epochs=20", "model.filters=[8]", "model.dense=4096"]
+    whole = desk.door("train", *sweep, *desk.data, "device=cpu", "name=whole", "hydra/launcher=local")
+    assert whole.returncode == 0, whole.stderr
+    undisturbed = runs(desk.sweep("whole"))
+
+    desk = replace(desk, folder=small_disk.path)
+    command = [*sweep, "name=full"]
+    first, second = (run_of(desk, "full", number) for number in (1, 2))
+    array = desk.submit(*command)["array1"]
+    hold(first, second)
+    small_disk.fill(free=200_000)
+    send(signal.SIGCONT, first)
+    wait_until(lambda: desk.state(f"{array}_1") == FAILED, "task 1 FAILED", 60)
+    small_disk.fill(free=0)
+    before = {path: path.read_bytes() for path in desk.sweep("full").glob("*.*")}
+    send(signal.SIGCONT, second)
+    wait_until(lambda: desk.state(f"{array}_2") == FAILED, "task 2 FAILED", 60)
+    told = table(desk, "full")
+    assert "outputs/full: 2 FAILED\n" in told
+    assert "outputs/full/runs/001-seed=1/checkpoint.pt: No space left on device\n" in told
+    assert "Slurm says FAILED, exit code 1:0; the same command goes on after epoch" in told
+    said = tmp_path / "said"
+    by_hand = desk.by_hand("full", "--array=2", f"--output={said}")
+    wait_until(lambda: desk.state(f"{by_hand}_2") == FAILED, "the task that was submitted by hand FAILED", 60)
+    assert re.search(r"irmas.sweep.array: outputs/full/\S+: No space left on device\n", said.read_text())
+    wait_until(lambda: not desk.cluster.run("squeue", "-h"), "the ranking has ended", 60)
+    assert {path: path.read_bytes() for path in desk.sweep("full").glob("*.*")} == before
+
+    small_disk.free()
+    numbers = desk.submit(*command)
+    desk.wait_for_ranking(numbers["ranking"])
+    assert [status(run)["state"] for run in (first, second)] == [COMPLETED, COMPLETED]
+    assert [epochs(run).count(1) for run in (first, second)] == [1, 1]
+    assert [scalars(run) for run in (first, second)] == [scalars(run) for run in undisturbed]

@@ -84,6 +84,18 @@ def test_a_killed_slurmd_brings_its_job_elsewhere_and_up_brings_the_node_back(cl
     assert cluster.run("sinfo", "-h", "-n", node, "-p", "main", "-o", "%T") == "idle"
 
 
+def test_up_starts_a_slurmd_that_was_just_killed(cluster: LocalCluster) -> None:
+    """Its controller will miss it after SlurmdTimeout only: every node looks idle."""
+    killed = cluster.slurmd("n3")
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: killed not in cluster.processes(), "it is gone")
+    assert set(cluster.run("sinfo", "-h", "-N", "-p", "main", "-o", "%t").split()) == {"idle"}
+    assert cluster.up().returncode == 0
+    assert cluster.slurmd("n3") != killed
+    assert list(cluster.processes().values()).count("slurmd") == 4
+    assert cluster.run("srun", "--nodelist=n3", "printenv", "SLURMD_NODENAME") == "n3"
+
+
 def test_everything_listens_on_127_0_0_1_only(cluster: LocalCluster) -> None:
     job = cluster.sbatch("srun sleep 30")
     wait_until(lambda: "srun" in cluster.processes().values(), "a step runs")

@@ -12,16 +12,15 @@ from pathlib import Path
 
 import pytest
 from cluster.localcluster import LocalCluster
-from cluster.sweeps import TASK, Desk, numbers
+from cluster.sweeps import SMALL, Desk, numbers
 from commands import ROOT, wait_until
 from left_behind import ranking, runs, status
 
+from irmas.run.events import event_files
 from irmas.sweep import jobs
 from irmas.sweep import plan as plans
 
 HELD = "hydra.launcher.sbatch={hold: true}"
-SMALL = ["--cpus-per-task=1", "--mem=2G"]
-"""What jobs that are submitted by hand get instead of the scripts' own resources."""
 
 
 @pytest.fixture
@@ -208,28 +207,39 @@ def test_without_a_controller_nothing_is_written_and_nothing_trains(desk: Desk, 
 
 
 def test_a_command_that_is_given_again_submits_what_is_missing(desk: Desk) -> None:
-    command = ["-m", "seed=1,2,3,4,5", "name=again", "hydra.launcher.throttle=2", HELD]
-    both = [desk.start("train", *command, *desk.data, *TASK, "hydra/launcher=slurm") for _ in range(2)]
+    """Twice at once on a new name, and after a waiting task is gone without a trace."""
+    command = ["-m", "seed=1,2,3", "epochs=1", "name=again", "hydra.launcher.throttle=2", HELD]
+    both = [desk.start("train", *desk.command(*command)) for _ in range(2)]
     said = sorted((process.communicate(timeout=60)[0] for process in both), key=lambda text: "submitted" in text)
     assert [process.returncode for process in both] == [0, 0]
-    assert "5 runs, 0 finished before, 5 in the queue" in said[0]
+    assert "3 runs, 0 finished before, 3 in the queue" in said[0]
     assert "submitted" not in said[0]
     first = numbers(said[1])
-    assert queued(desk) == [f"{first['array1']}_[1-5%2]", first["ranking"]]
+    assert queued(desk) == [f"{first['array1']}_[1-3%2]", first["ranking"]]
 
-    desk.cluster.run("scancel", f"{first['array1']}_3")
+    desk.cluster.run("scancel", f"{first['array1']}_2")
     done = desk.train(*command)
-    assert "5 runs, 0 finished before, 4 in the queue" in done.stdout
+    assert "3 runs, 0 finished before, 2 in the queue" in done.stdout
     second = numbers(done.stdout)
     assert queued(desk) == [
-        f"{first['array1']}_[1-2,4-5%2]",
+        f"{first['array1']}_[1,3%2]",
         first["ranking"],
-        f"{second['array1']}_[3%2]",
+        f"{second['array1']}_[2%2]",
         second["ranking"],
     ]
     shown = desk.cluster.run("scontrol", "show", "job", second["array1"])
     assert f"Dependency=afterany:{first['array1']}_" in shown
-    assert trained_by(desk, "again", second["array1"], 3) == [3]
+    assert trained_by(desk, "again", second["array1"], 2) == [2]
+
+    for submission in (first, second):
+        desk.cluster.run("scontrol", "release", submission["array1"])
+    desk.wait_for_ranking(second["ranking"])
+    told = [status(run) for run in runs(desk.sweep("again"))]
+    tasks = [f"{first['array1']}_1", f"{second['array1']}_2", f"{first['array1']}_3"]
+    assert [(run["state"], run["job"]) for run in told] == [("COMPLETED", task) for task in tasks]
+    assert [len(event_files(run)) for run in runs(desk.sweep("again"))] == [1, 1, 1]
+    recorded = [record.job for record in jobs.recorded(desk.sweep("again"))]
+    assert recorded == [*first.values(), *second.values()]
 
 
 def test_all_the_resources_arrive(desk: Desk) -> None:
