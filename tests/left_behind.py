@@ -25,4 +25,5 @@ def scalars(run: Path) -> dict[str, dict[int, float]]:
 
 
 def runs(sweep: Path) -> list[Path]:
-    return sorted((sweep / "runs").iterdir())
+    """Those that have begun."""
+    return sorted((sweep / "runs").glob("*"))

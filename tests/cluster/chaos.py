@@ -223,13 +223,10 @@ class Round:
             self.kills_controller = False
 
     def progress(self) -> int:
-        return sum(status(run)["epoch"] for run in runs(self.scene.sweep)) if self.has_runs() else 0
-
-    def has_runs(self) -> bool:
-        return (self.scene.sweep / "runs").is_dir()
+        return sum(status(run)["epoch"] for run in runs(self.scene.sweep))
 
     def is_complete(self) -> bool:
-        states = [status(run)["state"] for run in runs(self.scene.sweep)] if self.has_runs() else []
+        states = [status(run)["state"] for run in runs(self.scene.sweep)]
         return len(states) == 6 and set(states) == {"COMPLETED"}
 
     def ask_status(self) -> None:
