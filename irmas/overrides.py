@@ -74,8 +74,11 @@ def _read_command_line(schema: type[Config | Prepare]) -> Sequence[str]:
     if (arguments.resolve or arguments.package) and not arguments.cfg:
         raise UserError("--resolve and --package: are for --cfg job")
     overrides: list[str] = arguments.overrides
-    options = [word for word in sys.argv[1:] if word not in (*overrides, "-m", "--multirun")]  # a run is a sweep of one
-    sys.argv = [sys.argv[0], *options, *overrides]
+    options = [word for word in sys.argv[1:] if word not in (*overrides, "-m", "--multirun")]
+    is_shown = arguments.cfg or arguments.info or arguments.help or arguments.hydra_help
+    # A run is a sweep of one. Unless Hydra hears so here, a wrong setting of the launcher makes it refuse commas instead.
+    mode = ["-m"] if schema is Config and not is_shown else []
+    sys.argv = [sys.argv[0], *mode, *options, *overrides]
     return overrides
 
 

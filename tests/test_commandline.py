@@ -35,6 +35,7 @@ MISTAKES = [
     (["dropout=0.3", "dropout=0.4"], ["dropout is given twice"]),
     (["-m", "features=small", "features=small,report"], ["features is given twice"]),
     (["hydra.launcher.procs=2"], ["hydra.launcher.procs", "processes"]),
+    (["seed=1,2", "-m", "hydra.launcher.procs=2"], ["hydra.launcher.procs", "processes"]),
     (["hydra.launcher.processes=0", "data=standin"], ["hydra.launcher.processes=0", "from 1"]),
     (["dropout=0.3,"], ["dropout=0.3,", "cannot be read"]),
     (["data.root=ü"], ["data.root=ü", "quoted"]),

@@ -65,7 +65,8 @@ def test_tasks_that_all_miss_the_cache_build_it_once(desk: Desk, tmp_path: Path)
     made = next(Path(setting.partition("=")[2]) for setting in desk.data if setting.startswith("data.cache_dir="))
     (key,) = (path.name for path in made.iterdir() if path.is_dir())
     folder = tmp_path / "cache" / key
-    desk = replace(desk, data=[*desk.data, f"data.cache_dir={folder.parent}"])
+    warm = [setting for setting in desk.data if not setting.startswith("data.cache_dir=")]
+    desk = replace(desk, data=[*warm, f"data.cache_dir={folder.parent}"])
     planned = desk.train("-m", "seed=1,2,3,4,5,6", "epochs=1", "name=cold", "hydra.launcher.submit=false")
     assert planned.returncode == 0, planned.stderr
 

@@ -103,7 +103,7 @@ def test_data_that_cannot_be_made_is_told_in_place_of_runs_that_wait_for_ever(de
     assert "outputs/clips: 1 CANCELLED\n" in told
     assert f"its data could not be made: job {numbers['data']} FAILED; 1 of 132 excerpts cannot be used" in told
     for where in (told, printed(desk, "clips", numbers["ranking"])):
-        assert f"{broken}: Error opening" in where
+        assert f"{broken}: Format not recognised" in where
     assert [entry["state"] for entry in ranking(desk.sweep("clips"))] == [CANCELLED]
     assert [status(run)["state"] for run in runs(desk.sweep("clips"))] == [CANCELLED]
 
