@@ -76,7 +76,7 @@ def _read_command_line(schema: type[Config | Prepare]) -> Sequence[str]:
     overrides: list[str] = arguments.overrides
     options = [word for word in sys.argv[1:] if word not in (*overrides, "-m", "--multirun")]
     is_shown = arguments.cfg or arguments.info or arguments.help or arguments.hydra_help
-    # A run is a sweep of one. Unless Hydra hears so here, a wrong setting of the launcher makes it refuse commas instead.
+    # A run is a sweep of one. Unless Hydra hears so, a wrong setting of the launcher makes it refuse commas instead.
     mode = ["-m"] if schema is Config and not is_shown else []
     sys.argv = [sys.argv[0], *mode, *options, *overrides]
     return overrides
