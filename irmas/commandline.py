@@ -24,16 +24,22 @@ class Parser(argparse.ArgumentParser):
 
 @contextmanager
 def told_by(door: str) -> Iterator[None]:
-    """End the process with 2 after what a user can mend, told without a traceback."""
+    """End the process with 2 after what a user can mend, told without a traceback; with 130 after Ctrl-C."""
     try:
         try:
             os.getcwd()  # noqa: PTH109  its error names no file
         except FileNotFoundError:
             raise UserError("the folder that this was started in is gone; cd to another") from None
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # as in `| head`; what is left in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as error:
         message = in_words(error)
         if message is None:
             raise
         print(f"{door}: {message}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print(f"\n{door}: stopped", file=sys.stderr)  # noqa: T201
+        raise SystemExit(130) from None

@@ -14,6 +14,11 @@ def in_words(error: BaseException) -> str | None:
     return None
 
 
+def first_line(error: Exception) -> str:
+    """Of what a library says, which may show the whole file."""
+    return (str(error) or repr(error)).splitlines()[0]
+
+
 class ConfigError(UserError):
     """A setting with a wrong name, type or value."""
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import platform
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from irmas.errors import UserError
+
+log = logging.getLogger(__name__)
+
+SILENT_S = 2.0
+"""A wait for a lock that is worth a word."""
 
 
 def atomic_write(path: Path, data: bytes | str, keep: Path | None = None) -> None:
@@ -63,11 +70,23 @@ def locked(path: Path) -> Iterator[None]:
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror})") from None
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _wait_for(path, file.fileno())
             # What was waited for may be gone: whoever comes now would lock another file.
             if _is_at(path, file.fileno()):
                 yield
                 return
+
+
+def _wait_for(path: Path, descriptor: int) -> None:
+    """Tells who waits for long."""
+    end = time.monotonic() + SILENT_S
+    while time.monotonic() < end:
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(SILENT_S / 40)
+    log.warning("%s: waits for another process that holds this lock", path)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

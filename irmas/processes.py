@@ -5,16 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import forkserver, get_context, parent_process
+from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any, TypeVar
+
+from irmas.errors import DataError
+
+T = TypeVar("T")
 
 
 def fork_server() -> ForkServerContext:
     """Children start with torch imported (3 s each otherwise), yet inherit no thread or lock of this process.
 
-    They ignore Ctrl-C and the warning that Slurm sends to every process of a task: their parent answers for them.
+    Ctrl-C, and the warning that Slurm sends to every process of a task, do not reach them: their parent answers for
+    them.
     """
     # OpenMP's threads wait for each other by spinning, by default so long that two of them, beside one other busy
     # process, took 15 times as long as one. With a tenth of that it is 1.4 times, and nothing is lost alone.
@@ -22,10 +31,12 @@ def fork_server() -> ForkServerContext:
     context = get_context("forkserver")
     # torch's optimizers import torch._dynamo when the first one is made: more than a second for each run.
     context.set_forkserver_preload(["irmas.sweep.task", "torch._dynamo"])
-    answers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGUSR2)}
-    forkserver.ensure_running()  # it and its children inherit this, also while torch is imported
-    for number, answer in answers.items():
-        signal.signal(number, answer)
+    resource_tracker.ensure_running()  # first, since it unblocks SIGINT
+    # Blocked and not ignored: the server and its children inherit it, also while torch is imported, and a Ctrl-C of
+    # this moment is not lost but waits.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR2})
+    forkserver.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
@@ -40,6 +51,31 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, answer)
     if asked:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def mapped(
+    function: Callable[..., T], *arguments: Iterable[Any], path: Path, workers: int, chunksize: int = 1
+) -> Iterator[Iterator[T]]:
+    """Yields `map(function, *arguments)`, computed for `path` in so many processes, which end with this one.
+
+    Raises DataError where one of them was killed.
+    """
+    with ProcessPoolExecutor(workers, mp_context=fork_server(), initializer=_end_with_parent) as pool:
+        try:
+            with uninterrupted():
+                results = pool.map(function, *arguments, chunksize=chunksize)
+            yield results
+        except BrokenProcessPool:
+            raise DataError(f"{path}: a process that computes it was killed; was there too little memory?") from None
+        except BaseException:  # Ctrl-C or a full disk need not wait for the rest
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _end_with_parent() -> None:
+    """A worker would wait for work forever where its parent was killed."""
+    when_parent_ends(lambda: os._exit(1))
 
 
 def when_parent_ends(action: Callable[[], None]) -> None:

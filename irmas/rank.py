@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+
+from rich.console import Console
 
 from irmas.commandline import Parser, told_by
 from irmas.progress import plain_console, width
 from irmas.results import ranking
+from irmas.results.ranking import Ranking
 from irmas.run.folder import COMPLETED, PENDING
 from irmas.sweep import states
 
@@ -17,21 +21,32 @@ def main() -> None:
     parser.add_argument("--best", action="store_true", help="each run's best epoch instead of its last (flatters it)")
     with told_by("irmas.rank"):
         arguments = parser.parse_args()
-        show(arguments.sweep, best=arguments.best)
+        result = show(arguments.sweep, best=arguments.best)
+        if any(row.state == COMPLETED and row.rank is None for row in result.rows):
+            sys.exit(1)
 
 
-def show(sweep: Path, *, best: bool = False) -> None:
+def show(sweep: Path, *, best: bool = False) -> Ranking:
     """Print the ranking and write it to the sweep's folder, and how dead runs ended into theirs.
 
     Raises UserError where the folder holds no plan, OSError where it cannot be read or written.
     """
     result = ranking.rank(sweep, best=best)
     console = plain_console()
+    try:
+        _print(console, sweep, result, "best epoch" if best else "last epoch")
+    finally:  # also where nobody reads on, as in `| head`
+        states.settle(sweep, result.state)
+        written = ranking.write(sweep, result, "ranking-best" if best else "ranking")
+    console.print(f"written: {' '.join(map(str, written))}")
+    return result
+
+
+def _print(console: Console, sweep: Path, result: Ranking, epochs: str) -> None:
     lines = ranking.table(result)
     # A line that the terminal wraps is better than a number cut short.
     console.width = max(console.width, width(console, lines))
     finished = sum(row.state == COMPLETED for row in result.rows)
-    epochs = "best epoch" if best else "last epoch"
     console.print(
         f"\n{sweep}: {finished} of {len(result.rows)} runs finished, by validation accuracy in the {epochs}\n"
     )
@@ -44,9 +59,6 @@ def show(sweep: Path, *, best: bool = False) -> None:
     for warning in filter(None, (ranking.mixed_sources(result), result.state.note)):
         console.print(warning, style="yellow")
     console.print(f"\ncurves:  tensorboard --logdir {sweep / 'runs'}")
-    states.settle(sweep, result.state)
-    written = ranking.write(sweep, result, "ranking-best" if best else "ranking")
-    console.print(f"written: {' '.join(map(str, written))}")
 
 
 if __name__ == "__main__":

@@ -44,18 +44,12 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--watch", action="store_true", help="until nothing of the sweep trains or waits any more")
     what.add_argument("--log", type=int, metavar="ID", help="print the log of one run")
-    try:
-        with told_by("irmas.status"):
-            arguments = parser.parse_args()
-            if arguments.log is not None:
-                sys.stdout.write(log(arguments.sweep, arguments.log))
-            else:
-                show(arguments.sweep, watch(arguments.sweep) if arguments.watch else look(arguments.sweep))
-            sys.stdout.flush()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # as in `| head`; what is left in the buffer goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with told_by("irmas.status"):
+        arguments = parser.parse_args()
+        if arguments.log is not None:
+            sys.stdout.write(log(arguments.sweep, arguments.log))
+        else:
+            show(arguments.sweep, _watched(arguments.sweep) if arguments.watch else look(arguments.sweep))
 
 
 def look(sweep: Path) -> SweepState:
@@ -72,6 +66,14 @@ def log(sweep: Path, number: int) -> str:
         return path.read_text(errors="replace")
     except FileNotFoundError:
         raise UserError(f"--log {number}: {path} is not there, so the run has not begun") from None
+
+
+def _watched(sweep: Path) -> SweepState:
+    """Who looks no longer has stopped nothing: Ctrl-C ends it without a word."""
+    try:
+        return watch(sweep)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def watch(sweep: Path) -> SweepState:

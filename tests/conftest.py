@@ -11,13 +11,25 @@ from pathlib import Path
 
 import pytest
 from doors import Doors
+from hypothesis import settings
 
 from irmas.config import Data, Features
-from irmas.data import cache, standin
+from irmas.data import cache, dataset, standin
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import scan
 
 ROOT = Path(__file__).parent.parent
+
+settings.register_profile("untimed", deadline=None)  # on a busy machine any example may take long
+settings.load_profile("untimed")
+
+
+def pytest_configure() -> None:
+    """Of several workers each has a core: their processes would otherwise take each other's time, spinning."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None:
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +51,14 @@ def corpus_cache(corpus: Path, features: Features, tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("cache") / "corpus"
     cache.build(scan(Data(), corpus), features, folder, lambda _: None)
     return cache.open_cache(folder)
+
+
+@pytest.fixture(scope="session")
+def data(corpus: Path, features: Features, tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """The same excerpts and front end as a data group whose cache is built."""
+    group = Data(source="folder", root=str(corpus), cache_dir=str(tmp_path_factory.mktemp("built")))
+    dataset.load(group, features, lambda what, total: lambda done: None)
+    return group
 
 
 @dataclass(frozen=True)

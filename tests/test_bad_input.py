@@ -16,6 +16,7 @@ from commands import ENVIRONMENT
 from doors import Doors, contents
 
 from irmas.config import Config, Data
+from irmas.run.events import VAL_ACCURACY, EventWriter
 from irmas.run.folder import COMPLETED, Status
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, Point, run_folder
@@ -68,8 +69,10 @@ def sweep(folder: Path) -> Path:
     plan = Plan("mine", ["lr"], "d", "s", "", Config(), [Point(i, {"lr": i / 10}, {"lr": i / 10}) for i in (1, 2)])
     plans.write(folder / "outputs" / "mine", plan)
     run = run_folder(folder / "outputs" / "mine", plan.points[0])
-    run.path.mkdir(parents=True)
     run.amend_status(Status(COMPLETED, epoch=1, epochs=1, pid=4))
+    with EventWriter(run.path, purge_step=1) as writer:
+        writer.scalars(1, {VAL_ACCURACY: 0.5})
+        writer.commit()
     return folder / "outputs" / "mine"
 
 
@@ -100,7 +103,7 @@ TRAIN = [
     (lambda folder: folder.chmod(0o555), [], "cannot be written"),
     (made("outputs/mine/plan.yaml"), [], "outputs/mine/plan.yaml: Is a directory"),
     (file("outputs/mine/plan.yaml", mode=0), [], "outputs/mine/plan.yaml: Permission denied"),
-    (file("outputs/mine/plan.yaml", ""), [], "no sweep is here (points.jsonl is missing)"),
+    (file("outputs/mine/plan.yaml", ""), [], "plan.yaml: is damaged"),
 ]
 
 
@@ -163,13 +166,16 @@ def test_a_cache_that_is_there_needs_no_folder_that_can_be_written(doors: Doors,
     ("name", "damage", "message"),
     [
         ("plan.yaml", lambda path: path.chmod(0), "plan.yaml: Permission denied"),
-        ("plan.yaml", lambda path: path.write_text(""), "its plan cannot be read"),
-        ("plan.yaml", lambda path: path.write_bytes(b"\0\xff"), "its plan cannot be read"),
-        ("plan.yaml", lambda path: path.write_text("- 1"), "its plan cannot be read"),
+        ("plan.yaml", lambda path: path.write_text(""), "plan.yaml: is damaged"),
+        ("plan.yaml", lambda path: path.write_bytes(b"\0\xff"), "plan.yaml: is damaged"),
+        ("plan.yaml", lambda path: path.write_text("- 1"), "plan.yaml: is damaged"),
+        ("plan.yaml", lambda path: path.write_text(path.read_text()[:200]), "plan.yaml: is damaged"),
+        ("plan.yaml", lambda path: path.write_text(path.read_text().partition("runs:")[0]), "has no 'runs'"),
         ("points.jsonl", lambda path: path.chmod(0), "points.jsonl: Permission denied"),
-        ("points.jsonl", lambda path: path.write_text(path.read_text()[:-9]), "its plan cannot be read"),
-        ("points.jsonl", lambda path: path.write_text(""), "points.jsonl is empty"),
-        ("points.jsonl", lambda path: path.write_text(path.read_text().partition("\n")[2]), "line 1 of points.jsonl"),
+        ("points.jsonl", lambda path: path.write_text(path.read_text()[:-9]), "points.jsonl: is damaged"),
+        ("points.jsonl", lambda path: path.write_text(""), "lacks runs, plan.yaml tells of 2"),
+        ("points.jsonl", lambda path: path.write_text(path.read_text().partition("\n")[2]), "lacks runs"),
+        ("points.jsonl", lambda path: path.write_text(path.read_text().partition("\n")[0] + "\n"), "lacks runs"),
         ("points.jsonl", lambda path: (path.unlink(), path.mkdir()), "points.jsonl: Is a directory"),
         (".", lambda path: path.chmod(0), "Permission denied"),
     ],

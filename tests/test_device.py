@@ -127,7 +127,7 @@ def test_other_errors_stay_what_they_are() -> None:
 
 
 def test_a_gpu_without_enough_memory_is_one_message_in_the_runs_status(
-    corpus: Path, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Data, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No GPU is here: the error that torch raises on one stands in for it."""
 
@@ -136,7 +136,6 @@ def test_a_gpu_without_enough_memory_is_one_message_in_the_runs_status(
 
     monkeypatch.setattr(trainer, "load_examples", out_of_memory)
     monkeypatch.setattr(task, "set_up", lambda *_: None)
-    data = Data(source="folder", root=str(corpus), cache_dir=str(tmp_path / "cache"))
     plans.write(tmp_path, freeze(Config(data=data, features=features), [Point(1, {}, {})], "one"))
     with pytest.raises(UserError):
         task.run_point(tmp_path, 1, threads=1)

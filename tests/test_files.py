@@ -10,9 +10,26 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from commands import wait_until
 
 from irmas.errors import UserError
 from irmas.files import locked, obstacle
+
+
+def test_who_waits_long_for_a_lock_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / ".lock"
+
+    def take() -> None:
+        with locked(path):
+            pass
+
+    with ThreadPoolExecutor() as pool:
+        with locked(path):
+            waiting = pool.submit(take)
+            wait_until(lambda: bool(caplog.messages), "the word of who waits")
+            assert not waiting.done()
+        waiting.result(timeout=10)
+    assert caplog.messages == [f"{path}: waits for another process that holds this lock"]
 
 
 def is_free(path: Path) -> bool:

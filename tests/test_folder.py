@@ -139,6 +139,11 @@ def test_the_reason_is_the_last_line_of_an_error() -> None:
         lambda text: "[1, 2]",
         lambda text: text.replace('"epoch"', '"era"'),
         lambda text: "\0" * len(text),
+        lambda text: text.replace('"epoch": 3', '"epoch": "3"'),
+        lambda text: text.replace('"COMPLETED"', "1"),
+        lambda text: text.replace('"metrics": null', '"metrics": {"val/loss": "low"}'),
+        lambda text: text.replace('"metrics": null', '"metrics": [0.5]'),
+        lambda text: text.replace('"exit_code": null', '"exit_code": "0"'),
     ],
 )
 def test_a_damaged_or_foreign_status_is_a_clear_error(folder: RunFolder, damage: Any) -> None:
@@ -150,6 +155,23 @@ def test_a_damaged_or_foreign_status_is_a_clear_error(folder: RunFolder, damage:
     path.write_bytes(b"\xff\xfe{")
     with pytest.raises(UserError, match=r"status\.json"):
         folder.status()
+
+
+def test_a_run_that_died_before_it_made_its_folder_gets_a_status(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "runs" / "001")
+    folder.amend_status(Status(FAILED, error="killed"))
+    assert folder.status().state == FAILED
+
+
+@pytest.mark.parametrize("damage", [b"\x80\xff", b"{", b"- 1", b""])
+def test_a_damaged_configuration_or_provenance_is_a_clear_error(folder: RunFolder, damage: bytes) -> None:
+    (folder.path / "config.yaml").write_bytes(damage)
+    with pytest.raises(UserError, match=r"config\.yaml: is damaged .*; remove it"):
+        folder.write_config(CONFIG)
+    (folder.path / "provenance.json").write_bytes(damage)
+    with pytest.raises(UserError, match=r"provenance\.json: is damaged .*; remove it"):
+        folder.write_provenance({"source": "a"})
+    assert (folder.path / "config.yaml").read_bytes() == damage
 
 
 def test_another_configuration_is_refused_by_its_key(folder: RunFolder) -> None:
@@ -216,11 +238,26 @@ def test_in_place_of_a_cut_checkpoint_the_one_before_is_taken(
     state = checkpoint.load(path, CONFIG)
     assert state is not None
     assert state["epoch"] == 2
-    assert "checkpoint.pt: cannot be read (" in caplog.text
+    assert "checkpoint.pt: is damaged (" in caplog.text
     assert "goes on from the checkpoint before it" in caplog.text
     cut(tmp_path / "checkpoint-before.pt", kept)
-    with pytest.raises(UserError, match=r"checkpoint-before\.pt: cannot be read \(.+\); remove checkpoint\*\.pt"):
+    with pytest.raises(UserError, match=r"checkpoint-before\.pt: is damaged \(.+\); remove checkpoint\*\.pt"):
         checkpoint.load(path, CONFIG)
+
+
+def test_no_changed_byte_of_a_checkpoint_becomes_part_of_a_run(tmp_path: Path) -> None:
+    path, weight = tmp_path / "checkpoint.pt", torch.arange(100.0)
+    for epoch in (1, 2):
+        checkpoint.save(path, {"epoch": epoch, "weight": weight}, CONFIG)
+    sound, loaded = path.read_bytes(), []
+    for position in range(0, len(sound), 7):
+        path.write_bytes(sound[:position] + bytes([sound[position] ^ 0x55]) + sound[position + 1 :])
+        state = checkpoint.load(path, CONFIG)
+        assert state is not None
+        assert torch.equal(state["weight"], weight)
+        loaded.append(state["epoch"])
+    assert set(loaded) == {1, 2}  # bytes that only fill up tell nothing
+    assert loaded.count(1) > len(loaded) / 2
 
 
 def cut(path: Path, kept: float) -> None:

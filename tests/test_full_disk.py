@@ -34,9 +34,8 @@ def here(small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch) -> SmallDisk:
 
 
 @pytest.fixture
-def plan(corpus: Path, features: Features, tmp_path: Path) -> Plan:
+def plan(data: Data, features: Features) -> Plan:
     """Its checkpoints have 0.5 MB, everything else in its folder less than 0.2."""
-    data = Data(source="folder", root=str(corpus), cache_dir=str(tmp_path / "cache"))
     config = Config(epochs=3, data=data, features=features, model=Model(filters=[8], dense=4096), device="cpu")
     return freeze(config, [Point(1, {}, {})], "one")
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from irmas.config import Config, Data, Features, Model
 from irmas.progress import SweepProgress, plain_console
 from irmas.run.folder import COMPLETED, FAILED, RunFolder
-from irmas.sweep import local
+from irmas.sweep import local, prepare
 from irmas.sweep import plan as plans
 from irmas.sweep.freeze import freeze
 from irmas.sweep.plan import Point
@@ -42,16 +42,17 @@ def test_no_file_is_ever_torn(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def begin(corpus: Path, features: Features, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+def begin(data: Data, features: Features, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     """Plans the same single run again, in a folder of its own."""
     folder = tmp_path_factory.mktemp("killed")
-    data = Data(source="folder", root=str(corpus), cache_dir=str(folder / "cache"))
     model = Model(filters=[4, 8], dense=8)
     config = Config(epochs=8, data=data, features=features, model=model, schedule="onecycle", device="cpu")
 
     def begin_another() -> Path:
         sweep = folder / str(len(list(folder.iterdir())))
-        plans.write(sweep, freeze(config, [Point(1, {}, {})], sweep.name))
+        plan = freeze(config, [Point(1, {}, {})], sweep.name)
+        plans.write(sweep, plan)
+        prepare.make(sweep, plan, lambda what, total: lambda done: None)
         return sweep
 
     return begin_another
@@ -94,7 +95,7 @@ def bits(state: Any) -> Any:
 
 def test_a_run_that_is_killed_at_any_of_20_moments_ends_as_an_undisturbed_one(begin: Callable[[], Path]) -> None:
     whole = begin()
-    train(whole)  # with the feature cache to compute
+    train(whole)  # with the fork server to start
     whole = begin()
     started = time.monotonic()
     assert train(whole) == COMPLETED

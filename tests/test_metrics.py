@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
@@ -16,7 +16,6 @@ pairs = st.lists(st.tuples(st.integers(0, CLASSES - 1), st.integers(0, CLASSES -
 
 
 @given(pairs)
-@settings(deadline=None)
 def test_confusion_accuracy_and_macro_f1_are_scikit_learns(drawn: list[tuple[int, int]]) -> None:
     true, predicted = (np.array(column) for column in zip(*drawn, strict=True))
     counts = metrics.confusion(torch.from_numpy(true), torch.from_numpy(predicted), CLASSES)
@@ -28,7 +27,6 @@ def test_confusion_accuracy_and_macro_f1_are_scikit_learns(drawn: list[tuple[int
 
 
 @given(st.lists(st.integers(0, CLASSES - 1), min_size=1, max_size=60))
-@settings(deadline=None)
 def test_class_weights_are_inverse_frequencies_that_average_to_1(drawn: list[int]) -> None:
     targets = torch.tensor(drawn)
     weights = metrics.class_weights(targets, CLASSES)

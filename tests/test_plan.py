@@ -41,6 +41,19 @@ def make(axes: Mapping[str, list[str]], base: Config | None = None, name: str = 
     return Plan(name, list(axes), data, "source", "commit", base, plans.expand(base, overrides, change))
 
 
+def test_a_sweep_that_lost_its_plan_gets_it_from_the_same_command_and_from_no_other(tmp_path: Path) -> None:
+    plans.write(tmp_path, make(REPORT))
+    for point in make(REPORT).points:
+        plans.run_folder(tmp_path, point).path.mkdir(parents=True)
+    (tmp_path / "plan.yaml").unlink()
+    with pytest.raises(
+        UserError, match=r"plan\.yaml is missing, and runs/002-dropout=0\.3,lr=0\.001,l2=0\.0001 is not"
+    ):
+        plans.write(tmp_path, make(REPORT | {"l2": ["0.001"]}))
+    plans.write(tmp_path, make(REPORT))
+    assert plans.read(tmp_path) == make(REPORT)
+
+
 def test_run_ids_are_the_reports() -> None:
     plan = make(REPORT)
     values = {point.id: tuple(point.overrides.values()) for point in plan.points}
@@ -233,7 +246,7 @@ def test_a_folder_without_a_plan_and_a_damaged_plan_are_user_errors(tmp_path: Pa
         plans.read(tmp_path)
     plans.write(tmp_path, make({}))
     (tmp_path / plans.PLAN).write_text("name: [")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"plan\.yaml: is damaged"):
         plans.read(tmp_path)
 
 

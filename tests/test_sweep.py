@@ -26,7 +26,7 @@ from irmas.sweep.plan import Point
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def standin(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Settings of a small stand-in that the first sweep renders and the others share."""
     folder = tmp_path_factory.mktemp("data")
     return ["data=standin", "data.size=132", "features=small", f"data.root={folder}", f"data.cache_dir={folder}/cache"]
@@ -48,8 +48,8 @@ def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-def test_the_reports_sweep_is_trained_ranked_and_left_alone_afterwards(data: list[str], tmp_path: Path) -> None:
-    command = ["sweep=report", *data, "epochs=1", "name=report"]
+def test_the_reports_sweep_is_trained_ranked_and_left_alone_afterwards(standin: list[str], tmp_path: Path) -> None:
+    command = ["sweep=report", *standin, "epochs=1", "name=report"]
     done = irmas("train", *command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     sweep = tmp_path / "outputs" / "report"
@@ -70,8 +70,8 @@ def test_the_reports_sweep_is_trained_ranked_and_left_alone_afterwards(data: lis
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_a_run_leaves_all_that_is_needed_to_understand_it(data: list[str], tmp_path: Path) -> None:
-    done = irmas("train", *data, "epochs=2", "lr=0.0005", cwd=tmp_path)
+def test_a_run_leaves_all_that_is_needed_to_understand_it(standin: list[str], tmp_path: Path) -> None:
+    done = irmas("train", *standin, "epochs=2", "lr=0.0005", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (sweep,) = (tmp_path / "outputs").iterdir()
     assert sweep.name.startswith("single-")
@@ -93,9 +93,9 @@ def test_a_run_leaves_all_that_is_needed_to_understand_it(data: list[str], tmp_p
     assert len(split) == 133
 
 
-def test_swept_groups_lists_and_seeds_are_points_like_any_other(data: list[str], tmp_path: Path) -> None:
+def test_swept_groups_lists_and_seeds_are_points_like_any_other(standin: list[str], tmp_path: Path) -> None:
     axes = ["model=report,deep", "seed=1,2", "model.filters=[8,16],[16,8]"]
-    done = irmas("train", "-m", *data, *axes, "data.fold=3", "epochs=1", "name=s", cwd=tmp_path)
+    done = irmas("train", "-m", *standin, *axes, "data.fold=3", "epochs=1", "name=s", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     sweep = tmp_path / "outputs" / "s"
     entries = sorted(ranking(sweep), key=lambda entry: entry["id"])
@@ -110,8 +110,8 @@ def test_swept_groups_lists_and_seeds_are_points_like_any_other(data: list[str],
         assert sum(line.endswith(",3\n") for line in file) == entries[0]["val_excerpts"]
 
 
-def test_a_run_that_fails_does_not_take_the_others_along(data: list[str], tmp_path: Path) -> None:
-    command = ["-m", *data, "lr=0.001,0.003,0.002", "epochs=2", "name=mixed"]
+def test_a_run_that_fails_does_not_take_the_others_along(standin: list[str], tmp_path: Path) -> None:
+    command = ["-m", *standin, "lr=0.001,0.003,0.002", "epochs=2", "name=mixed"]
     sweep = tmp_path / "outputs" / "mixed"
     broken = sweep / "runs" / "001-lr=0.001"
     broken.mkdir(parents=True)
@@ -125,10 +125,9 @@ def test_a_run_that_fails_does_not_take_the_others_along(data: list[str], tmp_pa
 
 
 def test_a_run_that_diverges_is_ranked_as_such_and_the_sweep_goes_on(
-    corpus: Path, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Data, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    data = Data(source="folder", root=str(corpus), cache_dir=str(tmp_path / "cache"))
     config = Config(epochs=2, data=data, features=features, model=Model(filters=[4]), device="cpu")
     points = [Point(number, {"lr": lr}, {"lr": lr}) for number, lr in ((1, 1e30), (2, 0.001))]
     assert [status.state for status in local.launch(freeze(config, points, "d"), 1)] == ["DIVERGED", "COMPLETED"]
@@ -142,10 +141,10 @@ def test_a_run_that_diverges_is_ranked_as_such_and_the_sweep_goes_on(
 
 
 def test_a_killed_run_is_told_and_goes_on_to_the_same_result(
-    data: list[str], tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
+    standin: list[str], tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    command = [*data, "epochs=6", "name=one"]
-    assert irmas("train", *data, "epochs=6", "name=whole", cwd=tmp_path).returncode == 0
+    command = [*standin, "epochs=6", "name=one"]
+    assert irmas("train", *standin, "epochs=6", "name=whole", cwd=tmp_path).returncode == 0
     run = tmp_path / "outputs" / "one" / "runs" / "001"
     process = started(*command, cwd=tmp_path)
     wait_until(lambda: status(run)["state"] == "RUNNING" and status(run)["epoch"] >= 2, "two epochs", 60)
@@ -162,9 +161,9 @@ def test_a_killed_run_is_told_and_goes_on_to_the_same_result(
 
 
 def test_ctrl_c_ends_every_child_and_the_same_command_goes_on(
-    data: list[str], tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
+    standin: list[str], tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    command = ["-m", *data, "seed=1,2,3", "epochs=30", "name=c"]
+    command = ["-m", *standin, "seed=1,2,3", "epochs=30", "name=c"]
     sweep = tmp_path / "outputs" / "c"
     process = started(*command, "hydra.launcher.processes=2", cwd=tmp_path)
     first = [sweep / "runs" / f"00{number}-seed={number}" for number in (1, 2)]
@@ -182,10 +181,10 @@ def test_ctrl_c_ends_every_child_and_the_same_command_goes_on(
 
 
 def test_children_do_not_outlive_a_killed_command(
-    data: list[str], tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
+    standin: list[str], tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
     run = tmp_path / "outputs" / "k" / "runs" / "001"
-    process = started(*data, "epochs=200", "name=k", cwd=tmp_path)
+    process = started(*standin, "epochs=200", "name=k", cwd=tmp_path)
     wait_until(lambda: status(run)["epoch"] >= 1, "an epoch", 60)
     child = status(run)["pid"]
     os.kill(process.pid, signal.SIGKILL)
@@ -194,9 +193,9 @@ def test_children_do_not_outlive_a_killed_command(
 
 
 def test_two_identical_commands_train_nothing_twice(
-    data: list[str], tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
+    standin: list[str], tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    command = ["-m", *data, "seed=1,2", "epochs=3", "name=two"]
+    command = ["-m", *standin, "seed=1,2", "epochs=3", "name=two"]
     both = [started(*command, cwd=tmp_path) for _ in range(2)]
     outputs = [process.communicate(timeout=120)[0] for process in both]
     sweep = tmp_path / "outputs" / "two"
@@ -206,28 +205,28 @@ def test_two_identical_commands_train_nothing_twice(
         assert process.returncode == 0 or "another process trains it" in output
 
 
-def test_gpus_are_shared_out_one_a_run(data: list[str], tmp_path: Path) -> None:
+def test_gpus_are_shared_out_one_a_run(standin: list[str], tmp_path: Path) -> None:
     """No GPU is here: that each run was given one of its own shows in why it failed."""
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("torch sees a GPU here")
-    irmas("train", "-m", *data, "seed=1,2,3", "epochs=1", "name=g", cwd=tmp_path, CUDA_VISIBLE_DEVICES="2,5")
+    irmas("train", "-m", *standin, "seed=1,2,3", "epochs=1", "name=g", cwd=tmp_path, CUDA_VISIBLE_DEVICES="2,5")
     given = [status(run)["error"].split(" was given")[0] for run in runs(tmp_path / "outputs" / "g")]
     assert set(given) == {"CUDA_VISIBLE_DEVICES=2", "CUDA_VISIBLE_DEVICES=5"}
     assert len(given) == 3
 
 
-def test_a_gpu_that_was_given_and_is_not_seen_fails_in_seconds(data: list[str], tmp_path: Path) -> None:
+def test_a_gpu_that_was_given_and_is_not_seen_fails_in_seconds(standin: list[str], tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("torch sees a GPU here")
-    done = irmas("train", *data, "epochs=1", "name=gpu", cwd=tmp_path, CUDA_VISIBLE_DEVICES="0")
+    done = irmas("train", *standin, "epochs=1", "name=gpu", cwd=tmp_path, CUDA_VISIBLE_DEVICES="0")
     assert done.returncode == 1
     run = tmp_path / "outputs" / "gpu" / "runs" / "001"
     assert status(run)["state"] == "FAILED"
     assert "CUDA_VISIBLE_DEVICES=0" in status(run)["error"]
     assert status(run)["epoch"] == 0
-    assert irmas("train", *data, "epochs=1", "name=gpu", "device=cpu", cwd=tmp_path).returncode == 0
+    assert irmas("train", *standin, "epochs=1", "name=gpu", "device=cpu", cwd=tmp_path).returncode == 0
 
 
 def test_a_mistake_in_the_data_leaves_no_sweep_and_its_repair_goes_on(corpus: Path, tmp_path: Path) -> None:

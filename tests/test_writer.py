@@ -245,11 +245,10 @@ def test_slurm_decides_who_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def one_run(corpus: Path, features: Features, tmp_path: Path) -> Callable[[int], Path]:
+def one_run(data: Data, features: Features, tmp_path: Path) -> Callable[[int], Path]:
     """Plans a sweep of a single run of so many epochs."""
 
     def plan_one(epochs: int) -> Path:
-        data = Data(source="folder", root=str(corpus), cache_dir=str(tmp_path / "cache"))
         config = Config(epochs=epochs, data=data, features=features, model=Model(filters=[4]))
         folder = tmp_path / "outputs" / "one"
         plans.write(folder, freeze(config, [Point(1, {}, {})], "one"))

@@ -14,8 +14,6 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
@@ -29,7 +27,7 @@ from irmas.config import Features
 from irmas.data.excerpts import Excerpt, listing_digest, read_table
 from irmas.errors import DataError
 from irmas.files import atomic_write, locked, naming
-from irmas.processes import cpu_count, fork_server, uninterrupted, when_parent_ends
+from irmas.processes import cpu_count, mapped
 
 log = logging.getLogger(__name__)
 
@@ -158,19 +156,11 @@ def _compute(
     chunks = [range(start, min(start + CHUNK, len(excerpts))) for start in range(0, len(excerpts), CHUNK)]
     problems: dict[int, str] = {}
     workers = min(cpu_count(), len(chunks))
-    with ProcessPoolExecutor(workers, mp_context=fork_server(), initializer=_begin_worker) as pool:
-        try:
-            with uninterrupted():
-                paths = ([excerpts[row].path for row in chunk] for chunk in chunks)
-                found = pool.map(partial(_fill, path, features), chunks, paths)
-            for chunk, in_chunk in zip(chunks, found, strict=True):
-                problems |= in_chunk
-                on_excerpts(len(chunk))
-        except BrokenProcessPool:
-            raise DataError(f"{path}: a process that computes it was killed; was there too little memory?") from None
-        except BaseException:  # Ctrl-C or a full disk need not wait for the other chunks
-            pool.shutdown(cancel_futures=True)
-            raise
+    paths = ([excerpts[row].path for row in chunk] for chunk in chunks)
+    with mapped(partial(_fill, path, features), chunks, paths, path=path, workers=workers) as found:
+        for chunk, in_chunk in zip(chunks, found, strict=True):
+            problems |= in_chunk
+            on_excerpts(len(chunk))
     return problems
 
 
@@ -185,11 +175,6 @@ def _keep(path: Path, rows: Sequence[int]) -> None:
         np.lib.format.write_array_header_1_0(file, header)
         assert file.tell() == stored.offset  # numpy leaves room for the number of rows
         file.truncate(stored.offset + len(rows) * stored[0].nbytes)
-
-
-def _begin_worker() -> None:
-    """It would wait for work forever where its parent was killed."""
-    when_parent_ends(lambda: os._exit(1))
 
 
 def _fill(path: Path, features: Features, rows: range, files: list[Path]) -> dict[int, str]:

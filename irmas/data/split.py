@@ -78,7 +78,7 @@ def load_or_make(data: Data, cache: FeatureCache, folder: Path) -> Split:
     """
     path = folder / f"{_file_name(data)}.csv"
     if path.exists():
-        rows = read_table(path, COLUMNS)
+        rows = _read(path)
         if [row["name"] for row in rows] != cache.names:
             raise DataError(f"{path}: was made from other data; remove it or give another name=...")
         folds = np.array([int(row["fold"]) if row["fold"] else -1 for row in rows])
@@ -94,6 +94,16 @@ def load_or_make(data: Data, cache: FeatureCache, folder: Path) -> Split:
     train_groups = {groups[row] for row in train}
     leaking = float(np.mean([groups[row] in train_groups for row in validation]))
     return Split(train, validation, leaking)
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    try:
+        rows = read_table(path, COLUMNS)
+    except DataError as error:
+        raise DataError(f"{error}; remove it, and the same command deals it again") from None
+    if wrong := {row["fold"] for row in rows} - {"", *map(str, range(FOLDS))}:
+        raise DataError(f"{path}: has the fold {min(wrong)!r}; remove it, and the same command deals it again")
+    return rows
 
 
 def _file_name(data: Data) -> str:

@@ -6,14 +6,10 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
-import signal
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +18,7 @@ import soundfile
 from irmas.errors import DataError
 from irmas.files import naming
 from irmas.labels import CODES
-from irmas.processes import when_parent_ends
+from irmas.processes import cpu_count, mapped
 
 # Part of the data's identity: raise it whenever the rendered bytes change.
 VERSION = 1
@@ -131,12 +127,6 @@ def _with_quirks(recordings: list[Recording], rng: np.random.Generator) -> list[
     return list(of.values())
 
 
-def _begin_worker() -> None:
-    """Ctrl-C is the parent's to answer; one that was killed leaves no process behind."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    when_parent_ends(lambda: os._exit(1))
-
-
 def _write(root: Path, seed: int, recording: Recording) -> int:
     from irmas.data.standin_music import SAMPLE_RATE, perform  # here: whoever opens a cache needs no synthesizer
 
@@ -166,14 +156,11 @@ def render(root: Path, size: int, seed: int, on_excerpt: Callable[[int], None] |
     try:
         for code in CODES:
             (unfinished / code).mkdir(parents=True)
-        with ProcessPoolExecutor(
-            len(os.sched_getaffinity(0)),
-            mp_context=get_context("spawn"),
-            initializer=_begin_worker,
-        ) as pool:
-            for written in pool.map(partial(_write, unfinished, seed), recordings, chunksize=4):
+        write = partial(_write, unfinished, seed)
+        with mapped(write, recordings, path=unfinished, workers=cpu_count(), chunksize=4) as written:
+            for excerpts in written:
                 if on_excerpt is not None:
-                    on_excerpt(written)
+                    on_excerpt(excerpts)
         unfinished.rename(root)
     except OSError as error:
         raise DataError(f"{error.filename or unfinished}: cannot be written ({error.strerror})") from None

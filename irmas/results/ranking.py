@@ -92,7 +92,8 @@ def _row(sweep: Path, plan: Plan, run: RunState, best: bool) -> tuple[Row, list[
         source = ""
         problems.append(f"run {point.id}: {PROVENANCE} ({error})")
     if status.state == COMPLETED and max(accuracies, default=0) != status.epoch:
-        problems.append(f"run {point.id}: the event files lack epoch {status.epoch}, its last")
+        lacking = f"the event files lack epoch {status.epoch}, its last"
+        problems.append(f"run {point.id}: {lacking}; remove {folder.path} to train it anew")
     return Row(
         point.id,
         {key: plan.value(point, key) for key in plan.swept},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import pickle
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from irmas.config import Config, differing_key, flatten, shown
-from irmas.errors import UserError
+from irmas.errors import UserError, first_line
 from irmas.files import atomic_write
 
 log = logging.getLogger(__name__)
@@ -67,13 +68,19 @@ def _before(path: Path) -> Path:
 def _read(path: Path) -> dict[str, Any]:
     data = io.BytesIO(path.read_bytes())
     try:
+        # torch writes a zip archive with checksums, but does not compare them when it reads.
+        with zipfile.ZipFile(data) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise _DamagedError(f"{path}: is damaged (the checksum of {damaged} differs)")
+        data.seek(0)
         state = torch.load(data, map_location="cpu", weights_only=True)
-    # What torch raises for a file that is cut depends on where it is cut.
-    except (RuntimeError, ValueError, OSError, EOFError, pickle.UnpicklingError) as error:
-        reason = (str(error) or repr(error)).splitlines()[0]
-        raise _DamagedError(f"{path}: cannot be read ({reason})") from error
+    except (zipfile.BadZipFile, RuntimeError, ValueError, OSError, EOFError, NotImplementedError) as error:
+        raise _DamagedError(f"{path}: is damaged ({first_line(error)})") from error
+    except pickle.UnpicklingError as error:  # its message advises to run the file's code
+        raise _DamagedError(f"{path}: is damaged (it holds more than numbers)") from error
     if not isinstance(state, dict):
-        raise _DamagedError(f"{path}: cannot be read (it is no checkpoint)")
+        raise _DamagedError(f"{path}: is no checkpoint")
     return state
 
 

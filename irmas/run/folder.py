@@ -9,14 +9,14 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
 from irmas.config import Config, differing_key, flatten, shown
-from irmas.errors import UserError
+from irmas.errors import UserError, first_line
 from irmas.files import atomic_write, naming, remove_leftovers
 
 CONFIG = "config.yaml"
@@ -92,6 +92,19 @@ class Status:
     updated: float = 0.0
     error: str = ""
 
+    def check(self) -> None:
+        """Raises TypeError, naming the entry, where one holds what `write_status` never writes."""
+        for entry in fields(self):
+            value, known = getattr(self, entry.name), type(entry.default)
+            if entry.name == "metrics":
+                is_sound = value is None or (isinstance(value, dict) and all(map(_is_number, value.values())))
+            elif entry.name == "exit_code":
+                is_sound = value is None or isinstance(value, int)
+            else:
+                is_sound = _is_number(value) if known is float else isinstance(value, known)
+            if not is_sound:
+                raise TypeError(f"{entry.name} is {value!r}")
+
     @property
     def writer(self) -> Writer:
         return Writer(self.node, self.pid, self.job, self.restart)
@@ -100,6 +113,10 @@ class Status:
     def reason(self) -> str:
         """The error's last line: of a traceback, the one that says what happened."""
         return self.error.strip().splitlines()[-1].strip() if self.error.strip() else ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 class RunBusyError(UserError):
@@ -148,7 +165,9 @@ class RunFolder:
         """The file's own word, whether its process lives or not. Raises UserError as `status` does."""
         path = self.path / STATUS
         try:
-            return Status(**json.loads(path.read_text()))
+            status = Status(**json.loads(path.read_text()))
+            status.check()
+            return status
         except FileNotFoundError:
             return Status()
         except (ValueError, TypeError) as error:
@@ -171,7 +190,11 @@ class RunFolder:
         values = asdict(config)
         path = self.path / CONFIG
         if path.exists():
-            there, here = flatten(yaml.safe_load(path.read_text())), flatten(values)
+            try:
+                there, here = flatten(yaml.safe_load(path.read_text())), flatten(values)
+            except (yaml.YAMLError, ValueError, AttributeError) as error:
+                remedy = "remove it, the run's checkpoint tells its settings too"
+                raise UserError(f"{path}: is damaged ({first_line(error)}); {remedy}") from error
             key = differing_key(there, here)
             if key is not None:
                 raise UserError(
@@ -183,10 +206,16 @@ class RunFolder:
         """`earlier_sources` are those that trained the run before this one did. Raises Replaced."""
         self.confirm()
         path = self.path / PROVENANCE
-        before = json.loads(path.read_text()) if path.exists() else provenance
-        earlier = before.get("earlier_sources", [])
-        if before["source"] != provenance["source"]:
-            earlier = [*earlier, before["source"]]
+        try:
+            before = json.loads(path.read_text()) if path.exists() else provenance
+            source, earlier = str(before["source"]), list(before.get("earlier_sources", []))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}: is damaged ({first_line(error)}); remove it, and the same command goes on; "
+                "which source trained the run's first epochs is then not known"
+            ) from error
+        if source != provenance["source"]:
+            earlier = [*earlier, source]
         told = provenance | ({"earlier_sources": earlier} if earlier else {})
         atomic_write(path, json.dumps(told, indent=1) + "\n")
 
@@ -260,8 +289,12 @@ class RunFolder:
             return False
 
     def amend_status(self, status: Status) -> None:
-        """Write a status that still names the process that trained: its parent tells how it died."""
+        """Write a status that still names the process that trained: its parent tells how it died.
+
+        It may have died before it made its folder.
+        """
         amended = replace(status, updated=time.time())
+        self.path.mkdir(parents=True, exist_ok=True)
         atomic_write(self.path / STATUS, json.dumps(asdict(amended), indent=1) + "\n")
 
 

@@ -67,7 +67,7 @@ def run(
         while (waiting or workers) and not stopping():
             for slot in sorted(set(range(processes)) - {worker.slot for worker in workers})[: len(waiting)]:
                 gpu = gpus[slot % len(gpus)] if gpus else None
-                workers.append(_start(sweep, waiting.pop(0), slot, threads, gpu))
+                _start(workers, sweep, waiting.pop(0), slot, threads, gpu)
             time.sleep(POLL_S)
             for worker in [worker for worker in workers if not worker.process.is_alive()]:
                 workers.remove(worker)
@@ -85,12 +85,11 @@ def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[S
     console = plain_console()
     sweep = OUTPUTS / plan.name
     merged, points = plans.merged(sweep, plan, append=append)
-    unfinished = _unfinished(sweep, points)
-    if unfinished:
+    if unfinished := _unfinished(sweep, points):
         plans.refuse_source(sweep, merged, plan.source)
         prepare.make(sweep, replace(merged, points=unfinished), data_progress(console))
-        merged, points = plans.write(sweep, plan, append=append)
-        unfinished = _unfinished(sweep, points)
+    merged, points = plans.write(sweep, plan, append=append)
+    unfinished = _unfinished(sweep, points)
     runs = "1 run" if len(points) == 1 else f"{len(points)} runs"
     console.print(f"{sweep}: {runs}, {len(points) - len(unfinished)} finished before")
     if unfinished:
@@ -103,14 +102,14 @@ def _unfinished(sweep: Path, points: Sequence[Point]) -> list[Point]:
     return [point for point in points if run_folder(sweep, point).status().state not in FINAL]
 
 
-def _start(sweep: Path, point: Point, slot: int, threads: int, gpu: str | None) -> Worker:
+def _start(workers: list[Worker], sweep: Path, point: Point, slot: int, threads: int, gpu: str | None) -> None:
     context = fork_server()
     heard, told = context.Pipe(duplex=False)
     process = context.Process(target=_train, args=(sweep, point, threads, gpu, told), name=point.folder_name)
-    with uninterrupted():
+    with uninterrupted():  # until it is one of the workers, which are ended with this process
         process.start()
-    told.close()
-    return Worker(process, point, slot, heard)
+        told.close()
+        workers.append(Worker(process, point, slot, heard))
 
 
 def _train(sweep: Path, point: Point, threads: int, gpu: str | None, last_word: Connection) -> None:

@@ -1,6 +1,7 @@
 """The plan of a sweep: one base configuration and each point's differences, composed once and frozen on disk.
 
-`outputs/<name>/plan.yaml` holds the base and what the sweep was made from; line i of `points.jsonl` is run i.
+`outputs/<name>/plan.yaml` holds the base, what the sweep was made from and the number of its runs; line i of
+`points.jsonl` is run i.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from typing import Any
 import yaml
 
 from irmas.config import NEUTRAL, Config, flatten, from_flat, shown
-from irmas.errors import ConfigError, UserError
+from irmas.errors import ConfigError, UserError, first_line
 from irmas.files import atomic_write, locked
 from irmas.run.folder import CONFIG, RunFolder
 
 OUTPUTS = Path("outputs")
 PLAN = "plan.yaml"
 POINTS = "points.jsonl"
+REMEDY = f"restore it, or remove {PLAN} and give the sweep's command again, which goes on with the runs that are there"
 
 
 @dataclass(frozen=True)
@@ -122,17 +124,25 @@ def write(folder: Path, plan: Plan, *, append: bool = False) -> tuple[Plan, list
     """
     with locked(folder / ".lock"):
         plan, asked = merged(folder, plan, append=append)
-        head = {key: value for key, value in asdict(plan).items() if key != "points"}
+        head = asdict(plan)
+        head["runs"] = len(head.pop("points"))
         lines = "".join(json.dumps(asdict(point)) + "\n" for point in plan.points)
-        # Points first: whoever sees plan.yaml sees all of them.
+        # Points first: whoever sees plan.yaml sees all of them, and none beyond the number that it tells.
         atomic_write(folder / POINTS, lines)
         atomic_write(folder / PLAN, yaml.safe_dump(head, sort_keys=False))
     return plan, asked
 
 
 def merged(folder: Path, plan: Plan, *, append: bool = False) -> tuple[Plan, list[Point]]:
-    """What `write` would write and return. Raises ConfigError as `write` does."""
+    """What `write` would write and return. Raises ConfigError as `write` does, and UserError where the folder has lost
+    its plan and holds runs that are not of this one."""
     if not (folder / PLAN).exists():
+        known = {point.folder_name for point in plan.points}
+        if strange := sorted(path.name for path in (folder / "runs").glob("*") if path.name not in known):
+            raise UserError(
+                f"{folder}: its {PLAN} is missing, and runs/{strange[0]} is not of this command; "
+                "give the one that made the sweep, or another name"
+            )
         return plan, plan.points
     return _extended(read(folder), plan, append, _has_begun(folder))
 
@@ -157,29 +167,31 @@ def read(folder: Path, ids: Sequence[int] | None = None) -> Plan:
     Raises UserError where the folder holds no plan, or none that this version can read; OSError where it may not be
     read.
     """
+    path = folder / PLAN
     try:
-        head = yaml.safe_load((folder / PLAN).read_text())
-        with (folder / POINTS).open() as file:
-            wanted = None if ids is None else set(ids)
-            stop = None if wanted is None else max(wanted, default=0)
-            numbered = enumerate(islice(file, stop), start=1)
-            points = [_point(line, number) for number, line in numbered if wanted is None or number in wanted]
-        if ids is None and not points:
-            raise ValueError(f"{POINTS} is empty")
-        return Plan(**{**head, "config": from_flat(flatten(head["config"])), "points": points})
+        head = yaml.safe_load(path.read_text())
+        total, config = int(head.pop("runs")), from_flat(flatten(head.pop("config")))
+        plan = Plan(**head, config=config)
+        path = folder / POINTS
+        return replace(plan, points=_read_points(path, total, ids))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(
-            f"{folder}: no sweep is here ({Path(str(error.filename)).name} is missing); {_sweeps_beside(folder)}"
-        ) from None
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError) as error:
-        raise UserError(f"{folder}: its plan cannot be read ({error})") from error
+        missing = Path(str(error.filename)).name
+        remedy = REMEDY if missing == POINTS else _sweeps_beside(folder)
+        raise UserError(f"{folder}: no sweep is here ({missing} is missing); {remedy}") from None
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError, ConfigError) as error:
+        reason = f"has no {error}" if isinstance(error, KeyError) else first_line(error)
+        raise UserError(f"{path}: is damaged or from another version ({reason}); {REMEDY}") from error
 
 
-def _point(line: str, number: int) -> Point:
-    point = Point(**json.loads(line))
-    if point.id != number:
-        raise ValueError(f"line {number} of {POINTS} is run {point.id}")
-    return point
+def _read_points(path: Path, total: int, ids: Sequence[int] | None) -> list[Point]:
+    """Raises ValueError where one that is asked for is not there."""
+    wanted = set(range(1, total + 1)) if ids is None else {number for number in ids if number <= total}
+    with path.open() as file:
+        numbered = enumerate(islice(file, max(wanted, default=0)), start=1)
+        points = [Point(**json.loads(line)) for number, line in numbered if number in wanted]
+    if {point.id for point in points} != wanted:
+        raise ValueError(f"it lacks runs, {PLAN} tells of {total}")
+    return points
 
 
 def _sweeps_beside(folder: Path) -> str:

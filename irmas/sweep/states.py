@@ -135,7 +135,6 @@ def settle(sweep: Path, state: SweepState) -> None:
             continue
         folder = run_folder(sweep, run.point)
         if folder.told() == run.told:  # otherwise somebody has gone on with it since
-            folder.path.mkdir(parents=True, exist_ok=True)
             folder.amend_status(run.status)
 
 

@@ -1,0 +1,92 @@
+"""Children: how they start, and that Ctrl-C at no moment leaves one behind or is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from multiprocessing import active_children, get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+from commands import ENVIRONMENT
+
+from irmas.config import Config, Data, Features, Model
+from irmas.errors import DataError
+from irmas.processes import fork_server, mapped
+from irmas.progress import SweepProgress, plain_console
+from irmas.sweep import local
+from irmas.sweep import plan as plans
+from irmas.sweep.freeze import freeze
+from irmas.sweep.plan import Point
+
+INTERRUPTED = """
+import os, signal
+from multiprocessing import forkserver
+from irmas.processes import fork_server
+
+start = forkserver.ensure_running
+
+def ensure_running():
+    os.kill(os.getpid(), signal.SIGINT)
+    start()
+
+forkserver.ensure_running = ensure_running
+try:
+    fork_server()
+except KeyboardInterrupt:
+    print("heard")
+"""
+
+
+def test_ctrl_c_is_heard_that_comes_while_the_fork_server_starts() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], env=ENVIRONMENT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("heard\n", "")
+
+
+def blocked(_: int) -> set[int]:
+    return set(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+
+
+def test_ctrl_c_and_slurms_warning_reach_no_child_and_this_process_as_before() -> None:
+    with mapped(blocked, [0], path=Path("here"), workers=1) as masks:
+        assert {signal.SIGINT, signal.SIGUSR2} <= next(masks)
+    assert signal.SIGINT not in blocked(0)
+
+
+def die(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_is_told() -> None:
+    with (
+        pytest.raises(DataError, match=r"^here: a process that computes it was killed"),
+        mapped(die, [0, 1], path=Path("here"), workers=1) as results,
+    ):
+        list(results)
+
+
+@pytest.fixture
+def interrupted_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C comes when a child has just started."""
+    start = BaseProcess.start
+
+    def start_and_interrupt(self: BaseProcess) -> None:
+        start(self)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    context = get_context("forkserver")
+    fork_server()
+    monkeypatch.setattr(context.Process, "start", start_and_interrupt)
+
+
+@pytest.mark.usefixtures("interrupted_starts")
+def test_ctrl_c_leaves_no_run_behind_that_has_just_started(data: Data, features: Features, tmp_path: Path) -> None:
+    config = Config(epochs=200, data=data, features=features, model=Model(filters=[4]), device="cpu")
+    plan = freeze(config, [Point(1, {}, {})], "s")
+    plans.write(tmp_path / "s", plan)
+    with SweepProgress(plain_console(), 1, 0, 0) as progress, pytest.raises(KeyboardInterrupt):
+        local.run(tmp_path / "s", plan, plan.points, 1, progress)
+    assert not active_children()
