@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
 
 
 @contextmanager
-def told_by(door: str) -> Iterator[None]:
+def told_by(door: str, stopped: str = "stopped") -> Iterator[None]:
     """End the process with 2 after what a user can mend, told without a traceback; with 130 after Ctrl-C."""
     try:
         try:
@@ -41,5 +41,5 @@ def told_by(door: str) -> Iterator[None]:
         print(f"{door}: {message}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print(f"\n{door}: stopped", file=sys.stderr)  # noqa: T201
+        print(f"\n{door}: {stopped}", file=sys.stderr)  # noqa: T201
         raise SystemExit(130) from None

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,17 @@ def run(door: str, schema: type[Config | Prepare], task: Callable[[DictConfig], 
     Ends the process with 2 after a mistake of the user's: one message on stderr, nothing written.
     """
 
+    told = partial(told_by, f"irmas.{door}", "stopped; the same command goes on")
+
     def guarded(config: DictConfig) -> None:
-        with told_by(f"irmas.{door}"):  # here, since Hydra would print a line of its own first
+        with told():  # here, since Hydra would print a line of its own first
             task(config)
 
     ConfigStore.instance().store(name="schema" if schema is Config else "prepare_schema", node=schema)
     # Otherwise Hydra reports errors itself, and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as orderly as Ctrl-C
-    with told_by(f"irmas.{door}"):
+    with told():
         try:
             overrides = _read_command_line(schema)
             _check_overrides(overrides, schema)
@@ -52,9 +55,6 @@ def run(door: str, schema: type[Config | Prepare], task: Callable[[DictConfig], 
             hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name=door)(guarded)()
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_in_our_words(error)) from error
-        except KeyboardInterrupt:
-            print(f"\nirmas.{door}: stopped; the same command goes on", file=sys.stderr)  # noqa: T201
-            raise SystemExit(130) from None
 
 
 def _read_command_line(schema: type[Config | Prepare]) -> Sequence[str]:

@@ -249,15 +249,13 @@ def test_no_changed_byte_of_a_checkpoint_becomes_part_of_a_run(tmp_path: Path) -
     path, weight = tmp_path / "checkpoint.pt", torch.arange(100.0)
     for epoch in (1, 2):
         checkpoint.save(path, {"epoch": epoch, "weight": weight}, CONFIG)
-    sound, loaded = path.read_bytes(), []
+    sound = path.read_bytes()
     for position in range(0, len(sound), 7):
         path.write_bytes(sound[:position] + bytes([sound[position] ^ 0x55]) + sound[position + 1 :])
         state = checkpoint.load(path, CONFIG)
         assert state is not None
         assert torch.equal(state["weight"], weight)
-        loaded.append(state["epoch"])
-    assert set(loaded) == {1, 2}  # bytes that only fill up tell nothing
-    assert loaded.count(1) > len(loaded) / 2
+        assert state["epoch"] == 1
 
 
 def cut(path: Path, kept: float) -> None:
@@ -319,9 +317,8 @@ class Payload:
 def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
     path, touched = tmp_path / "checkpoint.pt", tmp_path / "touched"
     torch.save({"epoch": Payload(touched)}, path)
-    with pytest.raises(UserError, match=r"checkpoint\.pt"):
-        checkpoint.load(path, CONFIG)
-    path.write_bytes(pickle.dumps(Payload(touched), protocol=2))
-    with pytest.raises(UserError, match=r"checkpoint\.pt"):
-        checkpoint.load(path, CONFIG)
+    for content in (path.read_bytes(), pickle.dumps(Payload(touched), protocol=2)):
+        path.write_bytes(content + checkpoint.DIGEST(content).digest())
+        with pytest.raises(UserError, match=r"checkpoint\.pt: holds more than numbers"):
+            checkpoint.load(path, CONFIG)
     assert not touched.exists()
