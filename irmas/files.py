@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import logging
 import os
 import platform
@@ -15,6 +16,7 @@ from irmas.errors import UserError
 
 log = logging.getLogger(__name__)
 
+_DIGEST = hashlib.sha256
 SILENT_S = 2.0
 """A wait for a lock that is worth a word."""
 
@@ -38,6 +40,17 @@ def atomic_write(path: Path, data: bytes | str, keep: Path | None = None) -> Non
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def with_digest(data: bytes) -> bytes:
+    """`data` and its SHA-256 behind it, where readers of zip archives (torch, numpy) pass over it."""
+    return data + _DIGEST(data).digest()
+
+
+def without_digest(content: bytes) -> bytes | None:
+    """What `with_digest` was given; None where any byte has changed."""
+    data, digest = content[: -_DIGEST().digest_size], content[-_DIGEST().digest_size :]
+    return data if _DIGEST(data).digest() == digest else None
 
 
 def remove_leftovers(folder: Path, name: str) -> None:

@@ -22,6 +22,7 @@ import yaml
 
 from irmas.config import Config
 from irmas.errors import UserError
+from irmas.files import with_digest
 from irmas.run import checkpoint
 from irmas.run.folder import COMPLETED, FAILED, PENDING, RUNNING, RunBusyError, RunFolder, Status
 
@@ -318,7 +319,7 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
     path, touched = tmp_path / "checkpoint.pt", tmp_path / "touched"
     torch.save({"epoch": Payload(touched)}, path)
     for content in (path.read_bytes(), pickle.dumps(Payload(touched), protocol=2)):
-        path.write_bytes(content + checkpoint.DIGEST(content).digest())
+        path.write_bytes(with_digest(content))
         with pytest.raises(UserError, match=r"checkpoint\.pt: holds more than numbers"):
             checkpoint.load(path, CONFIG)
     assert not touched.exists()

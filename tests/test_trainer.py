@@ -28,11 +28,12 @@ from irmas.errors import DataError, UserError
 from irmas.learning import trainer
 from irmas.learning.model import Classifier
 from irmas.learning.trainer import Examples, Learner, fit, load_examples
-from irmas.run import checkpoint, events
+from irmas.run import checkpoint, events, predictions
 from irmas.run.folder import COMPLETED, DIVERGED, FAILED, RunFolder, Status, Writer
 
 CPU = torch.device("cpu")
 CLASSES = ["cel", "flu", "voi"]
+NAMES = np.array([f"{row:03d}" for row in range(75)])
 SCALE, OFFSET = 80 / 255, -80.0
 SCALARS = {
     events.TRAIN_LOSS,
@@ -69,7 +70,7 @@ def toy_cache(seed: int = 0, excerpts: int = 75, bands: int = 16, frames: int = 
 
 def toy_split(excerpts: int = 75) -> Split:
     rows = np.arange(excerpts)
-    return Split(rows[rows % 5 > 0], rows[rows % 5 == 0], 0.0)
+    return Split(rows[rows % 5 > 0], rows[rows % 5 == 0], 0.0, [f"{row // 3}" for row in rows])
 
 
 def toy(seed: int = 0) -> Examples:
@@ -342,7 +343,15 @@ def test_train_loss_and_accuracy_are_means_over_excerpts(monkeypatch: pytest.Mon
 def test_class_weights_come_from_the_training_part() -> None:
     targets = torch.tensor([0, 0, 0, 1, 2, 2] + [1] * 9)
     examples = Examples(
-        torch.rand(15, 4, 4), targets, CLASSES, train=torch.arange(6), validation=torch.arange(6, 15), scale=1, offset=0
+        torch.rand(15, 4, 4),
+        targets,
+        CLASSES,
+        train=torch.arange(6),
+        validation=torch.arange(6, 15),
+        scale=1,
+        offset=0,
+        names=NAMES[6:15],
+        recordings=NAMES[6:15],
     )
     weights = Learner(settings(), examples, CPU).weights
     assert weights is not None
@@ -385,6 +394,20 @@ def test_features_that_are_not_finite_are_refused_in_training_and_diverge_in_val
     examples.features[int(examples.train[0]), 3, 3] = torch.nan
     with pytest.raises(DataError, match="NaN or infinite"):
         train(tmp_path / "other", settings(), examples)
+
+
+def test_the_predictions_are_those_that_the_scalars_are_of(tmp_path: Path) -> None:
+    status = train(tmp_path / "run", settings(epochs=3), toy())
+    found = predictions.read(tmp_path / "run" / "predictions.npz")
+    assert found is not None
+    assert status.metrics is not None
+    assert found.correct.mean() == status.metrics[events.VAL_ACCURACY]
+    assert found.classes.tolist() == CLASSES
+    assert found.excerpts.tolist() == [f"{row:03d}" for row in range(0, 75, 5)]
+    assert found.recordings.tolist() == [f"{row // 3}" for row in range(0, 75, 5)]
+    assert found.targets.tolist() == toy().targets[toy().validation].tolist()
+    assert found.confusion.sum() == 15
+    assert np.diagonal(found.confusion).sum() == found.correct.sum()
 
 
 def test_the_event_file_tells_the_whole_run(tmp_path: Path) -> None:
@@ -456,7 +479,15 @@ def test_every_training_excerpt_is_seen_once_an_epoch_in_another_order(monkeypat
 def test_one_excerpt_more_than_whole_batches_needs_no_batch_of_its_own(tmp_path: Path) -> None:
     # 2 x 2 bins leave one bin an excerpt and channel, of which batch norm needs two in training.
     examples = Examples(
-        torch.rand(20, 2, 2), torch.arange(20) % 3, CLASSES, torch.arange(17), torch.arange(17, 20), 1.0, 0.0
+        torch.rand(20, 2, 2),
+        torch.arange(20) % 3,
+        CLASSES,
+        torch.arange(17),
+        torch.arange(17, 20),
+        1.0,
+        0.0,
+        NAMES[17:20],
+        NAMES[17:20],
     )
     assert train(tmp_path / "run", settings(epochs=1, batch_size=8), examples).state == COMPLETED
 

@@ -68,6 +68,8 @@ class Split:
     validation: NDArray[np.intp]
     leaking: float
     """The share of validation excerpts with a sibling, from the same recordings, in training."""
+    groups: list[str]
+    """Of every row of the cache: the first recording among those that share excerpts with its own."""
 
 
 def load_or_make(data: Data, cache: FeatureCache, folder: Path) -> Split:
@@ -93,7 +95,7 @@ def load_or_make(data: Data, cache: FeatureCache, folder: Path) -> Split:
     validation = np.flatnonzero(folds == data.fold)
     train_groups = {groups[row] for row in train}
     leaking = float(np.mean([groups[row] in train_groups for row in validation]))
-    return Split(train, validation, leaking)
+    return Split(train, validation, leaking, groups)
 
 
 def _read(path: Path) -> list[dict[str, str]]:

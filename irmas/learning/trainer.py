@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,9 +24,10 @@ from irmas.learning.augment import spec_augment
 from irmas.learning.device import autocast
 from irmas.learning.model import Classifier
 from irmas.learning.optim import Schedule, make_optimizer
-from irmas.run import checkpoint, events, pictures
+from irmas.run import checkpoint, events, pictures, predictions
 from irmas.run.events import EventWriter
 from irmas.run.folder import COMPLETED, DIVERGED, RUNNING, RunFolder, Status
+from irmas.run.predictions import Predictions
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,9 @@ class Examples:
     validation: Tensor
     scale: float
     offset: float
+    names: NDArray[np.str_]
+    """Of the validation excerpts, as the next."""
+    recordings: NDArray[np.str_]
 
     def decibels(self, rows: Tensor) -> Tensor:
         """(rows, 1, bands, frames), float32."""
@@ -67,6 +72,8 @@ def load_examples(cache: FeatureCache, split: Split, pool: int, device: torch.de
         torch.from_numpy(split.validation).to(device),
         scale,
         offset,
+        np.array(cache.names)[split.validation],
+        np.array(split.groups)[split.validation],
     )
 
 
@@ -125,24 +132,27 @@ class Learner:
 
     @torch.inference_mode()
     def validate(self) -> tuple[dict[str, float], Tensor]:
-        """Scalars and confusion matrix. The loss is unweighted cross-entropy without penalty, the same for any l2."""
+        """Scalars, and the predicted classes of the validation excerpts.
+
+        The loss is unweighted cross-entropy without penalty, the same for any l2.
+        """
         self.model.eval()
-        num_classes = len(self.examples.classes)
         loss_sum = torch.zeros((), dtype=torch.double, device=self.device)
-        counts = torch.zeros((num_classes, num_classes), dtype=torch.long, device=self.device)
+        predicted = []
         for rows in self.examples.validation.split(self.config.batch_size):
             with autocast(self.device):
                 logits = self.model(self.examples.decibels(rows))
             targets = self.examples.targets[rows]
             loss_sum += F.cross_entropy(logits.float(), targets, reduction="sum")
-            counts += metrics.confusion(targets, logits.argmax(1), num_classes)
-        counts = counts.cpu()
+            predicted.append(logits.argmax(1))
+        answers, targets = torch.cat(predicted), self.examples.targets[self.examples.validation]
+        counts = metrics.confusion(targets, answers, len(self.examples.classes)).cpu()
         scalars = {
             events.VAL_LOSS: float(loss_sum) / len(self.examples.validation),
             events.VAL_ACCURACY: metrics.accuracy(counts),
             events.VAL_MACRO_F1: metrics.macro_f1(counts),
         }
-        return scalars, counts
+        return scalars, answers.cpu()
 
     def state_dict(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
@@ -185,7 +195,7 @@ def fit(folder: RunFolder, config: Config, examples: Examples, device: torch.dev
         for epoch in range(status.epoch + 1, config.epochs + 1):
             started = time.perf_counter()
             scalars = learner.train_epoch(epoch, _heartbeat(folder, status))
-            validation, counts = learner.validate()
+            validation, predicted = learner.validate()
             learner.schedule.after_epoch(validation[events.VAL_LOSS])
             scalars |= validation | {events.EPOCH_S: time.perf_counter() - started}
             log.info(_line(epoch, config.epochs, scalars))
@@ -193,7 +203,9 @@ def fit(folder: RunFolder, config: Config, examples: Examples, device: torch.dev
             folder.confirm()
             writer.scalars(epoch, scalars)
             if epoch == config.epochs or lost:
-                writer.image(epoch, events.CONFUSION, pictures.confusion_matrix(counts.numpy(), examples.classes))
+                answers = _answers(examples, predicted)
+                predictions.write(folder.predictions, answers)
+                writer.image(epoch, events.CONFUSION, pictures.confusion_matrix(answers.confusion, examples.classes))
                 writer.end(ok=not lost)
             # Events first: after a crash in between, the epoch is trained again and its scalars are replaced.
             writer.commit()
@@ -210,6 +222,11 @@ def fit(folder: RunFolder, config: Config, examples: Examples, device: torch.dev
         status = replace(status, state=COMPLETED)
     folder.write_status(status)
     return status
+
+
+def _answers(examples: Examples, predicted: Tensor) -> Predictions:
+    targets = examples.targets[examples.validation].cpu().numpy()
+    return Predictions(np.array(examples.classes), examples.names, examples.recordings, targets, predicted.numpy())
 
 
 def _restore(folder: RunFolder, learner: Learner, status: Status) -> Status:

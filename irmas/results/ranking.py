@@ -40,6 +40,8 @@ class Row:
     error: str
     source: str
     """Digests of the package's source that trained it, the last one last; empty where none is known."""
+    curves: dict[str, dict[int, float]]
+    """Every scalar by tag and epoch, ascending."""
     rank: int | None = None
 
 
@@ -104,6 +106,7 @@ def _row(sweep: Path, plan: Plan, run: RunState, best: bool) -> tuple[Row, list[
         status.val_excerpts,
         status.reason,
         source,
+        scalars.values,
     ), problems
 
 

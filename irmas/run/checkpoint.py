@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import pickle
@@ -14,15 +13,13 @@ import torch
 
 from irmas.config import Config, differing_key, flatten, shown
 from irmas.errors import UserError
-from irmas.files import atomic_write
+from irmas.files import atomic_write, with_digest, without_digest
 
 log = logging.getLogger(__name__)
 
 VERSION = 1
 """Raise it whenever what a checkpoint holds changes its meaning."""
 BEFORE = "-before"
-DIGEST = hashlib.sha256
-"""Of the file's content, at its end, where torch.load passes over it: torch itself compares no checksum."""
 FROM_ITS_START = "remove checkpoint*.pt to train this run from its start"
 
 
@@ -37,8 +34,8 @@ def save(path: Path, state: dict[str, Any], config: Config) -> None:
     """
     buffer = io.BytesIO()
     torch.save(state | {"version": VERSION, "config": flatten(asdict(config))}, buffer)
-    data = buffer.getvalue()
-    atomic_write(path, data + DIGEST(data).digest(), keep=_before(path))
+    # torch itself compares no checksum when it loads.
+    atomic_write(path, with_digest(buffer.getvalue()), keep=_before(path))
 
 
 def load(path: Path, config: Config) -> dict[str, Any] | None:
@@ -69,9 +66,8 @@ def _before(path: Path) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    data, digest = content[: -DIGEST().digest_size], content[-DIGEST().digest_size :]
-    if DIGEST(data).digest() != digest:
+    data = without_digest(path.read_bytes())
+    if data is None:
         raise _DamagedError(f"{path}: is damaged (its digest differs)")
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

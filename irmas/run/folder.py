@@ -23,6 +23,7 @@ CONFIG = "config.yaml"
 STATUS = "status.json"
 LOG = "log.txt"
 CHECKPOINT = "checkpoint.pt"
+PREDICTIONS = "predictions.npz"
 PROVENANCE = "provenance.json"
 LOCK = ".lock"
 
@@ -142,6 +143,10 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path:
         return self.path / CHECKPOINT
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / PREDICTIONS
 
     @property
     def log(self) -> Path:

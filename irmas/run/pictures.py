@@ -22,7 +22,7 @@ _COLUMNS = 4
 _GAP = 14
 
 
-def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.uint8]:
+def confusion_matrix(counts: NDArray[np.integer], classes: Sequence[str]) -> NDArray[np.uint8]:
     """Draw counts (true x predicted) as a height x width x 3 picture.
 
     Colour and number of a cell are its per cent of the row, so that the diagonal shows each class's recall; a
