@@ -385,7 +385,7 @@ def test_with_unequal_numbers_of_seeds_each_point_has_its_own_noise() -> None:
         assert (point.interval.high - point.interval.low) / 2 == pytest.approx(own, rel=0.07)
 
 
-@pytest.mark.parametrize(("seeds", "training_sd"), [(1, 0.0), (1, 0.03), (3, 0.01), (3, 0.03)])
+@pytest.mark.parametrize(("seeds", "training_sd"), [(1, 0.03), (3, 0.01), (3, 0.03)])
 def test_equal_points_are_declared_worse_in_5_percent_of_sweeps(
     seeds: int, training_sd: float, few_resamples: None
 ) -> None:
@@ -402,9 +402,9 @@ def test_equal_points_are_declared_worse_in_5_percent_of_sweeps(
 
 def test_two_equal_points_are_told_apart_in_5_percent_of_sweeps(few_resamples: None) -> None:
     rng = np.random.default_rng(0)
-    pairs = [analyse(simulate(rng, [{"lr": 1}, {"lr": 2}]), ["lr"]) for _ in range(300)]
+    pairs = [analyse(simulate(rng, [{"lr": 1}, {"lr": 2}]), ["lr"]) for _ in range(200)]
     apart = sum(not found.points[1].in_set for found in pairs)
-    assert stats.binom.ppf(0.001, 300, 0.045) <= apart <= stats.binom.ppf(0.999, 300, 0.055)
+    assert stats.binom.ppf(0.001, 200, 0.045) <= apart <= stats.binom.ppf(0.999, 200, 0.055)
 
 
 def test_a_point_that_is_better_is_found(few_resamples: None) -> None:
