@@ -99,7 +99,7 @@ class TrainingNoise:
 @dataclass(frozen=True)
 class Analysis:
     points: tuple[Point, ...]
-    """By accuracy, ties by the lowest run ID; the first is the leader."""
+    """By accuracy, ties in the order of the runs given; the first is the leader."""
     excerpts: int
     """That the leader was validated on; 0 without its predictions, as the recordings."""
     recordings: int
@@ -181,14 +181,14 @@ def analyse(runs: Sequence[Outcome], swept: Sequence[str]) -> Analysis:
 
 def _points(runs: Sequence[Outcome], keys: Sequence[str]) -> list[Point]:
     together: dict[tuple[str, ...], list[Outcome]] = {}
-    for run in sorted(runs, key=lambda run: run.id):
+    for run in runs:
         together.setdefault(tuple(shown(run.values[key]) for key in keys), []).append(run)
     means = [
         # fsum: seeds with the same accuracies in another order have the same mean.
         (math.fsum(run.accuracy for run in seeds) / len(seeds), seeds)
         for seeds in together.values()
     ]
-    means.sort(key=lambda mean: (-mean[0], mean[1][0].id))
+    means.sort(key=lambda mean: -mean[0])
     return [
         Point({key: seeds[0].values[key] for key in keys}, tuple(run.id for run in seeds), mean, means[0][0] - mean)
         for mean, seeds in means
