@@ -17,7 +17,7 @@ from rich.text import Text
 
 from irmas.config import shown
 from irmas.files import atomic_write
-from irmas.run.events import VAL_ACCURACY, VAL_LOSS, read_scalars
+from irmas.run.events import VAL_ACCURACY, VAL_LOSS, RunScalars, read_all
 from irmas.run.folder import CANCELLED, COMPLETED, PENDING, PROVENANCE, RUNNING, RunFolder
 from irmas.sweep import jobs, states
 from irmas.sweep import plan as plans
@@ -77,8 +77,9 @@ def rank(sweep: Path, *, best: bool = False) -> Ranking:
     plan = plans.read(sweep)
     rows, problems = [], []
     state = states.look(sweep, plan, last_word=True)
-    for run in state.runs:
-        row, found = _row(sweep, plan, run, best)
+    read = read_all([run_folder(sweep, run.point).path for run in state.runs])
+    for run, scalars in zip(state.runs, read, strict=True):
+        row, found = _row(sweep, plan, run, scalars, best)
         rows.append(row)
         problems += found
     ranked = _ranked([row for row in rows if _has_finished(row)])
@@ -107,9 +108,8 @@ def _ranked(finished: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _row(sweep: Path, plan: Plan, run: RunState, best: bool) -> tuple[Row, list[str]]:
+def _row(sweep: Path, plan: Plan, run: RunState, scalars: RunScalars, best: bool) -> tuple[Row, list[str]]:
     point, status, folder = run.point, run.status, run_folder(sweep, run.point)
-    scalars = read_scalars(folder.path)
     accuracies = scalars.values.get(VAL_ACCURACY, {})
     epoch = (max(accuracies, key=lambda step: accuracies[step]) if best else max(accuracies)) if accuracies else 0
     problems = [f"run {point.id}: {problem}" for problem in scalars.problems]
