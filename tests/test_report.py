@@ -19,7 +19,7 @@ from irmas.results.ranking import Ranking
 from irmas.results.statistics import Analysis
 from irmas.run.events import VAL_ACCURACY
 
-PICTURES = [f"plots/{name}.png" for name in ("accuracy", "heatmap", "curves", "effects", "confusion")]
+PICTURES = [f"{name}.png" for name in ("accuracy", "heatmap", "curves", "effects", "confusion")]
 SEEDS = {"dropout": [0.3, 0.5], "lr": [0.001, 0.0001], "seed": [0, 1, 2]}
 
 
@@ -158,7 +158,7 @@ def test_a_low_rate_that_is_only_worse_or_only_rises_is_not_called_too_slow(
 
 def test_the_best_rate_too_may_not_have_converged() -> None:
     rising = section(text(sweep(REPORT, flat, pace=lambda values: 12.0)), "Learning rate")
-    assert re.search(r"\*\*lr 0\.\d+ has not converged itself\*\*: its slope is 1\.\d\d points an epoch in", rising)
+    assert re.search(r"\*\*lr 0\.\d+ has not converged itself\*\*: its slope is \d\.\d\d points an epoch in", rising)
     assert "has not converged" not in section(text(sweep(REPORT, flat, pace=lambda values: 1.0)), "Learning rate")
 
 
@@ -190,7 +190,7 @@ def test_a_rate_that_jumps_is_told_from_a_steady_one() -> None:
 def test_who_reaches_80_per_cent_and_when() -> None:
     found = sweep(REPORT, lambda values: 0.84 - 0.1 * (values["lr"] == 0.0001), pace=pace)
     (levels, differences) = tables(section(text(found), "Learning rate"))
-    assert levels[0][3] == "until 80 %"
+    assert levels[0][3] == "reach 80 %"
     assert [line[0] for line in levels[1:]] == ["0.001", "0.0005", "0.0001"]
     assert levels[1][3].startswith("6 of 6, epoch ")
     assert levels[3][3] == "0 of 6"
@@ -298,7 +298,7 @@ def test_every_sweep_has_a_report_whose_tables_are_whole(name: str) -> None:
         assert len(lines) > 1
         assert {len(line) for line in lines} == {len(lines[0])}
         assert all(cell.strip() for line in lines for cell in line)
-    shown = [name for name in PICTURES if f"]({name})" in said]
+    shown = [name for name in PICTURES if f"](plots/{name})" in said]
     web = page.html(said, dict.fromkeys(shown, b"png"))
     assert web.count("<table>") == len(tables(said))
     assert web.count("<img ") == len(shown)
@@ -327,14 +327,14 @@ def test_points_are_listed_with_gap_interval_and_whether_they_may_be_the_best() 
     assert top[2][-2] == page.in_cell(second.gap, second.gap_interval)
     equal = sum(point.in_set is True for point in analysis.points) - 1
     assert equal == 11
-    assert f"**{equal} of the other 17 points cannot be told from the leader.**" in said
+    assert f"**{equal} of the other 17 combinations cannot be told from the leader.**" in said
     assert "best of 18" in said
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("report", "Each point was trained once: the intervals of accuracies do not hold training noise."),
+        ("report", "Each combination was trained once: the intervals of accuracies do not hold training noise."),
         ("seeds", "Training noise, from the seeds:"),
         ("two", "Training noise is not known, and no interval holds it"),
     ],
@@ -389,7 +389,7 @@ def test_what_was_not_read_and_who_trained_is_noted() -> None:
 
 def test_runs_without_predictions_are_not_compared() -> None:
     said = text(made("no predictions"))
-    assert "nothing can be paired with it. Which points may be the best is not known." in said
+    assert "nothing can be paired with it. Which combinations may be the best is not known." in said
     assert "standard error" not in section(said, "Notes")
     assert "**" not in said.partition("## Key deductions")[2]
 
@@ -424,12 +424,12 @@ def test_the_page_needs_nothing_else() -> None:
     assert re.findall(r'src="([^"]*)"', web) == ["data:image/png;base64,iVBORw=="] * 5
     assert not re.search(r"https?://|@import|url\(|<script|<link|href=", web)
     assert "<title>Tuning report: made-up</title>" in web
-    with pytest.raises(KeyError, match=r"plots/accuracy\.png"):
+    with pytest.raises(KeyError, match=r"accuracy\.png"):
         page.html(said, {})
 
 
 def test_only_pictures_that_exist_are_shown() -> None:
-    said = text(made("report"), ["plots/curves.png"])
+    said = text(made("report"), ["curves.png"])
     assert re.findall(r"\]\((.*?)\)", said) == ["plots/curves.png"]
 
 

@@ -47,7 +47,7 @@ def written(ranking: Ranking, analysis: Analysis, pictures: Sequence[str]) -> li
         *_regularisation(ranking, analysis),
         "### Learning rate",
         *_learning_rate(ranking, analysis),
-        *picture("plots/curves.png", pictures, "Validation accuracy by epoch"),
+        *picture("curves.png", pictures, "Validation accuracy by epoch"),
         "### Capacity",
         *_capacity(ranking, analysis),
     ]
@@ -171,11 +171,11 @@ def _learning_rate(ranking: Ranking, analysis: Analysis) -> list[str]:
         _speed(best, others, close),
         _stability(best, others, end),
     ]
-    marks = f"until {percent(close)}", f"until {whole_percent(PLATEAU)}"
+    marks = f"reach {percent(close)}", f"reach {whole_percent(PLATEAU)}"
     return [
-        f"{marks[0].capitalize()}, {whole_percent(CLOSE)} of the leader's accuracy, and {marks[1]}: how many runs come "
-        f"there, and the median epoch. At the end, the last {end}: a straight line through each run's curve, its slope "
-        "with standard error, and the standard deviation about it.",
+        f"How many runs {marks[0]} ({whole_percent(CLOSE)} of the leader's accuracy), how many {marks[1]}, and the "
+        f"median epoch in which they do. How they end: a straight line through each run's last {end}, its slope with standard "
+        "error, and the standard deviation about it.",
         table(
             ["lr", "runs", *marks, "slope, points an epoch", "fluctuation, points"],
             [_level(rate) for rate in by_value],

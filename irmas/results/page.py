@@ -11,16 +11,19 @@ from irmas.config import shown
 from irmas.results.bootstrap import Interval
 
 NONE = "-"
+PLOTS = "plots"
+"""The folder of the pictures, beside the report."""
 
 CSS = """
 :root { color-scheme: light; }
-body { max-width: 50rem; margin: 2rem auto; padding: 0 1rem; color: #262c38; background: #fff;
+body { max-width: 54rem; margin: 2rem auto; padding: 0 1rem; color: #262c38; background: #fff;
   font: 16px/1.5 system-ui, "DejaVu Sans", sans-serif; }
 h1, h2, h3 { line-height: 1.25; break-after: avoid; }
 h2 { margin-top: 2.2rem; border-bottom: 1px solid #c9cdd4; }
 table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 0.875rem;
   font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid #c9cdd4; vertical-align: top; }
+th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid #c9cdd4; vertical-align: bottom; }
+td { white-space: nowrap; }
 th { border-bottom-color: #262c38; }
 img { max-width: 100%; }
 code { font-size: 0.875rem; overflow-wrap: anywhere; }
@@ -99,21 +102,23 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) ->
 
 def picture(name: str, pictures: Iterable[str], alternative: str) -> list[str]:
     """Where there is such a picture."""
-    return [f"![{alternative}]({name})"] if name in pictures else []
+    return [f"![{alternative}]({PLOTS}/{name})"] if name in pictures else []
 
 
 def html(markdown_text: str, pictures: Mapping[str, bytes]) -> str:
-    """One page that needs nothing else: its pictures, PNG by the name that the text gives them, are in it.
+    """One page that needs nothing else: the pictures, PNG by their file name, are in it.
 
     Raises KeyError where one of them is missing.
     """
     import markdown
 
     body = markdown.markdown(markdown_text, extensions=["tables", "fenced_code"])
+    body = re.sub(r"(?<=\d) %", "&nbsp;%", body)
     title = re.search(r"<h1>(.*?)</h1>", body)
 
     def embedded(source: re.Match[str]) -> str:
-        return f'{source[1]}src="data:image/png;base64,{base64.b64encode(pictures[source[2]]).decode()}"'
+        png = base64.b64encode(pictures[source[2].removeprefix(f"{PLOTS}/")]).decode()
+        return f'{source[1]}src="data:image/png;base64,{png}"'
 
     body = re.sub(r'(<img [^>]*?)src="([^"]*)"', embedded, body)
     return (

@@ -39,8 +39,7 @@ TOP = 10
 def markdown(ranking: Ranking, analysis: Analysis | None, pictures: Sequence[str]) -> str:
     """The report of a ranking by last epochs. `analysis` is None where no run has finished.
 
-    `pictures` are the names of those that there are, as they lie beside the report: plots/accuracy.png, heatmap,
-    effects, curves, confusion.
+    `pictures` are the file names of those that there are, which lie in plots/ beside the report.
     """
     blocks = [f"# Tuning report: {ranking.plan.name}", *_in_short(ranking, analysis), *_objective(ranking)]
     blocks += grid.written(ranking, analysis)
@@ -61,7 +60,7 @@ def _in_short(ranking: Ranking, analysis: Analysis | None) -> list[str]:
     if analysis.threshold is not None and total > 1:
         text += f" {_undecided(analysis)}"
         if apart := sum(point.in_set is None for point in analysis.points):
-            text += f" {counted(apart, 'point')} cannot be compared with it."
+            text += f" {counted(apart, 'combination')} cannot be compared with it."
     return [text]
 
 
@@ -70,11 +69,11 @@ def _undecided(analysis: Analysis) -> str:
     others = len(analysis.points) - 1
     equal = sum(point.in_set is True for point in analysis.points[1:])
     if equal == others:
-        each = "The other point cannot" if others == 1 else f"None of the other {others} points can"
+        each = "The other combination cannot" if others == 1 else f"None of the other {others} combinations can"
         return f"{each} be told from the leader."
     if equal:
-        return f"{equal} of the other {others} points cannot be told from the leader."
-    return f"The leader stands apart from {'the other point' if others == 1 else 'all points compared with it'}."
+        return f"{equal} of the other {others} combinations cannot be told from the leader."
+    return f"The leader stands apart from {'the other' if others == 1 else 'all that can be compared with it'}."
 
 
 def _named(point: Point, ranking: Ranking) -> str:
@@ -106,16 +105,16 @@ def _top(ranking: Ranking, analysis: Analysis, pictures: Sequence[str]) -> list[
         table(heads, [_point(rank, point, ranking) for rank, point in enumerate(shown_points, start=1)], left=0),
     ]
     if len(analysis.points) > TOP:
-        blocks.append(f"The first {TOP} of {len(analysis.points)} points; ranking.csv has every run.")
+        blocks.append(f"The first {TOP} of {len(analysis.points)} combinations; ranking.csv has every run.")
     if any(len(point.runs) > 1 for point in analysis.points):
-        blocks.append("A point's accuracy and loss are the means over its seeds.")
+        blocks.append("Accuracy and loss are the means over a combination's seeds.")
     return [
         *blocks,
-        *picture("plots/accuracy.png", pictures, "Validation accuracy of the points, with 95 % intervals"),
+        *picture("accuracy.png", pictures, "Validation accuracy of the combinations, with 95 % intervals"),
         *_set_of_the_best(analysis),
         *_selection(analysis),
         _training_noise(analysis),
-        *picture("plots/confusion.png", pictures, "Confusion matrix of the leader"),
+        *picture("confusion.png", pictures, "Confusion matrix of the leader"),
     ]
 
 
@@ -137,11 +136,11 @@ def _set_of_the_best(analysis: Analysis) -> list[str]:
     if total == 1:
         return []
     if analysis.threshold is None:
-        return [f"{analysis.unpaired} Which points may be the best is not known."]
+        return [f"{analysis.unpaired} Which combinations may be the best is not known."]
     return [
-        f"**{_undecided(analysis)}** A point leaves the set of the best if the leader is ahead of it by more than "
-        f"{points(analysis.threshold)}: among equal points the largest difference exceeds that in 5 % of sweeps. Any "
-        "point of the set may be the best one; the order within it says little."
+        f"**{_undecided(analysis)}** Out of the set of the best is what lies more than "
+        f"{points(analysis.threshold)} behind the leader: among equal combinations the largest difference exceeds "
+        "that in 5 % of sweeps. Any of the set may be the best one; the order within it says little."
     ]
 
 
@@ -169,8 +168,8 @@ def _training_noise(analysis: Analysis) -> str:
     if noise.source == "seeds":
         return f"Training noise, from the seeds: {size}. All intervals hold it."
     return (
-        "Each point was trained once: the intervals of accuracies do not hold training noise. Its estimate is what "
-        f"main effects and two-way interactions leave of the grid: {size}. The intervals of differences and the set "
+        "Each combination was trained once: the intervals of accuracies do not hold training noise. Its estimate is "
+        f"what main effects and two-way interactions leave of the grid: {size}. The intervals of differences and the set "
         "hold it, so that no conclusion is drawn which it would overturn."
         + (" It is a rough estimate, and they are wide for that: several seeds tell more." if noise.df < 10 else "")
     )
@@ -206,11 +205,11 @@ def _explained(ranking: Ranking, analysis: Analysis, pictures: Sequence[str]) ->
     ]
     return [
         *blocks,
-        "Main effects: the mean accuracy of all points with a value. The intervals of differences are for all pairs of "
-        "values of all keys together; a difference holds if its interval excludes 0.",
+        "Main effects: the mean accuracy of all combinations with a value. The intervals of differences are for all pairs "
+        "of values of all keys together; a difference holds if its interval excludes 0.",
         table(heads, rows, left=2),
-        *picture("plots/effects.png", pictures, "Main effects"),
-        *picture("plots/heatmap.png", pictures, "Validation accuracy over the grid"),
+        *picture("effects.png", pictures, "Main effects"),
+        *picture("heatmap.png", pictures, "Validation accuracy over the grid"),
     ]
 
 
@@ -236,7 +235,9 @@ def _anova(found: Anova) -> list[str]:
 
 def _tested(found: Anova) -> str:
     if not found.error or all(effect.p_holm is None for effect in found.effects):
-        return "There is nothing to test the effects against: each point was trained once, and nothing is left over."
+        return (
+            "There is nothing to test the effects against: each combination was trained once, and nothing is left over."
+        )
     error = "the spread among seeds" if found.error == "seeds" else "the residual"
     clear = [" x ".join(effect.keys) for effect in found.effects if effect.p_holm is not None and effect.p_holm < 0.05]
     says = f"Clear: {listed(clear)}." if clear else "No effect is clear."
