@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 import yaml
 from commands import irmas
 from doors import Doors
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from made_up import REPORT, Values, sweep
 
+from irmas import overrides
 from irmas.config import Config, Data, Features, Model, flatten
 from irmas.results import best, ranking
 from irmas.results.best import BEST
@@ -166,6 +169,17 @@ def test_groups_are_swept_around_a_winner(doors: Doors, folder: Path, slurm: str
     found = [(run["model.convs_per_block"], run["model.filters"][-1], run["dropout"]) for run in runs]
     assert found == [(1, 256, 0.3), (1, 256, 0.4), (2, 256, 0.3), (2, 256, 0.4)]
     assert {run["seed"] for run in runs} == {7}
+
+
+def test_a_group_that_a_sweep_file_varies_is_not_the_winners(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "sweep").mkdir()
+    (folder / "sweep" / "nets.yaml").write_text("hydra: {sweeper: {params: {model: 'report,deep', lr: '0.1,0.2'}}}\n")
+    monkeypatch.setattr(overrides, "CONF", folder)
+    given = ["sweep=nets", f"best={folder}/outputs/mine"]
+    monkeypatch.setattr(sys, "argv", ["train", *given])
+    overrides._take_best(given)
+    assert sys.argv == ["train", "sweep=nets", "best=given"]
+    assert ConfigStore.instance().load("best/given.yaml").node.keys() == settings(WINNER).keys() - {"model"}
 
 
 def test_the_capacity_sweep_holds_the_reports_winner_as_its_third_run(doors: Doors, tmp_path: Path, slurm: str) -> None:

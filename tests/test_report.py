@@ -88,8 +88,22 @@ def test_without_training_noise_the_baseline_cannot_be_judged() -> None:
     assert "**" not in said
 
 
+def test_an_interval_that_does_not_allow_for_the_leaders_choice_is_not_enough() -> None:
+    ranking, analysis = sweep(REPORT, over_regularised)
+    assert analysis
+    every = [replace(point, holds=True, in_set=True) for point in analysis.points]
+    said = section(text((ranking, replace(analysis, points=tuple(every)))), "Regularisation balance")
+    assert "The data cannot tell whether the report's baseline" in said
+    assert "The interval alone does not allow for the leader having been chosen from 18." in said
+
+
 def test_the_baseline_is_compared_at_the_leaders_other_settings() -> None:
-    ranking, analysis = sweep(REPORT, lambda values: over_regularised(values) + 0.02 * (values["lr"] == 0.0005))
+    def accuracy(values: Values) -> float:
+        if values["lr"] == 0.0005:
+            return 0.85 if values["dropout"] == 0.3 else 0.7
+        return 0.75
+
+    ranking, analysis = sweep(REPORT, accuracy)
     assert analysis
     point = deductions.baseline(ranking, analysis)
     assert point
@@ -223,9 +237,18 @@ def test_means_have_students_intervals_for_all_levels_together() -> None:
 
 
 def test_three_pairs_that_agree_to_the_epoch_do_not_leave_no_doubt() -> None:
-    mean = deductions._mean([1, 1, 1], tests=1, rounding=deductions.WHOLE)
-    assert mean
-    assert mean.interval.low < 0
+    ranking, analysis = sweep({"lr": [0.001, 0.0001], "dropout": [0.3, 0.4, 0.5]}, slow)
+    assert analysis
+    rows = []
+    for row in ranking.rows:
+        start = 3 if row.values["lr"] == 0.001 else 4
+        steps = {epoch: 0.8 * (epoch >= start) for epoch in range(1, 16)}
+        rows.append(replace(row, curves=row.curves | {VAL_ACCURACY: steps}))
+    best, other = deductions.learning_rates(replace(ranking, rows=rows), analysis)
+    assert (best.level.value, best.close, other.close) == (0.001, (3, 3), (3, 4))
+    assert other.delay
+    assert other.delay.value == 1
+    assert other.delay.interval.low < 0 < other.delay.interval.high
 
 
 # Capacity
@@ -366,6 +389,14 @@ def test_the_analysis_of_variance_names_what_is_clear() -> None:
     effects = tables(said)[0]
     assert [line[0] for line in effects[1:4]] == ["dropout", "lr", "l2"]
     assert sum(float(line[1]) for line in effects[1:]) == pytest.approx(100, abs=0.5)
+
+
+def test_an_effect_that_is_one_of_many_tested_is_not_clear() -> None:
+    ranking, analysis = sweep(REPORT, flat)
+    assert analysis
+    effects = tuple(replace(effect, p=0.02, p_holm=0.12) for effect in analysis.anova.effects)
+    changed = replace(analysis, anova=replace(analysis.anova, effects=effects))
+    assert "No effect is clear." in text((ranking, changed))
 
 
 def test_edges_come_with_the_value_to_add() -> None:

@@ -161,7 +161,8 @@ def _learning_rate(ranking: Ranking, analysis: Analysis) -> list[str]:
     if not rates:
         return [_main_effect(ranking, analysis, "lr")]
     best, *others = rates
-    end = counted(end_epochs(finished(ranking)[0].epoch), "epoch")
+    epochs = {row.epoch for row in finished(ranking)}
+    end = counted(end_epochs(min(epochs)), "epoch") if len(epochs) == 1 else "third of the epochs"
     close = CLOSE * analysis.points[0].accuracy
     by_value = sorted(rates, key=lambda rate: -rate.level.value)
     sentences = [
@@ -174,8 +175,8 @@ def _learning_rate(ranking: Ranking, analysis: Analysis) -> list[str]:
     marks = f"reach {percent(close)}", f"reach {whole_percent(PLATEAU)}"
     return [
         f"How many runs {marks[0]} ({whole_percent(CLOSE)} of the leader's accuracy), how many {marks[1]}, and the "
-        f"median epoch in which they do. How they end: a straight line through each run's last {end}, its slope with standard "
-        "error, and the standard deviation about it.",
+        f"median epoch in which they do. How they end: a straight line through each run's last {end}, its slope with "
+        "standard error, and the standard deviation about it.",
         table(
             ["lr", "runs", *marks, "slope, points an epoch", "fluctuation, points"],
             [_level(rate) for rate in by_value],

@@ -33,7 +33,7 @@ pre { padding: 0.7rem; background: #f3f4f6; white-space: pre-wrap; }
   body { max-width: none; margin: 0; padding: 0; font-size: 10pt; }
   table { display: table; font-size: 8.5pt; }
   th, td { padding: 0.15rem 0.4rem; }
-  tr, img, pre { break-inside: avoid; }
+  table, tr, img, pre { break-inside: avoid; }
 }
 """
 

@@ -98,7 +98,7 @@ def _objective(ranking: Ranking) -> list[str]:
 def _top(ranking: Ranking, analysis: Analysis, pictures: Sequence[str]) -> list[str]:
     keys = list(analysis.points[0].values)
     heads = ["rank", "run ID", *keys, "validation accuracy, % [95 %]", "validation loss"]
-    heads += ["behind the leader, points [95 %]", "in the set of the best"]
+    heads += ["behind the leader, points [95 %]", "may be the best"]
     shown_points = analysis.points[:TOP]
     blocks = [
         "## Top performers",
@@ -169,8 +169,8 @@ def _training_noise(analysis: Analysis) -> str:
         return f"Training noise, from the seeds: {size}. All intervals hold it."
     return (
         "Each combination was trained once: the intervals of accuracies do not hold training noise. Its estimate is "
-        f"what main effects and two-way interactions leave of the grid: {size}. The intervals of differences and the set "
-        "hold it, so that no conclusion is drawn which it would overturn."
+        f"what main effects and two-way interactions leave of the grid: {size}. The intervals of differences and the "
+        "set hold it, so that no conclusion is drawn which it would overturn."
         + (" It is a rough estimate, and they are wide for that: several seeds tell more." if noise.df < 10 else "")
     )
 
@@ -205,8 +205,8 @@ def _explained(ranking: Ranking, analysis: Analysis, pictures: Sequence[str]) ->
     ]
     return [
         *blocks,
-        "Main effects: the mean accuracy of all combinations with a value. The intervals of differences are for all pairs "
-        "of values of all keys together; a difference holds if its interval excludes 0.",
+        "Main effects: the mean accuracy of all combinations with a value. The intervals of differences are for all "
+        "pairs of values of all keys together; a difference holds if its interval excludes 0.",
         table(heads, rows, left=2),
         *picture("effects.png", pictures, "Main effects"),
         *picture("heatmap.png", pictures, "Validation accuracy over the grid"),
