@@ -87,19 +87,24 @@ def test_runs_that_differ_only_in_their_seed_are_one_point() -> None:
     ]
 
 
-def test_ties_keep_the_order_of_the_runs() -> None:
+def test_ties_go_to_the_lowest_run() -> None:
     accuracies = [0.2, 0.3, 0.1, 0.1, 0.2, 0.3, 0.3, 0.1, 0.2]  # plain sums of the three differ in the last bit
     runs = [
         Outcome(number, {"lr": number // 3, "seed": number % 3}, accuracy, None, None, None)
         for number, accuracy in enumerate(accuracies)
     ]
-    given = [*runs[3:6], *runs[:3], *runs[6:]]
-    assert [point.runs[0] for point in analyse(given, ["lr", "seed"]).points] == [3, 0, 6]
+    assert [point.runs[0] for point in analyse(runs[::-1], ["lr", "seed"]).points] == [0, 3, 6]
 
 
-def test_the_same_runs_give_the_same_numbers() -> None:
+def test_among_points_of_one_accuracy_the_smaller_loss_leads_as_in_the_ranking() -> None:
+    losses = [0.8, 0.9, 0.7, 0.7, None]
+    runs = [Outcome(number, {"lr": number}, 0.5, None, None, None, loss) for number, loss in enumerate(losses, start=1)]
+    assert [point.runs[0] for point in analyse(runs, ["lr"]).points] == [3, 4, 1, 2, 5]
+
+
+def test_the_same_runs_in_any_order_give_the_same_numbers() -> None:
     runs = simulate(np.random.default_rng(0), seeds=2)
-    assert analyse(runs, KEYS) == analyse(runs, KEYS)
+    assert analyse(runs, KEYS) == analyse(runs, KEYS) == analyse(runs[::-1], KEYS)
 
 
 def test_excerpts_are_paired_by_name() -> None:
