@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import re
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import urlencode
 
 import numpy as np
 import pytest
+from commands import wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard_server import Fetch, tensorboard
 
 from irmas.run import events
 from irmas.run.events import CONFUSION, TRAIN_LOSS, VAL_ACCURACY, EventWriter, event_files, read_all, read_scalars
@@ -269,48 +267,13 @@ def picture(step: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.full((5, 7, 3), (step, 100, 255), np.uint8)
 
 
-Fetch = Callable[..., bytes]
-
-
 @pytest.fixture(scope="module", params=["default", "--load_fast=false"])
-def fetch(request: pytest.FixtureRequest, logdir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fetch]:
+def fetch(request: pytest.FixtureRequest, logdir: Path) -> Iterator[Fetch]:
     """Ask a running TensorBoard that has loaded both runs, with either of its two loaders."""
-    scratch = tmp_path_factory.mktemp("tensorboard")
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--host", "127.0.0.1"]
-    command += [
-        "--port",
-        "0",
-        "--reload_interval",
-        "1",
-        *([] if request.param == "default" else [request.param]),
-    ]
-    log = scratch / "log"
-    with log.open("wb") as file:
-        environment = {**os.environ, "TMPDIR": str(scratch)}
-        server = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
-
-    def ask(route: str, body: object = None, **query: str | int) -> bytes:
-        (port,) = re.findall(r"http://127\.0\.0\.1:(\d+)/", log.read_text())
-        data = json.dumps(body).encode() if body is not None else None
-        url = f"http://127.0.0.1:{port}/data/plugin/{route}?{urlencode(query)}"
-        request = urllib.request.Request(url, data, {"Content-Type": "application/json"} if data else {})
-        with urllib.request.urlopen(request, timeout=10) as reply:
-            content: bytes = reply.read()
-        return content
-
-    def loaded() -> bool:
-        return "http://127.0.0.1:" in log.read_text() and len(json.loads(ask("scalars/tags"))) == 2
-
-    try:
-        deadline = time.monotonic() + 60
-        while not loaded():
-            assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
+    options = [] if request.param == "default" else [request.param]
+    with tensorboard(logdir, *options) as ask:
+        wait_until(lambda: len(json.loads(ask("scalars/tags"))) == 2, "both runs are loaded", 60)
         yield ask
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
 
 
 def test_tensorboard_serves_scalars_of_started_and_resumed_runs(fetch: Fetch) -> None:

@@ -27,7 +27,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT
 
-from irmas.files import naming
+from irmas.files import atomic_write, naming
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,10 +49,12 @@ READERS = 4
 """Processes: more than most login nodes let one use at full speed, since on a network's file system they also wait."""
 LARGE = 2_000_000
 """Bytes that one process reads in a tenth of a second."""
+VERSION = "brain.Event:2"
 
 _HEADER = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
 _FLOAT = struct.Struct("<f")
+_PNG_SIZE = struct.Struct(">II")  # width, height; behind the signature and the head of the first chunk
 _FILE_NAME = re.compile(r"events\.out\.tfevents\.(\d+)\.")
 _MAYBE_HEADER = re.compile(rb"(?s)(?=.{4}\0{4}(?!\0{4}).{4})")  # a length below 4 GiB, a checksum that is not 0
 
@@ -86,7 +88,7 @@ class EventWriter:
         self._path = folder / _new_name(folder)
         self._file = self._path.open("xb", buffering=0)
         self._uncommitted = bytearray()
-        self._write(0, file_version="brain.Event:2")
+        self._write(0, file_version=VERSION)
         self._write(purge_step, session_log=SessionLog(status=SessionLog.START))
         try:
             self.commit()
@@ -106,9 +108,7 @@ class EventWriter:
 
         png = io.BytesIO()
         Image.fromarray(rgb).save(png, format="PNG")
-        image = Summary.Image(height=rgb.shape[0], width=rgb.shape[1], colorspace=3)
-        image.encoded_image_string = png.getvalue()
-        self._write(step, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
+        self._write(step, summary=Summary(value=[_image(tag, png.getvalue())]))
 
     def hparams(self, values: Mapping[str, bool | float | str], metrics: Sequence[str], group: str) -> None:
         """Declare the run to the HParams dashboard: its settings, and the scalar tags shown beside them.
@@ -186,9 +186,47 @@ class EventWriter:
         self._write(0, summary=Summary(value=[value]))
 
     def _write(self, step: int, **content: Any) -> None:
-        data = Event(wall_time=time.time(), step=step, **content).SerializeToString()
-        length = struct.pack("<Q", len(data))
-        self._uncommitted += length + _CRC.pack(_masked_crc(length)) + data + _CRC.pack(_masked_crc(data))
+        self._uncommitted += _framed(step, **content)
+
+
+def _framed(step: int, **content: Any) -> bytes:
+    """The record of an event."""
+    data: bytes = Event(wall_time=time.time(), step=step, **content).SerializeToString()
+    length = struct.pack("<Q", len(data))
+    return length + _CRC.pack(_masked_crc(length)) + data + _CRC.pack(_masked_crc(data))
+
+
+def _image(tag: str, png: bytes) -> Any:
+    width, height = _PNG_SIZE.unpack_from(png, 16)
+    return Summary.Value(tag=tag, image=Summary.Image(height=height, width=width, encoded_image_string=png))
+
+
+def replace_images(folder: Path, pngs: Mapping[str, bytes]) -> None:
+    """Make these pictures, PNG by tag, all that the folder's event files hold, one step beyond those before.
+
+    The same pictures leave everything untouched. Raises OSError, with the file's path, where they cannot be written.
+    """
+    step, stored = 0, []
+    before = event_files(folder)
+    for path in before:
+        images: dict[str, bytes] = {}
+        for event in _events(path.name, path.read_bytes(), []):
+            images |= {value.tag: value.image.encoded_image_string for value in event.summary.value}
+            step = max(step, event.step)
+        if images:
+            stored.append(images)
+    if stored == [dict(pngs)]:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    # No session starts here, which would purge what was before: where a tag is left without any image, TensorBoard's
+    # Python loader shows no images of any run.
+    summary = Summary(value=[_image(tag, png) for tag, png in pngs.items()])
+    atomic_write(folder / _new_name(folder), _framed(0, file_version=VERSION) + _framed(step + 1, summary=summary))
+    # That loader goes on to the next file only from one that is there: the last one stays, empty.
+    for path in before[:-1]:
+        path.unlink(missing_ok=True)
+    for path in before[-1:]:
+        path.write_bytes(b"")
 
 
 @dataclass(frozen=True)

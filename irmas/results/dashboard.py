@@ -1,0 +1,19 @@
+"""The ranking's pictures on TensorBoard: a run of their own, `summary`, beside the sweep's `runs/...`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+
+from irmas.run.events import replace_images
+
+FOLDER = "summary"
+"""Not among the runs, so that it is none: `tensorboard --logdir outputs/<name>` shows it, that of `runs` does not."""
+
+
+def write(sweep: Path, pictures: Mapping[str, bytes]) -> None:
+    """Show these PNG files as images `ranking/<name>`; the same ones again change nothing.
+
+    Raises OSError, with the file's path, where they cannot be written.
+    """
+    replace_images(sweep / FOLDER, {f"ranking/{PurePath(name).stem}": png for name, png in pictures.items()})
