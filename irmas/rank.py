@@ -58,28 +58,37 @@ def watch(sweep: Path, *, best: bool = False) -> None:
 
 
 def show(sweep: Path, *, best: bool = False) -> Ranking:
-    """Print the ranking and write it to the sweep's folder, and how dead runs ended into theirs.
+    """Print the ranking, write it to the sweep's folder with report and pictures, and how dead runs ended into theirs.
+
+    By best epochs the ranking alone: predictions are of the last one.
 
     Raises UserError where the folder holds no plan, OSError where it cannot be read or written.
     """
     result = ranking.rank(sweep, best=best)
-    analysis = None
-    if not best and any(row.rank is not None for row in result.rows):
-        # Here, since `--table` and the status door answer without them.
-        from irmas.results import outcomes, statistics
-
-        found, _, problems = outcomes.read(sweep, result)
-        result.problems.extend(problems)
-        analysis = statistics.analyse(found, result.plan.swept)
     console = plain_console()
+    if best:
+        _print_and_write(console, sweep, result, None, "ranking-best")
+        return result
+    # Here, since `--table` and the status door answer without scipy and matplotlib.
+    from irmas.results import conclude, outcomes, statistics
+
+    found, leader, problems = outcomes.read(sweep, result)
+    result.problems.extend(problems)
+    analysis = statistics.analyse(found, result.plan.swept) if found else None
+    _print_and_write(console, sweep, result, analysis, "ranking")
+    report = conclude.write(sweep, result, analysis, leader)
+    console.print(f"report:  {report}")
+    console.print(f"curves:  tensorboard --logdir {sweep}")
+    return result
+
+
+def _print_and_write(console: Console, sweep: Path, result: Ranking, analysis: Analysis | None, stem: str) -> None:
     try:
-        _print(console, sweep, result, analysis, best)
+        _print(console, sweep, result, analysis, best=stem != "ranking")
     finally:  # also where nobody reads on, as in `| head`
         states.settle(sweep, result.state)
-        written = ranking.write(sweep, result, analysis, "ranking-best" if best else "ranking")
-    console.print(f"\ncurves:  tensorboard --logdir {sweep}")
-    console.print(f"written: {' '.join(map(str, written))}")
-    return result
+        written = ranking.write(sweep, result, analysis, stem)
+    console.print(f"\nwritten: {' '.join(map(str, written))}")
 
 
 def _print(console: Console, sweep: Path, result: Ranking, analysis: Analysis | None, best: bool) -> None:

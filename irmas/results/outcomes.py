@@ -45,5 +45,7 @@ def _are_alike(one: Predictions, other: Predictions) -> bool:
 
 def _outcome(row: Row, answers: Predictions | None) -> Outcome:
     assert row.val_accuracy is not None
-    arrays = (answers.correct, answers.excerpts, answers.recordings) if answers else (None, None, None)
-    return Outcome(row.id, row.values, row.val_accuracy, *arrays, loss=row.val_loss)
+    if answers is None:
+        return Outcome(row.id, row.values, row.val_accuracy, None, None, None, row.val_loss)
+    arrays = (answers.correct, answers.excerpts, answers.recordings)
+    return Outcome(row.id, row.values, row.val_accuracy, *arrays, row.val_loss)
