@@ -366,6 +366,13 @@ def test_it_says_whether_intervals_hold_training_noise(name: str, words: str) ->
     assert words in section(text(made(name)), "Top performers")
 
 
+def test_a_leader_stands_apart_only_among_these_nets_where_training_noise_is_not_known() -> None:
+    alone = text(sweep({"lr": [0.001, 0.0001]}, slow))
+    assert "**The leader stands apart from the other. That is of these trained nets: training noise is not" in alone
+    seeds = text(sweep({"lr": [0.001, 0.0001], "seed": [0, 1, 2]}, slow))
+    assert "**The leader stands apart from the other.**" in seeds
+
+
 def test_of_several_seeds_a_point_has_all_its_runs() -> None:
     (top,) = tables(section(text(made("seeds")), "Top performers"))
     assert {line[1] for line in top[1:]} == {"1, 2, 3", "4, 5, 6", "7, 8, 9", "10, 11, 12"}

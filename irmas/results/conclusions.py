@@ -215,7 +215,7 @@ def _reached(found: tuple[int, float], of: int) -> str:
 def _reached_in_words(found: tuple[int, float], accuracy: str, of: int) -> str:
     runs, epoch = found
     when = f", in the median by epoch {epoch:g}" if math.isfinite(epoch) else ""
-    return f"{runs} of {counted(of, 'run')} reach {accuracy}{when}"
+    return f"{runs} of {of} runs reach {accuracy}{when}"
 
 
 def _difference(rate: Rate) -> list[str]:

@@ -71,9 +71,10 @@ def _undecided(analysis: Analysis) -> str:
     if equal == others:
         each = "The other combination cannot" if others == 1 else f"None of the other {others} combinations can"
         return f"{each} be told from the leader."
+    text = f"The leader stands apart from {'the other' if others == 1 else 'all that can be compared with it'}."
     if equal:
-        return f"{equal} of the other {others} combinations cannot be told from the leader."
-    return f"The leader stands apart from {'the other' if others == 1 else 'all that can be compared with it'}."
+        text = f"{equal} of the other {others} combinations cannot be told from the leader."
+    return text if analysis.training_noise else f"{text} That is of these trained nets: training noise is not known."
 
 
 def _named(point: Point, ranking: Ranking) -> str:
@@ -161,8 +162,8 @@ def _training_noise(analysis: Analysis) -> str:
     noise = analysis.training_noise
     if noise is None:
         return (
-            "Training noise is not known, and no interval holds it: intervals are about these trained nets on other "
-            "excerpts. Trained again, the same settings may come out in another order; several seeds would tell."
+            "Training noise is not known, and no interval holds it: intervals are of these trained nets on other "
+            "excerpts. Trained again, the same settings may come out otherwise; several seeds would tell."
         )
     size = f"one run's accuracy has a standard deviation of {points(noise.sd)} ({noise.df} degrees of freedom)"
     if noise.source == "seeds":
