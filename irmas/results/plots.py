@@ -22,18 +22,18 @@ from irmas.results.statistics import Analysis, Margin, Point
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS
 from irmas.sweep.slurm import ranges
 
-# It would tell on each import that it looks for fonts anew, which takes half a second, where HOME cannot be written.
+# Ahead of its import: where HOME cannot be written, matplotlib would tell each time that it looks for fonts anew.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
-import matplotlib  # noqa: E402
-from matplotlib.artist import Artist  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.axis import Axis, XAxis  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.image import AxesImage  # noqa: E402
-from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: E402
-from matplotlib.patches import Rectangle  # noqa: E402
-from matplotlib.ticker import MaxNLocator  # noqa: E402
+import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis, XAxis
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 Array = NDArray[np.float64]
 
@@ -229,12 +229,12 @@ def _heatmap(ranking: Ranking, analysis: Analysis) -> Figure | None:
     wide = GRID / across
     accuracies = np.array([panels[place] for place in chosen])
     notes = [
-        _excerpts(ranking, analysis),
+        f"{_counted(ranking, analysis)}; {_excerpts(ranking, analysis)}",
         f"Framed: the leader, {_named(analysis.points[0].values)}.",
         "Hatched: no finished run." if np.isnan(accuracies).any() else "",
         f"{len(chosen)} of {len(panels)} panels, those with the best points." if len(panels) > len(chosen) else "",
     ]
-    title = f"Validation accuracy of {_counted(ranking, analysis)} by {rows.key} and {columns.key}"
+    title = f"Validation accuracy by {_shortened(rows.key, 24)} and {_shortened(columns.key, 24)}"
     rows_with_names = 1 if len(chosen) == down * across else 2
     turned = _turned_height(_names(columns), wide / len(columns.levels))
     figure = _figure(0.5 + down * high + rows_with_names * turned, title, notes)
@@ -315,6 +315,7 @@ def _effects(ranking: Ranking, analysis: Analysis) -> Figure | None:
     if not keys:
         return None
     levels = [level for key in keys for level in key.levels]
+    left_out = [key.key for key in analysis.margins if key not in keys]
     behind = "Open: behind the key's best level (95 % for all pairs together)."
     notes = [
         _excerpts(ranking, analysis),
@@ -322,6 +323,7 @@ def _effects(ranking: Ranking, analysis: Analysis) -> Figure | None:
         _bars(analysis) if any(level.interval for level in levels) else "",
         behind if any(level.holds for level in levels) else "",
         "" if analysis.anova.is_complete else "Combinations are missing: levels also differ in the other keys.",
+        f"Left out, with more than {MOST_LEVELS} levels: {', '.join(left_out)}." if left_out else "",
     ]
     down = math.ceil(len(keys) / 3)
     across = math.ceil(len(keys) / down)
@@ -405,27 +407,28 @@ def _joined(curves: Iterable[Mapping[int, float]], factor: float) -> tuple[list[
 
 
 def _confusion(analysis: Analysis, counts: NDArray[np.integer], classes: Sequence[str]) -> Figure:
-    n = len(classes)
+    n, values = len(classes), analysis.points[0].values
     notes = [
-        f"{_named(analysis.points[0].values)}: {100 * np.trace(counts) / max(counts.sum(), 1):.1f} % are right.",
+        f"The leader: {_named(values)}." if values else "",
+        f"{100 * np.trace(counts) / max(counts.sum(), 1):.1f} % are right.",
         "Colour: per cent of the row, so that the diagonal is each class's recall.",
         "Numbers: per cent and, small, excerpts." if n <= MOST_COUNTED else "",
     ]
     title = f"Confusion matrix of the leader, n = {counts.sum():,} excerpts"
     names = [_shortened(name, 16) for name in classes]
-    height = min(4.6, 0.4 * n)
-    figure = _figure(0.4 + height + _turned_height(names, 4.6 / n), title, notes)
+    width, height = 4.6, min(4.6, 0.4 * n)
+    figure = _figure(0.4 + height + _turned_height(names, width / n), title, notes)
     axes = figure.subplots()
     share = 100 * counts / np.maximum(counts.sum(axis=1), 1)[:, None]
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     axes.spines[:].set_visible(False)
-    _name_ticks(axes.xaxis, names, 4.6 / n)
+    _name_ticks(axes.xaxis, names, width / n)
     _name_ticks(axes.yaxis, names, height / n)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if n <= MOST_COUNTED:
         for row, column in np.argwhere(counts):
-            colour = "white" if share[row, column] > 67 else INK
+            colour = "white" if share[row, column] > 60 else "black"
             style: dict[str, Any] = {"color": colour, "horizontalalignment": "center", "in_layout": False}
             axes.text(column, row, f"{share[row, column]:.0f}", verticalalignment="bottom", **style)
             axes.text(column, row + 0.06, f"{counts[row, column]}", verticalalignment="top", fontsize=6.5, **style)

@@ -1,0 +1,192 @@
+"""The ranking's pictures: what is drawn, what is left out, and that no sweep is too small, large or odd for them."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from commands import ROOT
+from numpy.typing import NDArray
+from PIL import Image
+
+from irmas.config import Config
+from irmas.labels import CODES
+from irmas.results import plots
+from irmas.results.ranking import Ranking, Row
+from irmas.results.statistics import Analysis, Outcome, analyse
+from irmas.run.events import VAL_ACCURACY, VAL_LOSS
+from irmas.run.folder import COMPLETED, DIVERGED
+from irmas.sweep.plan import Plan
+from irmas.sweep.states import SweepState
+
+REPORT = {"dropout": (0.3, 0.4, 0.5), "lr": (1e-3, 5e-4, 1e-4), "l2": (1e-3, 1e-4)}
+
+
+def grid(levels: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(levels, values, strict=True)) for values in itertools.product(*levels.values())]
+
+
+def sweep(
+    values: Sequence[dict[str, Any]], *, epochs: int = 5, excerpts: int = 60, paired: bool = True, loss: float = 2.4
+) -> tuple[Ranking, Analysis]:
+    """Finished runs 1, 2, ..., the later the better, and one that diverged; without predictions unless `paired`."""
+    rng = np.random.default_rng(0)
+    names = np.array([f"excerpt {number}" for number in range(excerpts)])
+    recordings = np.array([f"recording {number // 2}" for number in range(excerpts)])
+    difficulty = rng.random(excerpts)
+    rows, outcomes = [], []
+    for number, its in enumerate(values, start=1):
+        skill = 0.2 + 0.6 * number / len(values)
+        correct = 0.7 * difficulty + 0.3 * rng.random(excerpts) < skill
+        accuracy = float(correct.mean())
+        curves = {
+            VAL_ACCURACY: {epoch: accuracy * (1 - 0.6**epoch) for epoch in range(1, epochs)} | {epochs: accuracy},
+            VAL_LOSS: {epoch: loss - accuracy * (1 - 0.6**epoch) for epoch in range(1, epochs + 1)},
+        }
+        rows.append(Row(number, its, COMPLETED, epochs, accuracy, 1.0, excerpts, "", "", curves))
+        found = (correct, names, recordings) if paired else (None, None, None)
+        outcomes.append(Outcome(number, its, accuracy, *found))
+    lost = {VAL_ACCURACY: {1: 0.1, 2: 0.1}, VAL_LOSS: {1: 5.0, 2: math.nan}}
+    rows.append(Row(len(rows) + 1, values[0], DIVERGED, 2, 0.1, None, excerpts, "", "", lost))
+    plan = Plan("made-up", list(values[0]), "data", "source", "", Config(), [])
+    return Ranking(plan, rows, [], SweepState([], [])), analyse(outcomes, list(values[0]))
+
+
+def confusion(classes: Sequence[str] = CODES) -> tuple[NDArray[np.integer], Sequence[str]]:
+    counts = np.random.default_rng(0).integers(0, 9, (len(classes), len(classes)))
+    return counts + 20 * np.eye(len(classes), dtype=np.int64), classes
+
+
+Picture = NDArray[np.uint8]
+
+
+def pixels(png: bytes) -> Picture:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def places(picture: Picture, colour: str) -> NDArray[np.intp]:
+    """(row, column) of every pixel of a colour."""
+    return np.argwhere((picture == tuple(bytes.fromhex(colour.removeprefix("#")))).all(axis=-1))
+
+
+def is_cut(picture: Picture) -> bool:
+    """Whether something reaches over an edge."""
+    return any((edge < 255).any() for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]))
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, bytes]:
+    return plots.draw(*sweep(grid(REPORT)), confusion())
+
+
+def test_the_reports_grid_has_every_picture_at_print_size(report: dict[str, bytes]) -> None:
+    assert list(report) == ["accuracy.png", "heatmap.png", "curves.png", "effects.png", "confusion.png"]
+    for name, png in report.items():
+        picture = pixels(png)
+        assert picture.shape[1] == int(15 / 2.54 * plots.DPI), name
+        assert picture.shape[0] < 23 / 2.54 * plots.DPI, name
+        assert not is_cut(picture), name
+
+
+def test_the_same_ranking_gives_the_same_bytes_whatever_matplotlib_was_told() -> None:
+    values = grid({"lr": (0.1, 0.2)})
+    pictures = plots.draw(*sweep(values), None)
+    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "black", "savefig.dpi": 50}):
+        before = dict(matplotlib.rcParams)
+        assert plots.draw(*sweep(values), None) == pictures
+        assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("levels", "left_out"),
+    [
+        ({"dropout": (0.3, 0.4), "lr": (0.1, 0.2)}, {"confusion.png"}),
+        ({"lr": (0.1, 0.2)}, {"confusion.png", "heatmap.png"}),
+        ({}, {"confusion.png", "heatmap.png", "effects.png"}),
+    ],
+)
+def test_what_lacks_its_data_is_left_out(levels: dict[str, Any], left_out: set[str]) -> None:
+    pictures = plots.draw(*sweep(grid(levels), epochs=1), None)
+    assert set(pictures) == {"accuracy.png", "heatmap.png", "curves.png", "effects.png", "confusion.png"} - left_out
+    assert not any(is_cut(pixels(png)) for png in pictures.values())
+
+
+def test_the_leaders_set_is_blue_and_what_is_behind_it_vermillion_below(report: dict[str, bytes]) -> None:
+    accuracy = pixels(report["accuracy.png"])[200:]  # without the legend
+    in_set, behind = places(accuracy, plots.BLUE), places(accuracy, plots.VERMILLION)
+    assert in_set[:, 0].max() < behind[:, 0].min()
+    assert in_set[:, 1].mean() > behind[:, 1].mean()  # the better, the further to the right
+
+
+def test_without_predictions_no_point_is_said_to_be_in_the_set_or_behind() -> None:
+    accuracy = pixels(plots.draw(*sweep(grid({"lr": (0.1, 0.2)}), paired=False), None)["accuracy.png"])
+    assert not len(places(accuracy, plots.BLUE)) + len(places(accuracy, plots.VERMILLION))
+
+
+def test_the_leaders_cell_is_framed_where_its_levels_meet(report: dict[str, bytes]) -> None:
+    heatmap = pixels(report["heatmap.png"])
+    frame = places(heatmap, plots.VERMILLION)
+    (top, left), (bottom, right) = frame.min(axis=0), frame.max(axis=0)
+    brightest = heatmap[(top + bottom) // 2, left + 10]
+    # The leader has the last dropout, the smallest lr and the smallest l2: below, and on the left of the left panel.
+    assert top > 0.5 * len(heatmap)
+    assert right < 0.3 * heatmap.shape[1]
+    assert brightest.tolist() == [253, 231, 55]
+
+
+def test_cells_without_a_finished_run_are_hatched(report: dict[str, bytes]) -> None:
+    values = grid({"dropout": (0.3, 0.4), "lr": (0.1, 0.2)})[1:]
+    hatched = places(pixels(plots.draw(*sweep(values), None)["heatmap.png"]), plots.FAINT)
+    assert len(hatched) > 200
+    assert not len(places(pixels(report["heatmap.png"]), plots.FAINT))
+
+
+def test_rows_of_the_confusion_matrix_are_true_and_columns_predicted() -> None:
+    counts = np.array([[0, 0, 7], [5, 0, 0], [0, 5, 0]])
+    picture = pixels(plots.draw(*sweep(grid({})), (counts, ["a", "b", "c"]))["confusion.png"])
+    dark = places(picture, "#08306B")  # all of a row
+    cells = (dark - dark.min(axis=0)) * 3 // (np.ptp(dark, axis=0) + 1)
+    assert {tuple(cell) for cell in cells.tolist()} == {(0, 2), (1, 0), (2, 1)}
+
+
+ODD = {
+    "model.filters": ([32, 64, 128, 256], [8, 16]),
+    "data.root": ("/a/folder/with/quite/a/long/name/for/its/data", "$a^^$ and 50 %", None),
+    "augment.freq_width": (0.1, 0.123456789),
+    "seed": (1, 2),
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "classes"),
+    [
+        ([{"lr": 0.1}], {"epochs": 1, "excerpts": 1}, ["the only class"]),
+        (grid({"lr": (0.1, 0.2)}), {"loss": math.nan}, ["小提琴", "a class with quite a long name"]),
+        (grid({"lr": (0.1, 0.2), "seed": (1, 2, 3)}), {}, [f"class {number}" for number in range(50)]),
+        (grid(ODD)[3:], {}, CODES),
+        ([{"lr": number / 7, "dropout": number % 9 / 10} for number in range(60)], {"loss": math.inf}, CODES),
+    ],
+    ids=["one run", "two runs", "three seeds", "odd values", "60 values"],
+)
+def test_no_sweep_is_too_small_large_or_odd(
+    values: list[dict[str, Any]], options: dict[str, Any], classes: Sequence[str]
+) -> None:
+    for name, png in plots.draw(*sweep(values, **options), confusion(classes)).items():
+        assert not is_cut(pixels(png)), name
+
+
+def test_nothing_is_printed_where_home_cannot_be_written() -> None:
+    environment = os.environ | {"HOME": "/proc/none"}
+    environment.pop("MPLCONFIGDIR", None)
+    command = [sys.executable, "-W", "error", "-c", "import irmas.results.plots"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
