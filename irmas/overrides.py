@@ -8,23 +8,26 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from irmas.commandline import Parser, told_by
-from irmas.config import RULES, Config, Prepare, setting_names
-from irmas.errors import UserError
+from irmas.config import RULES, Config, Prepare, check, flatten, setting_names
+from irmas.errors import UserError, first_line
+from irmas.results.best import BEST, LEFT_OUT, SETTINGS
 
 CONF = Path(__file__).parent / "conf"
 HYDRAS_OWN = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)\.(?!_).+")
@@ -50,6 +53,7 @@ def run(door: str, schema: type[Config | Prepare], task: Callable[[DictConfig], 
         try:
             overrides = _read_command_line(schema)
             _check_overrides(overrides, schema)
+            _take_best(overrides)
             if schema is Config and shutil.which("sbatch") and not _names_a_launcher(overrides):
                 sys.argv.append("hydra/launcher=slurm")
             hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name=door)(guarded)()
@@ -92,9 +96,9 @@ def _check_overrides(overrides: Iterable[str], schema: type[Config | Prepare]) -
     Hydra itself advises `+key=value` for a wrong key, and then runs with the default value. Of its own settings
     the launcher's and the sweeper's are taken; others write files, load plugins or call functions.
     """
-    groups = {path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"}
+    groups = {path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"} | {"best"}
     if schema is Prepare:
-        groups -= {"model", "augment", "sweep"}
+        groups -= {"model", "augment", "sweep", "best"}
     settings = set(setting_names(schema)) - groups
     launchers = sorted(path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml"))
     given: set[str] = set()
@@ -107,6 +111,8 @@ def _check_overrides(overrides: Iterable[str], schema: type[Config | Prepare]) -
             raise UserError(f"{override.input_line}: hydra/sweeper=grid does the same, and checks before it writes")
         if key == "hydra/launcher" and override.value() not in launchers:
             raise UserError(f"{override.input_line}: must be one of {', '.join(launchers)}")
+        if key == "best" and not isinstance(override.value(), str):
+            raise UserError(f"{override.input_line}: must be the folder of one sweep, or its {BEST}")
         if key in groups and None in _values(override):
             options = sorted(path.stem for path in (CONF / key).glob("*.yaml"))
             raise UserError(f"{override.input_line}: must be one of {', '.join(options)}")
@@ -130,6 +136,50 @@ def _check_overrides(overrides: Iterable[str], schema: type[Config | Prepare]) -
                 f"{override.input_line}: settings are only given a value, as in {key}=...; "
                 "none is added, deleted or moved with + ++ ~ @"
             )
+
+
+def _take_best(overrides: Iterable[str]) -> None:
+    """Let Hydra find what `best=<path>` names, below the settings of `sweep=` and of the command line.
+
+    Its settings of a group whose option is chosen or swept give way as a whole.
+    Raises UserError for a file that cannot be read or is not sound.
+    """
+    parsed = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(list(overrides))}
+    if "best" not in parsed:
+        return
+    chosen, path = set(parsed), parsed["best"].value()
+    assert isinstance(path, str)
+    if "sweep" in parsed:
+        for option in _values(parsed["sweep"]):
+            file = CONF / "sweep" / f"{option}.yaml"
+            sweep = OmegaConf.load(file) if file.exists() else OmegaConf.create()
+            chosen |= set(OmegaConf.select(sweep, "hydra.sweeper.params", default={}))
+    settings = _read_best(Path(path))
+    node = {key: value for key, value in settings.items() if not (isinstance(value, dict) and key in chosen)}
+    ConfigStore.instance().store(group="best", name="given", package="_global_", node=node)
+    sys.argv = ["best=given" if argument == parsed["best"].input_line else argument for argument in sys.argv]
+
+
+def _read_best(path: Path) -> dict[str, Any]:
+    path = path / BEST if path.is_dir() else path
+    try:
+        found = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"best={path}: is not there; python -m irmas.rank outputs/<name> writes it") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"best={path}: cannot be read ({first_line(error)})") from None
+    names = flatten(found).keys() if isinstance(found, dict) else set()
+    for name in sorted(names ^ set(SETTINGS)):
+        what = "lacks" if name in SETTINGS else "holds"
+        raise UserError(f"best={path}: {what} {name}; it must be a {BEST}, with all of its settings and no other")
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), found))
+        assert isinstance(config, Config)
+        check(config)
+    except (OmegaConfBaseException, UserError) as error:
+        reason = str(error) if isinstance(error, UserError) else _in_our_words(error)
+        raise UserError(f"best={path}: {reason}") from None
+    return {key: value for key, value in asdict(config).items() if key not in LEFT_OUT}
 
 
 def _values(override: Override) -> list[Any]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.live import Live
 
+from irmas import status
 from irmas.commandline import Parser, told_by
 from irmas.progress import plain_console, width
 from irmas.results import ranking
@@ -14,41 +17,88 @@ from irmas.results.ranking import Ranking
 from irmas.run.folder import COMPLETED, PENDING
 from irmas.sweep import states
 
+if TYPE_CHECKING:  # scipy takes half a second to import
+    from irmas.results.statistics import Analysis
+
 
 def main() -> None:
     parser = Parser("irmas.rank", "Rank a sweep from its event files.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     parser.add_argument("--best", action="store_true", help="each run's best epoch instead of its last (flatters it)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--table", action="store_true", help="the table alone, at once; nothing is written")
+    what.add_argument("--watch", action="store_true", help="until nothing of the sweep trains or waits any more")
     with told_by("irmas.rank"):
         arguments = parser.parse_args()
-        result = show(arguments.sweep, best=arguments.best)
+        sweep, best = arguments.sweep, arguments.best
+        if arguments.table:
+            result = ranking.rank(sweep, best=best)
+            _print(plain_console(), sweep, result, None, best)
+        else:
+            if arguments.watch:
+                watch(sweep, best=best)
+            result = show(sweep, best=best)
         if any(row.state == COMPLETED and row.rank is None for row in result.rows):
             sys.exit(1)
 
 
+def watch(sweep: Path, *, best: bool = False) -> None:
+    """Show the table as it grows until nothing of the sweep trains or is in the queue.
+
+    On a terminal in its place, elsewhere anew whenever a run has ended.
+    """
+    console, ranked = plain_console(), -1
+    with Live(console=console, transient=True, auto_refresh=False) as view:
+        for _ in status.looks(sweep):
+            result = ranking.rank(sweep, best=best)
+            if console.is_terminal:
+                view.update(ranking.table(result), refresh=True)
+            elif ranked != (ranked := sum(row.rank is not None for row in result.rows)):
+                _print(console, sweep, result, None, best)
+
+
 def show(sweep: Path, *, best: bool = False) -> Ranking:
-    """Print the ranking and write it to the sweep's folder, and how dead runs ended into theirs.
+    """Print the ranking, write it to the sweep's folder with report and pictures, and how dead runs ended into theirs.
+
+    By best epochs the ranking alone: predictions are of the last one.
 
     Raises UserError where the folder holds no plan, OSError where it cannot be read or written.
     """
     result = ranking.rank(sweep, best=best)
     console = plain_console()
-    try:
-        _print(console, sweep, result, "best epoch" if best else "last epoch")
-    finally:  # also where nobody reads on, as in `| head`
-        states.settle(sweep, result.state)
-        written = ranking.write(sweep, result, "ranking-best" if best else "ranking")
-    console.print(f"written: {' '.join(map(str, written))}")
+    if best:
+        _print_and_write(console, sweep, result, None, "ranking-best")
+        return result
+    # Here, since `--table` and the status door answer without scipy and matplotlib.
+    from irmas.results import conclude, outcomes, statistics
+
+    found, leader, problems = outcomes.read(sweep, result)
+    result.problems.extend(problems)
+    analysis = statistics.analyse(found, result.plan.swept) if found else None
+    _print_and_write(console, sweep, result, analysis, "ranking")
+    report = conclude.write(sweep, result, analysis, leader)
+    console.print(f"report:  {report}")
+    console.print(f"curves:  tensorboard --logdir {sweep}")
     return result
 
 
-def _print(console: Console, sweep: Path, result: Ranking, epochs: str) -> None:
-    lines = ranking.table(result)
+def _print_and_write(console: Console, sweep: Path, result: Ranking, analysis: Analysis | None, stem: str) -> None:
+    try:
+        _print(console, sweep, result, analysis, best=stem != "ranking")
+    finally:  # also where nobody reads on, as in `| head`
+        states.settle(sweep, result.state)
+        written = ranking.write(sweep, result, analysis, stem)
+    console.print(f"\nwritten: {' '.join(map(str, written))}")
+
+
+def _print(console: Console, sweep: Path, result: Ranking, analysis: Analysis | None, best: bool) -> None:
+    lines = ranking.table(result, analysis)
     # A line that the terminal wraps is better than a number cut short.
     console.width = max(console.width, width(console, lines))
     finished = sum(row.state == COMPLETED for row in result.rows)
     console.print(
-        f"\n{sweep}: {finished} of {len(result.rows)} runs finished, by validation accuracy in the {epochs}\n"
+        f"\n{sweep}: {finished} of {len(result.rows)} runs finished, "
+        f"by validation accuracy in the {'best' if best else 'last'} epoch\n"
     )
     console.print(lines)
     for row in result.rows:
@@ -58,7 +108,6 @@ def _print(console: Console, sweep: Path, result: Ranking, epochs: str) -> None:
         console.print(f"could not be read: {problem}", style="yellow")
     for warning in filter(None, (ranking.mixed_sources(result), result.state.note)):
         console.print(warning, style="yellow")
-    console.print(f"\ncurves:  tensorboard --logdir {sweep / 'runs'}")
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def watch(sweep: Path) -> SweepState:
 def _watch_on_terminal(sweep: Path) -> SweepState:
     console = Console(highlight=False, markup=False)
     with Live(console=console, transient=True, auto_refresh=False) as view:
-        for state in _looks(sweep):
+        for state in looks(sweep):
             view.update(screen(sweep, state, console), refresh=True)
     return state
 
@@ -95,7 +95,7 @@ def _watch_on_terminal(sweep: Path) -> SweepState:
 def _watch_in_lines(sweep: Path) -> SweepState:
     console = plain_console()
     before: dict[int, str] = {}
-    for state in _looks(sweep):
+    for state in looks(sweep):
         if not before:
             console.print(header(sweep, state))
         for run in state.runs:
@@ -105,7 +105,8 @@ def _watch_in_lines(sweep: Path) -> SweepState:
     return state
 
 
-def _looks(sweep: Path) -> Iterator[SweepState]:
+def looks(sweep: Path) -> Iterator[SweepState]:
+    """How the sweep stands, every few seconds, until nothing of it trains or is in the queue."""
     was_live, was_queued = True, False
     while True:
         state = look(sweep)

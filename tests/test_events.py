@@ -22,7 +22,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard_server import Fetch, tensorboard
 
-from irmas.run.events import CONFUSION, TRAIN_LOSS, VAL_ACCURACY, EventWriter, event_files, read_scalars
+from irmas.run import events
+from irmas.run.events import CONFUSION, TRAIN_LOSS, VAL_ACCURACY, EventWriter, event_files, read_all, read_scalars
 
 Scalars = dict[str, dict[int, float]]
 
@@ -206,6 +207,20 @@ def test_whatever_stretch_is_damaged_the_records_around_it_are_read(place: int, 
     # Of records that are gone whole a file knows nothing.
     hidden = start + lost >= len(sound) or (not junk and {start, start + lost} <= set(starts))
     assert bool(run.problems) == damaged or hidden
+
+
+def test_many_runs_are_read_as_each_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [tmp_path / str(number) for number in range(9)]
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        path = write(folder, {step: number + step / 8 for step in range(number)})
+        path.write_bytes(path.read_bytes()[: -(number % 2) or None])
+    alone = [read_scalars(folder) for folder in folders]
+    assert read_all(folders) == alone
+    monkeypatch.setattr(events, "LARGE", 1)
+    assert read_all(folders) == alone
+    assert read_all([tmp_path / "nowhere"]) == [read_scalars(tmp_path / "nowhere")]
+    assert read_all([]) == []
 
 
 def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:

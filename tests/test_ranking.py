@@ -5,18 +5,24 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from commands import ROOT, irmas
+from commands import ROOT, irmas, start
+from doors import contents
 
 from irmas.config import Config
 from irmas.results import ranking
+from irmas.run import predictions
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS, EventWriter, event_files
 from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PENDING, RUNNING, RunFolder, Status
+from irmas.run.predictions import Predictions
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, Point, run_folder
 
@@ -53,6 +59,80 @@ def test_runs_rank_by_accuracy_then_loss_then_number(sweep: Path) -> None:
     rows = ranking.rank(sweep).rows
     assert [(row.rank, row.id) for row in rows] == [(1, 2), (2, 3), (3, 1), (4, 4)]
     assert (rows[0].val_accuracy, rows[0].val_loss, rows[0].epoch, rows[0].val_excerpts) == (0.75, 1.0, 1, 64)
+
+
+def test_seeds_are_ranked_by_their_mean(tmp_path: Path) -> None:
+    swept = [{"lr": lr, "seed": seed} for seed in (1, 2) for lr in (0.1, 0.2, 0.3)]
+    points = [Point(number, values, values) for number, values in enumerate(swept, start=1)]
+    plans.write(tmp_path, Plan("mine", ["lr", "seed"], "data", "source", "", Config(), points))
+    for number, accuracy in ((1, 0.5), (2, 0.75), (3, 0.25), (4, 0.75), (5, 0.25)):
+        train(tmp_path, number, [(accuracy, 1.0)])
+    rows = ranking.rank(tmp_path).rows
+    assert [(row.rank, row.id, row.point_accuracy) for row in rows] == [
+        (1, 1, 0.625),
+        (1, 4, 0.625),
+        (2, 2, 0.5),
+        (2, 5, 0.5),
+        (3, 3, 0.25),
+        (None, 6, None),
+    ]
+
+
+def answer(folder: RunFolder, correct: int) -> None:
+    """Predictions of which so many of 64 are right, two excerpts a recording."""
+    names = np.array([f"{row:02d}" for row in range(64)])
+    targets = np.zeros(64, dtype=int)
+    predicted = (np.arange(64) >= correct).astype(int)
+    recordings = np.array([f"{row // 2}" for row in range(64)])
+    predictions.write(folder.predictions, Predictions(np.array(["cel", "flu"]), names, recordings, targets, predicted))
+
+
+def test_intervals_and_the_set_of_the_best_come_from_the_predictions(sweep: Path) -> None:
+    for number, correct in ((1, 60), (2, 59), (3, 8), (4, 7)):
+        answer(train(sweep, number, [(correct / 64, 1.0)]), correct)
+    done = irmas("rank", "outputs/mine", cwd=sweep.parent.parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    entries = json.loads((sweep / "ranking.json").read_text())
+    assert [entry["in_set"] for entry in entries] == [True, True, False, False]
+    for entry in entries:
+        assert entry["point_low"] < entry["val_accuracy"] == entry["point_accuracy"] < entry["point_high"]
+    shown = re.search(r"93\.75% +(\S+)% - (\S+)% ", done.stdout)
+    assert shown is not None
+    assert [float(end) / 100 for end in shown.groups()] == pytest.approx(
+        [entries[0]["point_low"], entries[0]["point_high"]], abs=0.0006
+    )
+    folder = run_folder(sweep, plans.read(sweep).points[2])
+    folder.predictions.write_bytes(folder.predictions.read_bytes()[:-1])
+    done = irmas("rank", "outputs/mine", cwd=sweep.parent.parent)
+    assert "could not be read: run 3: " in done.stdout
+    assert "predictions.npz: is damaged" in done.stdout
+    assert [entry["in_set"] for entry in json.loads((sweep / "ranking.json").read_text())] == [True, True, None, False]
+
+
+def test_the_table_alone_writes_nothing(sweep: Path) -> None:
+    train(sweep, 1, [(0.5, 1.0)])
+    before = contents(sweep)
+    done = irmas("rank", "outputs/mine", "--table", cwd=sweep.parent.parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "50.00%" in done.stdout
+    assert contents(sweep) == before
+
+
+def test_who_watches_sees_each_run_that_ends(sweep: Path) -> None:
+    train(sweep, 1, [(0.5, 1.0)])
+    second = train(sweep, 2, [(0.25, 1.0)], RUNNING)
+    second.write_status(replace(second.told(), state=RUNNING))
+    told = json.loads((second.path / "status.json").read_text())
+    (second.path / "status.json").write_text(json.dumps(told | {"node": "elsewhere"}))
+    watching = start("rank", "outputs/mine", "--watch", cwd=sweep.parent.parent)
+    assert watching.stdout is not None
+    while "50.00%" not in (line := watching.stdout.readline()):
+        assert watching.poll() is None, line
+    second.write_status(replace(second.told(), state=COMPLETED))
+    said, _ = watching.communicate(timeout=30)
+    assert watching.returncode == 0
+    assert said.count("2 of 4 runs finished") == 2  # as it was seen, and the last word
+    assert (sweep / "ranking.csv").exists()
 
 
 def test_the_last_epoch_counts_and_the_best_on_request(sweep: Path) -> None:
@@ -94,6 +174,10 @@ def test_what_is_written_can_be_read_by_others(sweep: Path) -> None:
         "epoch": 1,
         "state": "COMPLETED",
         "val_excerpts": 64,
+        "point_accuracy": 0.5,
+        "point_low": None,
+        "point_high": None,
+        "in_set": None,
         "source": "",
     }
     assert [entry["id"] for entry in entries] == [1, 2, 3, 4]
@@ -131,8 +215,9 @@ def test_the_door_prints_the_reports_columns_and_every_reason(sweep: Path) -> No
     done = irmas("rank", "outputs/mine", cwd=sweep.parent.parent)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert "rank run ID lr validation accuracy validation loss epoch excerpts state" in map(" ".join, lines)
-    assert ["1", "1", "0.1", "50.00%", "1.2500", "1", "64", "COMPLETED"] in lines
+    heads = "rank run ID lr validation accuracy 95 % interval validation loss epoch excerpts state"
+    assert heads in map(" ".join, lines)
+    assert ["1", "1", "0.1", "50.00%", "-", "1.2500", "1", "64", "COMPLETED"] in lines
     assert "run 2 FAILED: RuntimeError: [no] more" in done.stdout
 
 

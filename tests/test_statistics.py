@@ -96,6 +96,12 @@ def test_ties_go_to_the_lowest_run() -> None:
     assert [point.runs[0] for point in analyse(runs[::-1], ["lr", "seed"]).points] == [0, 3, 6]
 
 
+def test_among_points_of_one_accuracy_the_smaller_loss_leads_as_in_the_ranking() -> None:
+    losses = [0.8, 0.9, 0.7, 0.7, None]
+    runs = [Outcome(number, {"lr": number}, 0.5, None, None, None, loss) for number, loss in enumerate(losses, start=1)]
+    assert [point.runs[0] for point in analyse(runs, ["lr"]).points] == [3, 4, 1, 2, 5]
+
+
 def test_the_same_runs_in_any_order_give_the_same_numbers() -> None:
     runs = simulate(np.random.default_rng(0), seeds=2)
     assert analyse(runs, KEYS) == analyse(runs, KEYS) == analyse(runs[::-1], KEYS)

@@ -7,21 +7,25 @@ import io
 import json
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
 from irmas.config import shown
 from irmas.files import atomic_write
-from irmas.run.events import VAL_ACCURACY, VAL_LOSS, read_scalars
+from irmas.run.events import VAL_ACCURACY, VAL_LOSS, RunScalars, read_all
 from irmas.run.folder import CANCELLED, COMPLETED, PENDING, PROVENANCE, RUNNING, RunFolder
 from irmas.sweep import jobs, states
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, run_folder
 from irmas.sweep.states import NOT_SUBMITTED, RunState, SweepState
+
+if TYPE_CHECKING:  # scipy takes half a second to import
+    from irmas.results.statistics import Analysis, Point
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,13 @@ class Row:
     curves: dict[str, dict[int, float]]
     """Every scalar by tag and epoch, ascending."""
     rank: int | None = None
+    """Runs that differ in nothing but their seed are one point, and share its rank."""
+    point_accuracy: float | None = None
+    """The mean over the point's COMPLETED runs, by which it is ranked."""
+
+    @property
+    def point(self) -> tuple[str, ...]:
+        return tuple(shown(value) for key, value in self.values.items() if key != "seed")
 
 
 @dataclass(frozen=True)
@@ -58,18 +69,20 @@ class Ranking:
 def rank(sweep: Path, *, best: bool = False) -> Ranking:
     """Rank by validation accuracy in the last epoch or, with `best`, in each run's best one; ties by loss.
 
+    With several seeds a point, points are ranked by their mean.
+
     The best epoch is chosen on the excerpts that it is judged on, which flatters every run.
     Raises UserError where the folder holds no plan.
     """
     plan = plans.read(sweep)
     rows, problems = [], []
     state = states.look(sweep, plan, last_word=True)
-    for run in state.runs:
-        row, found = _row(sweep, plan, run, best)
+    read = read_all([run_folder(sweep, run.point).path for run in state.runs])
+    for run, scalars in zip(state.runs, read, strict=True):
+        row, found = _row(sweep, plan, run, scalars, best)
         rows.append(row)
         problems += found
-    finished = sorted((row for row in rows if _has_finished(row)), key=_order)
-    ranked = [replace(row, rank=number) for number, row in enumerate(finished, start=1)]
+    ranked = _ranked([row for row in rows if _has_finished(row)])
     return Ranking(plan, ranked + [row for row in rows if not _has_finished(row)], problems, state)
 
 
@@ -77,14 +90,26 @@ def _has_finished(row: Row) -> bool:
     return row.state == COMPLETED and row.val_accuracy is not None
 
 
-def _order(row: Row) -> tuple[float, float, int]:
-    assert row.val_accuracy is not None
-    return -row.val_accuracy, row.val_loss if row.val_loss is not None else math.inf, row.id
+def _ranked(finished: Sequence[Row]) -> list[Row]:
+    points: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in finished:
+        points[row.point].append(row)
+    ordered = []
+    for runs in points.values():
+        # fsum: seeds with the same accuracies in another order have the same mean.
+        accuracy = math.fsum(row.val_accuracy or 0.0 for row in runs) / len(runs)
+        loss = math.fsum(math.inf if row.val_loss is None else row.val_loss for row in runs) / len(runs)
+        ordered.append((-accuracy, loss, runs[0].id, runs))
+    ordered.sort(key=lambda point: point[:3])
+    return [
+        replace(row, rank=number, point_accuracy=-accuracy)
+        for number, (accuracy, _, _, runs) in enumerate(ordered, start=1)
+        for row in runs
+    ]
 
 
-def _row(sweep: Path, plan: Plan, run: RunState, best: bool) -> tuple[Row, list[str]]:
+def _row(sweep: Path, plan: Plan, run: RunState, scalars: RunScalars, best: bool) -> tuple[Row, list[str]]:
     point, status, folder = run.point, run.status, run_folder(sweep, run.point)
-    scalars = read_scalars(folder.path)
     accuracies = scalars.values.get(VAL_ACCURACY, {})
     epoch = (max(accuracies, key=lambda step: accuracies[step]) if best else max(accuracies)) if accuracies else 0
     problems = [f"run {point.id}: {problem}" for problem in scalars.problems]
@@ -134,12 +159,13 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def write(sweep: Path, ranking: Ranking, stem: str = "ranking") -> list[Path]:
+def write(sweep: Path, ranking: Ranking, analysis: Analysis | None = None, stem: str = "ranking") -> list[Path]:
     """<stem>.csv and <stem>.json, a list of objects: one entry a run, in the ranking's order.
 
     Raises OSError, with the file's name, where it cannot be written.
     """
-    entries = [_entry(row) for row in ranking.rows]
+    points = by_run(analysis)
+    entries = [_entry(row, points.get(row.id)) for row in ranking.rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(entries[0]), lineterminator="\n")
     writer.writeheader()
@@ -150,7 +176,11 @@ def write(sweep: Path, ranking: Ranking, stem: str = "ranking") -> list[Path]:
     return list(contents)
 
 
-def _entry(row: Row) -> dict[str, Any]:
+def by_run(analysis: Analysis | None) -> dict[int, Point]:
+    return {run: point for point in (analysis.points if analysis else ()) for run in point.runs}
+
+
+def _entry(row: Row, point: Point | None) -> dict[str, Any]:
     swept = {key: value if isinstance(value, int | float) else shown(value) for key, value in row.values.items()}
     return {
         "rank": row.rank,
@@ -161,6 +191,10 @@ def _entry(row: Row) -> dict[str, Any]:
         "epoch": row.epoch,
         "state": row.state,
         "val_excerpts": row.val_excerpts,
+        "point_accuracy": row.point_accuracy,
+        "point_low": point.interval.low if point and point.interval else None,
+        "point_high": point.interval.high if point and point.interval else None,
+        "in_set": point.in_set if point else None,
         "source": row.source,
     }
 
@@ -172,13 +206,19 @@ def styled(state: str) -> Text:
     return Text(state, style=STYLES.get(state, "red"))
 
 
-def table(ranking: Ranking) -> Table:
-    """In the report's columns: run ID, swept keys, validation accuracy, validation loss."""
+def table(ranking: Ranking, analysis: Analysis | None = None) -> Table:
+    """In the report's columns: run ID, swept keys, validation accuracy, validation loss.
+
+    With several seeds a point also the mean, and with an analysis the interval, of the point.
+    """
+    points, with_seeds = by_run(analysis), "seed" in ranking.plan.swept
     heads = [
         "rank",
         "run ID",
         *ranking.plan.swept,
         "validation accuracy",
+        *(["mean over seeds"] if with_seeds else []),
+        *(["95 % interval"] if analysis else []),
         "validation loss",
         "epoch",
         "excerpts",
@@ -188,14 +228,25 @@ def table(ranking: Ranking) -> Table:
     for head in heads:
         lines.add_column(head, justify="left" if head == "state" else "right", no_wrap=True)
     for row in ranking.rows:
+        point = points.get(row.id)
         lines.add_row(
             "-" if row.rank is None else str(row.rank),
             str(row.id),
             *(shown(value) for value in row.values.values()),
-            "-" if row.val_accuracy is None else f"{row.val_accuracy:.2%}",
+            _percent(row.val_accuracy),
+            *([_percent(row.point_accuracy)] if with_seeds else []),
+            *([_interval(point)] if analysis else []),
             "-" if row.val_loss is None else f"{row.val_loss:.4f}",
             str(row.epoch),
             str(row.val_excerpts),
             styled(row.state),
         )
     return lines
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"
+
+
+def _interval(point: Point | None) -> str:
+    return f"{point.interval.low:.1%} - {point.interval.high:.1%}" if point and point.interval else "-"

@@ -36,6 +36,8 @@ class Outcome:
     excerpts: NDArray[np.str_] | None
     """Unique names."""
     recordings: NDArray[np.str_] | None
+    loss: float | None = None
+    """Of validation, in the last epoch: the smaller one leads among points of one accuracy, as in the ranking."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class TrainingNoise:
 @dataclass(frozen=True)
 class Analysis:
     points: tuple[Point, ...]
-    """By accuracy, ties by the lowest run ID; the first is the leader."""
+    """By accuracy, ties by loss, then by the lowest run ID; the first is the leader."""
     excerpts: int
     """That the leader was validated on; 0 without its predictions, as the recordings."""
     recordings: int
@@ -188,11 +190,16 @@ def _points(runs: Sequence[Outcome], keys: Sequence[str]) -> list[Point]:
         (math.fsum(run.accuracy for run in seeds) / len(seeds), seeds)
         for seeds in together.values()
     ]
-    means.sort(key=lambda mean: (-mean[0], mean[1][0].id))
+    means.sort(key=lambda mean: (-mean[0], _loss(mean[1]), mean[1][0].id))
     return [
         Point({key: seeds[0].values[key] for key in keys}, tuple(run.id for run in seeds), mean, means[0][0] - mean)
         for mean, seeds in means
     ]
+
+
+def _loss(seeds: Sequence[Outcome]) -> float:
+    """The mean; infinite where one is not known."""
+    return math.fsum(math.inf if run.loss is None else run.loss for run in seeds) / len(seeds)
 
 
 def _predictions(run: Outcome) -> Predictions | None:

@@ -1,0 +1,105 @@
+"""The report's tuning grid: what was swept, what all runs share, and which of them have no rank."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from irmas.config import Config
+from irmas.results.deductions import finished
+from irmas.results.page import code, counted, listed, plain, table, whole_percent
+from irmas.results.ranking import Ranking, Row
+from irmas.results.statistics import Analysis
+from irmas.sweep.jobs import named_runs
+
+SPLITS = {"recording": "by recording", "clip": "by excerpt"}
+SOURCES = {"irmas": "IRMAS", "standin": "a rendered stand-in for IRMAS", "folder": "a folder of recordings"}
+
+
+def written(ranking: Ranking, analysis: Analysis | None) -> list[str]:
+    blocks = ["## Tuning grid"]
+    rows = sorted(ranking.rows, key=lambda row: row.id)
+    values = {key: dict.fromkeys(plain(row.values[key]) for row in rows) for key in ranking.plan.swept}
+    if values:
+        blocks.append(table(["key", "values"], ([key, ", ".join(found)] for key, found in values.items()), left=2))
+    config = ranking.plan.config
+    about = [
+        _states(rows),
+        _training(config) + _varied(ranking, "epochs", "batch_size", "schedule", "class_weights"),
+        _model(config) + _varied(ranking, "model"),
+        _augment(config) + _varied(ranking, "augment"),
+        _front_end(config) + _varied(ranking, "features"),
+        _data(ranking, analysis) + _varied(ranking, "data"),
+    ]
+    return [*blocks, "\n".join(f"- {line}" for line in about), *_unfinished(rows)]
+
+
+def _states(rows: Iterable[Row]) -> str:
+    states = Counter("finished" if row.rank is not None else row.state for row in rows)
+    return f"{counted(states.total(), 'run')}: {', '.join(f'{n} {state}' for state, n in sorted(states.items()))}."
+
+
+def _varied(ranking: Ranking, *names: str) -> str:
+    """Says of a line that is about the base configuration what the sweep varies of it."""
+    keys = [key for key in ranking.plan.swept if key.partition(".")[0] in names]
+    return f" Varied: {listed(keys)}." if keys else ""
+
+
+def _training(config: Config) -> str:
+    return (
+        f"Training: {counted(config.epochs, 'epoch')}, batch size {config.batch_size}, Adam, {config.schedule} "
+        f"learning rate, {'' if config.class_weights else 'no '}class weights."
+    )
+
+
+def _model(config: Config) -> str:
+    net = config.model
+    return (
+        f"Model: blocks of {'-'.join(map(str, net.filters))} filters, "
+        f"{counted(net.convs_per_block, 'convolution')} a block, global {net.pooling} pooling, "
+        f"a dense layer of {net.dense}."
+    )
+
+
+def _augment(config: Config) -> str:
+    masks = config.augment
+    if not masks.freq_masks + masks.time_masks:
+        return "Augmentation: none."
+    return (
+        "Augmentation: SpecAugment, "
+        f"{counted(masks.freq_masks, 'frequency mask')} of up to {whole_percent(masks.freq_width)}, "
+        f"{counted(masks.time_masks, 'time mask')} of up to {whole_percent(masks.time_width)}."
+    )
+
+
+def _front_end(config: Config) -> str:
+    made = config.features
+    return (
+        f"Front end: log-mel spectrograms of {made.n_mels} bands x {made.n_frames} frames, "
+        f"{made.seconds:g} s at {made.sample_rate} Hz."
+    )
+
+
+def _data(ranking: Ranking, analysis: Analysis | None) -> str:
+    data = ranking.plan.config.data
+    source = "a feature cache" if data.cache is not None else SOURCES[data.source]
+    split = SPLITS.get(data.split, "by a list")
+    text = f"Data: {source}, split {split}"
+    counts = sorted({row.val_excerpts for row in finished(ranking)})
+    if counts:
+        text += f"; validation on {' or '.join(map(str, counts))} excerpts"
+    if analysis and analysis.recordings:
+        text += f" of {counted(analysis.recordings, 'recording')}"
+    return f"{text}."
+
+
+def _unfinished(rows: Iterable[Row]) -> list[str]:
+    """Those without a rank, with the reasons that they gave; runs that gave the same stand together."""
+    reasons: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for row in rows:
+        if row.rank is None:
+            reasons[row.state, row.error].append(row.id)
+    lines = [
+        f"- {named_runs(ids)} {state}{': ' + code(error) if error else ''}" for (state, error), ids in reasons.items()
+    ]
+    return ["Runs without a rank:", "\n".join(lines)] if lines else []

@@ -1,0 +1,51 @@
+"""What the ranked runs answered, as `statistics` takes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from irmas.errors import DataError, in_words
+from irmas.results.ranking import Ranking, Row
+from irmas.results.statistics import Outcome
+from irmas.run import predictions
+from irmas.run.predictions import Predictions
+from irmas.sweep.plan import run_folder
+
+
+def read(sweep: Path, ranking: Ranking) -> tuple[list[Outcome], Predictions | None, list[str]]:
+    """The ranked runs' outcomes, in their order; the predictions of the first; and what could not be read.
+
+    A run without predictions, or with damaged ones, keeps its accuracy alone.
+    """
+    found, problems = list[Outcome](), list[str]()
+    leader = before = None
+    for row in ranking.rows:
+        if row.rank is None:
+            continue
+        answers = None
+        try:
+            answers = predictions.read(run_folder(sweep, ranking.plan.points[row.id - 1]).predictions)
+        except (DataError, OSError) as error:
+            problems.append(f"run {row.id}: {in_words(error)}")
+        if answers and before and _are_alike(answers, before):
+            # Of 10,000 runs the names alone would take 1.5 GB.
+            answers = replace(answers, excerpts=before.excerpts, recordings=before.recordings)
+        leader = answers if not found else leader
+        found.append(_outcome(row, answers))
+        before = answers or before
+    return found, leader, problems
+
+
+def _are_alike(one: Predictions, other: Predictions) -> bool:
+    return np.array_equal(one.excerpts, other.excerpts) and np.array_equal(one.recordings, other.recordings)
+
+
+def _outcome(row: Row, answers: Predictions | None) -> Outcome:
+    assert row.val_accuracy is not None
+    if answers is None:
+        return Outcome(row.id, row.values, row.val_accuracy, None, None, None, row.val_loss)
+    arrays = (answers.correct, answers.excerpts, answers.recordings)
+    return Outcome(row.id, row.values, row.val_accuracy, *arrays, row.val_loss)

@@ -1,0 +1,277 @@
+"""best.yaml: the winner of a sweep, as the train door takes it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from commands import irmas
+from doors import Doors
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from made_up import REPORT, Values, sweep
+
+from irmas import overrides
+from irmas.config import Config, Data, Features, Model, flatten
+from irmas.results import best, ranking
+from irmas.results.best import BEST
+from irmas.results.statistics import Outcome, analyse
+from irmas.run.events import VAL_ACCURACY, EventWriter
+from irmas.run.folder import COMPLETED, Status
+from irmas.sweep import plan as plans
+from irmas.sweep.plan import Plan, Point, run_folder
+
+WINNER = Config(
+    lr=0.0005,
+    seed=7,
+    epochs=5,
+    data=Data(source="standin", root="/there/standin", cache_dir="/there/cache", size=132, render_seed=0),
+    features=Features(hop_length=1050, n_mels=64),
+    model=Model(filters=[4, 8]),
+)
+SLURM = {"scontrol": "echo MaxArraySize = 1001", "squeue": "true", "sacct": "true", "sbatch": "exit 1"}
+
+
+def settings(config: Config) -> dict[str, Any]:
+    return {key: value for key, value in asdict(config).items() if key not in best.LEFT_OUT}
+
+
+def keep(folder: Path, found: dict[Any, Any], name: str = "outputs/mine") -> Path:
+    (folder / name).mkdir(parents=True)
+    path = folder / name / BEST
+    path.write_text(yaml.safe_dump(found))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A working directory with the winner in outputs/mine."""
+    keep(tmp_path, settings(WINNER))
+    return tmp_path
+
+
+def composed(doors: Doors, folder: Path, *arguments: str) -> dict[str, Any]:
+    """What the door would train, flat."""
+    said = doors.open("train", *arguments, "--cfg", "job", folder=folder)
+    assert (said.code, said.stderr) == (0, "")
+    return flatten(yaml.safe_load(said.stdout))
+
+
+# Writing
+
+
+def regularised(values: Values) -> float:
+    return (0.8 if values["dropout"] == 0.4 else 0.75) + 50 * float(values["lr"])
+
+
+def test_the_file_holds_the_leaders_settings_and_says_where_they_come_from() -> None:
+    found, analysis = sweep(REPORT, regularised, base=replace(WINNER, epochs=15))
+    assert analysis
+    text = best.text(found, analysis)
+    leader = analysis.points[0]
+    assert yaml.safe_load(text) == settings(replace(WINNER, epochs=15, **leader.values))
+    head = [line for line in text.splitlines() if line.startswith("# ")]
+    values = " ".join(f"{key}={value}" for key, value in leader.values.items())
+    assert head[0] == f"# The winner of the sweep made-up: run {leader.runs[0]}, {values}"
+    assert leader.interval
+    assert head[1] == (
+        f"# Validation accuracy {100 * leader.accuracy:.2f} % (95 % interval {100 * leader.interval.low:.2f} to "
+        f"{100 * leader.interval.high:.2f} %) after 15 epochs"
+    )
+    assert head[2].endswith("python -m irmas.train best=outputs/made-up epochs=50 name=made-up-production")
+    assert text == best.text(found, analysis)
+
+
+def test_of_several_seeds_the_first_run_stands_for_the_point_and_not_the_luckiest() -> None:
+    found, analysis = sweep(
+        {"lr": [0.001, 0.0001], "seed": [5, 6, 7]}, lambda values: 0.6 + 50 * values["lr"] + values["seed"] / 100
+    )
+    assert analysis
+    assert best.config(found, analysis).seed == 5
+    assert best.config(found, analysis).lr == 0.001
+
+
+@pytest.mark.parametrize("name", ["mine", "a,b=c+d", "x" * 100])
+def test_the_command_can_be_pasted_whatever_the_sweep_is_called(name: str, tmp_path: Path) -> None:
+    found, analysis = sweep({"lr": [0.001, 0.0001]}, regularised_by_lr)
+    assert analysis
+    command = best.production_command(replace(found, plan=replace(found.plan, name=name)), analysis)
+    pasted = ["sh", "-c", f"printf '%s\\n' {command.removeprefix('python -m irmas.train ')}"]
+    words = subprocess.run(pasted, capture_output=True, text=True, check=True).stdout.splitlines()
+    given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(words)}
+    assert given == {"best": f"outputs/{name}", "epochs": 50, "name": f"{name[:89]}-production"}
+
+
+def regularised_by_lr(values: Values) -> float:
+    return 0.6 + 50 * float(values["lr"])
+
+
+# Reading
+
+
+@pytest.mark.parametrize("path", ["outputs/mine", "outputs/mine/", f"outputs/mine/{BEST}"])
+def test_the_door_trains_the_winner(path: str, doors: Doors, folder: Path) -> None:
+    expected = flatten(asdict(replace(WINNER, epochs=50, name="longer")))
+    assert composed(doors, folder, f"best={path}", "epochs=50", "name=longer") == expected
+
+
+def test_what_the_command_line_says_counts_more(doors: Doors, folder: Path) -> None:
+    found = composed(doors, folder, "dropout=0.1", "model.dense=64", "best=outputs/mine", "data.root=/here")
+    changed = {"dropout": 0.1, "model.dense": 64, "data.root": "/here"}
+    assert found == flatten(asdict(WINNER)) | changed
+
+
+def test_a_group_that_is_chosen_takes_the_place_of_the_winners(doors: Doors, folder: Path) -> None:
+    found = composed(doors, folder, "best=outputs/mine", "model=deep", "data=irmas")
+    assert found == flatten(asdict(replace(WINNER, model=Model(convs_per_block=2), data=Data())))
+
+
+@pytest.fixture
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A PATH with the commands of a Slurm that knows nothing."""
+    commands = tmp_path_factory.mktemp("slurm")
+    for name, answer in SLURM.items():
+        (commands / name).write_text(f"#!/bin/sh\n{answer}\n")
+        (commands / name).chmod(0o755)
+    return f"{commands}:{os.environ['PATH']}"
+
+
+def planned(doors: Doors, folder: Path, slurm: str, *arguments: str) -> list[dict[str, Any]]:
+    """The runs that the door freezes, flat."""
+    own = ["data.root=data", "data.cache_dir=data/cache", "name=made", "hydra.launcher.submit=false"]
+    said = doors.open("train", *arguments, *own, folder=folder, PATH=slurm)
+    assert (said.code, said.stderr) == (0, "")
+    plan = plans.read(folder / "outputs" / "made")
+    return [flatten(asdict(plan.config_of(point))) for point in plan.points]
+
+
+def test_the_plan_of_a_production_run_is_the_winner_for_50_epochs(doors: Doors, folder: Path, slurm: str) -> None:
+    (run,) = planned(doors, folder, slurm, "best=outputs/mine", "epochs=50")
+    data = {"data.root": str(folder / "data"), "data.cache_dir": str(folder / "data" / "cache"), "name": "made"}
+    assert run == flatten(asdict(replace(WINNER, epochs=50))) | data
+
+
+def test_a_shipped_sweep_runs_around_a_winner(doors: Doors, folder: Path, slurm: str) -> None:
+    runs = planned(doors, folder, slurm, "sweep=capacity", "best=outputs/mine")
+    assert [run["seed"] for run in runs] == [0] * 4 + [1] * 4 + [2] * 4
+    assert [run["model.filters"][-1] for run in runs] == [64, 128, 256, 512] * 3
+    assert {(run["lr"], run["features.n_mels"], run["epochs"]) for run in runs} == {(0.0005, 64, 15)}
+
+
+def test_groups_are_swept_around_a_winner(doors: Doors, folder: Path, slurm: str) -> None:
+    runs = planned(doors, folder, slurm, "-m", "best=outputs/mine", "model=report,deep", "dropout=0.3,0.4")
+    found = [(run["model.convs_per_block"], run["model.filters"][-1], run["dropout"]) for run in runs]
+    assert found == [(1, 256, 0.3), (1, 256, 0.4), (2, 256, 0.3), (2, 256, 0.4)]
+    assert {run["seed"] for run in runs} == {7}
+
+
+def test_a_group_that_a_sweep_file_varies_is_not_the_winners(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "sweep").mkdir()
+    (folder / "sweep" / "nets.yaml").write_text("hydra: {sweeper: {params: {model: 'report,deep', lr: '0.1,0.2'}}}\n")
+    monkeypatch.setattr(overrides, "CONF", folder)
+    given = ["sweep=nets", f"best={folder}/outputs/mine"]
+    monkeypatch.setattr(sys, "argv", ["train", *given])
+    overrides._take_best(given)
+    assert sys.argv == ["train", "sweep=nets", "best=given"]
+    assert ConfigStore.instance().load("best/given.yaml").node.keys() == settings(WINNER).keys() - {"model"}
+
+
+def test_the_capacity_sweep_holds_the_reports_winner_as_its_third_run(doors: Doors, tmp_path: Path, slurm: str) -> None:
+    runs = planned(doors, tmp_path, slurm, "sweep=capacity", "data=standin")
+    standin = {key: value for key, value in runs[2].items() if key.startswith("data.")}
+    assert runs[2] == flatten(asdict(Config(name="made"))) | standin
+
+
+WRONG: list[tuple[dict[Any, Any], str]] = [
+    ({"dropout": 1.5}, "dropout=1.5: must be a number from 0 up to"),
+    ({"dropout": "much"}, "dropout=much: must be a number from 0 up to"),
+    ({"lr": None}, "lr"),
+    ({"model": {"filters": [32, "many"], "convs_per_block": 1, "pooling": "average", "dense": 256}}, "model.filters"),
+    ({"dropuot": 0.3}, "holds dropuot; it must be a best.yaml, with all of its settings and no other"),
+    ({"name": "mine"}, "holds name"),
+    ({"model": 3}, "model"),
+    ({3: 4}, "3"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG)
+def test_a_wrong_setting_is_named(change: dict[Any, Any], message: str, doors: Doors, tmp_path: Path) -> None:
+    keep(tmp_path, settings(WINNER) | change)
+    said = doors.refuse("train", "best=outputs/mine", "hydra/launcher=local", folder=tmp_path)
+    assert said.startswith("irmas.train: best=outputs/mine/best.yaml: ")
+    assert message in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "lacks augment.freq_masks; it must be a best.yaml"),
+        ("- 1\n", "lacks augment.freq_masks"),
+        ("a: [", "cannot be read (while parsing"),
+        (b"\xff\xfe\x00", "cannot be read ("),
+        ("!!python/object/apply:os.system ['touch pwned']", "cannot be read (could not determine a constructor"),
+    ],
+)
+def test_a_file_that_is_no_best_yaml_is_refused(
+    content: str | bytes, message: str, doors: Doors, tmp_path: Path
+) -> None:
+    (tmp_path / "x.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert message in doors.refuse("train", "best=x.yaml", "hydra/launcher=local", folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["best=outputs/other"], "best=outputs/other: is not there; python -m irmas.rank outputs/<name> writes it"),
+        (["best=outputs"], "best=outputs/best.yaml: is not there"),
+        (["best=3"], "best=3: must be the folder of one sweep, or its best.yaml"),
+        (["best=null"], "best=null: must be the folder of one sweep"),
+        (["-m", "best=outputs/mine,outputs/mine"], "must be the folder of one sweep"),
+        (["best=outputs/mine", "best=outputs/mine"], "best is given twice"),
+        (["+best=outputs/mine"], "none is added"),
+        (["best=outputs/mine", "lr=-1"], "lr=-1"),
+        (["bset=outputs/mine"], "did you mean best"),
+    ],
+)
+def test_a_wrong_call_is_refused(arguments: list[str], message: str, doors: Doors, folder: Path) -> None:
+    assert message in doors.refuse("train", *arguments, "hydra/launcher=local", folder=folder)
+
+
+def test_prepare_knows_no_winner(doors: Doors, folder: Path) -> None:
+    assert "there is no setting 'best'" in doors.refuse("prepare", "best=outputs/mine", folder=folder)
+
+
+# From a sweep to its production run
+
+
+def test_the_winner_of_a_sweep_is_trained_for_longer(data: Data, features: Features, tmp_path: Path) -> None:
+    config = Config(epochs=1, seed=3, data=data, features=features, model=Model(filters=[4]), name="two")
+    points = [Point(number, {"lr": lr}, {"lr": lr}) for number, lr in ((1, 0.001), (2, 0.01))]
+    plan = Plan("two", ["lr"], "data", "source", "", config, points)
+    folder = tmp_path / "outputs" / "two"
+    plans.write(folder, plan)
+    for point, accuracy in zip(points, (0.5, 0.75), strict=True):
+        run = run_folder(folder, point)
+        run.amend_status(Status(COMPLETED, epoch=1, epochs=1))
+        with EventWriter(run.path, purge_step=1) as writer:
+            writer.scalars(1, {VAL_ACCURACY: accuracy})
+            writer.commit()
+    found = ranking.rank(folder)
+    analysis = analyse(
+        [Outcome(row.id, row.values, row.val_accuracy or 0, None, None, None) for row in found.rows], ["lr"]
+    )
+    (folder / BEST).write_text(best.text(found, analysis))
+
+    done = irmas("train", "best=outputs/two", "epochs=2", "name=two-production", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [(row.rank, row.epoch) for row in ranking.rank(tmp_path / "outputs" / "two-production").rows] == [(1, 2)]
+    (trained,) = (tmp_path / "outputs" / "two-production" / "runs").glob("*/config.yaml")
+    expected = replace(config, lr=0.01, epochs=2, name="two-production")
+    assert yaml.safe_load(trained.read_text()) == asdict(expected)
