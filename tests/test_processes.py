@@ -27,6 +27,7 @@ import os, signal
 from multiprocessing import forkserver
 from irmas.processes import fork_server
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been started in the background
 start = forkserver.ensure_running
 
 def ensure_running():
