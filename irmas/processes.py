@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -19,8 +19,15 @@ from irmas.errors import DataError
 T = TypeVar("T")
 
 
-def fork_server() -> ForkServerContext:
-    """Children start with torch imported (3 s each otherwise), yet inherit no thread or lock of this process.
+TRAINING = ("irmas.sweep.task", "torch._dynamo")
+"""torch's optimizers import torch._dynamo when the first one is made: more than a second for each run."""
+FEATURES = ("irmas.data.features",)
+
+
+def fork_server(preload: Sequence[str] = TRAINING) -> ForkServerContext:
+    """Children start with these modules imported (3 s each otherwise), yet inherit no thread or lock of this process.
+
+    There is one server a process: what it preloads the first call decides.
 
     Ctrl-C, and the warning that Slurm sends to every process of a task, do not reach them: their parent answers for
     them.
@@ -29,8 +36,7 @@ def fork_server() -> ForkServerContext:
     # process, took 15 times as long as one. With a tenth of that it is 1.4 times, and nothing is lost alone.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     context = get_context("forkserver")
-    # torch's optimizers import torch._dynamo when the first one is made: more than a second for each run.
-    context.set_forkserver_preload(["irmas.sweep.task", "torch._dynamo"])
+    context.set_forkserver_preload(list(preload))
     resource_tracker.ensure_running()  # first, since it unblocks SIGINT
     # Blocked and not ignored: the server and its children inherit it, also while torch is imported, and a Ctrl-C of
     # this moment is not lost but waits.
@@ -61,7 +67,7 @@ def mapped(
 
     Raises DataError where one of them was killed.
     """
-    with ProcessPoolExecutor(workers, mp_context=fork_server(), initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=fork_server(FEATURES), initializer=_end_with_parent) as pool:
         try:
             with uninterrupted():
                 results = pool.map(function, *arguments, chunksize=chunksize)

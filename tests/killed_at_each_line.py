@@ -25,7 +25,7 @@ from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, Point
 
 LRS = (0.1, 0.2, 0.3)
-LARGE = 64_000_000
+LARGE = 16_000_000
 """Bytes that take a while to write."""
 
 
@@ -160,7 +160,7 @@ def at_random_moments(path: Path) -> int:
     moments, kills = random.Random(0), 20
     for _ in range(kills):
         pid = fork(write_on_and_on)
-        time.sleep(moments.uniform(0.01, 0.2))
+        time.sleep(moments.uniform(0.01, 0.05))
         os.kill(pid, signal.SIGKILL)
         assert was_killed(pid)
         assert path.read_bytes() in contents

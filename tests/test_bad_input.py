@@ -6,6 +6,7 @@ The doors run without root's power to pass over permissions.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 from commands import ENVIRONMENT
 from doors import Doors, contents
 
-from irmas.config import Config, Data
+from irmas.config import Config, Data, Features
 from irmas.run.events import VAL_ACCURACY, EventWriter
 from irmas.run.folder import COMPLETED, Status
 from irmas.sweep import plan as plans
@@ -155,10 +156,16 @@ def test_preparing_is_refused_before_anything_is_made(
 READERS = ["rank", "status", "sweep.array", "sweep.prepare"]
 
 
-def test_a_cache_that_is_there_needs_no_folder_that_can_be_written(doors: Doors, folder: Path) -> None:
-    assert doors.open("prepare", "data=standin", "data.size=132", "features=small", folder=folder).code == 0
-    (folder / "data" / "cache").chmod(0o555)
-    assert doors.open("prepare", "data=standin", "data.size=132", "features=small", folder=folder).code == 0
+def test_a_cache_that_is_there_needs_no_folder_that_can_be_written(
+    doors: Doors, folder: Path, data: Data, features: Features
+) -> None:
+    shutil.copytree(data.cache_dir, folder / "cache")
+    (folder / "cache").chmod(0o555)
+    settings = [f"features.{key}={getattr(features, key)}" for key in ("sample_rate", "n_fft", "hop_length", "n_mels")]
+    group = ["data=folder", f"data.root={data.root}", "data.cache_dir=cache"]
+    said = doors.open("prepare", *group, *settings, folder=folder)
+    assert (said.code, said.stderr) == (0, "")
+    assert "up to date" in said.stdout
 
 
 @pytest.mark.parametrize("door", ["status", "sweep.array"])

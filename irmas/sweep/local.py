@@ -87,6 +87,7 @@ def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[S
     merged, points = plans.merged(sweep, plan, append=append)
     if unfinished := _unfinished(sweep, points):
         plans.refuse_source(sweep, merged, plan.source)
+        fork_server()  # before the data, which its processes make too
         prepare.make(sweep, replace(merged, points=unfinished), data_progress(console))
     merged, points = plans.write(sweep, plan, append=append)
     unfinished = _unfinished(sweep, points)
