@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ def told_by(door: str, stopped: str = "stopped") -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as error:
         message = in_words(error)
+        if message is None and isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            message = "what it prints cannot be written: no space left on device"
         if message is None:
             raise
         print(f"{door}: {message}", file=sys.stderr)  # noqa: T201

@@ -111,7 +111,7 @@ def _check_overrides(overrides: Iterable[str], schema: type[Config | Prepare]) -
             raise UserError(f"{override.input_line}: hydra/sweeper=grid does the same, and checks before it writes")
         if key == "hydra/launcher" and override.value() not in launchers:
             raise UserError(f"{override.input_line}: must be one of {', '.join(launchers)}")
-        if key == "best" and not isinstance(override.value(), str):
+        if key == "best" and not (isinstance(override.value(), str) and override.value()):
             raise UserError(f"{override.input_line}: must be the folder of one sweep, or its {BEST}")
         if key in groups and None in _values(override):
             options = sorted(path.stem for path in (CONF / key).glob("*.yaml"))
@@ -165,7 +165,9 @@ def _read_best(path: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"best={path}: is not there; python -m irmas.rank outputs/<name> writes it") from None
+        raise UserError(
+            f"best={path}: is not there; python -m irmas.rank outputs/<name> writes it, once a run has finished"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"best={path}: cannot be read ({first_line(error)})") from None
     names = flatten(found).keys() if isinstance(found, dict) else set()

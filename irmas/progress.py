@@ -27,9 +27,15 @@ from irmas.run.folder import COMPLETED, FINAL, Status
 from irmas.sweep.plan import Point
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """The doors answer for it: rich would end the process, with what is not yet written left undone."""
+        raise BrokenPipeError
+
+
 def plain_console() -> Console:
     """Prints what it is given: names such as [cel][cla]0001__1 are no markup, and nothing is cut."""
-    return Console(highlight=False, markup=False, soft_wrap=True)
+    return _Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def width(console: Console, table: Table) -> int:

@@ -66,29 +66,25 @@ def show(sweep: Path, *, best: bool = False) -> Ranking:
     """
     result = ranking.rank(sweep, best=best)
     console = plain_console()
-    if best:
-        _print_and_write(console, sweep, result, None, "ranking-best")
-        return result
-    # Here, since `--table` and the status door answer without scipy and matplotlib.
-    from irmas.results import conclude, outcomes, statistics
+    analysis, confusion = None, None
+    if not best:
+        # Here, since `--table` and the status door answer without scipy and matplotlib.
+        from irmas.results import conclude, outcomes, statistics
 
-    found, leader, problems = outcomes.read(sweep, result)
-    result.problems.extend(problems)
-    analysis = statistics.analyse(found, result.plan.swept) if found else None
-    _print_and_write(console, sweep, result, analysis, "ranking")
-    report = conclude.write(sweep, result, analysis, leader)
-    console.print(f"report:  {report}")
-    console.print(f"curves:  tensorboard --logdir {sweep}")
-    return result
-
-
-def _print_and_write(console: Console, sweep: Path, result: Ranking, analysis: Analysis | None, stem: str) -> None:
+        found, confusion, problems = outcomes.read(sweep, result)
+        result.problems.extend(problems)
+        analysis = statistics.analyse(found, result.plan.swept) if found else None
     try:
-        _print(console, sweep, result, analysis, best=stem != "ranking")
+        _print(console, sweep, result, analysis, best)
     finally:  # also where nobody reads on, as in `| head`
         states.settle(sweep, result.state)
-        written = ranking.write(sweep, result, analysis, stem)
+        written = ranking.write(sweep, result, analysis, "ranking-best" if best else "ranking")
+        report = None if best else conclude.write(sweep, result, analysis, confusion)
     console.print(f"\nwritten: {' '.join(map(str, written))}")
+    if report:
+        console.print(f"report:  {report}")
+        console.print(f"curves:  tensorboard --logdir {sweep}")
+    return result
 
 
 def _print(console: Console, sweep: Path, result: Ranking, analysis: Analysis | None, best: bool) -> None:
@@ -106,7 +102,8 @@ def _print(console: Console, sweep: Path, result: Ranking, analysis: Analysis | 
             console.print(f"run {row.id} {row.state}: {row.error}")
     for problem in result.problems:
         console.print(f"could not be read: {problem}", style="yellow")
-    for warning in filter(None, (ranking.mixed_sources(result), result.state.note)):
+    unpaired = analysis.unpaired if analysis else ""
+    for warning in filter(None, (unpaired, ranking.mixed_sources(result), result.state.note)):
         console.print(warning, style="yellow")
 
 

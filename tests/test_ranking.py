@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import ROOT, irmas, start
+from commands import ENVIRONMENT, ROOT, irmas, start
 from doors import contents
 
 from irmas.config import Config
-from irmas.results import ranking
+from irmas.results import outcomes, ranking
 from irmas.run import predictions
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS, EventWriter, event_files
 from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PENDING, RUNNING, RunFolder, Status
@@ -107,6 +107,52 @@ def test_intervals_and_the_set_of_the_best_come_from_the_predictions(sweep: Path
     assert "could not be read: run 3: " in done.stdout
     assert "predictions.npz: is damaged" in done.stdout
     assert [entry["in_set"] for entry in json.loads((sweep / "ranking.json").read_text())] == [True, True, None, False]
+
+
+def test_who_reads_no_further_loses_no_file(sweep: Path) -> None:
+    for number, correct in ((1, 60), (2, 59)):
+        answer(train(sweep, number, [(correct / 64, 1.0)]), correct)
+    ranking = start("rank", "outputs/mine", cwd=sweep.parent.parent)
+    assert ranking.stdout is not None
+    assert ranking.stderr is not None
+    ranking.stdout.close()
+    assert (ranking.wait(60), ranking.stderr.read()) == (0, "")
+    ranking.stderr.close()
+    for name in ("ranking.csv", "ranking.json", "report.md", "report.html", "best.yaml", "plots/accuracy.png"):
+        assert (sweep / name).is_file(), name
+
+
+def test_where_the_output_finds_a_full_disk_it_says_so(sweep: Path) -> None:
+    train(sweep, 1, [(0.5, 1.0)])
+    command = [sys.executable, "-m", "irmas.rank", "outputs/mine"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command,
+            cwd=sweep.parent.parent,
+            env=ENVIRONMENT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == "irmas.rank: what it prints cannot be written: no space left on device"
+    assert "Traceback" not in done.stderr
+    assert (sweep / "report.md").is_file()
+
+
+def test_the_confusion_matrix_is_of_all_seeds_of_the_leader(tmp_path: Path) -> None:
+    swept = [{"lr": lr, "seed": seed} for seed in (1, 2) for lr in (0.1, 0.2)]
+    points = [Point(number, values, values) for number, values in enumerate(swept, start=1)]
+    plans.write(tmp_path, Plan("mine", ["lr", "seed"], "data", "source", "", Config(), points))
+    runs = [train(tmp_path, number, [(correct / 64, 1.0)]) for number, correct in ((1, 60), (2, 8), (3, 50), (4, 8))]
+    for run, correct in zip(runs, (60, 8, 50, 8), strict=True):
+        answer(run, correct)
+    _, confusion, _ = outcomes.read(tmp_path, ranking.rank(tmp_path))
+    assert confusion is not None
+    assert confusion[0].tolist() == [[110, 18], [0, 0]]
+    runs[2].predictions.unlink()
+    assert outcomes.read(tmp_path, ranking.rank(tmp_path))[1] is None
 
 
 def test_the_table_alone_writes_nothing(sweep: Path) -> None:

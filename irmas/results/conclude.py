@@ -6,22 +6,21 @@ from pathlib import Path
 
 from irmas.files import atomic_write
 from irmas.results import best, dashboard, page, plots, report
+from irmas.results.outcomes import Confusion
 from irmas.results.page import PLOTS
 from irmas.results.ranking import Ranking
 from irmas.results.statistics import Analysis
-from irmas.run.predictions import Predictions
 
 REPORT, PAGE = "report.md", "report.html"
 
 
-def write(sweep: Path, ranking: Ranking, analysis: Analysis | None, leader: Predictions | None) -> Path:
+def write(sweep: Path, ranking: Ranking, analysis: Analysis | None, confusion: Confusion | None) -> Path:
     """The report's page. The same ranking writes the same bytes. Raises OSError, with the file's path.
 
-    `analysis` is None where no run has finished, `leader` where its predictions are missing.
+    `analysis` is None where no run has finished, `confusion` where the leader's predictions are missing.
     """
     pictures = {}
     if analysis and len(analysis.points) > 1:
-        confusion = (leader.confusion, leader.classes.tolist()) if leader else None
         pictures = plots.draw(ranking, analysis, confusion)
     folder = sweep / PLOTS
     folder.mkdir(exist_ok=True)

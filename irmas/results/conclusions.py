@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from irmas.config import shown
+from irmas.results.anova import ROUNDING
 from irmas.results.bootstrap import Interval
 from irmas.results.deductions import (
     BASELINE,
@@ -64,6 +65,8 @@ def _main_effect(ranking: Ranking, analysis: Analysis, key: str) -> str:
         return f"{key}: the grid is incomplete, so that the data cannot tell what it does."
     best = min(levels, key=lambda level: level.gap)
     others = [level for level in levels if level is not best]
+    if all(level.gap < ROUNDING for level in levels):
+        return f"{key}: all values have the same mean accuracy." + _f_test(analysis, key)
     text = f"{key} {plain(best.value)} has the highest mean accuracy."
     if worse := [_behind(level) for level in others if level.holds]:
         text += f" **It is better than** {listed(worse)}."

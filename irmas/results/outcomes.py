@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from irmas.errors import DataError, in_words
 from irmas.results.ranking import Ranking, Row
@@ -14,14 +15,18 @@ from irmas.run import predictions
 from irmas.run.predictions import Predictions
 from irmas.sweep.plan import run_folder
 
+Confusion = tuple[NDArray[np.integer], list[str]]
+"""Counts, (classes, classes), rows true, columns predicted; and the classes."""
 
-def read(sweep: Path, ranking: Ranking) -> tuple[list[Outcome], Predictions | None, list[str]]:
-    """The ranked runs' outcomes, in their order; the predictions of the first; and what could not be read.
 
-    A run without predictions, or with damaged ones, keeps its accuracy alone.
+def read(sweep: Path, ranking: Ranking) -> tuple[list[Outcome], Confusion | None, list[str]]:
+    """The ranked runs' outcomes, in their order; the confusion matrix of the leader; and what could not be read.
+
+    A run without predictions, or with damaged ones, keeps its accuracy alone. The matrix is the sum over the leader's
+    seeds; None where it lacks the predictions of one, or they are of several data sets.
     """
-    found, problems = list[Outcome](), list[str]()
-    leader = before = None
+    found, problems, leaders = list[Outcome](), list[str](), list[Predictions | None]()
+    before = None
     for row in ranking.rows:
         if row.rank is None:
             continue
@@ -29,14 +34,22 @@ def read(sweep: Path, ranking: Ranking) -> tuple[list[Outcome], Predictions | No
         try:
             answers = predictions.read(run_folder(sweep, ranking.plan.points[row.id - 1]).predictions)
         except (DataError, OSError) as error:
-            problems.append(f"run {row.id}: {in_words(error)}")
+            problems.append(f"run {row.id}: {in_words(error)}; it keeps its rank, and loses its interval")
         if answers and before and _are_alike(answers, before):
             # Of 10,000 runs the names alone would take 1.5 GB.
             answers = replace(answers, excerpts=before.excerpts, recordings=before.recordings)
-        leader = answers if not found else leader
+        if row.rank == 1:
+            leaders.append(answers)
         found.append(_outcome(row, answers))
         before = answers or before
-    return found, leader, problems
+    return found, _confusion(leaders), problems
+
+
+def _confusion(leaders: list[Predictions | None]) -> Confusion | None:
+    known = [answers for answers in leaders if answers]
+    if not known or len(known) < len(leaders) or len({tuple(answers.classes) for answers in known}) > 1:
+        return None
+    return np.sum([answers.confusion for answers in known], axis=0), known[0].classes.tolist()
 
 
 def _are_alike(one: Predictions, other: Predictions) -> bool:

@@ -153,8 +153,8 @@ def _selection(analysis: Analysis) -> list[str]:
     return [
         f"The leader was chosen as the best of {len(paired)}. Were all of them equal, the best would by luck alone "
         f"exceed their common accuracy by about {points(analysis.luck)}; the leader exceeds their mean by "
-        f"{points(lead)}. For having been chosen, its accuracy is too high by about {points(analysis.optimism)}, "
-        "or more."
+        f"{points(lead)}{'' if lead > analysis.luck else ', which is no more than luck'}. Part of its accuracy comes "
+        f"from having been chosen: resampling expects {points(analysis.optimism)}, a low guess where they are equal."
     ]
 
 
@@ -165,7 +165,9 @@ def _training_noise(analysis: Analysis) -> str:
             "Training noise is not known, and no interval holds it: intervals are of these trained nets on other "
             "excerpts. Trained again, the same settings may come out otherwise; several seeds would tell."
         )
-    size = f"one run's accuracy has a standard deviation of {points(noise.sd)} ({noise.df} degrees of freedom)"
+    size = (
+        f"one run's accuracy has a standard deviation of {points(noise.sd)} ({counted(noise.df, 'degree')} of freedom)"
+    )
     if noise.source == "seeds":
         return f"Training noise, from the seeds: {size}. All intervals hold it."
     return (

@@ -327,7 +327,7 @@ def _levels(
 
 def _training_noise(table: Anova) -> TrainingNoise | None:
     for source, variation in (("seeds", table.seeds), ("residual", table.residual)):
-        if variation and variation.df:
+        if variation and variation.df and variation.sum_of_squares > anova.ROUNDING**2:  # else a coincidence
             return TrainingNoise(math.sqrt(variation.sum_of_squares / variation.df), variation.df, source)
     return None
 

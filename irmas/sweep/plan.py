@@ -229,7 +229,10 @@ def _extended(old: Plan, new: Plan, append: bool, begun: bool) -> tuple[Plan, li
     known = {identity(flat_old, point): point for point in old.points}
     proposed = {identity(flat_new, point): point for point in new.points}
     for missing in [] if append else [known[key] for key in known.keys() - proposed.keys()]:
-        text = " ".join(f"{key}={shown(value)}" for key, value in missing.overrides.items()) or "its single run"
+        values = missing.overrides | {
+            key: flat_old[key] for key in new.swept if key in flat_old.keys() - missing.overrides
+        }
+        text = " ".join(f"{key}={shown(value)}" for key, value in values.items()) or "its single run"
         raise ConfigError(
             "name",
             old.name,
