@@ -49,8 +49,8 @@ def watch(sweep: Path, *, best: bool = False) -> None:
     """
     console, ranked = plain_console(), -1
     with Live(console=console, transient=True, auto_refresh=False) as view:
-        for _ in status.looks(sweep):
-            result = ranking.rank(sweep, best=best)
+        for state in status.looks(sweep):
+            result = ranking.rank(sweep, best=best, state=state)
             if console.is_terminal:
                 view.update(ranking.table(result), refresh=True)
             elif ranked != (ranked := sum(row.rank is not None for row in result.rows)):

@@ -66,17 +66,17 @@ class Ranking:
     state: SweepState
 
 
-def rank(sweep: Path, *, best: bool = False) -> Ranking:
+def rank(sweep: Path, *, best: bool = False, state: SweepState | None = None) -> Ranking:
     """Rank by validation accuracy in the last epoch or, with `best`, in each run's best one; ties by loss.
 
-    With several seeds a point, points are ranked by their mean.
+    With several seeds a point, points are ranked by their mean. Slurm is not asked again where `state` is given.
 
     The best epoch is chosen on the excerpts that it is judged on, which flatters every run.
     Raises UserError where the folder holds no plan.
     """
     plan = plans.read(sweep)
     rows, problems = [], []
-    state = states.look(sweep, plan, last_word=True)
+    state = state or states.look(sweep, plan, last_word=True)
     read = read_all([run_folder(sweep, run.point).path for run in state.runs])
     for run, scalars in zip(state.runs, read, strict=True):
         row, found = _row(sweep, plan, run, scalars, best)
