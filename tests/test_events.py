@@ -221,6 +221,9 @@ def test_many_runs_are_read_as_each_alone(tmp_path: Path, monkeypatch: pytest.Mo
     assert read_all(folders) == alone
     assert read_all([tmp_path / "nowhere"]) == [read_scalars(tmp_path / "nowhere")]
     assert read_all([]) == []
+    (folders[0] / "events.out.tfevents.9.lost").symlink_to("nowhere")
+    assert read_all(folders)[1:] == alone[1:]
+    assert "No such file" in read_all(folders)[0].problems[-1]
 
 
 def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:

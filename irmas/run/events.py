@@ -273,7 +273,7 @@ def read_scalars(folder: Path) -> RunScalars:
 
 def read_all(folders: Sequence[Path]) -> list[RunScalars]:
     """`read_scalars` of each folder; where that takes a while, in several processes."""
-    first = sum(path.stat().st_size for folder in folders[:1] for path in event_files(folder))
+    first = sum(path.stat().st_size for folder in folders[:1] for path in event_files(folder) if path.exists())
     if first * len(folders) < LARGE:
         return [read_scalars(folder) for folder in folders]
     # Forked, since a reader needs nothing but what is imported already.
