@@ -134,10 +134,10 @@ class SlurmLauncher(_Launcher):
 
 
 def _returned(overrides: Sequence[str], status: Status) -> JobReturn:
-    """What sweepers read: the validation accuracy, or the error that ended the run."""
+    """What sweepers read: the validation accuracy that it came to, or the error that ended the run."""
     from irmas.run.events import VAL_ACCURACY
-    from irmas.run.folder import COMPLETED
+    from irmas.run.folder import COMPLETED, STOPPED
 
-    if status.state == COMPLETED and status.metrics:
+    if status.state in (COMPLETED, STOPPED) and status.metrics:
         return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=status.metrics[VAL_ACCURACY])
     return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=RunFailedError(status.error))

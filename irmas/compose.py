@@ -45,7 +45,7 @@ class Composer:
     def _swept(self, overrides: Sequence[str]) -> dict[str, str]:
         pairs = (text.partition("=")[::2] for text in overrides)
         swept = {key: value for key, value in pairs if key not in self.fixed}
-        for key in swept.keys() & {"name", "device", "allow_code_change"}:
+        for key in swept.keys() & {"name", "device", "allow_code_change", "halving"}:
             raise ConfigError(key, swept[key], "is one for the whole sweep")
         return swept
 

@@ -118,6 +118,8 @@ class Config:
     """Goes on with a sweep that another source of the package began."""
     schedule: str = "constant"
     class_weights: bool = True
+    halving: int | None = None
+    """Successive halving (ASHA): a run goes on from a rung only if it is among the best 1 / halving so far."""
     data: Data = field(default_factory=Data)
     features: Features = field(default_factory=Features)
     model: Model = field(default_factory=Model)
@@ -186,6 +188,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "allow_code_change": _one_of(True, False),
     "class_weights": _one_of(True, False),
     "schedule": _one_of("constant", "plateau", "onecycle"),
+    "halving": (lambda value: value is None or 2 <= value <= 100, "a whole number from 2 to 100, or null"),
     "data.source": _one_of("irmas", "standin", "folder"),
     "data.root": _path("a folder with a subfolder for each class", empty=True),
     "data.cache": _path("the folder of a feature cache, or null"),
@@ -235,6 +238,8 @@ def check(config: Config | Prepare) -> None:
     for key, (keeps, allowed) in RULES.items():
         if key in values and not keeps(values[key]):
             raise ConfigError(key, shown(values[key]), f"must be {allowed}")
+    if isinstance(config, Config) and config.halving is not None and config.halving > config.epochs:
+        raise ConfigError("halving", config.halving, f"must be at most epochs={config.epochs}")
     owners = {"data.size": "standin", "data.render_seed": "standin", "data.recordings": "folder"}
     for key, source in owners.items():
         if values[key] is not None and config.data.source != source:

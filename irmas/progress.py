@@ -23,7 +23,7 @@ from rich.text import Text
 
 from irmas.config import shown
 from irmas.run import events
-from irmas.run.folder import COMPLETED, FINAL, Status
+from irmas.run.folder import COMPLETED, FINAL, STOPPED, Status
 from irmas.sweep.plan import Point
 
 
@@ -86,7 +86,7 @@ class SweepProgress:
         self.done += status.state in FINAL
         self.bars.update(self.sweep, completed=self.done)
         reason = "" if status.state == COMPLETED else status.reason
-        state = Text(status.state, style="green" if status.state == COMPLETED else "red")
+        state = Text(status.state, style={COMPLETED: "green", STOPPED: "yellow"}.get(status.state, "red"))
         said = f"  {_scores(status)}{reason and '  ' + reason}  ({self.done}/{self.total})"
         self.console.print(Text.assemble(f"{_label(point):{self.width}}  ", state, said))
 

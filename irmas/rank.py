@@ -14,7 +14,7 @@ from irmas.commandline import Parser, told_by
 from irmas.progress import plain_console, width
 from irmas.results import ranking
 from irmas.results.ranking import Ranking
-from irmas.run.folder import COMPLETED, PENDING
+from irmas.run.folder import COMPLETED, PENDING, STOPPED
 from irmas.sweep import states
 
 if TYPE_CHECKING:  # scipy takes half a second to import
@@ -92,13 +92,14 @@ def _print(console: Console, sweep: Path, result: Ranking, analysis: Analysis | 
     # A line that the terminal wraps is better than a number cut short.
     console.width = max(console.width, width(console, lines))
     finished = sum(row.state == COMPLETED for row in result.rows)
+    stopped = sum(row.state == STOPPED for row in result.rows)
     console.print(
-        f"\n{sweep}: {finished} of {len(result.rows)} runs finished, "
+        f"\n{sweep}: {finished} of {len(result.rows)} runs finished, {f'{stopped} stopped early, ' * (stopped > 0)}"
         f"by validation accuracy in the {'best' if best else 'last'} epoch\n"
     )
     console.print(lines)
     for row in result.rows:
-        if row.error and row.state != PENDING:
+        if row.error and row.state not in (PENDING, STOPPED):
             console.print(f"run {row.id} {row.state}: {row.error}")
     for problem in result.problems:
         console.print(f"could not be read: {problem}", style="yellow")

@@ -21,7 +21,7 @@ from irmas.errors import UserError
 from irmas.progress import plain_console, width
 from irmas.results.ranking import styled
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS
-from irmas.run.folder import COMPLETED, PENDING, RUNNING
+from irmas.run.folder import COMPLETED, PENDING, RUNNING, STOPPED
 from irmas.sweep import plan as plans
 from irmas.sweep import states
 from irmas.sweep.jobs import named_runs
@@ -34,7 +34,7 @@ CONFIRM_S = 1.0
 ERROR_LINES = 8
 SPARE = ("elapsed", "node", "val loss", "task")
 """Columns that a narrow terminal does without."""
-QUIET = (COMPLETED, PENDING, NOT_SUBMITTED, RUNNING)
+QUIET = (COMPLETED, STOPPED, PENDING, NOT_SUBMITTED, RUNNING)
 """States that need no explanation."""
 
 

@@ -21,7 +21,7 @@ from irmas.config import Config
 from irmas.results import outcomes, ranking
 from irmas.run import predictions
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS, EventWriter, event_files
-from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PENDING, RUNNING, RunFolder, Status
+from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PENDING, RUNNING, STOPPED, RunFolder, Status
 from irmas.run.predictions import Predictions
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, Point, run_folder
@@ -202,6 +202,22 @@ def test_unfinished_failed_and_diverged_runs_are_listed_without_a_rank(sweep: Pa
     ]
     assert rows[2].error == "RuntimeError: no more"
     assert rows[3].val_loss is None
+
+
+def test_stopped_runs_rank_behind_the_finished_ones_by_the_epoch_that_they_came_to(sweep: Path) -> None:
+    train(sweep, 1, [(0.75, 1.0)], STOPPED, "number 2 of 2")
+    train(sweep, 2, [(0.25, 1.0), (0.5, 1.0)], STOPPED, "number 2 of 2")
+    train(sweep, 3, [(0.25, 1.0), (0.25, 1.0), (0.25, 1.0)])
+    train(sweep, 4, [(0.5, 1.0)], STOPPED, "number 2 of 2")
+    result = ranking.rank(sweep)
+    assert [(row.rank, row.id, row.state, row.epoch, row.point_accuracy) for row in result.rows] == [
+        (1, 3, COMPLETED, 3, 0.25),
+        (2, 2, STOPPED, 2, None),
+        (3, 1, STOPPED, 1, None),
+        (4, 4, STOPPED, 1, None),
+    ]
+    found, _, _ = outcomes.read(sweep, result)
+    assert [outcome.id for outcome in found] == [3]
 
 
 def test_what_is_written_can_be_read_by_others(sweep: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from irmas.config import Config
-from irmas.run.folder import CANCELLED, COMPLETED, DIVERGED, FAILED, PENDING, RUNNING, STOPPED, RunFolder, Status
+from irmas.run.folder import CANCELLED, COMPLETED, DIVERGED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
 from irmas.sweep import plan as plans
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, record
 from irmas.sweep.plan import Plan, Point, run_folder
@@ -24,7 +24,7 @@ NEW = Status()
 """No process has said anything."""
 RUNS = Status(RUNNING, epoch=2, epochs=9, job="7_1", pid=5, node="n1", updated=NOW - 1)
 ENDED = replace(RUNS, state=COMPLETED, epoch=9)
-STOPS = replace(RUNS, state=CANCELLED, error=STOPPED)
+STOPS = replace(RUNS, state=CANCELLED, error=INTERRUPTED)
 RAISED = replace(RUNS, state=FAILED, exit_code=1, error="Traceback ...\nRuntimeError: no")
 KILLED = replace(RUNS, state=FAILED, exit_code=-9, error="killed by signal 9")
 BY_HAND = replace(RUNS, job="")
@@ -73,8 +73,8 @@ def task(state: str, **more: str) -> Task:
         (STOPS, task("TIMEOUT"), "TIMEOUT", "time limit"),
         (STOPS, task("PREEMPTED"), "PREEMPTED", "higher priority"),
         (STOPS, task("FAILED", exit_code="1:0"), FAILED, "exit code 1:0"),
-        (STOPS, task("CANCELLED"), CANCELLED, STOPPED),
-        (STOPS, None, CANCELLED, STOPPED),
+        (STOPS, task("CANCELLED"), CANCELLED, INTERRUPTED),
+        (STOPS, None, CANCELLED, INTERRUPTED),
         # It failed.
         (RAISED, task("FAILED", exit_code="1:0"), FAILED, RAISED.error),
         (RAISED, task("OUT_OF_MEMORY"), FAILED, RAISED.error),

@@ -21,7 +21,7 @@ from rich.table import Table
 from irmas import status
 from irmas.config import Config
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS
-from irmas.run.folder import CANCELLED, COMPLETED, FAILED, PENDING, RUNNING, STOPPED, RunFolder, Status
+from irmas.run.folder import CANCELLED, COMPLETED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, Point, run_folder
 from irmas.sweep.slurm import Task
@@ -41,7 +41,7 @@ def sweep(tmp_path: Path) -> Path:
     write(folder, 1, Status(COMPLETED, epoch=15, epochs=15, metrics=scores, node="n1", pid=4))
     write(folder, 2, Status(FAILED, epoch=3, epochs=15, exit_code=1, pid=4, error=TRACEBACK))
     for number in (3, 4):
-        write(folder, number, Status(CANCELLED, pid=4, error=STOPPED))
+        write(folder, number, Status(CANCELLED, pid=4, error=INTERRUPTED))
     return folder
 
 
@@ -66,7 +66,7 @@ def test_the_door_shows_every_run_and_why_runs_ended_and_writes_nothing(sweep: P
     assert [line[0] for line in lines if line and line[0].isdigit()] == ["1", "2", "3", "4", "5"]
     said = done.stdout.split("run 2 FAILED, exit code 1\n")[1].splitlines()[: status.ERROR_LINES]
     assert [line.strip() for line in said] == [line.strip() for line in TRACEBACK.splitlines()[-status.ERROR_LINES :]]
-    assert f"runs 3-4 CANCELLED\n    {STOPPED}\n" in done.stdout
+    assert f"runs 3-4 CANCELLED\n    {INTERRUPTED}\n" in done.stdout
     assert contents(sweep) == before
 
 

@@ -29,7 +29,7 @@ from irmas.learning import trainer
 from irmas.learning.model import Classifier
 from irmas.learning.trainer import Examples, Learner, fit, load_examples
 from irmas.run import checkpoint, events, predictions
-from irmas.run.folder import COMPLETED, DIVERGED, FAILED, RunFolder, Status, Writer
+from irmas.run.folder import COMPLETED, DIVERGED, FAILED, STOPPED, RunFolder, Status, Writer
 
 CPU = torch.device("cpu")
 CLASSES = ["cel", "flu", "voi"]
@@ -137,6 +137,37 @@ def test_the_seed_alone_decides(tmp_path: Path) -> None:
     assert not same(state_of(tmp_path / "one")["model"], state_of(tmp_path / "other")["model"])
     first, other = (Learner(replace(config, seed=seed), toy(), CPU).model.state_dict() for seed in (0, 1))
     assert not torch.equal(first["blocks.0.weight"], other["blocks.0.weight"])
+
+
+def test_a_verdict_stops_a_run_between_two_epochs(tmp_path: Path) -> None:
+    asked = []
+
+    def verdict(epoch: int, accuracy: float) -> str:
+        asked.append((epoch, accuracy))
+        return "too far behind" if epoch == 3 else ""
+
+    status = fit(RunFolder(tmp_path), settings(), toy(), CPU, {}, verdict)
+    assert (status.state, status.epoch, status.error) == (STOPPED, 3, "too far behind")
+    assert RunFolder(tmp_path).status().state == STOPPED
+    accuracies = scalars_of(tmp_path)[events.VAL_ACCURACY]
+    assert [epoch for epoch, _ in asked] == [1, 2, 3]
+    assert [accuracy for _, accuracy in asked] == pytest.approx([accuracies[epoch] for epoch in (1, 2, 3)])
+    assert list(accuracies) == [1, 2, 3]
+    assert state_of(tmp_path)["epoch"] == 3
+    # Its process was killed before it could say so: the next start asks about the same epoch before it trains.
+    RunFolder(tmp_path).write_status(replace(status, state=FAILED))
+    asked.clear()
+    assert fit(RunFolder(tmp_path), settings(), toy(), CPU, {}, verdict).state == STOPPED
+    assert [epoch for epoch, _ in asked] == [3]
+    assert scalars_of(tmp_path)[events.VAL_ACCURACY] == accuracies
+
+
+def test_a_run_that_no_verdict_stops_ends_as_one_that_was_never_asked(tmp_path: Path) -> None:
+    alone = train(tmp_path / "alone", settings(), toy())
+    (tmp_path / "asked").mkdir()
+    asked = fit(RunFolder(tmp_path / "asked"), settings(), toy(), CPU, {}, lambda epoch, accuracy: "")
+    assert same(asked.metrics, alone.metrics)
+    assert same(state_of(tmp_path / "asked"), state_of(tmp_path / "alone"))
 
 
 class Interrupted(BaseException):

@@ -26,7 +26,7 @@ from irmas.learning.model import Classifier
 from irmas.learning.optim import Schedule, make_optimizer
 from irmas.run import checkpoint, events, pictures, predictions
 from irmas.run.events import EventWriter
-from irmas.run.folder import COMPLETED, DIVERGED, RUNNING, RunFolder, Status
+from irmas.run.folder import COMPLETED, DIVERGED, RUNNING, STOPPED, RunFolder, Status
 from irmas.run.predictions import Predictions
 
 log = logging.getLogger(__name__)
@@ -177,9 +177,17 @@ def _moments(examples: Examples, batch_size: int) -> tuple[float, float]:
     return mean, max(math.sqrt(max(mean_square - mean**2, 0.0)), 1e-3)
 
 
-def fit(folder: RunFolder, config: Config, examples: Examples, device: torch.device, hparams: dict[str, Any]) -> Status:
+def fit(
+    folder: RunFolder,
+    config: Config,
+    examples: Examples,
+    device: torch.device,
+    hparams: dict[str, Any],
+    verdict: Callable[[int, float], str] | None = None,
+) -> Status:
     """The life of a run: restore; for each epoch train, validate, commit. Returns how it ended.
 
+    `verdict` tells between two epochs, from validation accuracy, why the run stops there; empty where it goes on.
     Raises Replaced, with the epoch not committed, where a newer start has taken over.
     """
     learner = Learner(config, examples, device)
@@ -193,6 +201,11 @@ def fit(folder: RunFolder, config: Config, examples: Examples, device: torch.dev
         # Nothing is left for `close` to write after another has taken over.
         writer.commit()
         for epoch in range(status.epoch + 1, config.epochs + 1):
+            if verdict and status.metrics and (reason := verdict(status.epoch, status.metrics[events.VAL_ACCURACY])):
+                status = replace(status, state=STOPPED, error=reason)
+                writer.end(ok=True)
+                writer.commit()
+                break
             started = time.perf_counter()
             scalars = learner.train_epoch(epoch, _heartbeat(folder, status))
             validation, predicted = learner.validate()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BEST = "best.yaml"
 PRODUCTION_EPOCHS = 50
 """Of the run that follows the sweep, as in the report."""
-LEFT_OUT = frozenset({"name", "device", "allow_code_change"})
+LEFT_OUT = frozenset({"name", "device", "allow_code_change", "halving"})
 """They belong to a command, not to a winner."""
 SETTINGS = sorted(flatten(asdict(Config())).keys() - LEFT_OUT)
 """What a best.yaml holds, each of them."""

@@ -30,7 +30,7 @@ WHOLE = 1 / 6
 
 def finished(ranking: Ranking) -> list[Row]:
     """By run ID."""
-    return sorted((row for row in ranking.rows if row.rank is not None), key=lambda row: row.id)
+    return sorted((row for row in ranking.rows if row.is_finished), key=lambda row: row.id)
 
 
 # Regularisation

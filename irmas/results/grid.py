@@ -35,7 +35,7 @@ def written(ranking: Ranking, analysis: Analysis | None) -> list[str]:
 
 
 def _states(rows: Iterable[Row]) -> str:
-    states = Counter("finished" if row.rank is not None else row.state for row in rows)
+    states = Counter("finished" if row.is_finished else row.state for row in rows)
     return f"{counted(states.total(), 'run')}: {', '.join(f'{n} {state}' for state, n in sorted(states.items()))}."
 
 

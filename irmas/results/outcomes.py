@@ -20,7 +20,7 @@ Confusion = tuple[NDArray[np.integer], list[str]]
 
 
 def read(sweep: Path, ranking: Ranking) -> tuple[list[Outcome], Confusion | None, list[str]]:
-    """The ranked runs' outcomes, in their order; the confusion matrix of the leader; and what could not be read.
+    """The finished runs' outcomes, in their order; the confusion matrix of the leader; and what could not be read.
 
     A run without predictions, or with damaged ones, keeps its accuracy alone. The matrix is the sum over the leader's
     seeds; None where it lacks the predictions of one, or they are of several data sets.
@@ -28,7 +28,7 @@ def read(sweep: Path, ranking: Ranking) -> tuple[list[Outcome], Confusion | None
     found, problems, leaders = list[Outcome](), list[str](), list[Predictions | None]()
     before = None
     for row in ranking.rows:
-        if row.rank is None:
+        if not row.is_finished:
             continue
         answers = None
         try:

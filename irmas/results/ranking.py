@@ -18,7 +18,7 @@ from rich.text import Text
 from irmas.config import shown
 from irmas.files import atomic_write
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS, RunScalars, read_all
-from irmas.run.folder import CANCELLED, COMPLETED, PENDING, PROVENANCE, RUNNING, RunFolder
+from irmas.run.folder import CANCELLED, COMPLETED, PENDING, PROVENANCE, RUNNING, STOPPED, RunFolder
 from irmas.sweep import jobs, states
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, run_folder
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # scipy takes half a second to import
 
 @dataclass(frozen=True)
 class Row:
-    """One run. Only COMPLETED runs have a rank; the others are listed with what is known of them."""
+    """One run. COMPLETED ones have a rank and, behind them, STOPPED ones; others are listed with what is known."""
 
     id: int
     values: dict[str, Any]
@@ -52,6 +52,11 @@ class Row:
     """The mean over the point's COMPLETED runs, by which it is ranked."""
 
     @property
+    def is_finished(self) -> bool:
+        """It is COMPLETED, and its accuracy is known."""
+        return self.state == COMPLETED and self.val_accuracy is not None
+
+    @property
     def point(self) -> tuple[str, ...]:
         return tuple(shown(value) for key, value in self.values.items() if key != "seed")
 
@@ -60,7 +65,7 @@ class Row:
 class Ranking:
     plan: Plan
     rows: list[Row]
-    """By rank, then the unfinished ones by id."""
+    """By rank, then those without one by id."""
     problems: list[str]
     """What could not be read of the event files."""
     state: SweepState
@@ -82,12 +87,10 @@ def rank(sweep: Path, *, best: bool = False, state: SweepState | None = None) ->
         row, found = _row(sweep, plan, run, scalars, best)
         rows.append(row)
         problems += found
-    ranked = _ranked([row for row in rows if _has_finished(row)])
-    return Ranking(plan, ranked + [row for row in rows if not _has_finished(row)], problems, state)
-
-
-def _has_finished(row: Row) -> bool:
-    return row.state == COMPLETED and row.val_accuracy is not None
+    ranked = _ranked([row for row in rows if row.is_finished])
+    ranked += _ranked_behind(ranked, [row for row in rows if row.state == STOPPED and row.val_accuracy is not None])
+    with_rank = {row.id for row in ranked}
+    return Ranking(plan, ranked + [row for row in rows if row.id not in with_rank], problems, state)
 
 
 def _ranked(finished: Sequence[Row]) -> list[Row]:
@@ -108,6 +111,13 @@ def _ranked(finished: Sequence[Row]) -> list[Row]:
     ]
 
 
+def _ranked_behind(ranked: Sequence[Row], stopped: Sequence[Row]) -> list[Row]:
+    """STOPPED runs, by the epoch that they came to: an accuracy after two epochs is not one after fifteen."""
+    ordered = sorted(stopped, key=lambda row: (-max(row.curves[VAL_ACCURACY]), -(row.val_accuracy or 0.0), row.id))
+    last = max((row.rank or 0 for row in ranked), default=0)
+    return [replace(row, rank=number) for number, row in enumerate(ordered, start=last + 1)]
+
+
 def _row(sweep: Path, plan: Plan, run: RunState, scalars: RunScalars, best: bool) -> tuple[Row, list[str]]:
     point, status, folder = run.point, run.status, run_folder(sweep, run.point)
     accuracies = scalars.values.get(VAL_ACCURACY, {})
@@ -118,7 +128,7 @@ def _row(sweep: Path, plan: Plan, run: RunState, scalars: RunScalars, best: bool
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         source = ""
         problems.append(f"run {point.id}: {PROVENANCE} ({error})")
-    if status.state == COMPLETED and max(accuracies, default=0) != status.epoch:
+    if status.state in (COMPLETED, STOPPED) and max(accuracies, default=0) != status.epoch:
         lacking = f"the event files lack epoch {status.epoch}, its last"
         problems.append(f"run {point.id}: {lacking}; remove {folder.path} to train it anew")
     return Row(
@@ -199,7 +209,8 @@ def _entry(row: Row, point: Point | None) -> dict[str, Any]:
     }
 
 
-STYLES = {COMPLETED: "green", PENDING: "dim", RUNNING: "cyan", CANCELLED: "yellow", NOT_SUBMITTED: "yellow"}
+STYLES = {COMPLETED: "green", PENDING: "dim", RUNNING: "cyan"}
+STYLES |= dict.fromkeys((CANCELLED, STOPPED, NOT_SUBMITTED), "yellow")
 
 
 def styled(state: str) -> Text:

@@ -33,9 +33,11 @@ LOCK_WAIT_S = 0.2
 PENDING, RUNNING, COMPLETED, FAILED, CANCELLED = "PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"
 DIVERGED = "DIVERGED"
 """The loss became NaN or infinite."""
-STOPPED = "stopped; the same command goes on"
+STOPPED = "STOPPED"
+"""By successive halving, at one of its rungs."""
+INTERRUPTED = "stopped; the same command goes on"
 """The reason of a CANCELLED run."""
-FINAL = frozenset({COMPLETED, DIVERGED})
+FINAL = frozenset({COMPLETED, DIVERGED, STOPPED})
 """States that another start would only repeat."""
 REPLACED = 75
 """Exit code of a process whose run another trains."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from irmas.commandline import Parser, told_by
 from irmas.errors import UserError
 from irmas.progress import SweepProgress, label_width, plain_console
-from irmas.run.folder import COMPLETED, FAILED, FINAL, Writer
+from irmas.run.folder import COMPLETED, FAILED, FINAL, STOPPED, Writer
 from irmas.sweep import jobs, local, slurm
 from irmas.sweep import plan as plans
 from irmas.sweep.jobs import Job, Work
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def train(sweep: Path, work: Work, index: int | None, requeues: int) -> int:
-    """Train the runs of this task; its exit code: 0 if all of them are COMPLETED, 143 after SIGTERM, otherwise 1.
+    """Train the runs of this task. Its exit code: 0 if all are COMPLETED or STOPPED, 143 after SIGTERM, otherwise 1.
 
     Raises UserError where the sweep holds no plan, or no such runs.
     """
@@ -76,7 +76,7 @@ def train(sweep: Path, work: Work, index: int | None, requeues: int) -> int:
     with SweepProgress(console, len(points), len(done), label_width(points)) as progress:
         open_points = [point for point in points if point not in done]
         local.run(sweep, plan, open_points, 1, progress, lambda: asked.warned or asked.ended)
-    if all(run_folder(sweep, point).status().state == COMPLETED for point in points):
+    if all(run_folder(sweep, point).status().state in (COMPLETED, STOPPED) for point in points):
         return 0
     if asked.ended:
         return 128 + signal.SIGTERM

@@ -20,16 +20,16 @@ from irmas.run.folder import (
     CANCELLED,
     FAILED,
     FINAL,
+    INTERRUPTED,
     PENDING,
     REPLACED,
     RUNNING,
-    STOPPED,
     Replaced,
     RunBusyError,
     Status,
 )
+from irmas.sweep import halving, prepare
 from irmas.sweep import plan as plans
-from irmas.sweep import prepare
 from irmas.sweep.plan import OUTPUTS, Plan, Point, run_folder
 
 POLL_S = 0.2
@@ -93,6 +93,8 @@ def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[S
     unfinished = _unfinished(sweep, points)
     runs = "1 run" if len(points) == 1 else f"{len(points)} runs"
     console.print(f"{sweep}: {runs}, {len(points) - len(unfinished)} finished before")
+    for line in halving.announced(merged.config):
+        console.print(line)
     if unfinished:
         with SweepProgress(console, len(points), len(points) - len(unfinished), label_width(points)) as progress:
             run(sweep, merged, unfinished, processes, progress)
@@ -192,7 +194,7 @@ def _all_ended(sweep: Path, workers: list[Worker]) -> Iterator[None]:
                 worker.process.join()
                 folder = run_folder(sweep, worker.point)
                 with suppress(OSError):
-                    folder.amend_status(replace(folder.status(), state=CANCELLED, error=STOPPED))
+                    folder.amend_status(replace(folder.status(), state=CANCELLED, error=INTERRUPTED))
 
 
 def _gpus() -> list[str]:

@@ -21,7 +21,7 @@ from irmas.errors import UserError
 from irmas.files import atomic_write, locked
 from irmas.progress import plain_console
 from irmas.run.folder import FINAL, Status
-from irmas.sweep import jobs, prepare, slurm, states
+from irmas.sweep import halving, jobs, prepare, slurm, states
 from irmas.sweep import plan as plans
 from irmas.sweep.batches import Batch, Order, by_hand, flags
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job
@@ -70,7 +70,7 @@ def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, wait:
     console = plain_console()
     done = submit(plan, settings, append=append, by_hand=by_hand)
     sweep = OUTPUTS / plan.name
-    _say(console, sweep, settings, done)
+    _say(console, sweep, settings, done, halving.announced(plan.config))
     if by_hand:
         return None
     if not done.queued and not done.submitted:
@@ -87,9 +87,11 @@ def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, wait:
     return [plans.run_folder(sweep, point).status() for point in done.points]
 
 
-def _say(console: Console, sweep: Path, settings: Settings, done: Submission) -> None:
+def _say(console: Console, sweep: Path, settings: Settings, done: Submission, announced: Sequence[str]) -> None:
     runs = "1 run" if len(done.points) == 1 else f"{len(done.points)} runs"
     console.print(f"{sweep}: {runs}, {done.finished} finished before, {done.queued} in the queue")
+    for line in announced:
+        console.print(line)
     if done.points_per_task > settings.points_per_task:
         console.print(
             f"Slurm's submit limit takes fewer tasks: {done.points_per_task} runs a task "

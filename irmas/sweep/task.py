@@ -23,9 +23,21 @@ from irmas.learning import trainer
 from irmas.learning.device import choose_device, describe, memory_told, set_up
 from irmas.processes import cpu_count
 from irmas.provenance import source_digest, versions
-from irmas.run.folder import CANCELLED, FAILED, FINAL, REPLACED, RUNNING, STOPPED, Replaced, RunFolder, Status, Writer
+from irmas.run.folder import (
+    CANCELLED,
+    FAILED,
+    FINAL,
+    INTERRUPTED,
+    REPLACED,
+    RUNNING,
+    Replaced,
+    RunFolder,
+    Status,
+    Writer,
+)
 from irmas.sweep import plan as plans
 from irmas.sweep import slurm
+from irmas.sweep.halving import Halving
 from irmas.sweep.plan import Plan, Point, run_folder
 
 log = logging.getLogger(__name__)
@@ -82,7 +94,7 @@ def _unless_finished(folder: RunFolder, sweep: Path, plan: Plan, point: Point, t
     except Replaced:
         raise
     except Stopped:
-        _say(folder, CANCELLED, STOPPED)
+        _say(folder, CANCELLED, INTERRUPTED)
         raise
     except BaseException as error:
         _say(folder, FAILED, in_words(error) or "".join(traceback.format_exception(error)).strip())
@@ -120,9 +132,10 @@ def _train(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: in
     )
     hparams = {key: plan.value(point, key) for key in plan.swept or ["dropout", "lr", "l2"]}
     plain = {key: value if isinstance(value, int | float) else shown(value) for key, value in hparams.items()}
+    verdict = Halving(sweep, point.id, config.halving, config.epochs).verdict if config.halving else None
     with memory_told(config):
         examples = trainer.load_examples(cache, parts, config.data.pool, device)
-        return trainer.fit(folder, config, examples, device, plain)
+        return trainer.fit(folder, config, examples, device, plain, verdict)
 
 
 def _log_data(kind: str, parts: split.Split) -> None:
@@ -173,7 +186,7 @@ def main() -> None:
         try:
             run_point(arguments.sweep, arguments.id, arguments.threads)
         except Stopped:
-            sys.exit(STOPPED)
+            sys.exit(INTERRUPTED)
         except Replaced:
             sys.exit(REPLACED)
 

@@ -1,0 +1,111 @@
+"""Successive halving: who goes on at a rung, what the others leave behind, and that all of it can be taken up again."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from commands import irmas
+from doors import Doors
+from left_behind import ranking, runs, status
+
+from irmas.sweep.halving import Halving, goes_on, place, rungs
+
+
+@pytest.mark.parametrize(
+    ("epochs", "factor", "expected"),
+    [
+        (15, 3, [2, 5]),
+        (50, 3, [2, 6, 17]),
+        (9, 3, [1, 3]),
+        (16, 2, [1, 2, 4, 8]),
+        (5, 5, [1]),
+        (1, 2, []),
+        (81, 3, [1, 3, 9, 27]),
+        (2, 2, [1]),
+    ],
+)
+def test_the_rungs(epochs: int, factor: int, expected: list[int]) -> None:
+    assert rungs(epochs, factor) == expected
+
+
+def test_the_best_third_so_far_goes_on() -> None:
+    entered: list[float] = []
+    went_on = []
+    for accuracy in [0.3, 0.2, 0.4, 0.35, 0.1, 0.39, 0.5]:
+        went_on.append(goes_on(place(accuracy, entered), len(entered) + 1, 3))
+        entered.append(accuracy)
+    # Places 1 of 1, 2 of 2, 1 of 3, 2 of 4, 5 of 5, 2 of 6, 1 of 7.
+    assert went_on == [True, False, True, True, False, True, True]
+
+
+def test_equal_runs_share_the_better_place() -> None:
+    assert place(0.5, [0.5, 0.5, 0.4]) == 1
+
+
+def test_a_verdict_is_by_the_files_of_the_sweep(tmp_path: Path) -> None:
+    def verdict(run: int, epoch: int, accuracy: float) -> str:
+        return Halving(tmp_path, run, 3, 15).verdict(epoch, accuracy)
+
+    assert not verdict(1, 1, 0.0)  # no rung
+    assert not (tmp_path / "rungs").exists()
+    assert not verdict(1, 2, 0.3)
+    assert verdict(2, 2, 0.25) == "number 2 of 2 at epoch 2, where the best 1 go on"
+    assert not verdict(3, 2, 0.5)
+    assert not verdict(3, 5, 0.1)  # the first at its rung, whatever it was before
+    assert verdict(1, 5, 0.05).startswith("number 2 of 2 at epoch 5")
+
+
+def test_a_run_that_comes_again_is_judged_once_more_and_counted_once(tmp_path: Path) -> None:
+    def verdict(run: int, accuracy: float) -> str:
+        return Halving(tmp_path, run, 3, 15).verdict(2, accuracy)
+
+    assert not verdict(1, 0.3)
+    assert not verdict(1, 0.3)
+    assert not verdict(1, 0.31)  # on a GPU a second training of the same epoch may differ
+    assert verdict(2, 0.2).startswith("number 2 of 2 ")
+    assert not verdict(12, 0.4)
+    assert verdict(1, 0.3).startswith("number 2 of 3 ")
+
+
+def test_runs_that_come_at_once_see_each_other(tmp_path: Path) -> None:
+    """The best one always goes on; nobody is lost."""
+    accuracies = random.Random(0).sample(range(1000), 90)
+    with ThreadPoolExecutor(16) as pool:
+        verdicts = pool.map(lambda run: Halving(tmp_path, run, 3, 15).verdict(5, accuracies[run] / 1000), range(90))
+        went_on = {accuracies[run] for run, verdict in enumerate(verdicts) if not verdict}
+    assert max(accuracies) in went_on
+    assert len(list((tmp_path / "rungs" / "5").iterdir())) == 90
+
+
+def test_a_sweep_is_halved_and_not_taken_up_again(tmp_path: Path) -> None:
+    sweep = tmp_path / "outputs" / "half"
+    (sweep / "rungs" / "1").mkdir(parents=True)
+    (sweep / "rungs" / "1" / "99-0.99").touch()  # as if a better run had come first
+    data = ["data=standin", "data.size=132", "features=small", "data.pool=2", "model.filters=[8,16]"]
+    alike = "l2=0,1e-9"
+    command = [*data, "-m", alike, "epochs=4", "halving=2", "name=half", "hydra.launcher.processes=1"]
+    done = irmas("train", *command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "halving=2: after 1 and 2 epochs a run stops unless" in done.stdout
+    assert "1 of 2 runs finished, 1 stopped early" in done.stdout
+    entries = [(entry["rank"], entry["id"], entry["state"], entry["epoch"]) for entry in ranking(sweep)]
+    assert entries == [(1, 2, "COMPLETED", 4), (2, 1, "STOPPED", 1)]
+    first, second = map(status, runs(sweep))
+    assert first["error"] == "number 2 of 2 at epoch 1, where the best 1 go on"
+    assert not second["error"]
+    again = irmas("train", *command, cwd=tmp_path)
+    assert again.returncode == 0
+    assert "2 runs, 2 finished before" in again.stdout
+    assert "halving" not in (sweep / "best.yaml").read_text()
+
+
+def test_halving_is_one_for_the_whole_sweep_and_needs_a_rung(doors: Doors, tmp_path: Path) -> None:
+    refused = doors.refuse("train", "-m", "halving=2,3", folder=tmp_path)
+    assert "halving=2: is one for the whole sweep" in refused
+    assert "halving=5: must be at most epochs=4" in doors.refuse("train", "halving=5", "epochs=4", folder=tmp_path)
+    assert "halving=1: must be a whole number from 2 to 100, or null" in doors.refuse(
+        "train", "halving=1", folder=tmp_path
+    )
