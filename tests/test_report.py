@@ -398,6 +398,18 @@ def test_the_analysis_of_variance_names_what_is_clear() -> None:
     assert sum(float(line[1]) for line in effects[1:]) == pytest.approx(100, abs=0.5)
 
 
+def test_what_a_seed_does_to_all_combinations_alike_has_a_row_of_its_own() -> None:
+    ranking, analysis = sweep(SEEDS | {"lr": [0.001, 0.0005, 0.0001]}, lambda values: 0.7 + 0.05 * values["seed"])
+    said = text((ranking, analysis))
+    (line,) = [line for line in tables(section(said, "What the grid explains"))[0] if line[0] == "seed"]
+    assert float(line[1]) > 90
+    assert line[2:] == ["2", "-", "-", "-"]
+    assert "without what a seed does to all combinations alike" in section(said, "Top performers")
+    single = text(made("report"))
+    assert "| seed |" not in single
+    assert "to all combinations alike" not in single
+
+
 def test_an_effect_that_is_one_of_many_tested_is_not_clear() -> None:
     ranking, analysis = sweep(REPORT, flat)
     assert analysis

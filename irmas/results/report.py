@@ -169,7 +169,13 @@ def _training_noise(analysis: Analysis) -> str:
         f"one run's accuracy has a standard deviation of {points(noise.sd)} ({counted(noise.df, 'degree')} of freedom)"
     )
     if noise.source == "seeds":
-        return f"Training noise, from the seeds: {size}. All intervals hold it."
+        text = f"Training noise, from the seeds: {size}. All intervals hold it."
+        if analysis.anova.blocks:
+            text += (
+                " That is without what a seed does to all combinations alike: intervals of accuracies hold it too, those "
+                "of differences need not."
+            )
+        return text
     return (
         "Each combination was trained once: the intervals of accuracies do not hold training noise. Its estimate is "
         f"what main effects and two-way interactions leave of the grid: {size}. The intervals of differences and the "
@@ -226,7 +232,7 @@ def _anova(found: Anova) -> list[str]:
         if effect.f is not None and effect.p is not None and effect.p_holm is not None:
             test = (f"{effect.f:.3g}", p_in_cell(effect.p), p_in_cell(effect.p_holm))
         rows.append(line(" x ".join(effect.keys), effect.variation, *test))
-    for name, variation in (("residual", found.residual), ("seeds", found.seeds)):
+    for name, variation in (("residual", found.residual), ("seed", found.blocks), ("among seeds", found.seeds)):
         if variation and variation.df:
             rows.append(line(name, variation))
     return [
@@ -241,7 +247,7 @@ def _tested(found: Anova) -> str:
         return (
             "There is nothing to test the effects against: each combination was trained once, and nothing is left over."
         )
-    error = "the spread among seeds" if found.error == "seeds" else "the residual"
+    error = "the spread among the seeds of a combination" if found.error == "seeds" else "the residual"
     clear = [" x ".join(effect.keys) for effect in found.effects if effect.p_holm is not None and effect.p_holm < 0.05]
     says = f"Clear: {listed(clear)}." if clear else "No effect is clear."
     return (
