@@ -208,7 +208,24 @@ def test_who_reaches_80_per_cent_and_when() -> None:
     assert [line[0] for line in levels[1:]] == ["0.001", "0.0005", "0.0001"]
     assert levels[1][3].startswith("6 of 6, epoch ")
     assert levels[3][3] == "0 of 6"
-    assert [line[:2] for line in differences[1:]][-1] == ["0.0001", "6"]
+    assert [line[:2] for line in differences[1:]][-1] == ["0.0001", "3"]
+
+
+def test_runs_that_differ_in_l2_alone_are_one_pair() -> None:
+    ranking, analysis = sweep(REPORT, slow)
+    assert analysis
+    twins = {
+        row.id: next(other for other in ranking.rows if other.id == row.id - (row.id + 1) % 2) for row in ranking.rows
+    }
+    copied = replace(ranking, rows=[replace(row, curves=twins[row.id].curves) for row in ranking.rows])
+    without = replace(ranking, rows=[row for row in copied.rows if row.id % 2])
+    for rate, alone in zip(*(deductions.learning_rates(found, analysis) for found in (copied, without)), strict=True):
+        assert (rate.runs, alone.runs) == (6, 3)
+        assert (rate.slope, rate.pairs) == (alone.slope, alone.pairs)
+        assert rate.slope_difference == alone.slope_difference
+        assert rate.delay == alone.delay
+    few = text(sweep({"lr": [0.001, 0.0001], "l2": [0.001, 0.0001, 0.0]}, slow, pace=pace))
+    assert "(too few pairs)" in section(few, "Learning rate")
 
 
 def test_slope_and_fluctuation_are_of_the_last_third() -> None:
@@ -399,7 +416,9 @@ def test_the_analysis_of_variance_names_what_is_clear() -> None:
 
 
 def test_what_a_seed_does_to_all_combinations_alike_has_a_row_of_its_own() -> None:
-    ranking, analysis = sweep(SEEDS | {"lr": [0.001, 0.0005, 0.0001]}, lambda values: 0.7 + 0.05 * values["seed"])
+    ranking, analysis = sweep(
+        {"lr": [0.001, 0.0005, 0.0001], "seed": [0, 1, 2]}, lambda values: 0.7 + 0.05 * values["seed"]
+    )
     said = text((ranking, analysis))
     (line,) = [line for line in tables(section(said, "What the grid explains"))[0] if line[0] == "seed"]
     assert float(line[1]) > 90

@@ -185,9 +185,11 @@ def _learning_rate(ranking: Ranking, analysis: Analysis) -> list[str]:
             [_level(rate) for rate in by_value],
             left=0,
         ),
-        f"Against {_lr(best)}, in pairs of runs that differ in lr alone, with 95 % intervals for all rows together:",
+        f"Against {_lr(best)}, in pairs that differ in lr alone, with 95 % intervals for all rows together. Runs that "
+        "differ in l2 alone train much alike and are one pair. Epochs later: until "
+        f"{percent(close)} is reached; a run that does not counts as if it were in the epoch after its last.",
         table(
-            ["lr", "pairs", "later, epochs", "slope, points an epoch", "fluctuation, points"],
+            ["lr", "pairs", "epochs later", "slope, points an epoch", "fluctuation, points"],
             [_difference(rate) for rate in by_value if rate is not best],
             left=0,
         ),

@@ -172,8 +172,8 @@ def _training_noise(analysis: Analysis) -> str:
         text = f"Training noise, from the seeds: {size}. All intervals hold it."
         if analysis.anova.blocks:
             text += (
-                " That is without what a seed does to all combinations alike: intervals of accuracies hold it too, those "
-                "of differences need not."
+                " That is without what a seed does to all combinations alike: intervals of accuracies hold it "
+                "too, those of differences need not."
             )
         return text
     return (
