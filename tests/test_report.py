@@ -41,7 +41,7 @@ def over_regularised(values: Values) -> float:
 
 
 def text(found: tuple[Ranking, Analysis | None], pictures: list[str] | None = None) -> str:
-    return report.markdown(*found, pictures or [])
+    return report.markdown(*found, None, pictures or [])
 
 
 def section(of: str, title: str) -> str:

@@ -34,6 +34,7 @@ from irmas.results.page import (
     picture,
     plain,
     points,
+    setting,
     table,
     whole_percent,
 )
@@ -42,6 +43,8 @@ from irmas.results.statistics import Analysis, Level, Point
 
 
 def written(ranking: Ranking, analysis: Analysis, pictures: Sequence[str]) -> list[str]:
+    if set(ranking.plan.swept) <= {"seed"}:
+        return ["## Key deductions", "Nothing was varied, so that there is nothing to deduce."]
     return [
         "## Key deductions",
         "### Regularisation balance",
@@ -67,7 +70,7 @@ def _main_effect(ranking: Ranking, analysis: Analysis, key: str) -> str:
     others = [level for level in levels if level is not best]
     if all(level.gap < ROUNDING for level in levels):
         return f"{key}: all values have the same mean accuracy." + _f_test(analysis, key)
-    text = f"{key} {plain(best.value)} has the highest mean accuracy."
+    text = f"{setting(key, best.value)} has the highest mean accuracy."
     if worse := [_behind(level) for level in others if level.holds]:
         text += f" **It is better than** {listed(worse)}."
     if unclear := [_behind(level) for level in others if not level.holds]:
@@ -105,9 +108,10 @@ def _interactions(analysis: Analysis, key: str) -> str:
 
 
 def _regularisation(ranking: Ranking, analysis: Analysis) -> list[str]:
-    if not BASELINE.keys() & set(ranking.plan.swept):
-        return [f"Not swept: {listed(list(BASELINE))}."]
     augment = [key for key in ranking.plan.swept if key.partition(".")[0] == "augment"]
+    if not BASELINE.keys() & set(ranking.plan.swept):
+        effects = [_main_effect(ranking, analysis, key) for key in augment]
+        return [f"Not swept: {listed(list(BASELINE))}.", *effects]
     effects = [f"- {_main_effect(ranking, analysis, key)}" for key in [*BASELINE, *augment]]
     blocks = [_against_baseline(ranking, analysis), "\n".join(effects)]
     if not augment:
@@ -147,7 +151,7 @@ def _against_baseline(ranking: Ranking, analysis: Analysis) -> str:
 
 
 def _named(values: dict[str, Any]) -> str:
-    return " with ".join(f"{key} {plain(value)}" for key, value in values.items())
+    return " with ".join(setting(key, value) for key, value in values.items())
 
 
 def _noted(point: Point) -> str:

@@ -133,6 +133,11 @@ class Analysis:
     luck: float | None
     """By how much the best of so many equal points would exceed their common accuracy."""
 
+    @property
+    def is_blind(self) -> bool:
+        """No point could be out of the set: not even one without a right answer would lie far enough behind."""
+        return self.threshold is not None and self.threshold >= self.points[0].accuracy
+
 
 @dataclass(frozen=True)
 class _Comparison:
