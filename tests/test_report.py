@@ -472,6 +472,40 @@ def test_what_makes_accuracies_mean_less_is_noted(data: Data, words: str) -> Non
     assert words not in text(made("two"))
 
 
+def test_classes_that_nothing_validates_are_named() -> None:
+    ranking, analysis = made("two")
+    counts = np.array([[3, 1, 0], [0, 0, 0], [0, 2, 5]])
+    said = report.markdown(ranking, analysis, (counts, ["cello", "a|b", "flute"]), [])
+    assert "- No excerpt of a&#124;b is among those that validate the leader." in section(said, "Notes")
+    assert "No excerpt of" not in report.markdown(ranking, analysis, (counts[::2, ::2], ["cello", "flute"]), [])
+
+
+def test_too_few_excerpts_exclude_nothing() -> None:
+    ranking, analysis = made("report")
+    assert analysis
+    said = text((ranking, replace(analysis, threshold=analysis.points[0].accuracy)))
+    assert "There are too few excerpts or seeds to exclude any" in section(said, "Top performers")
+    assert "Out of the set of the best is what lies" not in said
+    assert "too few excerpts" not in text((ranking, analysis))
+
+
+def test_one_configuration_is_neither_a_leader_nor_deduced_from() -> None:
+    for name, runs in (("single", "run 1"), ("only seeds", "runs 1-3")):
+        said = text(made(name))
+        assert f"The validation accuracy of {runs} is 7" in said
+        assert "leader," not in tables(section(said, "Top performers"))[0][0]
+        assert "Nothing was varied" in section(said, "Key deductions")
+        assert "chosen the leader" not in said
+
+
+def test_augmentation_alone_is_a_deduction_of_its_own() -> None:
+    said = text(
+        sweep({"augment": ["none", "specaugment"], "seed": [0, 1, 2]}, lambda v: 0.7 + 0.1 * (v["augment"] == "none"))
+    )
+    assert "augment=none has the highest mean accuracy. **It is better than** specaugment" in said
+    assert "SpecAugment |" not in section(said, "Optimised configuration")
+
+
 def test_no_path_of_the_machine_is_told() -> None:
     data = Data(root="/home/me/IRMAS", cache_dir="/scratch/cache", split="/home/me/split.csv")
     assert "/home" not in text(sweep(REPORT, flat, base=Config(data=data)))
