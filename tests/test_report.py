@@ -13,7 +13,7 @@ from made_up import REPORT, Values, rise, sweep
 from scipy import stats
 
 from irmas.config import Augment, Config, Data
-from irmas.results import bootstrap, deductions, page, report
+from irmas.results import bootstrap, conclusions, deductions, page, report
 from irmas.results.edges import find_edges
 from irmas.results.ranking import Ranking
 from irmas.results.statistics import Analysis
@@ -146,7 +146,7 @@ def test_a_low_rate_that_is_worse_and_still_rises_is_too_slow() -> None:
     said = section(text(sweep(REPORT, slow, pace=pace)), "Learning rate")
     assert "**lr 0.0001 is too slow to converge within 15 epochs**: it ends" in said
     assert "The data cannot tell whether lr 0.0005 is too slow" in said or "lr 0.0005 has the highest" in said
-    assert "**It is faster than** 0.0001 (by" in said
+    assert " is faster than** 0.0001 (by" in said
 
 
 @pytest.mark.parametrize(
@@ -197,8 +197,23 @@ def test_a_rate_that_jumps_is_told_from_a_steady_one() -> None:
         noisy = {epoch: value + (row.values["lr"] == 0.0001) * jumps[epoch] for epoch, value in curve.items()}
         rows.append(replace(row, curves=row.curves | {VAL_ACCURACY: noisy}))
     said = section(text((replace(ranking, rows=rows), analysis)), "Learning rate")
-    assert re.search(r"\*\*It is steadier than\*\* 0\.0001 \(by \d\.\d\d points, 95 % interval \d", said)
+    assert re.search(r"\*\*lr 0\.\d+ is steadier than\*\* 0\.0001 \(by \d\.\d\d points, 95 % interval \d", said)
     assert "steadier than** " not in section(text((ranking, analysis)), "Learning rate")
+
+
+def test_what_the_best_rate_does_less_well_is_told_too() -> None:
+    ranking, analysis = sweep(REPORT, slow)
+    assert analysis
+    best, *others = deductions.learning_rates(ranking, analysis)
+    mean = deductions.Mean(-0.03, 0.01, bootstrap.Interval(-0.05, -0.02))
+    said = conclusions._compared(
+        best, [(others[0], None), (others[1], mean)], 100, "points", ("steadier", "less steady")
+    )
+    lr, values = best.level.value, [rate.level.value for rate in others]
+    assert said == (
+        f"**lr {lr} is less steady than** {values[1]} (by 3.00 points, 95 % interval 2.00 to 5.00). "
+        f"Whether lr {lr} is steadier than {values[0]} (too few pairs) the data cannot tell."
+    )
 
 
 def test_who_reaches_80_per_cent_and_when() -> None:

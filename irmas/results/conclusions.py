@@ -176,8 +176,14 @@ def _learning_rate(ranking: Ranking, analysis: Analysis) -> list[str]:
         _main_effect(ranking, analysis, "lr"),
         *(_convergence(ranking, analysis, rate, best) for rate in others if rate.level.value < best.level.value),
         *_unconverged(best, end),
-        _speed(best, others, close),
-        _stability(best, others, end),
+        _compared(best, [(rate, rate.delay) for rate in others], 1, "epochs", ("faster", "slower")),
+        _compared(
+            best,
+            [(rate, rate.fluctuation_difference) for rate in others],
+            100,
+            "points",
+            ("steadier", "less steady"),
+        ),
     ]
     marks = f"reach {percent(close)}", f"reach {whole_percent(PLATEAU)}"
     return [
@@ -219,12 +225,6 @@ def _level(rate: Rate) -> list[str]:
 def _reached(found: tuple[int, float], of: int) -> str:
     runs, epoch = found
     return f"{runs} of {of}" + (f", epoch {epoch:g}" if math.isfinite(epoch) else "")
-
-
-def _reached_in_words(found: tuple[int, float], accuracy: str, of: int) -> str:
-    runs, epoch = found
-    when = f", in the median by epoch {epoch:g}" if math.isfinite(epoch) else ""
-    return f"{runs} of {of} runs reach {accuracy}{when}"
 
 
 def _difference(rate: Rate) -> list[str]:
@@ -274,40 +274,24 @@ def _more(difference: Mean) -> str:
     return f"{points(-difference.value)} less ({between(turned)})"
 
 
-def _speed(best: Rate, others: Sequence[Rate], close: float) -> str:
-    text = f"{_lr(best)}: {_reached_in_words(best.close, percent(close), best.runs)}, "
-    text += f"{_reached_in_words(best.plateau, whole_percent(PLATEAU), best.runs)}."
-    delays = [(rate, rate.delay) for rate in others]
-    return text + _compared(delays, 1, "epochs", ("faster than", "slower than"))
-
-
-def _stability(best: Rate, others: Sequence[Rate], end: str) -> str:
-    size = f"by {points(best.fluctuation)}" if best.fluctuation is not None else "by an unknown amount"
-    text = f"{_lr(best)} fluctuates {size} in the last {end}."
-    differences = [(rate, rate.fluctuation_difference) for rate in others]
-    return text + _compared(differences, 100, "points", ("steadier than", "less steady than"))
-
-
-def _compared(others: Sequence[tuple[Rate, Mean | None]], scale: float, unit: str, words: tuple[str, str]) -> str:
-    """Of the best rate: above and below which others it is, by their differences from it, and which are unclear."""
-    above: list[str] = []
-    below: list[str] = []
-    unclear: list[str] = []
+def _compared(
+    best: Rate, others: Sequence[tuple[Rate, Mean | None]], scale: float, unit: str, words: tuple[str, str]
+) -> str:
+    """Above and below which other rates the best one is, by their differences from it, and which are unclear."""
+    found: dict[str, list[str]] = {word: [] for word in (*words, "")}
     for rate, mean in others:
         value = shown(rate.level.value)
         if mean is None:
-            unclear.append(f"{value} (too few pairs)")
+            found[""].append(f"{value} (too few pairs)")
             continue
-        low, high = scale * mean.interval.low, scale * mean.interval.high
-        if high < 0:
-            below.append(f"{value} (by {-scale * mean.value:.2f} {unit}, 95 % interval {-high:.2f} to {-low:.2f})")
-            continue
-        found = f"{value} (by {scale * mean.value:.2f} {unit}, 95 % interval {low:.2f} to {high:.2f})"
-        (above if low > 0 else unclear).append(found)
-    text = "".join(
-        f" **It is {word}** {listed(which)}." for word, which in zip(words, (above, below), strict=True) if which
-    )
-    return text + (f" Whether it is {words[0]} {listed(unclear)} the data cannot tell." if unclear else "")
+        sign = -scale if mean.interval.high < 0 else scale
+        low, high = sorted((sign * mean.interval.low, sign * mean.interval.high))
+        word = "" if low <= 0 else words[sign < 0]
+        found[word].append(f"{value} (by {sign * mean.value:.2f} {unit}, 95 % interval {low:.2f} to {high:.2f})")
+    sentences = [f"**{_lr(best)} is {word} than** {listed(found[word])}." for word in words if found[word]]
+    if found[""]:
+        sentences.append(f"Whether {_lr(best)} is {words[0]} than {listed(found[''])} the data cannot tell.")
+    return " ".join(sentences)
 
 
 # Capacity
