@@ -45,7 +45,7 @@ def text(ranking: Ranking, analysis: Analysis) -> str:
         runs += f", which differ in their seed (below: seed {winner.seed}, of run {leader.runs[0]})"
     head = [
         f"The winner of the sweep {ranking.plan.name}: {runs}" + (f", {values}" if values else ""),
-        f"Validation accuracy {accuracy} after {winner.epochs} epochs",
+        f"Validation accuracy {accuracy} after {winner.epochs} epoch{'s' if winner.epochs > 1 else ''}",
         f"Production run: {production_command(ranking, analysis)}",
     ]
     settings: dict[str, Any] = {key: value for key, value in asdict(winner).items() if key not in LEFT_OUT}

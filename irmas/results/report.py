@@ -284,7 +284,7 @@ def _optimised(ranking: Ranking, analysis: Analysis) -> list[str]:
         rows.append(["SpecAugment", yes_no(bool(winner.augment.freq_masks + winner.augment.time_masks))])
     if "class_weights" not in values:
         rows.append(["class weights", yes_no(winner.class_weights)])
-    seed = f", with seed {winner.seed}, of run {leader.runs[0]}" if len(leader.runs) > 1 else ""
+    seed = f", with seed {winner.seed} of run {leader.runs[0]}" if len(leader.runs) > 1 else ""
     blocks = [
         "## Optimised configuration",
         f"The values of {named_runs(leader.runs)}; best.yaml holds every setting{seed}.",
