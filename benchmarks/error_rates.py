@@ -23,12 +23,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="runs a point")
     parser.add_argument("--excerpts", type=int, default=300, help="three to a recording")
     parser.add_argument("--noise", type=float, default=1.0, help="standard deviation of training, points of accuracy")
+    parser.add_argument("--alike", type=float, default=0.0, help="and of what a seed does to all points alike")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     claims = []
     for _ in range(arguments.sweeps):
-        runs = simulate(rng, seeds=arguments.seeds, excerpts=arguments.excerpts, training_sd=arguments.noise / 100)
-        found = analyse(runs, KEYS)
+        found = analyse(
+            simulate(
+                rng,
+                seeds=arguments.seeds,
+                excerpts=arguments.excerpts,
+                training_sd=arguments.noise / 100,
+                seed_sd=arguments.alike / 100,
+            ),
+            KEYS,
+        )
         claims.append(
             (
                 any(not point.in_set for point in found.points),

@@ -100,6 +100,7 @@ class LocalLauncher(_Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from irmas import rank
+        from irmas.results import ranking
         from irmas.sweep import local
         from irmas.sweep.plan import OUTPUTS
 
@@ -107,7 +108,8 @@ class LocalLauncher(_Launcher):
             raise ConfigError("hydra.launcher.processes", self.processes, "must be a whole number from 1, or null")
         plan = self.freeze(job_overrides)
         statuses = local.launch(plan, self.processes, append=initial_job_idx > 0)
-        rank.show(OUTPUTS / plan.name)
+        if ranking.unranked(rank.show(OUTPUTS / plan.name)):
+            raise SystemExit(1)
         return [_returned(overrides, status) for overrides, status in zip(job_overrides, statuses, strict=True)]
 
 

@@ -162,6 +162,7 @@ def _take_best(overrides: Iterable[str]) -> None:
 
 def _read_best(path: Path) -> dict[str, Any]:
     path = path / BEST if path.is_dir() else path
+    anew = f"python -m irmas.rank {path.parent} writes it anew" if path.name == BEST else f"it must be a whole {BEST}"
     try:
         found = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -169,11 +170,13 @@ def _read_best(path: Path) -> dict[str, Any]:
             f"best={path}: is not there; python -m irmas.rank outputs/<name> writes it, once a run has finished"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"best={path}: cannot be read ({first_line(error)})") from None
+        raise UserError(f"best={path}: is cut or damaged ({first_line(error)}); {anew}") from None
     names = flatten(found).keys() if isinstance(found, dict) else set()
-    for name in sorted(names ^ set(SETTINGS)):
-        what = "lacks" if name in SETTINGS else "holds"
-        raise UserError(f"best={path}: {what} {name}; it must be a {BEST}, with all of its settings and no other")
+    if strange := sorted(names - set(SETTINGS)):
+        raise UserError(f"best={path}: holds {strange[0]}, which is no setting of a {BEST}; {anew}")
+    if missing := sorted(set(SETTINGS) - names):
+        what = f"is cut: it lacks {missing[0]}" if names else "is empty, or holds no settings"
+        raise UserError(f"best={path}: {what}; {anew}")
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), found))
         assert isinstance(config, Config)

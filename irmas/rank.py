@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +13,11 @@ from rich.live import Live
 
 from irmas import status
 from irmas.commandline import Parser, told_by
+from irmas.errors import UserError, in_words
 from irmas.progress import plain_console, width
 from irmas.results import ranking
 from irmas.results.ranking import Ranking
-from irmas.run.folder import COMPLETED, PENDING, STOPPED
+from irmas.run.folder import COMPLETED, FINAL, PENDING, STOPPED
 from irmas.sweep import states
 
 if TYPE_CHECKING:  # scipy takes half a second to import
@@ -38,7 +41,7 @@ def main() -> None:
             if arguments.watch:
                 watch(sweep, best=best)
             result = show(sweep, best=best)
-        if any(row.state == COMPLETED and row.rank is None for row in result.rows):
+        if ranking.unranked(result):
             sys.exit(1)
 
 
@@ -47,14 +50,17 @@ def watch(sweep: Path, *, best: bool = False) -> None:
 
     On a terminal in its place, elsewhere anew whenever a run has ended.
     """
-    console, ranked = plain_console(), -1
+    console, ranked, was_live = plain_console(), -1, False
     with Live(console=console, transient=True, auto_refresh=False) as view:
         for state in status.looks(sweep):
             result = ranking.rank(sweep, best=best, state=state)
+            was_live |= state.is_live or bool(state.note)
             if console.is_terminal:
                 view.update(ranking.table(result), refresh=True)
             elif ranked != (ranked := sum(row.rank is not None for row in result.rows)):
                 _print(console, sweep, result, None, best)
+    if not was_live and any(row.state not in FINAL for row in result.rows):
+        console.print(f"{sweep}: nothing of it trains or waits; the sweep's command, given again, trains what is left")
 
 
 def show(sweep: Path, *, best: bool = False) -> Ranking:
@@ -78,13 +84,22 @@ def show(sweep: Path, *, best: bool = False) -> Ranking:
         _print(console, sweep, result, analysis, best)
     finally:  # also where nobody reads on, as in `| head`
         states.settle(sweep, result.state)
-        written = ranking.write(sweep, result, analysis, "ranking-best" if best else "ranking")
-        report = None if best else conclude.write(sweep, result, analysis, confusion)
+        with _nothing_in_the_way():
+            written = ranking.write(sweep, result, analysis, "ranking-best" if best else "ranking")
+            report = None if best else conclude.write(sweep, result, analysis, confusion)
     console.print(f"\nwritten: {' '.join(map(str, written))}")
-    if report:
-        console.print(f"report:  {report}")
-        console.print(f"curves:  tensorboard --logdir {sweep}")
+    console.print(f"report:  {report or f'of last epochs alone: python -m irmas.rank {sweep}'}")
+    console.print(f"curves:  tensorboard --logdir {sweep}")
     return result
+
+
+@contextmanager
+def _nothing_in_the_way() -> Iterator[None]:
+    try:
+        yield
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        remedy = "it is in the way of what the ranking writes: move it elsewhere, and rank again"
+        raise UserError(f"{in_words(error)}; {remedy}") from error
 
 
 def _print(console: Console, sweep: Path, result: Ranking, analysis: Analysis | None, best: bool) -> None:

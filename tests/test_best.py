@@ -95,17 +95,29 @@ def test_of_several_seeds_the_first_run_stands_for_the_point_and_not_the_luckies
     assert analysis
     assert best.config(found, analysis).seed == 5
     assert best.config(found, analysis).lr == 0.001
+    head = best.text(found, analysis).splitlines()[0]
+    assert "made-up: runs 1-3, which differ in their seed (below: seed 5, of run 1), lr=0.001" in head
 
 
-@pytest.mark.parametrize("name", ["mine", "a,b=c+d", "x" * 100])
-def test_the_command_can_be_pasted_whatever_the_sweep_is_called(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "follows"),
+    [
+        ("mine", "mine-production"),
+        ("a,b=c+d", "a,b=c+d-production"),
+        ("x" * 100, "x" * 89 + "-production"),
+        ("mine-production", "mine-production-2"),
+        ("mine-production-9", "mine-production-10"),
+        ("x" * 89 + "-production", "x" * 84 + "-production-2"),
+    ],
+)
+def test_the_command_can_be_pasted_whatever_the_sweep_is_called(name: str, follows: str, tmp_path: Path) -> None:
     found, analysis = sweep({"lr": [0.001, 0.0001]}, regularised_by_lr)
     assert analysis
     command = best.production_command(replace(found, plan=replace(found.plan, name=name)), analysis)
     pasted = ["sh", "-c", f"printf '%s\\n' {command.removeprefix('python -m irmas.train ')}"]
     words = subprocess.run(pasted, capture_output=True, text=True, check=True).stdout.splitlines()
     given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(words)}
-    assert given == {"best": f"outputs/{name}", "epochs": 50, "name": f"{name[:89]}-production"}
+    assert given == {"best": f"outputs/{name}", "epochs": 50, "name": follows}
 
 
 def regularised_by_lr(values: Values) -> float:
@@ -193,7 +205,10 @@ WRONG: list[tuple[dict[Any, Any], str]] = [
     ({"dropout": "much"}, "dropout=much: must be a number from 0 up to"),
     ({"lr": None}, "lr"),
     ({"model": {"filters": [32, "many"], "convs_per_block": 1, "pooling": "average", "dense": 256}}, "model.filters"),
-    ({"dropuot": 0.3}, "holds dropuot; it must be a best.yaml, with all of its settings and no other"),
+    (
+        {"dropuot": 0.3},
+        "holds dropuot, which is no setting of a best.yaml; python -m irmas.rank outputs/mine writes it anew",
+    ),
     ({"name": "mine"}, "holds name"),
     ({"model": 3}, "model"),
     ({3: 4}, "3"),
@@ -212,11 +227,12 @@ def test_a_wrong_setting_is_named(change: dict[Any, Any], message: str, doors: D
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "lacks augment.freq_masks; it must be a best.yaml"),
-        ("- 1\n", "lacks augment.freq_masks"),
-        ("a: [", "cannot be read (while parsing"),
-        (b"\xff\xfe\x00", "cannot be read ("),
-        ("!!python/object/apply:os.system ['touch pwned']", "cannot be read (could not determine a constructor"),
+        ("", "is empty, or holds no settings; it must be a whole best.yaml"),
+        ("- 1\n", "is empty, or holds no settings"),
+        ("dropout: 0.4\n", "is cut: it lacks augment.freq_masks"),
+        ("a: [", "is cut or damaged (while parsing"),
+        (b"\xff\xfe\x00", "is cut or damaged ("),
+        ("!!python/object/apply:os.system ['touch pwned']", "is cut or damaged (could not determine a constructor"),
     ],
 )
 def test_a_file_that_is_no_best_yaml_is_refused(

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import matplotlib
@@ -104,6 +105,13 @@ def test_the_same_ranking_gives_the_same_bytes_whatever_matplotlib_was_told() ->
         before = dict(matplotlib.rcParams)
         assert plots.draw(*sweep(values), None) == pictures
         assert dict(matplotlib.rcParams) == before
+
+
+def test_grey_curves_are_named_where_there_are_any() -> None:
+    ranking, analysis = sweep(grid({"lr": (0.1, 0.2)}))
+    for rows, is_named in ((ranking.rows, True), (ranking.rows[:-1], False)):
+        figure = plots._curves(replace(ranking, rows=rows), analysis)
+        assert ("grey: all others" in " ".join(text.get_text() for text in figure.texts)) == is_named
 
 
 @pytest.mark.parametrize(

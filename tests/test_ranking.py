@@ -178,7 +178,16 @@ def test_who_watches_sees_each_run_that_ends(sweep: Path) -> None:
     said, _ = watching.communicate(timeout=30)
     assert watching.returncode == 0
     assert said.count("2 of 4 runs finished") == 2  # as it was seen, and the last word
+    assert "nothing of it trains" not in said
     assert (sweep / "ranking.csv").exists()
+
+
+def test_who_watches_what_nobody_trains_is_told(sweep: Path) -> None:
+    train(sweep, 1, [(0.5, 1.0)])
+    said = irmas("rank", "outputs/mine", "--watch", cwd=sweep.parent.parent)
+    assert said.returncode == 0
+    told = "outputs/mine: nothing of it trains or waits; the sweep's command, given again, trains what is left\n"
+    assert said.stdout.count(told) == 1
 
 
 def test_the_last_epoch_counts_and_the_best_on_request(sweep: Path) -> None:
@@ -286,18 +295,29 @@ def test_the_door_prints_the_reports_columns_and_every_reason(sweep: Path) -> No
 def test_the_best_epochs_are_written_beside_the_last_ones(sweep: Path) -> None:
     train(sweep, 1, [(0.75, 0.5), (0.25, 2.0)])
     for options in ([], ["--best"]):
-        assert irmas("rank", "outputs/mine", *options, cwd=sweep.parent.parent).returncode == 0
+        done = irmas("rank", "outputs/mine", *options, cwd=sweep.parent.parent)
+        assert done.returncode == 0
+        said = done.stdout
     last, best = (json.loads((sweep / f"{name}.json").read_text())[0] for name in ("ranking", "ranking-best"))
     assert (last["epoch"], best["epoch"]) == (2, 1)
+    assert "report:  of last epochs alone: python -m irmas.rank outputs/mine\n" in said
 
 
-def test_a_sweep_that_cannot_be_written_is_shown_all_the_same(sweep: Path) -> None:
-    train(sweep, 1, [(0.5, 1.0)])
-    (sweep / "ranking.csv").mkdir()
+@pytest.mark.parametrize(
+    ("name", "is_folder"), [("ranking.csv", True), ("plots", False), ("summary", False), ("best.yaml", True)]
+)
+def test_a_sweep_that_cannot_be_written_is_shown_all_the_same(sweep: Path, name: str, is_folder: bool) -> None:
+    for number in (1, 2):
+        train(sweep, number, [(0.5, 1.0)])
+    if is_folder:
+        (sweep / name).mkdir()
+    else:
+        (sweep / name).touch()
     done = irmas("rank", "outputs/mine", cwd=sweep.parent.parent)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert "50.00%" in done.stdout
-    assert done.stderr == "irmas.rank: outputs/mine/ranking.csv: Is a directory\n"
+    assert done.stderr.startswith(f"irmas.rank: outputs/mine/{name}")
+    assert done.stderr.endswith("; it is in the way of what the ranking writes: move it elsewhere, and rank again\n")
 
 
 def test_runs_of_several_versions_are_told_apart(sweep: Path) -> None:
@@ -307,9 +327,9 @@ def test_runs_of_several_versions_are_told_apart(sweep: Path) -> None:
     done = irmas("rank", "outputs/mine", cwd=sweep.parent.parent)
     assert "mixed versions of the source: runs 1-2 by aaa, run 3 by aaa then bbb\n" in done.stdout
     assert [entry["source"] for entry in json.loads((sweep / "ranking.json").read_text())] == [
-        "aaa",
-        "aaa",
-        "aaa bbb",
+        "sha256:aaa",
+        "sha256:aaa",
+        "sha256:aaa sha256:bbb",
         "",
     ]
 

@@ -13,7 +13,7 @@ from made_up import REPORT, Values, rise, sweep
 from scipy import stats
 
 from irmas.config import Augment, Config, Data
-from irmas.results import bootstrap, deductions, page, report
+from irmas.results import bootstrap, conclusions, deductions, page, report
 from irmas.results.edges import find_edges
 from irmas.results.ranking import Ranking
 from irmas.results.statistics import Analysis
@@ -41,7 +41,7 @@ def over_regularised(values: Values) -> float:
 
 
 def text(found: tuple[Ranking, Analysis | None], pictures: list[str] | None = None) -> str:
-    return report.markdown(*found, pictures or [])
+    return report.markdown(*found, None, pictures or [])
 
 
 def section(of: str, title: str) -> str:
@@ -146,7 +146,7 @@ def test_a_low_rate_that_is_worse_and_still_rises_is_too_slow() -> None:
     said = section(text(sweep(REPORT, slow, pace=pace)), "Learning rate")
     assert "**lr 0.0001 is too slow to converge within 15 epochs**: it ends" in said
     assert "The data cannot tell whether lr 0.0005 is too slow" in said or "lr 0.0005 has the highest" in said
-    assert "**It is faster than** 0.0001 (by" in said
+    assert " is faster than** 0.0001 (by" in said
 
 
 @pytest.mark.parametrize(
@@ -197,8 +197,23 @@ def test_a_rate_that_jumps_is_told_from_a_steady_one() -> None:
         noisy = {epoch: value + (row.values["lr"] == 0.0001) * jumps[epoch] for epoch, value in curve.items()}
         rows.append(replace(row, curves=row.curves | {VAL_ACCURACY: noisy}))
     said = section(text((replace(ranking, rows=rows), analysis)), "Learning rate")
-    assert re.search(r"\*\*It is steadier than\*\* 0\.0001 \(by \d\.\d\d points, 95 % interval \d", said)
+    assert re.search(r"\*\*lr 0\.\d+ is steadier than\*\* 0\.0001 \(by \d\.\d\d points, 95 % interval \d", said)
     assert "steadier than** " not in section(text((ranking, analysis)), "Learning rate")
+
+
+def test_what_the_best_rate_does_less_well_is_told_too() -> None:
+    ranking, analysis = sweep(REPORT, slow)
+    assert analysis
+    best, *others = deductions.learning_rates(ranking, analysis)
+    mean = deductions.Mean(-0.03, 0.01, bootstrap.Interval(-0.05, -0.02))
+    said = conclusions._compared(
+        best, [(others[0], None), (others[1], mean)], 100, "points", ("steadier", "less steady")
+    )
+    lr, values = best.level.value, [rate.level.value for rate in others]
+    assert said == (
+        f"**lr {lr} is less steady than** {values[1]} (by 3.00 points, 95 % interval 2.00 to 5.00). "
+        f"Whether lr {lr} is steadier than {values[0]} (too few pairs) the data cannot tell."
+    )
 
 
 def test_who_reaches_80_per_cent_and_when() -> None:
@@ -208,7 +223,24 @@ def test_who_reaches_80_per_cent_and_when() -> None:
     assert [line[0] for line in levels[1:]] == ["0.001", "0.0005", "0.0001"]
     assert levels[1][3].startswith("6 of 6, epoch ")
     assert levels[3][3] == "0 of 6"
-    assert [line[:2] for line in differences[1:]][-1] == ["0.0001", "6"]
+    assert [line[:2] for line in differences[1:]][-1] == ["0.0001", "3"]
+
+
+def test_runs_that_differ_in_l2_alone_are_one_pair() -> None:
+    ranking, analysis = sweep(REPORT, slow)
+    assert analysis
+    twins = {
+        row.id: next(other for other in ranking.rows if other.id == row.id - (row.id + 1) % 2) for row in ranking.rows
+    }
+    copied = replace(ranking, rows=[replace(row, curves=twins[row.id].curves) for row in ranking.rows])
+    without = replace(ranking, rows=[row for row in copied.rows if row.id % 2])
+    for rate, alone in zip(*(deductions.learning_rates(found, analysis) for found in (copied, without)), strict=True):
+        assert (rate.runs, alone.runs) == (6, 3)
+        assert (rate.slope, rate.pairs) == (alone.slope, alone.pairs)
+        assert rate.slope_difference == alone.slope_difference
+        assert rate.delay == alone.delay
+    few = text(sweep({"lr": [0.001, 0.0001], "l2": [0.001, 0.0001, 0.0]}, slow, pace=pace))
+    assert "(too few pairs)" in section(few, "Learning rate")
 
 
 def test_slope_and_fluctuation_are_of_the_last_third() -> None:
@@ -398,6 +430,20 @@ def test_the_analysis_of_variance_names_what_is_clear() -> None:
     assert sum(float(line[1]) for line in effects[1:]) == pytest.approx(100, abs=0.5)
 
 
+def test_what_a_seed_does_to_all_combinations_alike_has_a_row_of_its_own() -> None:
+    ranking, analysis = sweep(
+        {"lr": [0.001, 0.0005, 0.0001], "seed": [0, 1, 2]}, lambda values: 0.7 + 0.05 * values["seed"]
+    )
+    said = text((ranking, analysis))
+    (line,) = [line for line in tables(section(said, "What the grid explains"))[0] if line[0] == "seed"]
+    assert float(line[1]) > 90
+    assert line[2:] == ["2", "-", "-", "-"]
+    assert "without what a seed does to all combinations alike" in section(said, "Top performers")
+    single = text(made("report"))
+    assert "| seed |" not in single
+    assert "to all combinations alike" not in single
+
+
 def test_an_effect_that_is_one_of_many_tested_is_not_clear() -> None:
     ranking, analysis = sweep(REPORT, flat)
     assert analysis
@@ -439,6 +485,40 @@ def test_runs_without_predictions_are_not_compared() -> None:
 def test_what_makes_accuracies_mean_less_is_noted(data: Data, words: str) -> None:
     assert words in section(text(sweep({"lr": [0.001, 0.0001]}, flat, base=Config(data=data))), "Notes")
     assert words not in text(made("two"))
+
+
+def test_classes_that_nothing_validates_are_named() -> None:
+    ranking, analysis = made("two")
+    counts = np.array([[3, 1, 0], [0, 0, 0], [0, 2, 5]])
+    said = report.markdown(ranking, analysis, (counts, ["cello", "a|b", "flute"]), [])
+    assert "- No excerpt of a&#124;b is among those that validate the leader." in section(said, "Notes")
+    assert "No excerpt of" not in report.markdown(ranking, analysis, (counts[::2, ::2], ["cello", "flute"]), [])
+
+
+def test_too_few_excerpts_exclude_nothing() -> None:
+    ranking, analysis = made("report")
+    assert analysis
+    said = text((ranking, replace(analysis, threshold=analysis.points[0].accuracy)))
+    assert "There are too few excerpts or seeds to exclude any" in section(said, "Top performers")
+    assert "Out of the set of the best is what lies" not in said
+    assert "too few excerpts" not in text((ranking, analysis))
+
+
+def test_one_configuration_is_neither_a_leader_nor_deduced_from() -> None:
+    for name, runs in (("single", "run 1"), ("only seeds", "runs 1-3")):
+        said = text(made(name))
+        assert f"The validation accuracy of {runs} is 7" in said
+        assert "leader," not in tables(section(said, "Top performers"))[0][0]
+        assert "Nothing was varied" in section(said, "Key deductions")
+        assert "chosen the leader" not in said
+
+
+def test_augmentation_alone_is_a_deduction_of_its_own() -> None:
+    said = text(
+        sweep({"augment": ["none", "specaugment"], "seed": [0, 1, 2]}, lambda v: 0.7 + 0.1 * (v["augment"] == "none"))
+    )
+    assert "augment=none has the highest mean accuracy. **It is better than** specaugment" in said
+    assert "SpecAugment |" not in section(said, "Optimised configuration")
 
 
 def test_no_path_of_the_machine_is_told() -> None:

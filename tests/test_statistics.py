@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from irmas.results import anova, bootstrap
+from irmas.results import anova, bootstrap, statistics
 from irmas.results.edges import find_edges
 from irmas.results.statistics import Outcome, analyse
 
@@ -47,18 +47,22 @@ def simulate(
     seeds: int = 1,
     excerpts: int = 150,
     training_sd: float = 0.0,
+    seed_sd: float = 0.0,
     better: Array | float = 0.0,
 ) -> list[Outcome]:
     """Runs that are right in three of four excerpts, three to a recording, and `better` by that much.
 
     Excerpts and recordings have their difficulties, which all runs share; each run also has its own trouble with each
-    recording and excerpt, and training makes it better or worse than its point.
+    recording and excerpt, and training makes it better or worse than its point, and each seed all points alike.
     """
     runs, recordings = len(points) * seeds, excerpts // 3
     total_sd = math.sqrt(0.6**2 + 1 + 0.3**2 + 1)
     cut = stats.norm.ppf(0.75) * total_sd
     slope = stats.norm.pdf(cut / total_sd) / total_sd
-    shift = (training_sd * rng.standard_normal(runs) + np.repeat(np.broadcast_to(better, len(points)), seeds)) / slope
+    shift = training_sd * rng.standard_normal(runs) + np.repeat(np.broadcast_to(better, len(points)), seeds)
+    if seed_sd:
+        shift += np.tile(seed_sd * rng.standard_normal(seeds), len(points))
+    shift /= slope
     by_recording = 0.6 * rng.standard_normal(recordings) + 0.3 * rng.standard_normal((runs, recordings))
     by_excerpt = rng.standard_normal(excerpts) + rng.standard_normal((runs, excerpts))
     correct = np.repeat(by_recording, 3, axis=1) + by_excerpt + cut + shift[:, None] > 0
@@ -143,7 +147,7 @@ def test_sums_of_squares_are_those_of_least_squares(shape: list[int], runs: int,
     y = np.random.default_rng(seed).random((math.prod(shape), runs))
     means = y.mean(axis=1)
     within = float(((y - means[:, None]) ** 2).sum()), means.size * (runs - 1)
-    table = anova.complete([str(axis) for axis in range(len(shape))], means.reshape(shape), runs, within)
+    table = anova.complete([str(axis) for axis in range(len(shape))], means.reshape(shape), runs, (0.0, 0), within)
     model = [np.ones((y.size, 1))]
     for effect in table.effects:
         before = left_over(model, y.ravel())
@@ -168,7 +172,7 @@ def test_sums_of_squares_are_those_of_least_squares(shape: list[int], runs: int,
 
 def test_a_two_by_two_table_worked_by_hand() -> None:
     # Means 2 5 | 4 11 of two runs each, 1 above and below: main effects 16, 25; interaction 4; times two runs.
-    table = anova.complete(["a", "b"], np.array([[2.0, 5.0], [4.0, 11.0]]), 2, (8.0, 4))
+    table = anova.complete(["a", "b"], np.array([[2.0, 5.0], [4.0, 11.0]]), 2, (0.0, 0), (8.0, 4))
     assert [(effect.keys, effect.variation.sum_of_squares, effect.f) for effect in table.effects] == [
         (("a",), 32, 16),
         (("b",), 50, 25),
@@ -322,6 +326,22 @@ def test_a_points_interval_covers_the_truth_with_several_seeds(seeds: int, few_r
     assert 0.91 <= np.mean(covered) <= 0.985
 
 
+@pytest.mark.parametrize("seed_sd", [0.03, 0.1])
+def test_intervals_of_accuracies_hold_what_a_seed_does_to_all_points_alike(seed_sd: float, few_resamples: None) -> None:
+    rng = np.random.default_rng(0)
+    points, levels = [], []
+    for _ in range(300):
+        seeds = 0.75 + seed_sd * rng.standard_normal(3)
+        values = [{**point, "seed": seed} for point in GRID[:9] for seed in range(3)]
+        found = analyse(
+            with_training_noise_alone(values, (np.tile(seeds, 9) + 0.02 * rng.standard_normal(27)).tolist()), KEYS
+        )
+        points += [point.interval for point in found.points]
+        levels += [level.interval for level in found.margins[0].levels]
+    for intervals in (points, levels):
+        assert 0.9 <= np.mean([found.low <= 0.75 <= found.high for found in intervals if found]) <= 0.98
+
+
 def with_training_noise_alone(values: Sequence[dict[str, Any]], accuracies: Sequence[float]) -> list[Outcome]:
     """All are right everywhere, so that no excerpts matter, whatever the accuracies are said to be."""
     runs = outcomes(np.ones((len(values), 20), dtype=bool), values)
@@ -357,6 +377,51 @@ def test_levels_are_compared_over_all_keys_at_once() -> None:
                 assert level.gap_interval.high == pytest.approx(level.gap + half, abs=0.07 * half)
 
 
+def test_what_a_seed_does_to_all_points_alike_is_no_noise_of_comparisons() -> None:
+    rng = np.random.default_rng(0)
+    y = 0.7 + 0.01 * rng.standard_normal((18, 3)) + np.array([0.1, 0, -0.1])
+    values = [{**point, "seed": seed} for point in GRID for seed in range(3)]
+    found = analyse(with_training_noise_alone(values, y.ravel().tolist()), KEYS)
+    cells, seeds = np.repeat(np.eye(18), 3, axis=0), np.tile(np.eye(3), (18, 1))
+    left, within = left_over([cells, seeds], y.ravel()), left_over([cells], y.ravel())
+    assert found.anova.blocks is not None
+    assert found.anova.seeds is not None
+    assert (found.anova.blocks.df, found.anova.seeds.df) == (2, 34)
+    assert found.anova.blocks.sum_of_squares == pytest.approx(within - left)
+    assert found.anova.seeds.sum_of_squares == pytest.approx(left)
+    shares = [effect.variation.share for effect in found.anova.effects]
+    assert found.anova.residual is not None
+    rest = found.anova.residual.share + found.anova.blocks.share + found.anova.seeds.share
+    assert sum(shares) + rest == pytest.approx(1)
+    assert found.training_noise is not None
+    assert found.training_noise.sd == pytest.approx(math.sqrt(left / 34))
+    assert found.training_noise.df == 34
+    by_training = stats.studentized_range.ppf(0.95, 18, 34) * found.training_noise.sd / math.sqrt(3)
+    assert found.threshold == pytest.approx(by_training, rel=0.05)
+
+
+@pytest.mark.parametrize("missing", [[], [(0.1, 1), (0.2, 2)], [(0.1, 1)]], ids=["few", "other seeds", "a seed less"])
+def test_seeds_are_no_blocks_where_the_table_is_not_complete_or_too_small(missing: list[tuple[float, int]]) -> None:
+    table = [(lr, seed) for lr in (0.1, 0.2) + (0.3, 0.4) * bool(missing) for seed in range(4 if missing else 3)]
+    values = [{"lr": lr, "seed": seed} for lr, seed in table if (lr, seed) not in missing]
+    accuracies = (0.7 + 0.01 * np.random.default_rng(0).standard_normal(len(values))).tolist()
+    found = analyse(only_accuracies(values, accuracies), ["lr", "seed"])
+    assert found.anova.blocks is None
+    assert found.training_noise is not None
+    assert found.training_noise.df == len(values) - len(found.points)
+
+
+def test_the_order_of_seeds_among_the_runs_changes_nothing() -> None:
+    y = np.random.default_rng(0).random((5, 3))
+    values = [{"lr": lr, "seed": seed} for lr in range(5) for seed in range(3)]
+    turned = sorted(zip(values, y.ravel().tolist(), strict=True), key=lambda run: run[0]["seed"] * (-1) ** run[0]["lr"])
+    one = analyse(only_accuracies(values, y.ravel().tolist()), ["lr", "seed"])
+    other = analyse(only_accuracies(*map(list, zip(*turned, strict=True))), ["lr", "seed"])
+    assert one.anova.blocks is not None
+    assert other.anova.blocks is not None
+    assert other.anova.blocks.sum_of_squares == pytest.approx(one.anova.blocks.sum_of_squares)
+
+
 # The set of the best
 
 
@@ -390,13 +455,15 @@ def test_with_unequal_numbers_of_seeds_each_point_has_its_own_noise() -> None:
         assert (point.interval.high - point.interval.low) / 2 == pytest.approx(own, rel=0.07)
 
 
-@pytest.mark.parametrize(("seeds", "training_sd"), [(1, 0.03), (3, 0.01), (3, 0.03)])
+@pytest.mark.parametrize(
+    ("seeds", "training_sd", "seed_sd"), [(1, 0.03, 0), (3, 0.01, 0), (3, 0.03, 0), (3, 0.01, 0.05)]
+)
 def test_equal_points_are_declared_worse_in_5_percent_of_sweeps(
-    seeds: int, training_sd: float, few_resamples: None
+    seeds: int, training_sd: float, seed_sd: float, few_resamples: None
 ) -> None:
     rng = np.random.default_rng(seeds)
     n = 100
-    sweeps = [analyse(simulate(rng, seeds=seeds, training_sd=training_sd), KEYS) for _ in range(n)]
+    sweeps = [analyse(simulate(rng, seeds=seeds, training_sd=training_sd, seed_sd=seed_sd), KEYS) for _ in range(n)]
     most = stats.binom.ppf(0.999, n, 0.055)
     assert sum(any(not point.in_set for point in found.points) for found in sweeps) <= most
     assert sum(any(level.holds for margin in found.margins for level in margin.levels) for found in sweeps) <= most
@@ -420,6 +487,21 @@ def test_a_point_that_is_better_is_found(few_resamples: None) -> None:
     assert all(found.points[0].runs == (22, 23, 24) for found in sweeps)
     assert sum(runs == [(22, 23, 24)] for runs in in_set) >= 16
     assert all(point.holds for found in sweeps for point in found.points[1:])
+
+
+def test_a_point_that_is_better_is_found_among_seeds_that_help_and_harm_all_points(
+    few_resamples: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    better = np.where(np.arange(18) == 7, 0.12, 0.0)
+    sweeps = [simulate(rng, seeds=3, training_sd=0.01, excerpts=300, seed_sd=0.05, better=better) for _ in range(20)]
+
+    def alone() -> int:
+        return sum(sum(point.in_set is True for point in analyse(sweep, KEYS).points) == 1 for sweep in sweeps)
+
+    assert alone() >= 10
+    monkeypatch.setattr(statistics, "FEWEST_DF", math.inf)
+    assert alone() <= 2
 
 
 def test_a_key_that_matters_is_found_with_one_seed(few_resamples: None) -> None:
@@ -462,7 +544,8 @@ def test_optimism_luck_and_threshold_by_brute_force(few_resamples: None, monkeyp
 
 def test_the_size_of_a_chunk_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, weights = rows_and_weights()
-    noise = bootstrap.draw_noise(0.01**2, 5, 0.0, in_intervals=True)
+    draws = bootstrap.draw_sd(0.01**2, 5, 0.0)
+    noise = bootstrap.Noise(0.01, draws, np.array([draws * row for row in range(len(rows.accuracies))]))
     whole = bootstrap.spread(rows, weights, noise)
     monkeypatch.setattr(bootstrap, "CHUNK", 7)
     parts = bootstrap.spread(rows, weights, noise)

@@ -125,6 +125,16 @@ def test_a_run_that_fails_does_not_take_the_others_along(standin: list[str], tmp
     assert status(broken)["state"] == "FAILED"
 
 
+def test_a_finished_run_that_has_lost_its_events_ends_both_doors_with_1(standin: list[str], tmp_path: Path) -> None:
+    command = [*standin, "epochs=1", "name=lost"]
+    assert irmas("train", *command, cwd=tmp_path).returncode == 0
+    for file in event_files(tmp_path / "outputs" / "lost" / "runs" / "001"):
+        file.unlink()
+    for done in (irmas("train", *command, cwd=tmp_path), irmas("rank", "outputs/lost", cwd=tmp_path)):
+        assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+        assert "run 1: the event files lack epoch 1, its last" in done.stdout
+
+
 def test_a_run_that_diverges_is_ranked_as_such_and_the_sweep_goes_on(
     data: Data, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

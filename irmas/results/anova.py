@@ -13,6 +13,9 @@ from scipy.special import fdtrc
 
 Array = NDArray[np.float64]
 
+Squares = tuple[float, int]
+"""A sum of squares and its degrees of freedom."""
+
 ROUNDING = 1e-9
 """Accuracies that differ by less are equal."""
 
@@ -23,6 +26,10 @@ class Variation:
     df: int
     share: float
     """Of the total sum of squares, 0 to 1."""
+
+    @property
+    def mean_square(self) -> float:
+        return self.sum_of_squares / self.df
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,10 @@ class Anova:
     """Main effects, then interactions, in the order of the keys."""
     residual: Variation | None
     """Interactions of three and more keys; with one seed a point also all noise."""
+    blocks: Variation | None
+    """What seeds do to all points alike; None where not all points have the same seeds."""
     seeds: Variation | None
-    """Among the runs of a point; None where each has one."""
+    """The rest among the runs of a point; None where each has one."""
     error: str
     """What F divides by: `seeds`, `residual`, or empty."""
 
@@ -70,9 +79,13 @@ def decompose(grid: Array, n_keys: int) -> tuple[dict[tuple[int, ...], Array], A
     return effects, residual
 
 
-def complete(keys: Sequence[str], means: Array, runs: float, within: tuple[float, int]) -> Anova:
-    """From `means`, (levels of the first key, ..., of the last), each over `runs` runs, and from the sum of squares and
-    degrees of freedom `within` points.
+def incomplete(total: float, blocks: Squares, within: Squares) -> Anova:
+    return Anova(False, (), None, _variation(blocks, total), _variation(within, total), "")
+
+
+def complete(keys: Sequence[str], means: Array, runs: float, blocks: Squares, within: Squares) -> Anova:
+    """From `means`, (levels of the first key, ..., of the last), each over `runs` runs, and from what varies within
+    points: what seeds do to all of them alike, `blocks`, and the rest, `within`.
 
     With different numbers of runs give their harmonic mean: the analysis of unweighted means (Searle 1971), an
     approximation.
@@ -83,11 +96,7 @@ def complete(keys: Sequence[str], means: Array, runs: float, within: tuple[float
         for axes, effect in found.items()
     ]
     residual = runs * float((rest**2).sum()), means.size - 1 - sum(df for _, _, df in effects)
-    total = sum(squares for _, squares, _ in effects) + residual[0] + within[0]
-
-    def variation(squares: float, df: int) -> Variation:
-        return Variation(squares, df, squares / total if total else 0.0)
-
+    total = sum(squares for _, squares, _ in effects) + residual[0] + blocks[0] + within[0]
     error, error_df = within if within[1] else residual
     fs: list[float | None] = [None] * len(effects)
     ps, adjusted = fs, fs
@@ -98,13 +107,19 @@ def complete(keys: Sequence[str], means: Array, runs: float, within: tuple[float
     return Anova(
         True,
         tuple(
-            Effect(tuple(keys[axis] for axis in axes), variation(squares, df), *test)
+            Effect(tuple(keys[axis] for axis in axes), Variation(squares, df, squares / total if total else 0.0), *test)
             for (axes, squares, df), *test in zip(effects, fs, ps, adjusted, strict=True)
         ),
-        variation(*residual),
-        variation(*within) if within[1] else None,
+        Variation(*residual, residual[0] / total if total else 0.0),
+        _variation(blocks, total),
+        _variation(within, total),
         "seeds" if within[1] else "residual" if residual[1] else "",
     )
+
+
+def _variation(found: Squares, total: float) -> Variation | None:
+    squares, df = found
+    return Variation(squares, df, squares / total if total else 0.0) if df else None
 
 
 def _df(axes: tuple[int, ...], shape: tuple[int, ...]) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from irmas.config import Config, flatten, shown
+from irmas.sweep.jobs import named_runs
 from irmas.sweep.plan import OUTPUTS
 
 if TYPE_CHECKING:
@@ -35,14 +36,16 @@ def config(ranking: Ranking, analysis: Analysis) -> Config:
 def text(ranking: Ranking, analysis: Analysis) -> str:
     """The content of best.yaml: the leader's settings under a comment that says where they come from."""
     leader, winner = analysis.points[0], config(ranking, analysis)
-    runs = ", ".join(map(str, leader.runs))
     accuracy = f"{100 * leader.accuracy:.2f} %"
     if leader.interval:
         accuracy += f" (95 % interval {100 * leader.interval.low:.2f} to {100 * leader.interval.high:.2f} %)"
     values = " ".join(f"{key}={shown(value)}" for key, value in leader.values.items())
+    runs = named_runs(leader.runs)
+    if len(leader.runs) > 1:
+        runs += f", which differ in their seed (below: seed {winner.seed}, of run {leader.runs[0]})"
     head = [
-        f"The winner of the sweep {ranking.plan.name}: run {runs}" + (f", {values}" if values else ""),
-        f"Validation accuracy {accuracy} after {winner.epochs} epochs",
+        f"The winner of the sweep {ranking.plan.name}: {runs}" + (f", {values}" if values else ""),
+        f"Validation accuracy {accuracy} after {winner.epochs} epoch{'s' if winner.epochs > 1 else ''}",
         f"Production run: {production_command(ranking, analysis)}",
     ]
     settings: dict[str, Any] = {key: value for key, value in asdict(winner).items() if key not in LEFT_OUT}
@@ -52,8 +55,10 @@ def text(ranking: Ranking, analysis: Analysis) -> str:
 def production_command(ranking: Ranking, analysis: Analysis) -> str:
     """Trains the winner for longer, from the folder in which the sweep was started."""
     name = ranking.plan.name
+    numbered = re.fullmatch(r"(.+)-production(?:-(\d{1,4}))?", name)
+    follows = f"{numbered[1][:84]}-production-{int(numbered[2] or 1) + 1}" if numbered else f"{name[:89]}-production"
     epochs = max(PRODUCTION_EPOCHS, config(ranking, analysis).epochs)
-    given = {"best": f"{OUTPUTS}/{name}", "epochs": str(epochs), "name": f"{name[:89]}-production"}
+    given = {"best": f"{OUTPUTS}/{name}", "epochs": str(epochs), "name": follows}
     return " ".join(["python -m irmas.train", *(_override(key, value) for key, value in given.items())])
 
 

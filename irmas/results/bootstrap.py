@@ -92,23 +92,24 @@ class Noise:
     """Training noise beside the excerpts': standard deviations of one run's accuracy."""
 
     sd: float
+    """In comparisons."""
     draws: Array
     """(resamples,): where the estimate's own uncertainty lets it lie."""
-    in_intervals: bool
-    """Also in the intervals of accuracies, not in those of differences alone."""
+    own: Array
+    """(rows, resamples) or the same for all of them, (1, resamples): in the place of `draws` in the intervals of
+    accuracies."""
 
 
-NO_NOISE = Noise(0.0, np.zeros(1), False)
+NO_NOISE = Noise(0.0, np.zeros(1), np.zeros((1, 1)))
 
 
-def draw_noise(variance: float, df: int, excerpt_variance: float, *, in_intervals: bool) -> Noise:
-    """From a variance, estimated on `df` degrees of freedom, that holds some of the excerpts' noise.
+def draw_sd(variance: float, df: float, excerpt_variance: float) -> Array:
+    """(resamples,), from a variance, estimated on `df` degrees of freedom, that holds some of the excerpts' noise.
 
     That part is taken off, as the bootstrap has it already.
     """
     chi_square = np.random.default_rng(SEED + 1).chisquare(df, RESAMPLES)
-    draws = np.sqrt(np.maximum(variance * df / chi_square - excerpt_variance, 0))
-    return Noise(math.sqrt(max(variance - excerpt_variance, 0)), draws, in_intervals)
+    return np.sqrt(np.maximum(variance * df / chi_square - excerpt_variance, 0))
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def spread(rows: Rows, weights: Array, noise: Noise, tests: int = 1) -> Spread:
     With several `tests`, each of rows of its own, the threshold is for all of them together (Bonferroni).
     """
     normal = np.random.default_rng(SEED + 2)
+    own = np.broadcast_to(noise.own, (len(rows.scores), noise.own.shape[1]))
     intervals, gaps = [], []
     first = np.zeros(0)
     lowest, highest = np.full(len(weights), math.inf), np.full(len(weights), -math.inf)
@@ -158,7 +160,7 @@ def spread(rows: Rows, weights: Array, noise: Noise, tests: int = 1) -> Spread:
         total = by_excerpts + noise.draws * by_training
         if start == 0:
             first = total[0]
-        intervals += _middle(accuracies + (total if noise.in_intervals else by_excerpts))
+        intervals += _middle(accuracies + by_excerpts + own[part] * by_training)
         gaps += _middle(rows.accuracies[0] - accuracies + first - total)
         lowest, highest = np.minimum(lowest, total.min(axis=0)), np.maximum(highest, total.max(axis=0))
 

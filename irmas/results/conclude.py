@@ -30,7 +30,7 @@ def write(sweep: Path, ranking: Ranking, analysis: Analysis | None, confusion: C
         atomic_write(folder / name, png)
     if pictures:
         dashboard.write(sweep, pictures)
-    text = report.markdown(ranking, analysis, list(pictures))
+    text = report.markdown(ranking, analysis, confusion, list(pictures))
     atomic_write(sweep / REPORT, text)
     atomic_write(sweep / PAGE, page.html(text, pictures))
     if analysis:

@@ -34,6 +34,7 @@ from irmas.results.page import (
     picture,
     plain,
     points,
+    setting,
     table,
     whole_percent,
 )
@@ -42,6 +43,8 @@ from irmas.results.statistics import Analysis, Level, Point
 
 
 def written(ranking: Ranking, analysis: Analysis, pictures: Sequence[str]) -> list[str]:
+    if set(ranking.plan.swept) <= {"seed"}:
+        return ["## Key deductions", "Nothing was varied, so that there is nothing to deduce."]
     return [
         "## Key deductions",
         "### Regularisation balance",
@@ -67,7 +70,7 @@ def _main_effect(ranking: Ranking, analysis: Analysis, key: str) -> str:
     others = [level for level in levels if level is not best]
     if all(level.gap < ROUNDING for level in levels):
         return f"{key}: all values have the same mean accuracy." + _f_test(analysis, key)
-    text = f"{key} {plain(best.value)} has the highest mean accuracy."
+    text = f"{setting(key, best.value)} has the highest mean accuracy."
     if worse := [_behind(level) for level in others if level.holds]:
         text += f" **It is better than** {listed(worse)}."
     if unclear := [_behind(level) for level in others if not level.holds]:
@@ -105,9 +108,10 @@ def _interactions(analysis: Analysis, key: str) -> str:
 
 
 def _regularisation(ranking: Ranking, analysis: Analysis) -> list[str]:
-    if not BASELINE.keys() & set(ranking.plan.swept):
-        return [f"Not swept: {listed(list(BASELINE))}."]
     augment = [key for key in ranking.plan.swept if key.partition(".")[0] == "augment"]
+    if not BASELINE.keys() & set(ranking.plan.swept):
+        effects = [_main_effect(ranking, analysis, key) for key in augment]
+        return [f"Not swept: {listed(list(BASELINE))}.", *effects]
     effects = [f"- {_main_effect(ranking, analysis, key)}" for key in [*BASELINE, *augment]]
     blocks = [_against_baseline(ranking, analysis), "\n".join(effects)]
     if not augment:
@@ -147,7 +151,7 @@ def _against_baseline(ranking: Ranking, analysis: Analysis) -> str:
 
 
 def _named(values: dict[str, Any]) -> str:
-    return " with ".join(f"{key} {plain(value)}" for key, value in values.items())
+    return " with ".join(setting(key, value) for key, value in values.items())
 
 
 def _noted(point: Point) -> str:
@@ -172,8 +176,14 @@ def _learning_rate(ranking: Ranking, analysis: Analysis) -> list[str]:
         _main_effect(ranking, analysis, "lr"),
         *(_convergence(ranking, analysis, rate, best) for rate in others if rate.level.value < best.level.value),
         *_unconverged(best, end),
-        _speed(best, others, close),
-        _stability(best, others, end),
+        _compared(best, [(rate, rate.delay) for rate in others], 1, "epochs", ("faster", "slower")),
+        _compared(
+            best,
+            [(rate, rate.fluctuation_difference) for rate in others],
+            100,
+            "points",
+            ("steadier", "less steady"),
+        ),
     ]
     marks = f"reach {percent(close)}", f"reach {whole_percent(PLATEAU)}"
     return [
@@ -185,9 +195,11 @@ def _learning_rate(ranking: Ranking, analysis: Analysis) -> list[str]:
             [_level(rate) for rate in by_value],
             left=0,
         ),
-        f"Against {_lr(best)}, in pairs of runs that differ in lr alone, with 95 % intervals for all rows together:",
+        f"Against {_lr(best)}, in pairs that differ in lr alone, with 95 % intervals for all rows together. Runs that "
+        "differ in l2 alone train much alike and are one pair. Epochs later: until "
+        f"{percent(close)} is reached; a run that does not counts as if it were in the epoch after its last.",
         table(
-            ["lr", "pairs", "later, epochs", "slope, points an epoch", "fluctuation, points"],
+            ["lr", "pairs", "epochs later", "slope, points an epoch", "fluctuation, points"],
             [_difference(rate) for rate in by_value if rate is not best],
             left=0,
         ),
@@ -213,12 +225,6 @@ def _level(rate: Rate) -> list[str]:
 def _reached(found: tuple[int, float], of: int) -> str:
     runs, epoch = found
     return f"{runs} of {of}" + (f", epoch {epoch:g}" if math.isfinite(epoch) else "")
-
-
-def _reached_in_words(found: tuple[int, float], accuracy: str, of: int) -> str:
-    runs, epoch = found
-    when = f", in the median by epoch {epoch:g}" if math.isfinite(epoch) else ""
-    return f"{runs} of {of} runs reach {accuracy}{when}"
 
 
 def _difference(rate: Rate) -> list[str]:
@@ -268,40 +274,24 @@ def _more(difference: Mean) -> str:
     return f"{points(-difference.value)} less ({between(turned)})"
 
 
-def _speed(best: Rate, others: Sequence[Rate], close: float) -> str:
-    text = f"{_lr(best)}: {_reached_in_words(best.close, percent(close), best.runs)}, "
-    text += f"{_reached_in_words(best.plateau, whole_percent(PLATEAU), best.runs)}."
-    delays = [(rate, rate.delay) for rate in others]
-    return text + _compared(delays, 1, "epochs", ("faster than", "slower than"))
-
-
-def _stability(best: Rate, others: Sequence[Rate], end: str) -> str:
-    size = f"by {points(best.fluctuation)}" if best.fluctuation is not None else "by an unknown amount"
-    text = f"{_lr(best)} fluctuates {size} in the last {end}."
-    differences = [(rate, rate.fluctuation_difference) for rate in others]
-    return text + _compared(differences, 100, "points", ("steadier than", "less steady than"))
-
-
-def _compared(others: Sequence[tuple[Rate, Mean | None]], scale: float, unit: str, words: tuple[str, str]) -> str:
-    """Of the best rate: above and below which others it is, by their differences from it, and which are unclear."""
-    above: list[str] = []
-    below: list[str] = []
-    unclear: list[str] = []
+def _compared(
+    best: Rate, others: Sequence[tuple[Rate, Mean | None]], scale: float, unit: str, words: tuple[str, str]
+) -> str:
+    """Above and below which other rates the best one is, by their differences from it, and which are unclear."""
+    found: dict[str, list[str]] = {word: [] for word in (*words, "")}
     for rate, mean in others:
         value = shown(rate.level.value)
         if mean is None:
-            unclear.append(f"{value} (too few pairs)")
+            found[""].append(f"{value} (too few pairs)")
             continue
-        low, high = scale * mean.interval.low, scale * mean.interval.high
-        if high < 0:
-            below.append(f"{value} (by {-scale * mean.value:.2f} {unit}, 95 % interval {-high:.2f} to {-low:.2f})")
-            continue
-        found = f"{value} (by {scale * mean.value:.2f} {unit}, 95 % interval {low:.2f} to {high:.2f})"
-        (above if low > 0 else unclear).append(found)
-    text = "".join(
-        f" **It is {word}** {listed(which)}." for word, which in zip(words, (above, below), strict=True) if which
-    )
-    return text + (f" Whether it is {words[0]} {listed(unclear)} the data cannot tell." if unclear else "")
+        sign = -scale if mean.interval.high < 0 else scale
+        low, high = sorted((sign * mean.interval.low, sign * mean.interval.high))
+        word = "" if low <= 0 else words[sign < 0]
+        found[word].append(f"{value} (by {sign * mean.value:.2f} {unit}, 95 % interval {low:.2f} to {high:.2f})")
+    sentences = [f"**{_lr(best)} is {word} than** {listed(found[word])}." for word in words if found[word]]
+    if found[""]:
+        sentences.append(f"Whether {_lr(best)} is {words[0]} than {listed(found[''])} the data cannot tell.")
+    return " ".join(sentences)
 
 
 # Capacity

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,6 +24,8 @@ PLATEAU = 0.8
 """Of validation accuracy: the report says who reaches it."""
 CLOSE = 0.9
 """Of the leader's accuracy: a run that is there has learned most of it."""
+TWINS = "l2"
+"""Runs that differ in it alone train almost alike, from the same seed: they count as one."""
 FEWEST_PAIRS = 3
 WHOLE = 1 / 6
 """Variance that rounding to whole epochs adds to the difference of two: 1/12 for each."""
@@ -76,14 +79,15 @@ class Curve:
 class Mean:
     value: float
     error: float
-    """Its standard error over the runs or pairs."""
+    """Its standard error over the pairs, or over the runs with twins as one."""
     interval: Interval
     """95 % by Student's t, for all levels but the best together (Bonferroni)."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """The runs of one learning rate. Its pairs are the runs that differ from one of the best rate in lr alone."""
+    """The runs of one learning rate. Its pairs are the runs that differ from one of the best rate in lr alone; those of
+    twins are averaged to one."""
 
     level: Level
     runs: int
@@ -113,10 +117,11 @@ def learning_rates(ranking: Ranking, analysis: Analysis) -> list[Rate]:
     if not levels:
         return []
     close = CLOSE * analysis.points[0].accuracy
-    curves: dict[float, dict[str, Curve]] = {level.value: {} for level in levels}
+    curves: dict[float, dict[_Others, Curve]] = {level.value: {} for level in levels}
     for row in finished(ranking):
-        others = " ".join(f"{key}={shown(value)}" for key, value in row.values.items() if key != "lr")
-        curves[row.values["lr"]][others] = _curve(row.curves.get(VAL_ACCURACY, {}), close)
+        others = tuple(shown(value) for key, value in row.values.items() if key not in ("lr", TWINS))
+        twin = shown(row.values.get(TWINS))
+        curves[row.values["lr"]][others, twin] = _curve(row.curves.get(VAL_ACCURACY, {}), close)
     best = min(levels, key=lambda level: level.gap)
     ordered = [best, *(level for level in levels if level is not best)]
     return [_rate(level, curves[level.value], curves[best.value], tests=len(levels) - 1) for level in ordered]
@@ -141,21 +146,31 @@ def end_epochs(epochs: int) -> int:
     return max(3, epochs // 3)
 
 
-def _rate(level: Level, curves: Mapping[str, Curve], best: Mapping[str, Curve], tests: int) -> Rate:
-    pairs = [] if curves is best else [(curves[others], best[others]) for others in curves if others in best]
-    slopes = [curve.slope for curve in curves.values() if curve.slope is not None]
+_Others = tuple[tuple[str, ...], str]
+"""A run's other values than lr: without TWINS, and of it."""
+
+
+def _rate(level: Level, curves: Mapping[_Others, Curve], best: Mapping[_Others, Curve], tests: int) -> Rate:
+    shared = [] if curves is best else [others for others in curves if others in best]
+
+    def mean(of: Callable[[Curve], float | None], rounding: float = 0.0) -> Mean | None:
+        found = [(others, of(curves[others]), of(best[others])) for others in shared]
+        return _mean(
+            _twins_as_one((others, a - b) for others, a, b in found if a is not None and b is not None), tests, rounding
+        )
+
     fluctuations = [curve.fluctuation for curve in curves.values() if curve.fluctuation is not None]
     return Rate(
         level=level,
         runs=len(curves),
         close=_reached(curves.values(), lambda curve: curve.close),
         plateau=_reached(curves.values(), lambda curve: curve.plateau),
-        slope=_mean(slopes, tests),
+        slope=_mean(_twins_as_one((others, c.slope) for others, c in curves.items() if c.slope is not None), tests),
         fluctuation=statistics.fmean(fluctuations) if fluctuations else None,
-        pairs=len(pairs),
-        delay=_mean(_differences(pairs, lambda curve: min(curve.close, curve.epochs + 1)), tests, WHOLE),
-        slope_difference=_mean(_differences(pairs, lambda curve: curve.slope), tests),
-        fluctuation_difference=_mean(_differences(pairs, lambda curve: curve.fluctuation), tests),
+        pairs=len({others for others, _ in shared}),
+        delay=mean(lambda curve: min(curve.close, curve.epochs + 1), WHOLE),
+        slope_difference=mean(lambda curve: curve.slope),
+        fluctuation_difference=mean(lambda curve: curve.fluctuation),
     )
 
 
@@ -164,9 +179,11 @@ def _reached(curves: Iterable[Curve], epoch: Callable[[Curve], float]) -> tuple[
     return sum(map(math.isfinite, epochs)), statistics.median_low(epochs) if epochs else math.inf
 
 
-def _differences(pairs: Iterable[tuple[Curve, Curve]], of: Callable[[Curve], float | None]) -> list[float]:
-    both = ((of(a), of(b)) for a, b in pairs)
-    return [a - b for a, b in both if a is not None and b is not None]
+def _twins_as_one(values: Iterable[tuple[_Others, float]]) -> list[float]:
+    together: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    for (others, _), value in values:
+        together[others].append(value)
+    return [statistics.fmean(found) for found in together.values()]
 
 
 def _mean(values: Sequence[float], tests: int, rounding: float = 0.0) -> Mean | None:

@@ -10,6 +10,7 @@ from irmas.results.deductions import finished
 from irmas.results.page import code, counted, listed, plain, table, whole_percent
 from irmas.results.ranking import Ranking, Row
 from irmas.results.statistics import Analysis
+from irmas.sweep.halving import announced
 from irmas.sweep.jobs import named_runs
 
 SPLITS = {"recording": "by recording", "clip": "by excerpt"}
@@ -26,6 +27,7 @@ def written(ranking: Ranking, analysis: Analysis | None) -> list[str]:
     about = [
         _states(rows),
         _training(config) + _varied(ranking, "epochs", "batch_size", "schedule", "class_weights"),
+        *(f"Successive halving, {line}. Only finished runs are compared below." for line in announced(config)),
         _model(config) + _varied(ranking, "model"),
         _augment(config) + _varied(ranking, "augment"),
         _front_end(config) + _varied(ranking, "features"),

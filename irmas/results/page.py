@@ -89,6 +89,11 @@ def plain(value: Any) -> str:
     return re.sub(r"[\\`*_<>&|()~]", lambda found: f"&#{ord(found[0])};", shown(value))
 
 
+def setting(key: str, value: Any) -> str:
+    """`lr 0.001`, `model=deep`: a word needs more than a space to be told from its key."""
+    return f"{key}{'=' if isinstance(value, str) else ' '}{plain(value)}"
+
+
 def code(text: str) -> str:
     """A line of foreign text, as it is: within backquotes nothing is read as Markdown or HTML."""
     return "`" + " ".join(text.replace("`", "'").split()) + "`"

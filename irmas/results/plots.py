@@ -155,7 +155,7 @@ def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
     figure = _figure(0.7 + 0.165 * len(points), title, notes, legend_lines)
     axes = figure.subplots()
     axes.grid(axis="x")
-    _draw_points(axes, points, analysis.threshold or 0.0)
+    _draw_points(axes, points, analysis)
     if with_seeds:
         _draw_seeds(axes, ranking, points)
     axes.set_ylim(len(points) - 0.4, -1.6)
@@ -167,12 +167,14 @@ def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
     return figure
 
 
-def _draw_points(axes: Axes, points: Sequence[Point], threshold: float) -> None:
+def _draw_points(axes: Axes, points: Sequence[Point], analysis: Analysis) -> None:
+    threshold = analysis.threshold or 0.0
+    near = "too few excerpts to tell" if analysis.is_blind else f"at most {100 * threshold:.1f} points behind it"
     if any(point.in_set is False for point in points):
         edge = 100 * (points[0].accuracy - threshold)
         axes.axvline(edge, color=GREY, linewidth=0.8, linestyle=DASHES)
     for in_set, mark, text in (
-        (True, LEVEL, f"not distinguishable from the leader: at most {100 * threshold:.1f} points behind it"),
+        (True, LEVEL, f"not distinguishable from the leader: {near}"),
         (False, BEHIND, "behind the leader"),
         (None, UNKNOWN, "not compared"),
     ):
@@ -366,9 +368,11 @@ def _curves(ranking: Ranking, analysis: Analysis) -> Figure:
     losses = [loss for row in ranking.rows for loss in row.curves.get(VAL_LOSS, {}).values() if math.isfinite(loss)]
     highest = 1.2 * float(np.quantile(losses, 0.95)) if losses else math.inf
     is_cut = max(losses, default=0) > 1.5 * highest
+    in_front = {run for point in best for run in point.runs}
+    others = any(row.curves.get(VAL_ACCURACY) for row in ranking.rows if row.id not in in_front)
     notes = [
         _excerpts(ranking, analysis),
-        f"In front: the leader{followed}; grey: all others.",
+        f"In front: the leader{followed}; grey: all others." if others else "",
         f"Losses above {highest:.3g} are cut off." if is_cut else "",
     ]
     title = f"Validation accuracy and loss by epoch, {len(ranking.rows)} runs"

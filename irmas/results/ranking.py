@@ -93,6 +93,11 @@ def rank(sweep: Path, *, best: bool = False, state: SweepState | None = None) ->
     return Ranking(plan, ranked + [row for row in rows if row.id not in with_rank], problems, state)
 
 
+def unranked(ranking: Ranking) -> list[Row]:
+    """Runs that are COMPLETED and could not be ranked."""
+    return [row for row in ranking.rows if row.state == COMPLETED and row.rank is None]
+
+
 def _ranked(finished: Sequence[Row]) -> list[Row]:
     points: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in finished:
@@ -205,7 +210,8 @@ def _entry(row: Row, point: Point | None) -> dict[str, Any]:
         "point_low": point.interval.low if point and point.interval else None,
         "point_high": point.interval.high if point and point.interval else None,
         "in_set": point.in_set if point else None,
-        "source": row.source,
+        # With the prefix no digest reads as a number: 1234e5678901 by itself would.
+        "source": " ".join(f"sha256:{digest}" for digest in row.source.split()),
     }
 
 
@@ -229,7 +235,7 @@ def table(ranking: Ranking, analysis: Analysis | None = None) -> Table:
         *ranking.plan.swept,
         "validation accuracy",
         *(["mean over seeds"] if with_seeds else []),
-        *(["95 % interval"] if analysis else []),
+        *(["95 % interval of the mean" if with_seeds else "95 % interval"] if analysis else []),
         "validation loss",
         "epoch",
         "excerpts",

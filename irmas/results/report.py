@@ -13,6 +13,7 @@ from irmas.results import best, conclusions, grid
 from irmas.results.anova import Anova, Variation
 from irmas.results.bootstrap import CONFIDENCE, RESAMPLES
 from irmas.results.edges import Edge
+from irmas.results.outcomes import Confusion
 from irmas.results.page import (
     NONE,
     between,
@@ -25,6 +26,7 @@ from irmas.results.page import (
     picture,
     plain,
     points,
+    setting,
     table,
     whole_percent,
     yes_no,
@@ -36,8 +38,9 @@ from irmas.sweep.jobs import named_runs
 TOP = 10
 
 
-def markdown(ranking: Ranking, analysis: Analysis | None, pictures: Sequence[str]) -> str:
-    """The report of a ranking by last epochs. `analysis` is None where no run has finished.
+def markdown(ranking: Ranking, analysis: Analysis | None, confusion: Confusion | None, pictures: Sequence[str]) -> str:
+    """The report of a ranking by last epochs. `analysis` is None where no run has finished, `confusion`, the leader's,
+    where its predictions are missing.
 
     `pictures` are the file names of those that there are, which lie in plots/ beside the report.
     """
@@ -48,16 +51,18 @@ def markdown(ranking: Ranking, analysis: Analysis | None, pictures: Sequence[str
         blocks += _explained(ranking, analysis, pictures)
         blocks += conclusions.written(ranking, analysis, pictures)
         blocks += _optimised(ranking, analysis)
-    return "\n\n".join(blocks + _notes(ranking, analysis)) + "\n"
+    return "\n\n".join(blocks + _notes(ranking, analysis, confusion)) + "\n"
 
 
 def _in_short(ranking: Ranking, analysis: Analysis | None) -> list[str]:
     if not analysis:
         return [f"None of {counted(len(ranking.rows), 'run')} has finished: there is nothing to compare yet."]
     leader, total = analysis.points[0], len(analysis.points)
-    text = f"The leader is {_named(leader, ranking)}, with a validation accuracy of {percent(leader.accuracy)}"
-    text += f" ({between(leader.interval)})." if leader.interval else "."
-    if analysis.threshold is not None and total > 1:
+    accuracy = percent(leader.accuracy) + (f" ({between(leader.interval)})" if leader.interval else "")
+    if total == 1:
+        return [f"The validation accuracy of {_named(leader)} is {accuracy}."]
+    text = f"The leader is {_named(leader)}, with a validation accuracy of {accuracy}."
+    if analysis.threshold is not None:
         text += f" {_undecided(analysis)}"
         if apart := sum(point.in_set is None for point in analysis.points):
             text += f" {counted(apart, 'combination')} cannot be compared with it."
@@ -77,8 +82,8 @@ def _undecided(analysis: Analysis) -> str:
     return text if analysis.training_noise else f"{text} That is of these trained nets: training noise is not known."
 
 
-def _named(point: Point, ranking: Ranking) -> str:
-    values = ", ".join(f"{key} {plain(value)}" for key, value in point.values.items())
+def _named(point: Point) -> str:
+    values = ", ".join(setting(key, value) for key, value in point.values.items())
     return named_runs(point.runs) + (f" ({values})" if values else "")
 
 
@@ -99,11 +104,14 @@ def _objective(ranking: Ranking) -> list[str]:
 def _top(ranking: Ranking, analysis: Analysis, pictures: Sequence[str]) -> list[str]:
     keys = list(analysis.points[0].values)
     heads = ["rank", "run ID", *keys, "validation accuracy, % [95 %]", "validation loss"]
-    heads += ["behind the leader, points [95 %]", "may be the best"]
+    if len(analysis.points) > 1:
+        heads += ["behind the leader, points [95 %]", "may be the best"]
     shown_points = analysis.points[:TOP]
     blocks = [
         "## Top performers",
-        table(heads, [_point(rank, point, ranking) for rank, point in enumerate(shown_points, start=1)], left=0),
+        table(
+            heads, [_point(rank, point, ranking)[: len(heads)] for rank, point in enumerate(shown_points, 1)], left=0
+        ),
     ]
     if len(analysis.points) > TOP:
         blocks.append(f"The first {TOP} of {len(analysis.points)} combinations; ranking.csv has every run.")
@@ -138,6 +146,12 @@ def _set_of_the_best(analysis: Analysis) -> list[str]:
         return []
     if analysis.threshold is None:
         return [f"{analysis.unpaired} Which combinations may be the best is not known."]
+    if analysis.is_blind:
+        few = "too few excerpts or seeds" if analysis.training_noise else "too few excerpts"
+        return [
+            f"**{_undecided(analysis)}** There are {few} to exclude any: one that is never right would not lie far "
+            "enough behind. The order says little."
+        ]
     return [
         f"**{_undecided(analysis)}** Out of the set of the best is what lies more than "
         f"{points(analysis.threshold)} behind the leader: among equal combinations the largest difference exceeds "
@@ -169,7 +183,13 @@ def _training_noise(analysis: Analysis) -> str:
         f"one run's accuracy has a standard deviation of {points(noise.sd)} ({counted(noise.df, 'degree')} of freedom)"
     )
     if noise.source == "seeds":
-        return f"Training noise, from the seeds: {size}. All intervals hold it."
+        text = f"Training noise, from the seeds: {size}. All intervals hold it."
+        if analysis.anova.blocks:
+            text += (
+                " That is without what a seed does to all combinations alike: intervals of accuracies hold it "
+                "too, those of differences need not."
+            )
+        return text
     return (
         "Each combination was trained once: the intervals of accuracies do not hold training noise. Its estimate is "
         f"what main effects and two-way interactions leave of the grid: {size}. The intervals of differences and the "
@@ -226,7 +246,7 @@ def _anova(found: Anova) -> list[str]:
         if effect.f is not None and effect.p is not None and effect.p_holm is not None:
             test = (f"{effect.f:.3g}", p_in_cell(effect.p), p_in_cell(effect.p_holm))
         rows.append(line(" x ".join(effect.keys), effect.variation, *test))
-    for name, variation in (("residual", found.residual), ("seeds", found.seeds)):
+    for name, variation in (("residual", found.residual), ("seed", found.blocks), ("among seeds", found.seeds)):
         if variation and variation.df:
             rows.append(line(name, variation))
     return [
@@ -241,7 +261,7 @@ def _tested(found: Anova) -> str:
         return (
             "There is nothing to test the effects against: each combination was trained once, and nothing is left over."
         )
-    error = "the spread among seeds" if found.error == "seeds" else "the residual"
+    error = "the spread among the seeds of a combination" if found.error == "seeds" else "the residual"
     clear = [" x ".join(effect.keys) for effect in found.effects if effect.p_holm is not None and effect.p_holm < 0.05]
     says = f"Clear: {listed(clear)}." if clear else "No effect is clear."
     return (
@@ -259,21 +279,22 @@ def _optimised(ranking: Ranking, analysis: Analysis) -> list[str]:
     values = dict.fromkeys(leader.values) | {"dropout": None, "lr": None, "l2": None}
     flat = {"dropout": winner.dropout, "lr": winner.lr, "l2": winner.l2} | leader.values
     rows = [[key, plain(flat[key])] for key in values]
-    rows += [
-        ["input", f"{winner.features.n_mels} x {winner.features.n_frames}"],
-        ["SpecAugment", yes_no(bool(winner.augment.freq_masks + winner.augment.time_masks))],
-        ["class weights", yes_no(winner.class_weights)],
-    ]
+    rows.append(["input", f"{winner.features.n_mels} x {winner.features.n_frames}"])
+    if not any(key.partition(".")[0] == "augment" for key in values):
+        rows.append(["SpecAugment", yes_no(bool(winner.augment.freq_masks + winner.augment.time_masks))])
+    if "class_weights" not in values:
+        rows.append(["class weights", yes_no(winner.class_weights)])
+    seed = f", with seed {winner.seed} of run {leader.runs[0]}" if len(leader.runs) > 1 else ""
     blocks = [
         "## Optimised configuration",
-        f"The values of {named_runs(leader.runs)}; best.yaml holds every setting.",
+        f"The values of {named_runs(leader.runs)}; best.yaml holds every setting{seed}.",
         table(["setting", "value"], rows, left=2),
     ]
     if edges := [_edge(edge) for edge in analysis.edges if edge.side]:
         blocks += ["On the edge of the grid, so that the best value may lie beyond:", "\n".join(edges)]
     return [
         *blocks,
-        "The production run:",
+        "The production run, a job where sbatch is found; with `hydra/launcher=local` added it trains on this machine:",
         f"```\n{best.production_command(ranking, analysis)}\n```",
     ]
 
@@ -288,14 +309,16 @@ def _edge(edge: Edge) -> str:
 # Notes
 
 
-def _notes(ranking: Ranking, analysis: Analysis | None) -> list[str]:
+def _notes(ranking: Ranking, analysis: Analysis | None, confusion: Confusion | None) -> list[str]:
     data = ranking.plan.config.data
     notes = []
     if analysis:
         notes += [*_about_numbers(analysis), *([analysis.unpaired] if analysis.unpaired else [])]
+        chosen = "The validation excerpts have chosen the leader. Its" if len(analysis.points) > 1 else "The"
+        notes.append(f"{chosen} accuracy on a test set is not known, nor that on recordings of another kind.")
+    if confusion and (unseen := [name for name, row in zip(confusion[1], confusion[0], strict=True) if not row.any()]):
         notes.append(
-            "The validation excerpts have chosen the leader. Its accuracy on a test set is not known, nor that on "
-            "recordings of another kind."
+            f"No excerpt of {listed([plain(name) for name in unseen])} is among those that validate the leader."
         )
     if data.split == "clip":
         notes.append(

@@ -2,13 +2,14 @@
 
 Two kinds of noise are told apart. Excerpt noise: other validation recordings would have given other accuracies, as
 resampling them shows. Training noise: the same settings would have given another net, as the spread among seeds shows
-or, with one seed a point, what main effects and two-way interactions leave of a complete grid.
+or, with one seed a point, what main effects and two-way interactions leave of a complete grid. What a seed does to all
+points alike is no noise to a comparison, where all of them have the same seeds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,9 +18,13 @@ from numpy.typing import NDArray
 
 from irmas.config import shown
 from irmas.results import anova, bootstrap
-from irmas.results.anova import Anova
+from irmas.results.anova import Anova, Variation
 from irmas.results.bootstrap import Interval, Noise, Predictions, Rows, Sample, Spread
 from irmas.results.edges import Edge, are_numbers, find_edges
+
+FEWEST_DF = 4
+"""Of the noise of comparisons. To leave it fewer would cost more than to take for noise what seeds do to all points
+alike."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,8 @@ class Margin:
 @dataclass(frozen=True)
 class TrainingNoise:
     sd: float
-    """Standard deviation of one run's accuracy among trainings of a point, on the same excerpts."""
+    """Standard deviation of one run's accuracy among trainings of a point, on the same excerpts; without what its seed
+    does to all points alike, where the analysis of variance has that by itself."""
     df: int
     source: str
     """`seeds`, or `residual`: of the analysis of variance."""
@@ -127,6 +133,11 @@ class Analysis:
     luck: float | None
     """By how much the best of so many equal points would exceed their common accuracy."""
 
+    @property
+    def is_blind(self) -> bool:
+        """No point could be out of the set: not even one without a right answer would lie far enough behind."""
+        return self.threshold is not None and self.threshold >= self.points[0].accuracy
+
 
 @dataclass(frozen=True)
 class _Comparison:
@@ -136,7 +147,8 @@ class _Comparison:
     sample: Sample
     rows: Rows
     weights: NDArray[np.float64]
-    noise: Noise
+    errors: _Errors | None
+    """None where training noise is not known."""
     spread: Spread
 
 
@@ -151,13 +163,14 @@ def analyse(runs: Sequence[Outcome], swept: Sequence[str]) -> Analysis:
     keys = [key for key in swept if key != "seed"]
     points = _points(runs, keys)
     grid = _grid(points, keys)
-    table = _anova(points, runs, grid)
+    blocks = _blocks(points, runs)
+    table = _anova(points, runs, grid, blocks)
     noise = _training_noise(table)
     leading = None
     for sample in bootstrap.samples({run.id: found for run in runs if (found := _predictions(run))}):
         numbers = [number for number, point in enumerate(points) if sample.scores.keys() >= set(point.runs)]
         if numbers:
-            made = _compare(points, numbers, sample, grid, noise)
+            made = _compare(points, numbers, sample, grid, table, blocks)
             leading = made if numbers[0] == 0 else leading
             for number, interval in zip(numbers, made.spread.intervals, strict=True):
                 points[number] = replace(points[number], interval=interval)
@@ -265,16 +278,38 @@ def _grid(points: Sequence[Point], keys: Sequence[str]) -> _Grid:
     return _Grid(levels, np.array(codes, dtype=np.intp).reshape(len(levels), len(points)))
 
 
-def _anova(points: Sequence[Point], runs: Sequence[Outcome], grid: _Grid) -> Anova:
-    accuracies = {run.id: run.accuracy for run in runs}
-    within = sum((accuracies[run] - point.accuracy) ** 2 for point in points for run in point.runs)
-    df = len(runs) - len(points)
+def _blocks(points: Sequence[Point], runs: Sequence[Outcome]) -> list[list[int]] | None:
+    """Each point's runs, by seed. None unless all points have the same seeds, and enough is left for the noise."""
+    seeds = {run.id: shown(run.values.get("seed")) for run in runs}
+    by_seed = [sorted(point.runs, key=lambda run: seeds[run]) for point in points]
+    is_table = len({tuple(seeds[run] for run in row) for row in by_seed}) == 1
+    return by_seed if is_table and (len(points) - 1) * (len(by_seed[0]) - 1) >= FEWEST_DF else None
+
+
+def _anova(points: Sequence[Point], runs: Sequence[Outcome], grid: _Grid, blocks: list[list[int]] | None) -> Anova:
+    accuracies = {run.id: np.array(run.accuracy) for run in runs}
+    alike, rest = _squares(accuracies, blocks or [point.runs for point in points], blocks is not None)
+    alike_df = len(blocks[0]) - 1 if blocks else 0
+    within = (alike, alike_df), (rest, len(runs) - len(points) - alike_df)
     if not grid.is_complete:
-        total = len(runs) * float(np.var(list(accuracies.values())))
-        return Anova(False, (), None, anova.Variation(within, df, within / total) if df else None, "")
+        return anova.incomplete(len(runs) * float(np.var([*accuracies.values()])), *within)
     means = grid.arranged(np.array([point.accuracy for point in points]))
     harmonic = len(points) / sum(1 / len(point.runs) for point in points)
-    return anova.complete(list(grid.levels), means, harmonic, (within, df))
+    return anova.complete(list(grid.levels), means, harmonic, *within)
+
+
+def _squares(
+    values: Mapping[int, NDArray[np.float64]], runs: Sequence[Sequence[int]], has_blocks: bool
+) -> tuple[float, float]:
+    """Sums of squares within points, by each point's runs: of what seeds do to all of them alike, and of the rest."""
+    total, summed = 0.0, np.zeros(())
+    for of_point in runs:
+        own = np.array([values[run] for run in of_point])
+        left = own - own.mean(axis=0)
+        total += float((left**2).sum())
+        summed = summed + left if has_blocks else summed
+    alike = float((summed**2).sum()) / len(runs)
+    return alike, max(total - alike, 0.0)
 
 
 def _margins(
@@ -308,7 +343,8 @@ def _levels(
     scores = np.zeros((len(values), len(paired.sample.sizes)))
     np.add.at(scores, codes, paired.rows.scores)
     rows = Rows(means, scores / sizes[:, None], sizes**2 / np.bincount(codes, 1 / runs))
-    spread = bootstrap.spread(rows, paired.weights, paired.noise, tests=n_keys)
+    drawn = paired.errors.noise(sizes.tolist()) if paired.errors else bootstrap.NO_NOISE
+    spread = bootstrap.spread(rows, paired.weights, drawn, tests=n_keys)
     halves = np.full(len(levels), spread.threshold)
     halves[means.argmax()] = 0
     return tuple(
@@ -336,8 +372,46 @@ def _is_of_seeds(noise: TrainingNoise | None) -> bool:
     return noise is not None and noise.source == "seeds"
 
 
+@dataclass(frozen=True)
+class _Errors:
+    """Training noise as mean squares of single runs: of what seeds do to all points alike, and of the rest. That of n
+    points is n times the variance of the former, plus that of the latter."""
+
+    alike: Variation | None
+    """None where it is not told from the rest."""
+    rest: Variation
+    by_excerpts: tuple[float, float]
+    """What the choice of excerpts alone makes of both, as runs are not right on the same ones."""
+    n_points: int
+    n_paired: int
+    """Points that the mean squares are of, and their parts by excerpts."""
+    in_intervals: bool
+
+    def noise(self, sizes: Sequence[int]) -> Noise:
+        """For rows that are means over so many points."""
+        variance, known = self.rest.mean_square, self.by_excerpts[1]
+        own = np.array([self._own(size) for size in sizes]) if self.in_intervals else np.zeros((1, 1))
+        return Noise(math.sqrt(max(variance - known, 0)), bootstrap.draw_sd(variance, self.rest.df, known), own)
+
+    def _own(self, size: int) -> NDArray[np.float64]:
+        """With what their seed does to all points alike, which no mean over points lessens."""
+        if not self.alike:
+            return bootstrap.draw_sd(self.rest.mean_square, self.rest.df, self.by_excerpts[1])
+        share = size / self.n_points
+        alike, rest = share * self.alike.mean_square, (1 - share) * self.rest.mean_square
+        df = (alike + rest) ** 2 / (alike**2 / self.alike.df + rest**2 / self.rest.df)  # Satterthwaite 1946
+        share = size / self.n_paired
+        known = share * self.by_excerpts[0] + (1 - share) * self.by_excerpts[1]
+        return bootstrap.draw_sd(alike + rest, df, known)
+
+
 def _compare(
-    points: Sequence[Point], numbers: list[int], sample: Sample, grid: _Grid, noise: TrainingNoise | None
+    points: Sequence[Point],
+    numbers: list[int],
+    sample: Sample,
+    grid: _Grid,
+    table: Anova,
+    blocks: list[list[int]] | None,
 ) -> _Comparison:
     inside = [points[number] for number in numbers]
     rows = Rows(
@@ -345,31 +419,31 @@ def _compare(
         np.array([np.mean([sample.scores[run] for run in point.runs], axis=0) for point in inside]),
         np.array([len(point.runs) for point in inside]),
     )
+    runs = [blocks[number] if blocks else points[number].runs for number in numbers]
+    errors = _errors(runs, rows, sample, grid, table, len(points))
     weights = bootstrap.resample(sample.sizes)
-    drawn = bootstrap.NO_NOISE
-    if noise:
-        is_all = len(inside) == len(points)
-        known = _excerpt_variance(inside, rows, sample, grid if is_all else None, noise)
-        drawn = bootstrap.draw_noise(noise.sd**2, noise.df, known, in_intervals=_is_of_seeds(noise))
-    return _Comparison(numbers, sample, rows, weights, drawn, bootstrap.spread(rows, weights, drawn))
+    drawn = errors.noise([1]) if errors else bootstrap.NO_NOISE
+    return _Comparison(numbers, sample, rows, weights, errors, bootstrap.spread(rows, weights, drawn))
 
 
-def _excerpt_variance(
-    points: Sequence[Point], rows: Rows, sample: Sample, grid: _Grid | None, noise: TrainingNoise
-) -> float:
-    """What the choice of excerpts alone adds to the training noise's variance: runs are not right on the same ones.
-
-    The estimate of the training noise, made of each run's scores in place of its accuracy. 0, so that this part counts
-    twice, where the points are not those that it was made of.
-    """
+def _errors(
+    runs: Sequence[Sequence[int]], rows: Rows, sample: Sample, grid: _Grid, table: Anova, n_points: int
+) -> _Errors | None:
+    """Their parts by excerpts are the same estimates, made of each run's scores in place of its accuracy. 0, so that
+    this part counts twice, where the points are not those that the residual was made of."""
+    noise = _training_noise(table)
+    if not noise:
+        return None
+    alike, rest = (table.blocks, table.seeds) if _is_of_seeds(noise) else (None, table.residual)
+    assert rest
+    squares, dfs = (0.0, 0.0), (0, 0)
     if _is_of_seeds(noise):
-        df = sum(len(point.runs) for point in points) - len(points)
-        left = [
-            sample.scores[run] - mean for point, mean in zip(points, rows.scores, strict=True) for run in point.runs
-        ]
-        squares = sum(float((scores**2).sum()) for scores in left)
-    else:
-        df = noise.df if grid else 0
-        squares = float((anova.decompose(grid.arranged(rows.scores), len(grid.levels))[1] ** 2).sum()) if grid else 0.0
+        squares = _squares(sample.scores, runs, alike is not None)
+        alike_df = alike.df if alike else 0
+        dfs = alike_df, int(rows.runs.sum()) - len(runs) - alike_df
+    elif len(runs) == n_points:
+        squares = 0.0, float((anova.decompose(grid.arranged(rows.scores), len(grid.levels))[1] ** 2).sum())
+        dfs = 0, noise.df
     n = len(sample.sizes)
-    return squares / df * n / (n - 1) if df else 0.0
+    known = [found / df * n / (n - 1) if df else 0.0 for found, df in zip(squares, dfs, strict=True)]
+    return _Errors(alike, rest, (known[0], known[1]), n_points, len(runs), _is_of_seeds(noise))
