@@ -15,13 +15,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = Path(__file__).parent
 PEERS = BENCHMARKS / ".venv" / "bin" / "python"
-"""Sees the project's packages and, before none of them, what requirements.txt adds; no process of ours runs in it."""
+"""Sees the project's packages and what requirements.txt adds; nothing of ours is measured in it."""
 ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT}:{BENCHMARKS}", "CUDA_VISIBLE_DEVICES": ""}
-HEAD = "| what | ratio or value | median (smallest - largest) | goal | met | median times, and more |\n|---|---|---|---|---|---|"
+HEAD = "| what | of | median (smallest - largest) | goal | met | median times, and more |\n|---|---|---|---|---|---|"
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,11 @@ class Peer:
         self.process.stdin.flush()
         return float(self.process.stdout.readline())
 
-    def close(self) -> None:
-        self.process.communicate()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.communicate()  # its stdin ends
 
 
 def serve(work: Callable[[], object]) -> None:

@@ -164,9 +164,10 @@ def measure(geometry: str, points: int, epochs: int, size: int, rounds: int, *, 
     spent = f"ours {statistics.median(taken['ours']):.1f} s, naive {statistics.median(taken['naive']):.1f} s"
     startup = "start-up " + ", ".join(f"{key} {apart[key]:.1f} s" for key in apart if "before" in key or "bare" in key)
     ranking = f"ranking and report {apart['ours: ranking and report']:.1f} s"
+    naive = ratios(taken["naive"], taken["ours"])
     loop = f"ours {statistics.median(begun):.1f} s, bare {statistics.median(loops):.1f} s"
     return [
-        Row(what, "naive / ours", ratios(taken["naive"], taken["ours"]), ">= 3" * goal, f"{spent}; accuracy {accuracy}"),
+        Row(what, "naive / ours", naive, ">= 3" * goal, f"{spent}; accuracy {accuracy}"),
         Row(what, "train / bare, all", whole, "", startup),
         Row(what, "train / bare, without start-up", ratios(begun, loops), "<= 1.1" * goal, f"{loop}, {ranking}"),
         Row(what, "runs / bare, without start-up and ranking", ratios(runs, loops)),
