@@ -16,6 +16,7 @@ import argparse  # noqa: E402
 import json  # noqa: E402
 import math  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -44,11 +45,13 @@ class Run:
         classes = int(targets.max()) + 1
         std_db = math.sqrt(square - self.mean_db**2)
         model = Classifier(config.model, classes, config.dropout, self.mean_db, std_db)
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.to(memory_format=torch.channels_last)
         weights = list(self.model.parameters())
-        kernels = {"params": [w for w in weights if w.ndim > 1], "weight_decay": 2 * config.l2}
-        others = {"params": [w for w in weights if w.ndim <= 1]}
-        self.optimizer = torch.optim.Adam([kernels, others], lr=config.lr)
+        groups: list[dict[str, Any]] = [
+            {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": 2 * config.l2},
+            {"params": [weight for weight in weights if weight.ndim <= 1]},
+        ]
+        self.optimizer = torch.optim.Adam(groups, lr=config.lr)
         counts = torch.bincount(targets[train], minlength=classes)
         self.weights = len(train) / (classes * counts)
 

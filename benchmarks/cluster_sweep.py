@@ -22,7 +22,7 @@ from pathlib import Path
 from cluster.localcluster import LocalCluster
 from rounds import BENCHMARKS, ENVIRONMENT, Row, in_turn, medians, parser, ratios, run, show
 from submitting import local_cluster
-from sweep import GRID, Bench, grid
+from sweep import Bench, grid
 
 POLL_S = 0.2
 SACCT_S = 1.0
@@ -31,15 +31,9 @@ SACCT_S = 1.0
 def ours(bench: Bench, local: LocalCluster, per_task: int) -> float:
     where = Path(tempfile.mkdtemp(dir=bench.folder))
     data = ["data=standin", f"data.size={bench.size}", f"data.root={bench.data.root}", "features=small"]
-    task = [
-        "device=cpu",
-        "hydra.launcher.cpus=1",
-        "hydra.launcher.mem=2G",
-        f"hydra.launcher.points_per_task={per_task}",
-    ]
-    axes = [f"{key}={','.join(map(str, values))}" for key, values in GRID.items()]
+    task = [f"hydra.launcher.{asked}" for asked in ("cpus=1", "mem=2G", f"points_per_task={per_task}")]
     data += [f"data.cache_dir={bench.data.cache_dir}", f"epochs={bench.epochs}", "device=cpu", "name=ours"]
-    command = [sys.executable, "-m", "irmas.train", "-m", *axes, *data, "hydra/launcher=slurm", *task]
+    command = [sys.executable, "-m", "irmas.train", "-m", *bench.axes, *data, "hydra/launcher=slurm", *task]
     began = time.time()
     run(command, where, SLURM_CONF=local.environment["SLURM_CONF"])
     sweep = where / "outputs" / "ours"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def main() -> None:
 
         loops = {kind: Loop(Features(resampling=kind), folder / f"{kind}.npy") for kind in ("hann", "kaiser_best")}
         with Peer(BENCHMARKS / "librosa_pool.py", dataset.corpus(data), folder / "librosa.npy") as librosa:
-            sides = {
+            sides: dict[str, Callable[[], float]] = {
                 "ours, hann": timed(lambda: built("hann")),
                 "ours, kaiser_best": timed(lambda: built("kaiser_best")),
                 "librosa": librosa,

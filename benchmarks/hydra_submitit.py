@@ -35,7 +35,7 @@ def timed_sweep(self: BasicSweeper, arguments: list[str]) -> Any:
         sys.stdout.flush()
         os._exit(0)
 
-    submitit.AutoExecutor.map_array = timed_map_array
+    submitit.AutoExecutor.map_array = timed_map_array  # type: ignore[method-assign, assignment]
     return sweep(self, arguments)
 
 
@@ -45,5 +45,5 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    BasicSweeper.sweep = timed_sweep
+    BasicSweeper.sweep = timed_sweep  # type: ignore[method-assign]
     main()

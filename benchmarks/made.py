@@ -91,7 +91,7 @@ def finished(folder: Path, points: int, epochs: int = 15) -> Path:
     plans.write(sweep, made)
     rng = np.random.default_rng(0)
     easy = rng.standard_normal(EXCERPTS)
-    sync, os.fsync = os.fsync, lambda file: None  # what a crash would leave of it matters to nobody
+    sync, os.fsync = os.fsync, lambda fd: None  # what a crash would leave of it matters to nobody
     try:
         for point in made.points:
             _finish(sweep, made, point, rng, easy)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -85,7 +86,7 @@ def measure(runs: int, epochs: int, rounds: int) -> list[Row]:
         folder = Path(name)
         write(folder, runs, epochs)
         with Peer(BENCHMARKS / "tbparse_reader.py", folder, str(total)) as tbparse:
-            sides = {
+            sides: dict[str, Callable[[], float]] = {
                 "ours": timed(lambda: told(ours(folder))),
                 "EventAccumulator": timed(lambda: told(event_accumulator(folder))),
                 "tbparse": tbparse,

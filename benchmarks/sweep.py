@@ -66,6 +66,12 @@ class Bench:
             for part, rows in (("train", parts.train), ("validation", parts.validation)):
                 lines.writerows([paths[cache.names[row]], cache.labels[row], part] for row in rows)
 
+    @property
+    def axes(self) -> list[str]:
+        """The points as overrides that sweep them."""
+        values = {key: dict.fromkeys(point[key] for point in self.points) for key in GRID}
+        return [f"{key}={','.join(map(str, levels))}" for key, levels in values.items()]
+
     def say(self, what: str, seconds: float) -> None:
         self.apart.setdefault(what, []).append(seconds)
 
@@ -73,10 +79,9 @@ class Bench:
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         data = ["data=standin", f"data.size={self.size}", f"data.root={self.data.root}", f"features={self.geometry}"]
         prepared = run([sys.executable, "-m", "irmas.prepare", *data], folder)
-        grid = [f"{key}={','.join(str(v) for v in dict.fromkeys(p[key] for p in self.points))}" for key in GRID]
         began = time.time()
         settings = [*data, f"epochs={self.epochs}", "device=cpu", "name=ours", "hydra/launcher=local"]
-        trained = run([sys.executable, "-m", "irmas.train", "-m", *grid, *settings], folder)
+        trained = run([sys.executable, "-m", "irmas.train", "-m", *self.axes, *settings], folder)
         runs = list((folder / "outputs" / "ours" / "runs").iterdir())
         assert len(runs) == len(self.points), runs
         self.accuracies["ours"] = statistics.mean(
@@ -93,11 +98,10 @@ class Bench:
     def naive(self) -> float:
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         sizes = GEOMETRIES[self.geometry]
-        axes = [f"{key}={','.join(str(v) for v in dict.fromkeys(p[key] for p in self.points))}" for key in GRID]
         fixed = [f"listing={self.folder / 'listing.csv'}", f"hop_length={sizes.hop_length}", f"n_mels={sizes.n_mels}"]
-        command = [sys.executable, BENCHMARKS / "naive.py", "-m", *axes, *fixed, f"epochs={self.epochs}"]
-        own = ["hydra.sweep.dir=runs", "hydra.sweep.subdir=${hydra.job.num}", "hydra.job.chdir=true"]
-        taken = run([*command, *own], folder)
+        fixed += ["hydra.sweep.dir=runs", "hydra.sweep.subdir=${hydra.job.num}", "hydra.job.chdir=true"]
+        command: list[str | Path] = [sys.executable, BENCHMARKS / "naive.py", "-m", *self.axes, *fixed]
+        taken = run([*command, f"epochs={self.epochs}"], folder)
         results = [json.loads(path.read_text())["accuracy"] for path in folder.glob("runs/*/result.json")]
         assert len(results) == len(self.points), results
         self.accuracies["naive"] = statistics.mean(results)
