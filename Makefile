@@ -8,7 +8,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: install demo check test chaos clean cluster cluster-stop
+.PHONY: install demo check test chaos bench clean cluster cluster-stop
 
 install: $(INSTALLED)
 
@@ -31,8 +31,22 @@ SEED := 1
 chaos: $(INSTALLED)
 	PYTHONPATH=$(CURDIR):tests $(PYTHON) -m cluster.chaos --minutes $(MINUTES) --seed $(SEED)
 
+# Side by side with others' tools, which have an environment of their own: benchmarks/README.md.
+PEERS := benchmarks/.venv
+BENCH :=
+ROUNDS :=
+$(PEERS)/.installed: benchmarks/requirements.txt constraints.txt $(INSTALLED)
+	python3 -m venv $(PEERS)
+	site() { $$1/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }; \
+	  echo "import site; site.addsitedir('$$(site $(VENV))')" > "$$(site $(PEERS))/project.pth"
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt -r benchmarks/requirements.txt
+	touch $@
+
+bench: $(PEERS)/.installed
+	PYTHONPATH=$(CURDIR):tests $(PYTHON) benchmarks/bench.py $(ROUNDS:%=--rounds %) $(BENCH)
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # A real Slurm on this machine: docs/localcluster.md.
 cluster:

@@ -1,14 +1,12 @@
-"""Reading a sweep's scalars: ours beside TensorBoard's EventAccumulator and its data server (Rust, over gRPC).
+"""Reading a sweep's scalars: ours beside TensorBoard's EventAccumulator and data server (Rust, over gRPC), and tbparse.
 
     python benchmarks/reading.py [--runs 18] [--epochs 1250] [--rounds 5]
 
-In each round all read the same files, in turn; what counts are the ratios of a round.
+Without --runs and --epochs: 18 runs of 1,250 epochs, and 2,000 runs of 31.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import subprocess
 import tempfile
 import time
@@ -16,25 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
+from made import TAGS
+from rounds import BENCHMARKS, Peer, Row, in_turn, medians, parser, ratios, show, timed
 from tensorboard import context
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.data import server_ingester
 from tensorboard.data.grpc_provider import GrpcDataProvider
 from tensorboard.data.proto import data_provider_pb2_grpc
 
-from irmas.run import events
 from irmas.run.events import EventWriter, read_all
 
-TAGS = (
-    events.TRAIN_LOSS,
-    events.TRAIN_ACCURACY,
-    events.VAL_LOSS,
-    events.VAL_ACCURACY,
-    events.VAL_MACRO_F1,
-    events.LR,
-    events.EPOCH_S,
-    events.EXCERPTS_PER_S,
-)
+GOALS = {"EventAccumulator": ">= 10", "tbparse": ">= 10", "data server": ">= 1.5"}
 
 
 def write(folder: Path, runs: int, epochs: int) -> None:
@@ -86,32 +76,38 @@ def data_server(folder: Path, total: int) -> int:
             server.communicate()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=18)
-    parser.add_argument("--epochs", type=int, default=1250)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    total = arguments.runs * arguments.epochs * len(TAGS)
+def measure(runs: int, epochs: int, rounds: int) -> list[Row]:
+    total = runs * epochs * len(TAGS)
+
+    def told(count: int) -> None:
+        assert count == total, count
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write(folder, arguments.runs, arguments.epochs)
-        readers: dict[str, Callable[[], int]] = {
-            "irmas": lambda: ours(folder),
-            "EventAccumulator": lambda: event_accumulator(folder),
-            "data server": lambda: data_server(folder, total),
-        }
-        taken: dict[str, list[float]] = {name: [] for name in readers}
-        for _ in range(arguments.rounds):
-            for reader, read in readers.items():
-                started = time.perf_counter()
-                assert read() == total, reader
-                taken[reader].append(time.perf_counter() - started)
-    print(f"{arguments.runs} runs, {total} scalars, {arguments.rounds} rounds; times ours, median (smallest - largest)")  # noqa: T201
-    for reader, times in taken.items():
-        ratios = [theirs / ours for theirs, ours in zip(times, taken["irmas"], strict=True)]
-        spread = f"{statistics.median(ratios):5.1f} ({min(ratios):.1f} - {max(ratios):.1f})"
-        print(f"  {reader:18} {spread}   {statistics.median(times):.2f} s")  # noqa: T201
+        write(folder, runs, epochs)
+        with Peer(BENCHMARKS / "tbparse_reader.py", folder, str(total)) as tbparse:
+            sides: dict[str, Callable[[], float]] = {
+                "ours": timed(lambda: told(ours(folder))),
+                "EventAccumulator": timed(lambda: told(event_accumulator(folder))),
+                "tbparse": tbparse,
+                "data server": timed(lambda: told(data_server(folder, total))),
+            }
+            taken = in_turn(sides, rounds)
+    rows = []
+    for reader, goal in GOALS.items():
+        times = {side: taken[side] for side in ("ours", reader)}
+        values = ratios(taken[reader], taken["ours"])
+        rows.append(Row(f"reading {runs} runs, {total} scalars", f"{reader} / ours", values, goal, medians(times)))
+    return rows
+
+
+def main() -> None:
+    options = parser(__doc__, rounds=5)
+    options.add_argument("--runs", type=int)
+    options.add_argument("--epochs", type=int, default=1250)
+    given = options.parse_args()
+    sizes = [(18, 1250), (2000, 31)] if given.runs is None else [(given.runs, given.epochs)]
+    show([row for runs, epochs in sizes for row in measure(runs, epochs, given.rounds)], given.record)
 
 
 if __name__ == "__main__":

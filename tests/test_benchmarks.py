@@ -1,0 +1,59 @@
+"""That the benchmarks compare like with like."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
+from bare import Run
+from rounds import Row, in_turn
+
+from irmas.config import Config, Model
+from irmas.learning.trainer import Examples, Learner
+from irmas.run import events
+
+
+def test_the_bare_loop_does_the_same_computation() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randint(256, (75, 16, 16), dtype=torch.uint8, generator=generator)
+    targets, rows = torch.arange(75) % 3, torch.arange(75)
+    names = np.array(["name"])
+    examples = Examples(
+        features, targets, ["a", "b", "c"], rows[:60], rows[60:], 80 / 255, -80.0, names.repeat(15), names.repeat(15)
+    )
+    config = Config(model=Model(filters=[4, 8], dense=8), l2=0.01)
+    learner, run = Learner(config, examples, torch.device("cpu")), Run(features, targets, rows[:60], config)
+
+    learner.train_epoch(1, lambda step: None)
+    torch.manual_seed(int(np.random.SeedSequence([config.seed, 1]).generate_state(1)[0]))
+    run.train_epoch()
+
+    for ours, theirs in zip(learner.model.state_dict().values(), run.model.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert learner.validate()[0][events.VAL_ACCURACY] == run.validate(rows[60:])
+
+
+def test_every_side_runs_once_a_round_and_begins_in_turn() -> None:
+    order: list[str] = []
+
+    def side(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    taken = in_turn({"a": lambda: side("a"), "b": lambda: side("b")}, rounds=2)
+    assert order == ["a", "b", "b", "a"]
+    assert taken == {"a": [1, 4], "b": [2, 3]}
+
+
+@pytest.mark.parametrize(
+    ("goal", "met"), [(">= 2", "yes"), (">= 2.1", "NO"), ("<= 2", "yes"), ("<= 1.9", "NO"), ("", "")]
+)
+def test_a_goal_is_held_against_the_median(goal: str, met: str) -> None:
+    assert (
+        str(Row("what", "a / b", [1.0, 2.0, 9.0], goal)) == f"| what | a / b | 2.00 (1.00 - 9.00) | {goal} | {met} |  |"
+    )
