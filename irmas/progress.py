@@ -26,6 +26,8 @@ from irmas.run import events
 from irmas.run.folder import COMPLETED, FINAL, STOPPED, Status
 from irmas.sweep.plan import Point
 
+WIDEST = 9999
+
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
@@ -38,9 +40,16 @@ def plain_console() -> Console:
     return _Console(highlight=False, markup=False, soft_wrap=True)
 
 
+def print_table(console: Console, table: Table) -> None:
+    """As wide as it needs to be: a line that the terminal wraps is better than a number cut short."""
+    before, console.width = console.width, WIDEST
+    console.print(table)
+    console.width = before
+
+
 def width(console: Console, table: Table) -> int:
     """Columns that a table needs where nothing is cut or wrapped."""
-    return Measurement.get(console, console.options.update(max_width=9999), table).maximum
+    return Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
 
 
 class SweepProgress:

@@ -14,7 +14,7 @@ from rich.live import Live
 from irmas import status
 from irmas.commandline import Parser, told_by
 from irmas.errors import UserError, in_words
-from irmas.progress import plain_console, width
+from irmas.progress import plain_console, print_table
 from irmas.results import ranking
 from irmas.results.ranking import Ranking
 from irmas.run.folder import COMPLETED, FINAL, PENDING, STOPPED
@@ -104,15 +104,13 @@ def _nothing_in_the_way() -> Iterator[None]:
 
 def _print(console: Console, sweep: Path, result: Ranking, analysis: Analysis | None, best: bool) -> None:
     lines = ranking.table(result, analysis)
-    # A line that the terminal wraps is better than a number cut short.
-    console.width = max(console.width, width(console, lines))
     finished = sum(row.state == COMPLETED for row in result.rows)
     stopped = sum(row.state == STOPPED for row in result.rows)
     console.print(
         f"\n{sweep}: {finished} of {len(result.rows)} runs finished, {f'{stopped} stopped early, ' * (stopped > 0)}"
         f"by validation accuracy in the {'best' if best else 'last'} epoch\n"
     )
-    console.print(lines)
+    print_table(console, lines)
     for row in result.rows:
         if row.error and row.state not in (PENDING, STOPPED):
             console.print(f"run {row.id} {row.state}: {row.error}")

@@ -18,7 +18,7 @@ from rich.text import Text
 from irmas.commandline import Parser, told_by
 from irmas.config import shown
 from irmas.errors import UserError
-from irmas.progress import plain_console, width
+from irmas.progress import plain_console, print_table, width
 from irmas.results.ranking import styled
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS
 from irmas.run.folder import COMPLETED, PENDING, RUNNING, STOPPED
@@ -121,11 +121,10 @@ def looks(sweep: Path) -> Iterator[SweepState]:
 def show(sweep: Path, state: SweepState) -> None:
     """Print counts, stages, a row a run, and why runs ended that are not COMPLETED."""
     console = plain_console()
-    lines = table(state.runs)
-    # A line that the terminal wraps is better than a number cut short.
-    console.width = max(console.width, width(console, lines))
-    for part in (header(sweep, state), lines, *failures(sweep, state.runs)):
-        console.print(part, end="\n\n" if part is not lines else "\n")
+    console.print(header(sweep, state), end="\n\n")
+    print_table(console, table(state.runs))
+    for failure in failures(sweep, state.runs):
+        console.print(failure, end="\n\n")
 
 
 def screen(sweep: Path, state: SweepState, console: Console) -> Group:
