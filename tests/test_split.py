@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from irmas.config import Data
 from irmas.data.cache import FeatureCache
-from irmas.data.split import FOLDS, Split, find_duplicates, load_or_make
+from irmas.data.split import FOLDS, Split, deal, deal_groups, find_duplicates, load_or_make
 from irmas.errors import DataError
 
 
@@ -74,6 +75,24 @@ def test_five_folds_partition_the_excerpts_with_every_class_in_each(split: str, 
         for label, number in Counter(cache.labels[row] for row in made.validation).items():
             assert abs(number / cache.labels.count(label) - 0.2) < 0.03
     assert seen == Counter(range(540))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_folds_are_scikit_learns(seed: int) -> None:
+    """Classes of any size in any order; a group is of one class, or of several."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(["b", "c", "a", "d"], 400, p=[0.1, 0.2, 0.6, 0.1])
+    numbers = rng.integers(0, 60, 400)
+    groups = np.array([f"{label if seed % 2 else ''}{number}" for label, number in zip(labels, numbers, strict=True)])
+    for splitter, together, dealt in (
+        (StratifiedKFold, None, deal(labels, seed)),
+        (StratifiedGroupKFold, groups, deal_groups(labels, groups, seed)),
+    ):
+        theirs = np.empty(400, dtype=int)
+        parts = splitter(FOLDS, shuffle=True, random_state=seed).split(labels, labels, together)
+        for fold, (_, validation) in enumerate(parts):
+            theirs[validation] = fold
+        assert dealt.tolist() == theirs.tolist()
 
 
 def test_a_split_by_recording_never_leaks(tmp_path: Path) -> None:

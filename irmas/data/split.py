@@ -126,21 +126,61 @@ def _deal(data: Data, cache: FeatureCache, duplicates: Duplicates) -> NDArray[np
     if data.split.endswith(".csv"):
         folds[kept] = _from_list(Path(data.split), [cache.names[row] for row in kept])
         return folds
-    # Not at the top: it takes a second to import, and most tasks find the split already made.
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    labels = [cache.labels[row] for row in kept]
-    groups = [duplicates.groups[row] for row in kept] if data.split == "recording" else None
-    fewest = min(labels.count(label) for label in set(labels))
-    if fewest < FOLDS or (groups and len(set(groups)) < FOLDS):
+    labels, groups = np.array(cache.labels)[kept], np.array(duplicates.groups)[kept]
+    by_recording = data.split == "recording"
+    fewest = np.unique_counts(labels).counts.min()
+    if fewest < FOLDS or (by_recording and len(np.unique(groups)) < FOLDS):
         raise DataError(
             f"{cache.folder}: the smallest class has {fewest} excerpts; "
             f"{FOLDS} folds need at least {FOLDS}, of as many recordings"
         )
-    splitter = (StratifiedGroupKFold if groups else StratifiedKFold)(FOLDS, shuffle=True, random_state=data.seed)
-    for fold, (_, rows) in enumerate(splitter.split(kept, labels, groups)):
-        folds[kept[rows]] = fold
+    folds[kept] = deal_groups(labels, groups, data.seed) if by_recording else deal(labels, data.seed)
     return folds
+
+
+def deal(labels: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
+    """The fold of each excerpt, with the same share of every class in each.
+
+    As scikit-learn's StratifiedKFold deals: scikit-learn takes half as long to import as torch.
+    """
+    rng = np.random.RandomState(seed)
+    folds = np.empty(len(labels), dtype=int)
+    dealt = 0
+    for label in dict.fromkeys(labels.tolist()):
+        rows = np.flatnonzero(labels == label)
+        of_class = np.sort(np.arange(dealt, dealt + len(rows)) % FOLDS)
+        rng.shuffle(of_class)
+        folds[rows] = of_class
+        dealt += len(rows)
+    return folds
+
+
+def deal_groups(labels: NDArray[np.str_], groups: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
+    """The fold of each excerpt, that of its group, with nearly the same share of every class in each.
+
+    As scikit-learn's StratifiedGroupKFold deals: the most uneven groups first, in an order drawn by the seed where they
+    are alike, each to the fold with which the classes are then spread most evenly.
+    """
+    _, class_of = np.unique(labels, return_inverse=True)
+    names, group_of = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(names), class_of.max() + 1))
+    np.add.at(counts, (group_of, class_of), 1)
+    order = np.random.RandomState(seed).permutation(len(names))
+    order = order[np.argsort(-counts[order].std(axis=1), kind="stable")]
+    fold_of = np.empty(len(names), dtype=int)
+    held = np.zeros((FOLDS, counts.shape[1]))
+    to_each = np.eye(FOLDS)[:, :, None]
+    for group in order:
+        shares = (held + to_each * counts[group]) / counts.sum(axis=0)  # (fold that takes it, fold, class)
+        spread, sizes = shares.std(axis=1).mean(axis=1).tolist(), held.sum(axis=1)
+        best = 0
+        for fold in range(1, FOLDS):
+            is_equal = abs(spread[fold] - spread[best]) <= 1e-8 + 1e-5 * spread[best]
+            if spread[fold] < spread[best] or (is_equal and sizes[fold] < sizes[best]):
+                best = fold
+        held[best] += counts[group]
+        fold_of[group] = best
+    return fold_of[group_of]
 
 
 def read_list(path: Path) -> dict[str, str]:
