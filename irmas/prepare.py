@@ -15,7 +15,6 @@ from irmas import overrides
 from irmas.config import Config, Data, Prepare, check
 from irmas.data import dataset, testparts
 from irmas.data.cache import FeatureCache
-from irmas.data.download import download
 from irmas.data.excerpts import Excerpt
 from irmas.data.sound import read_form
 from irmas.data.split import Duplicates, find_duplicates
@@ -65,6 +64,8 @@ def _task(config: DictConfig) -> None:
 
 
 def _download(asked: Prepare, console: Console) -> None:
+    from irmas.data.download import download  # here, since it imports pooch and ssl
+
     root = Path(asked.data.root)
     if asked.data.source != "irmas" or asked.data.cache is not None:
         raise ConfigError("download", "true", "only data=irmas without data.cache is fetched")

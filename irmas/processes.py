@@ -19,8 +19,7 @@ from irmas.errors import DataError
 T = TypeVar("T")
 
 
-TRAINING = ("irmas.sweep.task", "torch._dynamo")
-"""torch's optimizers import torch._dynamo when the first one is made: more than a second for each run."""
+TRAINING = ("irmas.sweep.task",)
 FEATURES = ("irmas.data.features",)
 
 

@@ -1,4 +1,4 @@
-"""Opens doors, each in a fork of one process that has everything imported: many mistakes in few seconds.
+"""Opens doors, each in a fork of one process that has everything imported: many mistakes and sweeps in few seconds.
 
 A case is a line of JSON on stdin, its outcome a line on stdout. `doors.Doors` starts it.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import multiprocessing
 import os
 import runpy
 import sys
@@ -17,36 +18,44 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 
-for name in ("train", "prepare", "rank", "status", "sweep.array", "sweep.prepare", "sweep.submit", "compose"):
+from irmas import processes
+from irmas.sweep import local
+
+DOORS = ("train", "prepare", "rank", "status", "sweep.array", "sweep.prepare", "sweep.submit")
+BEHIND = ("compose", "sweep.task", "sweep.freeze", "data.features", "results.conclude", "results.outcomes")
+"""What doors import when they need it."""
+
+for name in DOORS + BEHIND:
     importlib.import_module(f"irmas.{name}")
 Plugins.instance()
 OverridesParser.create().parse_override("lr=0.1")
+# What trains is forked from the door: a server of its own would import torch anew.
+FORK = multiprocessing.get_context("fork")
+for module in (local, processes):
+    module.fork_server = lambda *_: FORK  # type: ignore[attr-defined]
 
 
 def main() -> None:
     gc.freeze()  # so that a fork's collections leave the memory shared
     for line in sys.stdin:
-        case = json.loads(line)
         with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-            if (child := os.fork()) == 0:
-                _become(case, stdout.fileno(), stderr.fileno())
-                break
-            _, ended = os.waitpid(child, 0)
+            # It ends without taking torch apart, which takes longer than most doors.
+            child = FORK.Process(target=_open, args=(json.loads(line), stdout.fileno(), stderr.fileno()))
+            child.start()
+            child.join()
             said = [os.pread(file.fileno(), 1 << 20, 0).decode(errors="replace") for file in (stdout, stderr)]
-        print(json.dumps([os.waitstatus_to_exitcode(ended), *said]), flush=True)  # noqa: T201
-    else:
-        return
-    # As `python -m` does it; an exception ends this process as it would end that one.
-    runpy.run_module(f"irmas.{case['door']}", run_name="__main__", alter_sys=True)
+        print(json.dumps([child.exitcode, *said]), flush=True)  # noqa: T201
 
 
-def _become(case: dict[str, Any], stdout: int, stderr: int) -> None:
+def _open(case: dict[str, Any], stdout: int, stderr: int) -> None:
+    """As `python -m` does it; an exception ends this process as it would end that one."""
     for stream, file in enumerate((os.open(os.devnull, os.O_RDONLY), stdout, stderr)):
         os.dup2(file, stream)
     os.chdir(case["folder"])
     os.environ.update(case["environment"])
     sys.argv = [case["door"], *case["arguments"]]
     sys.modules.pop(f"irmas.{case['door']}", None)
+    runpy.run_module(f"irmas.{case['door']}", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

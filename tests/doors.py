@@ -53,6 +53,9 @@ class Doors:
         self.server.stdin.flush()
         return Said(*json.loads(self.server.stdout.readline()))
 
+    def train(self, *arguments: str, folder: Path, **environment: str) -> Said:
+        return self.open("train", *arguments, "hydra/launcher=local", folder=folder, **environment)
+
     def refuse(self, door: str, *arguments: str, folder: Path, **environment: str) -> str:
         """The one message of a command that changes nothing and exits with 2."""
         before = contents(folder)

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import irmas
 from doors import Doors
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -267,7 +266,9 @@ def test_prepare_knows_no_winner(doors: Doors, folder: Path) -> None:
 # From a sweep to its production run
 
 
-def test_the_winner_of_a_sweep_is_trained_for_longer(data: Data, features: Features, tmp_path: Path) -> None:
+def test_the_winner_of_a_sweep_is_trained_for_longer(
+    data: Data, features: Features, tmp_path: Path, doors: Doors
+) -> None:
     config = Config(epochs=1, seed=3, data=data, features=features, model=Model(filters=[4]), name="two")
     points = [Point(number, {"lr": lr}, {"lr": lr}) for number, lr in ((1, 0.001), (2, 0.01))]
     plan = Plan("two", ["lr"], "data", "source", "", config, points)
@@ -285,8 +286,8 @@ def test_the_winner_of_a_sweep_is_trained_for_longer(data: Data, features: Featu
     )
     (folder / BEST).write_text(best.text(found, analysis))
 
-    done = irmas("train", "best=outputs/two", "epochs=2", "name=two-production", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = doors.train("best=outputs/two", "epochs=2", "name=two-production", folder=tmp_path)
+    assert done.code == 0, done.stderr
     assert [(row.rank, row.epoch) for row in ranking.rank(tmp_path / "outputs" / "two-production").rows] == [(1, 2)]
     (trained,) = (tmp_path / "outputs" / "two-production" / "runs").glob("*/config.yaml")
     expected = replace(config, lr=0.01, epochs=2, name="two-production")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import irmas
 from conftest import SmallDisk
+from doors import Doors
 from left_behind import scalars
 
 from irmas.config import Config, Data, Features, Model
@@ -121,7 +121,7 @@ def test_where_not_even_the_status_can_be_written_the_parent_still_says_why(
     assert (status.state, status.error) == (COMPLETED, "")
 
 
-def test_a_plan_and_a_ranking_stay_as_they_were(here: SmallDisk, plan: Plan) -> None:
+def test_a_plan_and_a_ranking_stay_as_they_were(here: SmallDisk, plan: Plan, doors: Doors) -> None:
     sweep = Path("outputs/one")
     plans.write(sweep, plan)
     ranking.write(sweep, ranking.rank(sweep))
@@ -131,8 +131,8 @@ def test_a_plan_and_a_ranking_stay_as_they_were(here: SmallDisk, plan: Plan) -> 
     with pytest.raises(OSError, match="No space left") as raised:
         plans.write(sweep, replace(plan, points=[*plan.points, Point(2, {"lr": 0.5}, {"lr": 0.5})]))
     assert raised.value.filename == str(sweep / "points.jsonl")
-    done = irmas("rank", "outputs/one", cwd=here.path)
-    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    done = doors.open("rank", "outputs/one", folder=here.path)
+    assert (done.code, "Traceback" in done.stderr) == (2, False)
     assert "No space left on device" in done.stderr
     assert "outputs/one" in done.stderr
     assert [path.read_bytes() for path in files] == before

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from commands import irmas
 from doors import Doors
 from left_behind import ranking, runs, status
 
@@ -80,15 +79,15 @@ def test_runs_that_come_at_once_see_each_other(tmp_path: Path) -> None:
     assert len(list((tmp_path / "rungs" / "5").iterdir())) == 90
 
 
-def test_a_sweep_is_halved_and_not_taken_up_again(tmp_path: Path) -> None:
+def test_a_sweep_is_halved_and_not_taken_up_again(doors: Doors, tmp_path: Path) -> None:
     sweep = tmp_path / "outputs" / "half"
     (sweep / "rungs" / "1").mkdir(parents=True)
     (sweep / "rungs" / "1" / "99-0.99").touch()  # as if a better run had come first
     data = ["data=standin", "data.size=132", "features=small", "data.pool=2", "model.filters=[8,16]"]
     alike = "l2=0,1e-9"
     command = [*data, "-m", alike, "epochs=4", "halving=2", "name=half", "hydra.launcher.processes=1"]
-    done = irmas("train", *command, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = doors.train(*command, folder=tmp_path)
+    assert done.code == 0, done.stderr
     assert "halving=2: after 1 and 2 epochs a run stops unless" in done.stdout
     assert "1 of 2 runs finished, 1 stopped early" in done.stdout
     entries = [(entry["rank"], entry["id"], entry["state"], entry["epoch"]) for entry in ranking(sweep)]
@@ -96,8 +95,8 @@ def test_a_sweep_is_halved_and_not_taken_up_again(tmp_path: Path) -> None:
     first, second = map(status, runs(sweep))
     assert first["error"] == "number 2 of 2 at epoch 1, where the best 1 go on"
     assert not second["error"]
-    again = irmas("train", *command, cwd=tmp_path)
-    assert again.returncode == 0
+    again = doors.train(*command, folder=tmp_path)
+    assert again.code == 0
     assert "2 runs, 2 finished before" in again.stdout
     assert "halving" not in (sweep / "best.yaml").read_text()
 

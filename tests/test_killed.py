@@ -46,7 +46,7 @@ def begin(data: Data, features: Features, tmp_path_factory: pytest.TempPathFacto
     """Plans the same single run again, in a folder of its own."""
     folder = tmp_path_factory.mktemp("killed")
     model = Model(filters=[4, 8], dense=8)
-    config = Config(epochs=8, data=data, features=features, model=model, schedule="onecycle", device="cpu")
+    config = Config(epochs=4, data=data, features=features, model=model, schedule="onecycle", device="cpu")
 
     def begin_another() -> Path:
         sweep = folder / str(len(list(folder.iterdir())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -33,6 +34,23 @@ def test_the_penalty_is_l2_times_the_sum_of_squares_of_the_kernels_alone() -> No
     for weight, gradient in zip(model.parameters(), expected, strict=True):
         # After one step the running mean is (1 - beta1) times the gradient that Adam saw.
         torch.testing.assert_close(optimizer.state[weight]["exp_avg"] / 0.1, gradient, rtol=1e-10, atol=1e-12)
+
+
+def test_the_optimizer_is_torchs_adam_to_the_last_bit() -> None:
+    torch.manual_seed(0)
+    ours, theirs = (copy.deepcopy(net) for net in [Classifier(Model(filters=[3], dense=5), 3, 0.0, 0.0, 1.0)] * 2)
+    optimizer = make_optimizer(ours, Config(l2=0.1))
+    reference = Adam(make_optimizer(theirs, Config(l2=0.1)).param_groups)
+    for step in range(6):
+        x, targets = torch.randn(6, 1, 8, 9), torch.tensor([0, 1, 2, 0, 1, 2])
+        for net, each in ((ours, optimizer), (theirs, reference)):
+            each.zero_grad()
+            F.cross_entropy(net(x), targets).backward()
+            each.step()
+            if step == 3:  # a run that goes on
+                each.load_state_dict(copy.deepcopy(each.state_dict()))
+        for ours_now, theirs_now in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(ours_now, theirs_now)
 
 
 def schedule_of(name: str, lr: float = 0.1, epochs: int = 4, steps: int = 5) -> tuple[Adam, Schedule]:

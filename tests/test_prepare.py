@@ -14,15 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 from commands import ROOT, start
+from doors import Doors
 
 COMMAND = [sys.executable, "-W", "error", "-m", "irmas.prepare"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
-
-
-def prepare(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *overrides], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
-    )
 
 
 def write_noise(path: Path, seed: int, rate: int = 44_100, channels: int = 2, seconds: float = 0.1) -> None:
@@ -34,7 +29,10 @@ def write_noise(path: Path, seed: int, rate: int = 44_100, channels: int = 2, se
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     folder = tmp_path_factory.mktemp("prepare")
-    return folder, prepare(folder, "data=standin", "data.size=132", "features=small")
+    command = [*COMMAND, "data=standin", "data.size=132", "features=small"]
+    return folder, subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def test_the_stand_in_is_rendered_verified_and_cached(made: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -65,10 +63,12 @@ def test_contradictory_excerpts_are_listed_by_their_whole_names(
         assert (folder / "data/standin/v1-132-seed0" / label / f"{name}.wav").is_file()
 
 
-def test_the_second_time_all_is_up_to_date(made: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_the_second_time_all_is_up_to_date(made: tuple[Path, subprocess.CompletedProcess[str]], doors: Doors) -> None:
     folder, done = made
-    again = prepare(folder, "data=standin", "data.size=132", "features=small", "data.conflicts=drop")
-    assert (again.returncode, again.stderr) == (0, "")
+    again = doors.open(
+        "prepare", "data=standin", "data.size=132", "features=small", "data.conflicts=drop", folder=folder
+    )
+    assert (again.code, again.stderr) == (0, "")
     (built,) = re.findall(r"^(\S+): built$", done.stdout, re.MULTILINE)
     assert f"{built}: up to date\n" in again.stdout
     assert "rendering" not in again.stdout
@@ -77,13 +77,13 @@ def test_the_second_time_all_is_up_to_date(made: tuple[Path, subprocess.Complete
     assert "they are kept" not in again.stdout
 
 
-def test_any_folder_is_described(tmp_path: Path) -> None:
+def test_any_folder_is_described(tmp_path: Path, doors: Doors) -> None:
     for seed in range(6):
         write_noise(tmp_path / "music" / ("[solo] a" if seed % 2 else "b") / f"[{seed}].wav", seed)
     write_noise(tmp_path / "music" / "b" / "6.flac", 6, rate=8000, channels=1)
     (tmp_path / "music" / "b" / "[7].wav").write_bytes((tmp_path / "music" / "[solo] a" / "[1].wav").read_bytes())
-    done = prepare(tmp_path, "data=folder", "data.root=music", "features=small")
-    assert (done.returncode, done.stderr) == (0, "")
+    done = doors.open("prepare", "data=folder", "data.root=music", "features=small", folder=tmp_path)
+    assert (done.code, done.stderr) == (0, "")
     assert (
         f"{tmp_path}/music: 8 excerpts\n      7 x 44100 Hz, 2 channels, PCM_16, 0.10 s\n      1 x 8000 Hz"
         in done.stdout
@@ -145,12 +145,12 @@ BROKEN = {
 }
 
 
-def test_everything_that_cannot_be_used_is_listed_with_its_reason_in_one_pass(tmp_path: Path) -> None:
+def test_everything_that_cannot_be_used_is_listed_with_its_reason_in_one_pass(tmp_path: Path, doors: Doors) -> None:
     root = write_irmas(tmp_path, *BROKEN, "rate")
     part = write_test_part(tmp_path, one="voi\nbanjo\n", two="gel\t\n")
     (part / "three.txt").write_text("voi")
-    done = prepare(tmp_path, f"data.root={root}", "features=small")
-    assert done.returncode == 2
+    done = doors.open("prepare", f"data.root={root}", "features=small", folder=tmp_path)
+    assert done.code == 2
     assert done.stderr.splitlines() == [
         "irmas.prepare: 6 of 13 excerpts cannot be used; data.damaged=drop leaves them out",
         *(f"  {root}/cel/[cel][cla]{number:04d}__1.wav: {why}" for number, why in enumerate(BROKEN.values(), start=1)),
@@ -163,12 +163,12 @@ def test_everything_that_cannot_be_used_is_listed_with_its_reason_in_one_pass(tm
     assert not [path for path in (tmp_path / "data" / "cache").iterdir() if path.suffix != ".lock"]
 
 
-def test_on_request_what_cannot_be_used_is_left_out_and_listed(tmp_path: Path) -> None:
+def test_on_request_what_cannot_be_used_is_left_out_and_listed(tmp_path: Path, doors: Doors) -> None:
     root = write_irmas(tmp_path, *BROKEN)
     part = write_test_part(tmp_path, one="voi\nbanjo\n", two="gel\t\n")
     for state in ("built", "up to date"):
-        done = prepare(tmp_path, f"data.root={root}", "features=small", "data.damaged=drop")
-        assert done.returncode == 0
+        done = doors.open("prepare", f"data.root={root}", "features=small", "data.damaged=drop", folder=tmp_path)
+        assert done.code == 0
         assert done.stderr.splitlines() == [
             "6 of 12 excerpts are left out (data.damaged=drop)",
             *(f"  [cel][cla]{number:04d}__1: {why}" for number, why in enumerate(BROKEN.values(), start=1)),
@@ -178,10 +178,10 @@ def test_on_request_what_cannot_be_used_is_left_out_and_listed(tmp_path: Path) -
         assert f"{part.parent}: 1 files cannot be used\n  {part}/one.txt: unknown label 'banjo'" in done.stdout
 
 
-def test_what_is_used_all_the_same_is_listed_by_reason(tmp_path: Path) -> None:
+def test_what_is_used_all_the_same_is_listed_by_reason(tmp_path: Path, doors: Doors) -> None:
     root = write_irmas(tmp_path, "rate", "mono", "24 bit", "1 s", "mono")
-    done = prepare(tmp_path, f"data.root={root}", "features=small")
-    assert (done.returncode, done.stderr) == (0, "")
+    done = doors.open("prepare", f"data.root={root}", "features=small", folder=tmp_path)
+    assert (done.code, done.stderr) == (0, "")
     name = "  cel/[cel][cla]000{}__1.wav\n".format
     said = {
         "22050 Hz, resampled": (1,),
@@ -211,19 +211,19 @@ def test_what_is_used_all_the_same_is_listed_by_reason(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_told_in_one_message_and_nothing_is_written(
-    overrides: list[str], reason: str, tmp_path: Path
+    overrides: list[str], reason: str, tmp_path: Path, doors: Doors
 ) -> None:
-    done = prepare(tmp_path, *overrides)
-    assert done.returncode == 2
+    done = doors.open("prepare", *overrides, folder=tmp_path)
+    assert done.code == 2
     assert re.match(f"irmas.prepare: .*{reason}", done.stderr)
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_ready_made_cache_is_described(shared: Path, tmp_path: Path) -> None:
-    done = prepare(tmp_path, f"data.cache={shared / 'irmas_logmel'}")
-    assert (done.returncode, done.stderr) == (0, "")
+def test_a_ready_made_cache_is_described(shared: Path, tmp_path: Path, doors: Doors) -> None:
+    done = doors.open("prepare", f"data.cache={shared / 'irmas_logmel'}", folder=tmp_path)
+    assert (done.code, done.stderr) == (0, "")
     assert re.search(r"^ +all +5373 +100.0% +\d+$", done.stdout, re.MULTILINE)
     assert "log-mels: 128 bands x 94 frames, uint8, 64.6 MB" in done.stdout
     assert "identical excerpts join 15 groups of recordings" in done.stdout

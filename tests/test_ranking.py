@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import ENVIRONMENT, ROOT, irmas, start
-from doors import contents
+from commands import ENVIRONMENT, ROOT, start
+from doors import Doors, contents
 
 from irmas.config import Config
 from irmas.results import outcomes, ranking
@@ -87,11 +87,11 @@ def answer(folder: RunFolder, correct: int) -> None:
     predictions.write(folder.predictions, Predictions(np.array(["cel", "flu"]), names, recordings, targets, predicted))
 
 
-def test_intervals_and_the_set_of_the_best_come_from_the_predictions(sweep: Path) -> None:
+def test_intervals_and_the_set_of_the_best_come_from_the_predictions(sweep: Path, doors: Doors) -> None:
     for number, correct in ((1, 60), (2, 59), (3, 8), (4, 7)):
         answer(train(sweep, number, [(correct / 64, 1.0)]), correct)
-    done = irmas("rank", "outputs/mine", cwd=sweep.parent.parent)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
+    assert (done.code, done.stderr) == (0, "")
     entries = json.loads((sweep / "ranking.json").read_text())
     assert [entry["in_set"] for entry in entries] == [True, True, False, False]
     for entry in entries:
@@ -103,7 +103,7 @@ def test_intervals_and_the_set_of_the_best_come_from_the_predictions(sweep: Path
     )
     folder = run_folder(sweep, plans.read(sweep).points[2])
     folder.predictions.write_bytes(folder.predictions.read_bytes()[:-1])
-    done = irmas("rank", "outputs/mine", cwd=sweep.parent.parent)
+    done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
     assert "could not be read: run 3: " in done.stdout
     assert "predictions.npz: is damaged" in done.stdout
     assert [entry["in_set"] for entry in json.loads((sweep / "ranking.json").read_text())] == [True, True, None, False]
@@ -155,11 +155,11 @@ def test_the_confusion_matrix_is_of_all_seeds_of_the_leader(tmp_path: Path) -> N
     assert outcomes.read(tmp_path, ranking.rank(tmp_path))[1] is None
 
 
-def test_the_table_alone_writes_nothing(sweep: Path) -> None:
+def test_the_table_alone_writes_nothing(sweep: Path, doors: Doors) -> None:
     train(sweep, 1, [(0.5, 1.0)])
     before = contents(sweep)
-    done = irmas("rank", "outputs/mine", "--table", cwd=sweep.parent.parent)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = doors.open("rank", "outputs/mine", "--table", folder=sweep.parent.parent)
+    assert (done.code, done.stderr) == (0, "")
     assert "50.00%" in done.stdout
     assert contents(sweep) == before
 
@@ -182,10 +182,10 @@ def test_who_watches_sees_each_run_that_ends(sweep: Path) -> None:
     assert (sweep / "ranking.csv").exists()
 
 
-def test_who_watches_what_nobody_trains_is_told(sweep: Path) -> None:
+def test_who_watches_what_nobody_trains_is_told(sweep: Path, doors: Doors) -> None:
     train(sweep, 1, [(0.5, 1.0)])
-    said = irmas("rank", "outputs/mine", "--watch", cwd=sweep.parent.parent)
-    assert said.returncode == 0
+    said = doors.open("rank", "outputs/mine", "--watch", folder=sweep.parent.parent)
+    assert said.code == 0
     told = "outputs/mine: nothing of it trains or waits; the sweep's command, given again, trains what is left\n"
     assert said.stdout.count(told) == 1
 
@@ -280,11 +280,11 @@ def test_a_damaged_status_file_costs_its_own_run_alone(sweep: Path) -> None:
     assert "status.json" in rows[1].error
 
 
-def test_the_door_prints_the_reports_columns_and_every_reason(sweep: Path) -> None:
+def test_the_door_prints_the_reports_columns_and_every_reason(sweep: Path, doors: Doors) -> None:
     train(sweep, 1, [(0.5, 1.25)])
     train(sweep, 2, [(0.5, 1.0)], FAILED, "RuntimeError: [no] more")
-    done = irmas("rank", "outputs/mine", cwd=sweep.parent.parent)
-    assert done.returncode == 0, done.stderr
+    done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
+    assert done.code == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     heads = "rank run ID lr validation accuracy 95 % interval validation loss epoch excerpts state"
     assert heads in map(" ".join, lines)
@@ -292,11 +292,11 @@ def test_the_door_prints_the_reports_columns_and_every_reason(sweep: Path) -> No
     assert "run 2 FAILED: RuntimeError: [no] more" in done.stdout
 
 
-def test_the_best_epochs_are_written_beside_the_last_ones(sweep: Path) -> None:
+def test_the_best_epochs_are_written_beside_the_last_ones(sweep: Path, doors: Doors) -> None:
     train(sweep, 1, [(0.75, 0.5), (0.25, 2.0)])
     for options in ([], ["--best"]):
-        done = irmas("rank", "outputs/mine", *options, cwd=sweep.parent.parent)
-        assert done.returncode == 0
+        done = doors.open("rank", "outputs/mine", *options, folder=sweep.parent.parent)
+        assert done.code == 0
         said = done.stdout
     last, best = (json.loads((sweep / f"{name}.json").read_text())[0] for name in ("ranking", "ranking-best"))
     assert (last["epoch"], best["epoch"]) == (2, 1)
@@ -306,25 +306,27 @@ def test_the_best_epochs_are_written_beside_the_last_ones(sweep: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "is_folder"), [("ranking.csv", True), ("plots", False), ("summary", False), ("best.yaml", True)]
 )
-def test_a_sweep_that_cannot_be_written_is_shown_all_the_same(sweep: Path, name: str, is_folder: bool) -> None:
+def test_a_sweep_that_cannot_be_written_is_shown_all_the_same(
+    sweep: Path, name: str, is_folder: bool, doors: Doors
+) -> None:
     for number in (1, 2):
         train(sweep, number, [(0.5, 1.0)])
     if is_folder:
         (sweep / name).mkdir()
     else:
         (sweep / name).touch()
-    done = irmas("rank", "outputs/mine", cwd=sweep.parent.parent)
-    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
+    assert (done.code, "Traceback" in done.stderr) == (2, False)
     assert "50.00%" in done.stdout
     assert done.stderr.startswith(f"irmas.rank: outputs/mine/{name}")
     assert done.stderr.endswith("; it is in the way of what the ranking writes: move it elsewhere, and rank again\n")
 
 
-def test_runs_of_several_versions_are_told_apart(sweep: Path) -> None:
+def test_runs_of_several_versions_are_told_apart(sweep: Path, doors: Doors) -> None:
     for number in (1, 2):
         train(sweep, number, [(0.5, 1.0)]).write_provenance({"source": "aaa"})
     train(sweep, 3, [(0.5, 1.0)]).write_provenance({"source": "bbb", "earlier_sources": ["aaa"]})
-    done = irmas("rank", "outputs/mine", cwd=sweep.parent.parent)
+    done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
     assert "mixed versions of the source: runs 1-2 by aaa, run 3 by aaa then bbb\n" in done.stdout
     assert [entry["source"] for entry in json.loads((sweep / "ranking.json").read_text())] == [
         "sha256:aaa",
@@ -340,10 +342,10 @@ def test_runs_of_one_version_need_no_word_on_it(sweep: Path) -> None:
     assert ranking.mixed_sources(ranking.rank(sweep)) == ""
 
 
-def test_the_door_writes_down_how_a_dead_run_ended(sweep: Path) -> None:
+def test_the_door_writes_down_how_a_dead_run_ended(sweep: Path, doors: Doors) -> None:
     folder = train(sweep, 1, [(0.5, 1.0)], RUNNING)
     pid = folder.told().pid
-    done = irmas("rank", "outputs/mine", cwd=sweep.parent.parent)
+    done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
     assert "run 1 FAILED: its process ended without a word" in done.stdout
     assert (folder.told().state, folder.told().pid, folder.told().epoch) == (FAILED, pid, 1)
 

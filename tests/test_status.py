@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from commands import ENVIRONMENT, ROOT, irmas, start
+from commands import ENVIRONMENT, ROOT, start
+from doors import Doors
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -56,10 +57,10 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_door_shows_every_run_and_why_runs_ended_and_writes_nothing(sweep: Path) -> None:
+def test_the_door_shows_every_run_and_why_runs_ended_and_writes_nothing(sweep: Path, doors: Doors) -> None:
     before = contents(sweep)
-    done = irmas("status", "outputs/mine", cwd=sweep.parent.parent)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = doors.open("status", "outputs/mine", folder=sweep.parent.parent)
+    assert (done.code, done.stderr) == (0, "")
     lines = [line.split() for line in done.stdout.splitlines()]
     assert "outputs/mine: 2 CANCELLED, 1 COMPLETED, 1 FAILED, 1 PENDING" in done.stdout
     assert ["1", "0.1", "COMPLETED", "-", "n1", "-", "15/15", "50.00%", "1.2500"] in lines
@@ -70,10 +71,10 @@ def test_the_door_shows_every_run_and_why_runs_ended_and_writes_nothing(sweep: P
     assert contents(sweep) == before
 
 
-def test_the_log_of_one_run_is_printed(sweep: Path) -> None:
+def test_the_log_of_one_run_is_printed(sweep: Path, doors: Doors) -> None:
     text = "epoch 1\n[bold]epoch 2\n" * 1000
     (write(sweep, 2, Status(FAILED)).path / "log.txt").write_text(text)
-    assert irmas("status", "outputs/mine", "--log", "2", cwd=sweep.parent.parent).stdout == text
+    assert doors.open("status", "outputs/mine", "--log", "2", folder=sweep.parent.parent).stdout == text
 
 
 @pytest.mark.parametrize(
@@ -85,9 +86,9 @@ def test_the_log_of_one_run_is_printed(sweep: Path) -> None:
         (["outputs/mine", "--log", "5"], "the run has not begun"),
     ],
 )
-def test_a_mistake_is_one_message(sweep: Path, arguments: Sequence[str], message: str) -> None:
-    done = irmas("status", *arguments, cwd=sweep.parent.parent)
-    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+def test_a_mistake_is_one_message(sweep: Path, arguments: Sequence[str], message: str, doors: Doors) -> None:
+    done = doors.open("status", *arguments, folder=sweep.parent.parent)
+    assert (done.code, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert message in done.stderr
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import irmas, start, wait_until
+from commands import start, wait_until
+from doors import Doors
 from left_behind import ranking, runs, scalars, status
 
 from irmas.config import Config, Data, Features, Model
@@ -49,10 +50,12 @@ def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-def test_the_reports_sweep_is_trained_ranked_and_left_alone_afterwards(standin: list[str], tmp_path: Path) -> None:
+def test_the_reports_sweep_is_trained_ranked_and_left_alone_afterwards(
+    standin: list[str], tmp_path: Path, doors: Doors
+) -> None:
     command = ["sweep=report", *standin, "epochs=1", "name=report"]
-    done = irmas("train", *command, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = doors.train(*command, folder=tmp_path)
+    assert done.code == 0, done.stderr
     sweep = tmp_path / "outputs" / "report"
     entries = ranking(sweep)
     assert [entry["rank"] for entry in entries] == list(range(1, 19))
@@ -65,15 +68,15 @@ def test_the_reports_sweep_is_trained_ranked_and_left_alone_afterwards(standin: 
     assert "run ID  dropout      lr      l2  validation accuracy  95 % interval  validation loss" in done.stdout
 
     before = {path: path.stat().st_mtime_ns for path in sweep.rglob("*") if path.parent.parent.name == "runs"}
-    again = irmas("train", *command, cwd=tmp_path)
-    assert again.returncode == 0
+    again = doors.train(*command, folder=tmp_path)
+    assert again.code == 0
     assert "18 runs, 18 finished before" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_a_run_leaves_all_that_is_needed_to_understand_it(standin: list[str], tmp_path: Path) -> None:
-    done = irmas("train", *standin, "epochs=2", "lr=0.0005", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_a_run_leaves_all_that_is_needed_to_understand_it(standin: list[str], tmp_path: Path, doors: Doors) -> None:
+    done = doors.train(*standin, "epochs=2", "lr=0.0005", folder=tmp_path)
+    assert done.code == 0, done.stderr
     (sweep,) = (tmp_path / "outputs").iterdir()
     assert sweep.name.startswith("single-")
     (run,) = runs(sweep)
@@ -94,10 +97,12 @@ def test_a_run_leaves_all_that_is_needed_to_understand_it(standin: list[str], tm
     assert len(split) == 133
 
 
-def test_swept_groups_lists_and_seeds_are_points_like_any_other(standin: list[str], tmp_path: Path) -> None:
+def test_swept_groups_lists_and_seeds_are_points_like_any_other(
+    standin: list[str], tmp_path: Path, doors: Doors
+) -> None:
     axes = ["model=report,deep", "seed=1,2", "model.filters=[8,16],[16,8]"]
-    done = irmas("train", "-m", *standin[:-1], *axes, "data.fold=3", "epochs=1", "name=s", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = doors.train("-m", *standin[:-1], *axes, "data.fold=3", "epochs=1", "name=s", folder=tmp_path)
+    assert done.code == 0, done.stderr
     sweep = tmp_path / "outputs" / "s"
     entries = sorted(ranking(sweep), key=lambda entry: entry["id"])
     assert [(e["seed"], e["model"], e["model.filters"]) for e in entries] == [
@@ -111,38 +116,40 @@ def test_swept_groups_lists_and_seeds_are_points_like_any_other(standin: list[st
         assert sum(line.endswith(",3\n") for line in file) == entries[0]["val_excerpts"]
 
 
-def test_a_run_that_fails_does_not_take_the_others_along(standin: list[str], tmp_path: Path) -> None:
+def test_a_run_that_fails_does_not_take_the_others_along(standin: list[str], tmp_path: Path, doors: Doors) -> None:
     command = ["-m", *standin, "lr=0.001,0.003,0.002", "epochs=2", "name=mixed"]
     sweep = tmp_path / "outputs" / "mixed"
     broken = sweep / "runs" / "001-lr=0.001"
     broken.mkdir(parents=True)
     (broken / "config.yaml").write_text(yaml.safe_dump(asdict(Config(batch_size=16))))
-    done = irmas("train", *command, cwd=tmp_path)
-    assert done.returncode == 1, done.stderr
+    done = doors.train(*command, folder=tmp_path)
+    assert done.code == 1, done.stderr
     states = {entry["id"]: (entry["rank"] is None, entry["state"]) for entry in ranking(sweep)}
     assert states == {1: (True, "FAILED"), 2: (False, "COMPLETED"), 3: (False, "COMPLETED")}
     assert "was trained with batch_size=16, this is batch_size=32" in done.stdout
     assert status(broken)["state"] == "FAILED"
 
 
-def test_a_finished_run_that_has_lost_its_events_ends_both_doors_with_1(standin: list[str], tmp_path: Path) -> None:
+def test_a_finished_run_that_has_lost_its_events_ends_both_doors_with_1(
+    standin: list[str], tmp_path: Path, doors: Doors
+) -> None:
     command = [*standin, "epochs=1", "name=lost"]
-    assert irmas("train", *command, cwd=tmp_path).returncode == 0
+    assert doors.train(*command, folder=tmp_path).code == 0
     for file in event_files(tmp_path / "outputs" / "lost" / "runs" / "001"):
         file.unlink()
-    for done in (irmas("train", *command, cwd=tmp_path), irmas("rank", "outputs/lost", cwd=tmp_path)):
-        assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    for done in (doors.train(*command, folder=tmp_path), doors.open("rank", "outputs/lost", folder=tmp_path)):
+        assert (done.code, "Traceback" in done.stderr) == (1, False)
         assert "run 1: the event files lack epoch 1, its last" in done.stdout
 
 
 def test_a_run_that_diverges_is_ranked_as_such_and_the_sweep_goes_on(
-    data: Data, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Data, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doors: Doors
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = Config(epochs=2, data=data, features=features, model=Model(filters=[4]), device="cpu")
     points = [Point(number, {"lr": lr}, {"lr": lr}) for number, lr in ((1, 1e30), (2, 0.001))]
     assert [status.state for status in local.launch(freeze(config, points, "d"), 1)] == ["DIVERGED", "COMPLETED"]
-    done = irmas("rank", "outputs/d", cwd=tmp_path)
+    done = doors.open("rank", "outputs/d", folder=tmp_path)
     assert "not finite in epoch 1; a smaller lr may help" in done.stdout
     entries = ranking(tmp_path / "outputs" / "d")
     assert [(entry["rank"], entry["id"], entry["state"]) for entry in entries] == [
@@ -152,10 +159,10 @@ def test_a_run_that_diverges_is_ranked_as_such_and_the_sweep_goes_on(
 
 
 def test_a_killed_run_is_told_and_goes_on_to_the_same_result(
-    standin: list[str], tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
+    standin: list[str], tmp_path: Path, started: Callable[..., subprocess.Popen[str]], doors: Doors
 ) -> None:
-    command = [*standin, "epochs=40", "name=one"]
-    assert irmas("train", *standin, "epochs=40", "name=whole", cwd=tmp_path).returncode == 0
+    command = [*standin, "epochs=20", "name=one"]
+    assert doors.train(*standin, "epochs=20", "name=whole", folder=tmp_path).code == 0
     run = tmp_path / "outputs" / "one" / "runs" / "001"
     process = started(*command, cwd=tmp_path)
     wait_until(lambda: status(run)["state"] == "RUNNING" and status(run)["epoch"] >= 2, "two epochs", 60)
@@ -166,7 +173,7 @@ def test_a_killed_run_is_told_and_goes_on_to_the_same_result(
     assert status(run)["state"] == "FAILED"
     assert [(entry["rank"], entry["state"]) for entry in ranking(run.parent.parent)] == [(None, "FAILED")]
 
-    assert irmas("train", *command, cwd=tmp_path).returncode == 0
+    assert doors.train(*command, folder=tmp_path).code == 0
     assert len(event_files(run)) == 2
     assert scalars(run) == scalars(tmp_path / "outputs" / "whole" / "runs" / "001")
 
@@ -216,31 +223,35 @@ def test_two_identical_commands_train_nothing_twice(
         assert process.returncode == 0 or "another process trains it" in output
 
 
-def test_gpus_are_shared_out_one_a_run(standin: list[str], tmp_path: Path) -> None:
+def test_gpus_are_shared_out_one_a_run(standin: list[str], tmp_path: Path, doors: Doors) -> None:
     """No GPU is here: that each run was given one of its own shows in why it failed."""
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("torch sees a GPU here")
-    irmas("train", "-m", *standin, "seed=1,2,3", "epochs=1", "name=g", cwd=tmp_path, CUDA_VISIBLE_DEVICES="2,5")
+    doors.train("-m", *standin, "seed=1,2,3", "epochs=1", "name=g", folder=tmp_path, CUDA_VISIBLE_DEVICES="2,5")
     given = [status(run)["error"].split(" was given")[0] for run in runs(tmp_path / "outputs" / "g")]
     assert set(given) == {"CUDA_VISIBLE_DEVICES=2", "CUDA_VISIBLE_DEVICES=5"}
     assert len(given) == 3
 
 
-def test_a_gpu_that_was_given_and_is_not_seen_fails_in_seconds(standin: list[str], tmp_path: Path) -> None:
+def test_a_gpu_that_was_given_and_is_not_seen_fails_in_seconds(
+    standin: list[str], tmp_path: Path, doors: Doors
+) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("torch sees a GPU here")
-    done = irmas("train", *standin, "epochs=1", "name=gpu", cwd=tmp_path, CUDA_VISIBLE_DEVICES="0")
-    assert done.returncode == 1
+    done = doors.train(*standin, "epochs=1", "name=gpu", folder=tmp_path, CUDA_VISIBLE_DEVICES="0")
+    assert done.code == 1
     run = tmp_path / "outputs" / "gpu" / "runs" / "001"
     assert status(run)["state"] == "FAILED"
     assert "CUDA_VISIBLE_DEVICES=0" in status(run)["error"]
     assert status(run)["epoch"] == 0
-    assert irmas("train", *standin, "epochs=1", "name=gpu", "device=cpu", cwd=tmp_path).returncode == 0
+    assert doors.train(*standin, "epochs=1", "name=gpu", "device=cpu", folder=tmp_path).code == 0
 
 
-def test_a_mistake_in_the_data_leaves_no_sweep_and_its_repair_goes_on(corpus: Path, tmp_path: Path) -> None:
+def test_a_mistake_in_the_data_leaves_no_sweep_and_its_repair_goes_on(
+    corpus: Path, tmp_path: Path, doors: Doors
+) -> None:
     folder = tmp_path / "clips"
     shutil.copytree(corpus, folder)
     broken = next(folder.rglob("*.wav"))
@@ -251,25 +262,25 @@ def test_a_mistake_in_the_data_leaves_no_sweep_and_its_repair_goes_on(corpus: Pa
     (tmp_path / "list.csv").write_text("\n".join(["name,part", *lines[1:]]))
     command = ["data=folder", f"data.root={folder}", "data.split=list.csv", "features=small", "epochs=1", "name=n"]
 
-    done = irmas("train", *command, cwd=tmp_path)
-    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    done = doors.train(*command, folder=tmp_path)
+    assert (done.code, "Traceback" in done.stderr) == (2, False)
     assert broken.name in done.stderr
     assert not (tmp_path / "outputs").exists()
 
     broken.write_bytes(sound)
-    done = irmas("train", *command, cwd=tmp_path)
-    assert done.returncode == 2
+    done = doors.train(*command, folder=tmp_path)
+    assert done.code == 2
     assert "1 excerpts are not in it" in done.stderr
     assert not (tmp_path / "outputs" / "n" / "plan.yaml").exists()
 
     (tmp_path / "list.csv").write_text("\n".join(["name,part", *lines]))
-    assert irmas("train", *command, cwd=tmp_path).returncode == 0
+    assert doors.train(*command, folder=tmp_path).code == 0
 
 
-def test_folders_can_be_swept(corpus: Path, tmp_path: Path) -> None:
+def test_folders_can_be_swept(corpus: Path, tmp_path: Path, doors: Doors) -> None:
     (tmp_path / "a").symlink_to(corpus)
     (tmp_path / "b").symlink_to(corpus)
-    done = irmas("train", "-m", "data=folder", "data.root=a,b", "features=small", "epochs=1", "name=f", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = doors.train("-m", "data=folder", "data.root=a,b", "features=small", "epochs=1", "name=f", folder=tmp_path)
+    assert done.code == 0, done.stderr
     first, second = ranking(tmp_path / "outputs" / "f")
     assert first["val_loss"] == second["val_loss"]

@@ -246,6 +246,8 @@ def killed_in_epoch_3(self, rows):
     global steps
     steps += 1
     if steps == 2 * 4 + 3:
+        self.load_state_dict(self.state_dict())
+        assert "torch._dynamo" not in sys.modules, "its import takes half as long again as torch's"
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, rows)
 Learner._step = killed_in_epoch_3

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from irmas.config import Config
+
+
+class EagerAdam(Adam):
+    """torch's Adam without its preparations for torch.compile, which import torch._dynamo: half as much again as torch.
+
+    `unwrap` leaves a method as it is where another torch does not wrap it.
+    """
+
+    add_param_group = inspect.unwrap(Adam.add_param_group)
+    zero_grad = inspect.unwrap(Adam.zero_grad)
+    step = torch.no_grad()(inspect.unwrap(Adam.step))
+    state_dict = inspect.unwrap(Adam.state_dict)
+    load_state_dict = inspect.unwrap(Adam.load_state_dict)
 
 
 def make_optimizer(model: nn.Module, config: Config) -> Adam:
@@ -19,7 +34,7 @@ def make_optimizer(model: nn.Module, config: Config) -> Adam:
     kernels = [weight for weight in model.parameters() if weight.ndim > 1]
     others = [weight for weight in model.parameters() if weight.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": kernels, "weight_decay": 2 * config.l2}, {"params": others}]
-    return Adam(groups, lr=config.lr)
+    return EagerAdam(groups, lr=config.lr)
 
 
 class Schedule:

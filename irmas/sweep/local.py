@@ -82,6 +82,7 @@ def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[S
 
     The plan is written when nothing more can be refused: a mistake that is mended leaves no sweep that differs.
     """
+
     console = plain_console()
     sweep = OUTPUTS / plan.name
     merged, points = plans.merged(sweep, plan, append=append)
