@@ -28,7 +28,7 @@ from irmas.run.folder import (
     RunBusyError,
     Status,
 )
-from irmas.sweep import halving, prepare
+from irmas.sweep import halving
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import OUTPUTS, Plan, Point, run_folder
 
@@ -82,6 +82,8 @@ def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[S
 
     The plan is written when nothing more can be refused: a mistake that is mended leaves no sweep that differs.
     """
+
+    from irmas.sweep import prepare  # here, since an array's tasks do without it, and without numpy
 
     console = plain_console()
     sweep = OUTPUTS / plan.name
