@@ -22,6 +22,8 @@ BENCHMARKS = Path(__file__).parent
 PEERS = BENCHMARKS / ".venv" / "bin" / "python"
 """Sees the project's packages and what requirements.txt adds; nothing of ours is measured in it."""
 ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT}:{BENCHMARKS}", "CUDA_VISIBLE_DEVICES": ""}
+ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)
+"""As a user's: otherwise each process compiles what it imports."""
 HEAD = "| what | of | median (smallest - largest) | goal | met | median times, and more |\n|---|---|---|---|---|---|"
 
 
