@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,8 +26,9 @@ def written(run: Path) -> dict[str, tuple[bytes, int]]:
 def test_what_slurm_forgot_is_submitted_again_and_what_slurm_starts_again_stays_as_it_is(desk: Desk) -> None:
     """The controller is killed in the moment after a submission; in the end a finished task is requeued."""
     kept = desk.cluster.root / "controller" / "job_state"
+    begun = time.time()
     desk.cluster.run("scancel", desk.cluster.sbatch("true", "--hold"))
-    wait_until(kept.exists, "the controller has written down what it knows")
+    wait_until(lambda: kept.exists() and kept.stat().st_mtime > begun, "the controller has written down what it knows")
     known = kept.read_bytes()
 
     command = ["-m", "seed=1,2", "epochs=2", "name=forgotten"]
