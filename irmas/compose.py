@@ -11,7 +11,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from irmas.config import Config, check, flatten
+from irmas.config import OF_THE_COMMAND, Config, check, flatten
 from irmas.data.dataset import resolve
 from irmas.errors import ConfigError, UserError
 from irmas.sweep.plan import Point, expand
@@ -45,7 +45,7 @@ class Composer:
     def _swept(self, overrides: Sequence[str]) -> dict[str, str]:
         pairs = (text.partition("=")[::2] for text in overrides)
         swept = {key: value for key, value in pairs if key not in self.fixed}
-        for key in swept.keys() & {"name", "device", "allow_code_change", "halving"}:
+        for key in swept.keys() & OF_THE_COMMAND:
             raise ConfigError(key, swept[key], "is one for the whole sweep")
         return swept
 

@@ -146,6 +146,8 @@ def shown(value: object) -> str:
     return str(value)
 
 
+OF_THE_COMMAND = frozenset({"name", "device", "allow_code_change", "halving"})
+"""Settings that are one for the whole sweep, and belong neither to a point nor to a winner."""
 NEUTRAL = frozenset({"name", "device", "allow_code_change", "data.root", "data.cache", "data.cache_dir"})
 """Settings that do not change a run's result (the data's content is told by its digest): not part of its identity."""
 

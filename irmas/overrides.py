@@ -25,9 +25,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from irmas.commandline import Parser, told_by
-from irmas.config import RULES, Config, Prepare, check, flatten, setting_names
+from irmas.config import OF_THE_COMMAND, RULES, Config, Prepare, check, flatten, setting_names
 from irmas.errors import UserError, first_line
-from irmas.results.best import BEST, LEFT_OUT, SETTINGS
+from irmas.results.best import BEST, SETTINGS
 
 CONF = Path(__file__).parent / "conf"
 HYDRAS_OWN = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)\.(?!_).+")
@@ -184,7 +184,7 @@ def _read_best(path: Path) -> dict[str, Any]:
     except (OmegaConfBaseException, UserError) as error:
         reason = str(error) if isinstance(error, UserError) else _in_our_words(error)
         raise UserError(f"best={path}: {reason}") from None
-    return {key: value for key, value in asdict(config).items() if key not in LEFT_OUT}
+    return {key: value for key, value in asdict(config).items() if key not in OF_THE_COMMAND}
 
 
 def _values(override: Override) -> list[Any]:

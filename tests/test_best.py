@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from made_up import REPORT, Values, sweep
 
 from irmas import overrides
-from irmas.config import Config, Data, Features, Model, flatten
+from irmas.config import OF_THE_COMMAND, Config, Data, Features, Model, flatten
 from irmas.results import best, ranking
 from irmas.results.best import BEST
 from irmas.results.statistics import Outcome, analyse
@@ -38,7 +38,7 @@ SLURM = {"scontrol": "echo MaxArraySize = 1001", "squeue": "true", "sacct": "tru
 
 
 def settings(config: Config) -> dict[str, Any]:
-    return {key: value for key, value in asdict(config).items() if key not in best.LEFT_OUT}
+    return {key: value for key, value in asdict(config).items() if key not in OF_THE_COMMAND}
 
 
 def keep(folder: Path, found: dict[Any, Any], name: str = "outputs/mine") -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from irmas.config import Config, flatten, shown
+from irmas.config import OF_THE_COMMAND, Config, flatten, shown
 from irmas.sweep.jobs import named_runs
 from irmas.sweep.plan import OUTPUTS
 
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 BEST = "best.yaml"
 PRODUCTION_EPOCHS = 50
 """Of the run that follows the sweep, as in the report."""
-LEFT_OUT = frozenset({"name", "device", "allow_code_change", "halving"})
-"""They belong to a command, not to a winner."""
-SETTINGS = sorted(flatten(asdict(Config())).keys() - LEFT_OUT)
+SETTINGS = sorted(flatten(asdict(Config())).keys() - OF_THE_COMMAND)
 """What a best.yaml holds, each of them."""
 _PLAIN = re.compile(r"[A-Za-z0-9._/-]+")
 
@@ -48,7 +46,7 @@ def text(ranking: Ranking, analysis: Analysis) -> str:
         f"Validation accuracy {accuracy} after {winner.epochs} epoch{'s' if winner.epochs > 1 else ''}",
         f"Production run: {production_command(ranking, analysis)}",
     ]
-    settings: dict[str, Any] = {key: value for key, value in asdict(winner).items() if key not in LEFT_OUT}
+    settings: dict[str, Any] = {key: value for key, value in asdict(winner).items() if key not in OF_THE_COMMAND}
     return "".join(f"# {line}\n" for line in head) + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 

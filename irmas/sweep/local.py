@@ -82,7 +82,6 @@ def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[S
 
     The plan is written when nothing more can be refused: a mistake that is mended leaves no sweep that differs.
     """
-
     from irmas.sweep import prepare  # here, since an array's tasks do without it, and without numpy
 
     console = plain_console()
