@@ -80,3 +80,8 @@ def encode(decibels: Tensor, features: Features) -> NDArray[np.uint8] | NDArray[
     if features.dtype == "float16":
         return decibels.numpy().astype(np.float16)
     return ((decibels - features.offset) / features.scale).round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def decode(stored: NDArray[np.uint8] | NDArray[np.float16], features: Features) -> Tensor:
+    """What the cache stores -> dB."""
+    return torch.from_numpy(stored).float() * features.scale + features.offset

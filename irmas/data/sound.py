@@ -69,7 +69,7 @@ def _channels(number: int) -> str:
 
 def read_form(path: Path) -> Form:
     """From the header alone. Raises DataError, naming the file, where it is empty, cut or no sound."""
-    with _opened(path) as file:
+    with opened(path) as file:
         return Form(file.samplerate, file.channels, file.subtype, file.frames)
 
 
@@ -79,7 +79,7 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
     Raises DataError, naming the file, where it is empty, cut or no sound, and where its samples are silent or not
     finite.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         mono = _mean_of_channels(file)
         if len(mono) < file.frames - SLACK:
             raise DataError(f"{path}: cut: announces {file.frames} samples, holds {len(mono)}")
@@ -102,7 +102,8 @@ def _mean_of_channels(file: SoundFile) -> NDArray[np.float32]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[SoundFile]:
+def opened(path: Path) -> Iterator[SoundFile]:
+    """Raises DataError, naming the file, where it is empty, cut or no sound; also for what is met while it is open."""
     try:
         with path.open("rb") as file:
             if not file.read(1):

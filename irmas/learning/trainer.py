@@ -24,9 +24,10 @@ from irmas.learning.augment import spec_augment
 from irmas.learning.device import autocast
 from irmas.learning.model import Classifier
 from irmas.learning.optim import Schedule, make_optimizer
-from irmas.run import checkpoint, events, pictures, predictions
+from irmas.run import checkpoint, events, model_file, pictures, predictions
 from irmas.run.events import EventWriter
 from irmas.run.folder import COMPLETED, DIVERGED, RUNNING, STOPPED, RunFolder, Status
+from irmas.run.model_file import ModelFile
 from irmas.run.predictions import Predictions
 
 log = logging.getLogger(__name__)
@@ -49,8 +50,9 @@ class Examples:
     scale: float
     offset: float
     names: NDArray[np.str_]
-    """Of the validation excerpts, as the next."""
+    """Of all excerpts, as the next."""
     recordings: NDArray[np.str_]
+    """Those that share an identical excerpt have one name."""
 
     def decibels(self, rows: Tensor) -> Tensor:
         """(rows, 1, bands, frames), float32."""
@@ -72,8 +74,8 @@ def load_examples(cache: FeatureCache, split: Split, pool: int, device: torch.de
         torch.from_numpy(split.validation).to(device),
         scale,
         offset,
-        np.array(cache.names)[split.validation],
-        np.array(split.groups)[split.validation],
+        np.array(cache.names),
+        np.array(split.groups),
     )
 
 
@@ -232,14 +234,26 @@ def fit(
             checkpoint.save(folder.checkpoint, {"epoch": epoch, "metrics": finite, **learner.state_dict()}, config)
             folder.write_status(status)
     if status.state == RUNNING:
+        folder.confirm()
+        model_file.write(folder.model, _model_file(learner, status))
         status = replace(status, state=COMPLETED)
     folder.write_status(status)
     return status
 
 
 def _answers(examples: Examples, predicted: Tensor) -> Predictions:
-    targets = examples.targets[examples.validation].cpu().numpy()
-    return Predictions(np.array(examples.classes), examples.names, examples.recordings, targets, predicted.numpy())
+    rows = examples.validation.cpu().numpy()
+    targets = examples.targets.cpu().numpy()[rows]
+    classes, names, recordings = np.array(examples.classes), examples.names[rows], examples.recordings[rows]
+    return Predictions(classes, names, recordings, targets, predicted.numpy())
+
+
+def _model_file(learner: Learner, status: Status) -> ModelFile:
+    examples = learner.examples
+    rows = examples.train.cpu().numpy()
+    names, recordings = examples.names[rows].tolist(), sorted(set(examples.recordings[rows].tolist()))
+    weights = learner.model.state_dict()
+    return model_file.make(weights, examples.classes, learner.config, names, recordings, status.metrics or {})
 
 
 def _restore(folder: RunFolder, learner: Learner, status: Status) -> Status:

@@ -23,6 +23,7 @@ CONFIG = "config.yaml"
 STATUS = "status.json"
 LOG = "log.txt"
 CHECKPOINT = "checkpoint.pt"
+MODEL = "model.pt"
 PREDICTIONS = "predictions.npz"
 PROVENANCE = "provenance.json"
 LOCK = ".lock"
@@ -145,6 +146,11 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path:
         return self.path / CHECKPOINT
+
+    @property
+    def model(self) -> Path:
+        """Of a finished run."""
+        return self.path / MODEL
 
     @property
     def predictions(self) -> Path:

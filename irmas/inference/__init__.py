@@ -1,0 +1,1 @@
+"""A trained net at work: sound of any length -> probabilities of instruments."""
