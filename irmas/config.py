@@ -23,7 +23,8 @@ class Data:
     cache_dir: str = "data/cache"
     """Where the caches that are made here are kept."""
     split: str = "recording"
-    """`recording`, `clip` (leaks), or a csv with the columns name and part (train or validation)."""
+    """`recording`, `clip` (leaks), `all` (the validation excerpts are trained on too), or a csv with the columns name and
+    part (train or validation)."""
     fold: int = 0
     """Which of the five folds validates."""
     seed: int = 0
@@ -197,8 +198,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.cache_dir": _path("a folder"),
     "data.recordings": _path("the path of a csv with the columns name and recording, or null"),
     "data.split": (
-        lambda value: value in ("recording", "clip") or (value.endswith(".csv") and value.isprintable()),
-        "recording, clip, or the path of a .csv with the columns name and part",
+        lambda value: value in ("recording", "clip", "all") or (value.endswith(".csv") and value.isprintable()),
+        "recording, clip, all, or the path of a .csv with the columns name and part",
     ),
     "data.fold": _whole(0, 4),
     "data.seed": _whole(0, 2**31 - 1),

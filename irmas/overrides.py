@@ -98,7 +98,7 @@ def _check_overrides(overrides: Iterable[str], schema: type[Config | Prepare]) -
     """
     groups = {path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"} | {"best"}
     if schema is Prepare:
-        groups -= {"model", "augment", "sweep", "best"}
+        groups -= {"model", "augment", "recipe", "sweep", "best"}
     settings = set(setting_names(schema)) - groups
     launchers = sorted(path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml"))
     given: set[str] = set()
@@ -147,6 +147,11 @@ def _take_best(overrides: Iterable[str]) -> None:
     parsed = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(list(overrides))}
     if "best" not in parsed:
         return
+    if "recipe" in parsed:
+        raise UserError(
+            f"{parsed['recipe'].input_line}: best={parsed['best'].value()} brings a recipe of its own; "
+            "what is to differ from it is given one by one, as in schedule=onecycle model=deep"
+        )
     chosen, path = set(parsed), parsed["best"].value()
     assert isinstance(path, str)
     if "sweep" in parsed:

@@ -86,6 +86,15 @@ def test_a_split_by_recording_never_leaks(tmp_path: Path) -> None:
             assert not {groups[row] for row in made.train} & {groups[row] for row in made.validation}
 
 
+def test_all_excerpts_train_and_a_fold_of_the_recordings_validates(tmp_path: Path) -> None:
+    cache = make_cache(twins=TWINS)
+    made = load_or_make(Data(split="all", fold=3), cache, tmp_path)
+    kept_apart = load_or_make(Data(fold=3), cache, tmp_path)
+    assert made.train.tolist() == list(range(540))
+    assert made.validation.tolist() == kept_apart.validation.tolist()
+    assert made.leaking == 1.0
+
+
 def test_a_split_by_clip_leaks_and_says_how_much(tmp_path: Path) -> None:
     cache = make_cache(twins=TWINS)
     made = load_or_make(Data(split="clip"), cache, tmp_path)

@@ -91,7 +91,7 @@ def load_or_make(data: Data, cache: FeatureCache, folder: Path) -> Split:
         folds = _deal(data, cache, duplicates)
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(path, _as_csv(cache, groups, folds))
-    train = np.flatnonzero((folds != data.fold) & (folds >= 0))
+    train = np.flatnonzero((folds >= 0) & ((folds != data.fold) | (data.split == "all")))
     validation = np.flatnonzero(folds == data.fold)
     train_groups = {groups[row] for row in train}
     leaking = float(np.mean([groups[row] in train_groups for row in validation]))
@@ -130,7 +130,7 @@ def _deal(data: Data, cache: FeatureCache, duplicates: Duplicates) -> NDArray[np
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     labels = [cache.labels[row] for row in kept]
-    groups = [duplicates.groups[row] for row in kept] if data.split == "recording" else None
+    groups = None if data.split == "clip" else [duplicates.groups[row] for row in kept]
     fewest = min(labels.count(label) for label in set(labels))
     if fewest < FOLDS or (groups and len(set(groups)) < FOLDS):
         raise DataError(

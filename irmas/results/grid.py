@@ -13,7 +13,7 @@ from irmas.results.statistics import Analysis
 from irmas.sweep.halving import announced
 from irmas.sweep.jobs import named_runs
 
-SPLITS = {"recording": "by recording", "clip": "by excerpt"}
+SPLITS = {"recording": "by recording", "clip": "by excerpt", "all": "with all excerpts in training"}
 SOURCES = {"irmas": "IRMAS", "standin": "a rendered stand-in for IRMAS", "folder": "a folder of recordings"}
 
 

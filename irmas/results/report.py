@@ -324,6 +324,8 @@ def _notes(ranking: Ranking, analysis: Analysis | None, confusion: Confusion | N
         notes.append(
             "The split is by excerpt: excerpts of one recording stand on both sides, and all accuracies are too high."
         )
+    if data.split == "all":
+        notes.append("The validation excerpts were trained on too: accuracies and losses of validation tell nothing.")
     if data.source == "standin" and data.cache is None:
         notes.append("The music is rendered: these accuracies say nothing about IRMAS.")
     if mixed := mixed_sources(ranking):

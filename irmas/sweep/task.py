@@ -140,7 +140,9 @@ def _train(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: in
 
 def _log_data(kind: str, parts: split.Split) -> None:
     log.info("%d excerpts train, %d validate, split by %s", len(parts.train), len(parts.validation), kind)
-    if parts.leaking:
+    if kind == "all":
+        log.warning("the validation excerpts are trained on too (data.split=all): val/... does not tell how good it is")
+    elif parts.leaking:
         log.warning(
             "this split leaks: %.1f %% of the validation excerpts have a sibling of the same recording in training, "
             "so accuracies are optimistic; data.split=recording keeps recordings apart",
