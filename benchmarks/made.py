@@ -89,7 +89,9 @@ def finished(folder: Path, points: int, epochs: int = 15) -> Path:
         for values in itertools.product(*axes(points).values())
     ]
     config = Config(epochs=epochs, device="cpu", data=Data("standin", size=1320, render_seed=0))
-    made = plan(config, expand(config, overrides, lambda key, text: {key: float(text)}), "made")
+    made = plan(
+        config, expand(config, overrides, lambda given: {key: float(text) for key, text in given.items()}), "made"
+    )
     sweep = folder / "outputs" / "made"
     plans.write(sweep, made)
     rng = np.random.default_rng(0)

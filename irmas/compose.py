@@ -49,18 +49,19 @@ class Composer:
             raise ConfigError(key, swept[key], "is one for the whole sweep")
         return swept
 
-    def _change(self, key: str, text: str) -> Mapping[str, Any]:
-        """The flat settings that one override sets. A group is composed by Hydra, a single setting is put in its place:
-        80 times faster."""
-        if key in self.flat_base:
+    def _change(self, overrides: Mapping[str, str]) -> Mapping[str, Any]:
+        """The flat settings that these set. Hydra composes groups; a single setting is put in its place: 80 times faster."""
+        pairs = [f"{key}={text}" for key, text in overrides.items()]
+        if overrides.keys() <= self.flat_base.keys():
+            (key,) = overrides
             if key not in self.trees:
                 self.trees[key] = copy.deepcopy(self.tree)
             tree = self.trees[key]
-            OmegaConf.update(tree, key, self.parser.parse_override(f"{key}={text}").value(), force_add=False)
+            OmegaConf.update(tree, key, self.parser.parse_override(pairs[0]).value(), force_add=False)
         else:
-            tree = self._compose([f"{key}={text}"])
-        flat = flatten(asdict(self._typed(tree, {key, *self.fixed})))
-        return {name: value for name, value in flat.items() if name == key or value != self.flat_base[name]}
+            tree = self._compose(pairs)
+        flat = flatten(asdict(self._typed(tree, {*overrides, *self.fixed})))
+        return {name: value for name, value in flat.items() if name in overrides or value != self.flat_base[name]}
 
     def _compose(self, more: list[str]) -> DictConfig:
         tree = self.loader.load_sweep_config(self.master, [*self.fixed.values(), *more])

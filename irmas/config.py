@@ -23,8 +23,8 @@ class Data:
     cache_dir: str = "data/cache"
     """Where the caches that are made here are kept."""
     split: str = "recording"
-    """`recording`, `clip` (leaks), `all` (the validation excerpts are trained on too), or a csv with the columns name and
-    part (train or validation)."""
+    """`recording`, `clip` (leaks), `all` (what validates trains too), or a csv with the columns name and part (train or
+    validation)."""
     fold: int = 0
     """Which of the five folds validates."""
     seed: int = 0

@@ -193,6 +193,30 @@ def test_a_group_that_a_sweep_file_varies_is_not_the_winners(folder: Path, monke
     assert ConfigStore.instance().load("best/given.yaml").node.keys() == settings(WINNER).keys() - {"model"}
 
 
+def test_recipes_are_swept_and_what_the_command_says_counts_more(doors: Doors, tmp_path: Path, slurm: str) -> None:
+    standin = ("data=standin", "features=small")
+    keys = ("schedule", "lr", "model.convs_per_block")
+    runs = planned(doors, tmp_path, slurm, "-m", "recipe=report,strong", "seed=0,1", *standin)
+    report, strong = ("constant", 0.001, 1), ("onecycle", 0.002, 2)
+    assert [tuple(run[key] for key in keys) for run in runs] == [
+        report,
+        strong,
+        report,
+        strong,
+    ]
+    (tmp_path / "both").mkdir()
+    runs = planned(doors, tmp_path / "both", slurm, "-m", "recipe=report,strong", "model=report,deep", *standin)
+    assert [tuple(run[key] for key in ("schedule", "model.convs_per_block")) for run in runs] == [
+        ("constant", 1),
+        ("constant", 2),
+        ("onecycle", 1),
+        ("onecycle", 2),
+    ]
+    (tmp_path / "fixed").mkdir()
+    (run,) = planned(doors, tmp_path / "fixed", slurm, "recipe=strong", "model=report", "lr=0.005", *standin)
+    assert tuple(run[key] for key in keys) == ("onecycle", 0.005, 1)
+
+
 def test_the_capacity_sweep_holds_the_reports_winner_as_its_third_run(doors: Doors, tmp_path: Path, slurm: str) -> None:
     runs = planned(doors, tmp_path, slurm, "sweep=capacity", "data=standin")
     standin = {key: value for key, value in runs[2].items() if key.startswith("data.")}
@@ -250,6 +274,7 @@ def test_a_file_that_is_no_best_yaml_is_refused(
         (["best=null"], "best=null: must be the folder of one sweep"),
         (["-m", "best=outputs/mine,outputs/mine"], "must be the folder of one sweep"),
         (["best=outputs/mine", "best=outputs/mine"], "best is given twice"),
+        (["best=outputs/mine", "recipe=strong"], "recipe=strong: best=outputs/mine brings a recipe of its own"),
         (["+best=outputs/mine"], "none is added"),
         (["best=outputs/mine", "lr=-1"], "lr=-1"),
         (["bset=outputs/mine"], "did you mean best"),

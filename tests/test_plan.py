@@ -22,8 +22,9 @@ from irmas.sweep.plan import Plan, Point
 REPORT = {"dropout": ["0.3", "0.4", "0.5"], "lr": ["0.001", "0.0005", "0.0001"], "l2": ["0.001", "0.0001"]}
 
 
-def change(key: str, text: str) -> Mapping[str, Any]:
+def change(overrides: Mapping[str, str]) -> Mapping[str, Any]:
     """What the composer would say of an override; one group, `model=deep`, stands for all."""
+    ((key, text),) = overrides.items()
     if key == "model":
         return {"model.convs_per_block": 2 if text == "deep" else 1}
     return {key: value_of(key)(text)}

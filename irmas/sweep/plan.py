@@ -82,22 +82,24 @@ def run_folder(sweep: Path, point: Point) -> RunFolder:
 
 
 def expand(
-    base: Config, job_overrides: Sequence[Mapping[str, str]], change: Callable[[str, str], Mapping[str, Any]]
+    base: Config, job_overrides: Sequence[Mapping[str, str]], change: Callable[[Mapping[str, str]], Mapping[str, Any]]
 ) -> list[Point]:
-    """Points numbered from 1. `change(key, text)` gives the flat settings that one override sets, and their values.
+    """Points numbered from 1. `change` gives the flat settings, and their values, that overrides set: of one setting,
+    or of all groups of a point, since one may choose another's option.
 
     Each distinct override is composed once, however many points it stands in. Groups come before single
     settings, so that `model=deep model.dense=128` means what it says.
     """
     flat_base = flatten(asdict(base))
-    changes: dict[tuple[str, str], Mapping[str, Any]] = {}
+    changes: dict[tuple[tuple[str, str], ...], Mapping[str, Any]] = {}
     points = []
     for number, overrides in enumerate(job_overrides, start=1):
         flat: dict[str, Any] = {}
-        for key, text in sorted(overrides.items(), key=lambda item: item[0] in flat_base):
-            if (key, text) not in changes:
-                changes[key, text] = change(key, text)
-            flat.update(changes[key, text])
+        groups = tuple((key, text) for key, text in overrides.items() if key not in flat_base)
+        for together in [groups, *(((key, text),) for key, text in overrides.items() if key in flat_base)]:
+            if together not in changes:
+                changes[together] = change(dict(together)) if together else {}
+            flat.update(changes[together])
         named = {key: flat[key] if key in flat_base else text for key, text in overrides.items()}
         points.append(Point(number, named, {key: value for key, value in flat.items() if value != flat_base[key]}))
     return points

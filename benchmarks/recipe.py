@@ -1,0 +1,61 @@
+"""What each part of a recipe is worth: the tables of docs/recipe.md, from recorded curves.
+
+    python benchmarks/recipe.py
+
+A run counts with the mean of its last three epochs' validation accuracy, in percent. Intervals are Student's, over runs
+that differ in seed or fold; a difference is paired: the same seed and fold with and without.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from scipy.stats import t
+
+CURVES = Path(__file__).with_name("recipe.csv")
+REPORT, STRONG = "report", "one cycle, lr 0.002, two convolutions"
+Setting = tuple[str, str, str, str]
+"""Bins, split, epochs, and `search` (fold 0) or `fresh folds`."""
+
+
+def read() -> dict[Setting, dict[str, dict[tuple[str, str], float]]]:
+    """Accuracy by setting, recipe, and (fold, seed)."""
+    found: dict[Setting, dict[str, dict[tuple[str, str], float]]] = defaultdict(lambda: defaultdict(dict))
+    with CURVES.open() as file:
+        for row in csv.DictReader(file):
+            folds = "search" if row["fold"] == "0" else "fresh folds"
+            last = [100 * float(text) for text in row["val_accuracy"].split()[-3:]]
+            setting = (row["bins"], row["split"], row["epochs"], folds)
+            found[setting][row["recipe"]][row["fold"], row["seed"]] = statistics.fmean(last)
+    return found
+
+
+def interval(values: Sequence[float], sign: str = "") -> str:
+    mean = f"{statistics.fmean(values):{sign}.1f}"
+    if len(values) < 2:
+        return mean
+    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return f"{mean} ± {half:.1f}"
+
+
+def beside(values: dict[tuple[str, str], float], base: dict[tuple[str, str], float]) -> str:
+    shared = sorted(values.keys() & base.keys())
+    return interval([values[key] - base[key] for key in shared], "+") if shared and values is not base else ""
+
+
+def main() -> None:
+    for (bins, split, epochs, folds), recipes in read().items():
+        print(f"\n{bins}, by {split}, {epochs} epochs, {folds}\n")  # noqa: T201
+        print("| recipe | runs | accuracy, % | beside report | beside strong |\n| --- | ---: | ---: | ---: | ---: |")  # noqa: T201
+        for recipe, values in recipes.items():
+            sides = [beside(values, recipes.get(base, {})) for base in (REPORT, STRONG)]
+            print(f"| {recipe} | {len(values)} | {interval(list(values.values()))} | {' | '.join(sides)} |")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
