@@ -50,7 +50,7 @@ class Composer:
         return swept
 
     def _change(self, overrides: Mapping[str, str]) -> Mapping[str, Any]:
-        """The flat settings that these set. Hydra composes groups; a single setting is put in its place: 80 times faster."""
+        """The flat settings that these set. Hydra composes groups; one setting is put in its place: 80 times faster."""
         pairs = [f"{key}={text}" for key, text in overrides.items()]
         if overrides.keys() <= self.flat_base.keys():
             (key,) = overrides
