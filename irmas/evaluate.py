@@ -1,0 +1,206 @@
+"""Tests a trained model by IRMAS's own protocol: `python -m irmas.evaluate outputs/<name> data/IRMAS-TestingData-Part1`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from irmas.commandline import Parser, told_by
+from irmas.data import standin_songs
+from irmas.data.cache import SETTINGS
+from irmas.errors import UserError
+from irmas.files import obstacle
+from irmas.inference import evaluation, models, testset
+from irmas.inference.evaluation import DROP, MIXED, Evaluation, Settings
+from irmas.inference.protocol import MAX, MEAN, MIXTURES, ORACLE, Figure, Judgement
+from irmas.inference.recognizer import Recognizer, TorchNet
+from irmas.labels import INSTRUMENTS
+from irmas.learning.device import set_up
+from irmas.processes import cpu_count
+from irmas.progress import data_progress, plain_console, print_table
+
+STANDIN = "standin"
+STANDIN_FOLDER = Path("data/standin")
+LONGEST_S = 600.0
+
+
+def main() -> None:
+    parser = Parser("irmas.evaluate", "Test a trained model by IRMAS's own protocol.")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a sweep (its winner), a run, or a model.pt")
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="a test part (wav and txt), a folder with a subfolder a class, a feature cache, or `standin`: "
+        "a test part is rendered in data/standin",
+    )
+    parser.add_argument(
+        "--with",
+        dest="others",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="average with this model too; may be given several times",
+    )
+    parser.add_argument(
+        "--window",
+        type=_number(0, LONGEST_S),
+        metavar="S",
+        help="seconds heard at once (default: as long as the training's excerpts)",
+    )
+    parser.add_argument(
+        "--hop",
+        type=_number(0, LONGEST_S),
+        metavar="S",
+        help="seconds from one window to the next (default: half a window)",
+    )
+    parser.add_argument(
+        "--aggregate",
+        choices=(MEAN, MAX),
+        default=MEAN,
+        help="an excerpt's scores: the mean of its windows', or their sum over the highest class's",
+    )
+    parser.add_argument(
+        "--threshold", type=_number(0, 1), default=0.5, metavar="T", help="the fixed one (default: 0.5)"
+    )
+    parser.add_argument(
+        "--damaged", choices=("refuse", DROP), default="refuse", help="what to do where files cannot be used"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="where results go (default: evaluation/<name of the data> in MODEL's folder)",
+    )
+    with told_by("irmas.evaluate"):
+        _evaluate(parser.parse_args())
+
+
+def _number(above: float, most: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not above < value <= most:
+            raise argparse.ArgumentTypeError(f"{text}: must be a number above {above:g}, at most {most:g}")
+        return value
+
+    return read
+
+
+def _evaluate(asked: argparse.Namespace) -> None:
+    set_up(torch.device("cpu"), cpu_count())
+    recognizer = models.load([asked.model, *asked.others], asked.window)
+    hop_s = asked.hop or recognizer.window_s / 2
+    _refuse(asked, recognizer, hop_s)
+    files = [net.file for net in recognizer.nets if isinstance(net, TorchNet)]
+    console = plain_console()
+    begin = data_progress(console)
+    data = standin_songs.render(STANDIN_FOLDER, begin) if asked.data == STANDIN else Path(asked.data)
+    found = testset.read(data, recognizer.classes, recognizer.nets, files)
+    folder = asked.out or _home(asked.model) / "evaluation" / data.resolve().name
+    if reason := obstacle(folder):
+        raise UserError(f"{folder}: {reason}; --out FOLDER writes elsewhere")
+    settings = Settings(hop_s, asked.aggregate, asked.threshold, asked.damaged)
+    result = evaluation.evaluate(recognizer, files, found, settings, folder, begin)
+    written = evaluation.write(folder, result, recognizer, settings)
+    _print(console, result, recognizer, settings)
+    console.print(f"\nwritten: {' '.join(map(str, written))}")
+    if MIXTURES in (judgement.rule.name for judgement in result.judgements):
+        console.print(f"mixtures: {folder / MIXED}")
+
+
+def _refuse(asked: argparse.Namespace, recognizer: Recognizer, hop_s: float) -> None:
+    if hop_s > recognizer.window_s:
+        raise UserError(f"--hop {hop_s:g}: must be at most as long as a window, which is {recognizer.window_s:g} s")
+    for name, net in zip(recognizer.names, recognizer.nets, strict=True):
+        frames = replace(net.features, seconds=recognizer.window_s).n_frames
+        if frames < net.pool:
+            raise UserError(f"--window {asked.window:g}: is too short for {name}: {frames} frames, it takes {net.pool}")
+    if (Path(asked.data) / SETTINGS).exists() and (asked.window or asked.hop):
+        given = "--window" if asked.window else "--hop"
+        raise UserError(f"{given}: {asked.data} is a feature cache, which holds one log-mel an excerpt")
+
+
+def _home(model: Path) -> Path:
+    return model if model.is_dir() else model.parent
+
+
+def _print(console: Console, result: Evaluation, recognizer: Recognizer, settings: Settings) -> None:
+    found, chief = result.found, result.chief
+    groups = len(set(result.scored.groups))
+    console.print(f"\n{' '.join(map(str, recognizer.names))}")
+    console.print(f"{found.path}: {len(result.excerpts)} excerpts of {groups} {found.groups}{_labels(result)}")
+    if found.features is None:
+        how = "mean of their scores" if settings.aggregate == MEAN else "their sum over that of the highest class"
+        console.print(f"windows of {recognizer.window_s:g} s every {settings.hop_s:g} s, {how}")
+    console.print()
+    print_table(console, _rules(result))
+    lrap = result.ranking_precision
+    console.print(f"\nLRAP {_figure(lrap)} {_interval(lrap)}: how well the classes are ranked; needs no threshold\n")
+    if chief.rule.threshold is not None:
+        console.print(f"by class, at the threshold {chief.rule.threshold:.3f} ({chief.rule.name}):\n")
+    print_table(console, _classes(chief))
+    for remark in result.remarks():
+        console.print(f"\n{remark}", style="yellow")
+
+
+def _labels(result: Evaluation) -> str:
+    total = int(result.scored.truth.sum())
+    return f", {total} labels, {total / len(result.excerpts):.1f} an excerpt" if result.found.is_multi_label else ""
+
+
+def _rules(result: Evaluation) -> Table:
+    whole = "micro F1" if result.found.is_multi_label else "accuracy"
+    heads = ["threshold", "value", whole, "95 % interval", "macro F1", "95 % interval", "precision", "recall"]
+    rows = [
+        [
+            "oracle (chosen on this very data: optimistic)" if rule.name == ORACLE else rule.name,
+            f"{rule.threshold:.3f}" if rule.threshold is not None else "-",
+            *(cell(figure) for figure in (judgement.micro_f1, judgement.macro_f1) for cell in (_figure, _interval)),
+            f"{judgement.precision:.3f}",
+            f"{judgement.recall:.3f}",
+        ]
+        for judgement in result.judgements
+        for rule in [judgement.rule]
+    ]
+    return _table(heads, rows, left=1)
+
+
+def _classes(judgement: Judgement) -> Table:
+    rows = [
+        [of.label, INSTRUMENTS.get(of.label, ""), str(of.support)]
+        + ([f"{of.precision:.3f}", f"{of.recall:.3f}", _figure(of.f1), _interval(of.f1)] if of.support else ["-"] * 4)
+        for of in judgement.classes
+    ]
+    heads = ["class", "instrument", "excerpts", "precision", "recall", "F1", "95 % interval"]
+    return _table(heads, rows, left=2)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="left" if place < left else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _figure(figure: Figure) -> str:
+    return f"{figure.value:.3f}"
+
+
+def _interval(figure: Figure) -> str:
+    return f"{figure.interval.low:.3f} - {figure.interval.high:.3f}" if figure.interval else "-"
+
+
+if __name__ == "__main__":
+    main()
