@@ -1,4 +1,4 @@
-"""Tests a trained model by IRMAS's own protocol: `python -m irmas.evaluate outputs/<name> data/IRMAS-TestingData-Part1`."""
+"""Tests a trained model by IRMAS's own protocol: `python -m irmas.evaluate outputs/<name> standin`."""
 
 from __future__ import annotations
 

@@ -140,12 +140,12 @@ def _hear(
 ) -> tuple[list[LabelledExcerpt], Array, list[str]]:
     """Excerpts that could be heard, their scores, and a line for each of the others."""
     if found.features is not None:
-        rows = [excerpt.row for excerpt in found.excerpts]
-        return found.excerpts, listening.of_rows(recognizer, found.features, rows, settings.aggregate, on_excerpts), []
+        stored = [excerpt.row for excerpt in found.excerpts]
+        scores = listening.of_rows(recognizer, found.features, stored, settings.aggregate, on_excerpts)
+        return found.excerpts, scores, []
     scores, problems = listening.scores(recognizer, found.excerpts, settings.hop_s, settings.aggregate, on_excerpts)
-    heard = ~np.isnan(scores).any(axis=1)
-    kept = [excerpt for excerpt, is_heard in zip(found.excerpts, heard, strict=True) if is_heard]
-    return kept, scores[heard], problems
+    rows = np.flatnonzero(~np.isnan(scores).any(axis=1))
+    return [found.excerpts[row] for row in rows], scores[rows], problems
 
 
 def _scored(classes: list[str], excerpts: Sequence[LabelledExcerpt], scores: Array) -> Scored:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -56,19 +57,20 @@ def make(folder: Path, files: Sequence[ModelFile], begin: dataset.Progress) -> N
 def _voices(files: Sequence[ModelFile], begin: dataset.Progress) -> tuple[dict[str, list[Voice]], int]:
     """By class, recordings that no net was trained on; all of the rate, in Hz, that most of them have."""
     excerpts, seconds = _unseen(files, begin), files[0].features.seconds
-    rates = Counter(rate for excerpt in excerpts if (rate := _rate(excerpt)))
-    rate = rates.most_common(1)[0][0] if rates else 0
+    rates = {excerpt.name: _rate(excerpt) for excerpt in excerpts}
+    rate = max(Counter(filter(None, rates.values())).items(), key=itemgetter(1), default=(0, 0))[0]
     by_recording: dict[tuple[str, str], Voice] = defaultdict(list)
     for excerpt in excerpts:
         voice = by_recording[excerpt.label, excerpt.recording]
-        if len(voice) < MOST_EXCERPTS and _rate(excerpt) == rate and _sounds(excerpt, seconds):
+        if len(voice) < MOST_EXCERPTS and rates[excerpt.name] == rate and _sounds(excerpt, seconds):
             voice.append(excerpt)
     voices: dict[str, list[Voice]] = defaultdict(list)
     for (label, _), voice in by_recording.items():
-        voices[label] += [voice] if voice else []
-    if sum(map(bool, voices.values())) < 2:
+        if voice:
+            voices[label].append(voice)
+    if len(voices) < 2:
         raise DataError(f"{len(excerpts)} excerpts are left that it was trained on no recording of, too few to mix")
-    return {label: found for label, found in voices.items() if found}, rate
+    return voices, rate
 
 
 def _unseen(files: Sequence[ModelFile], begin: dataset.Progress) -> list[Excerpt]:

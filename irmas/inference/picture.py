@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irmas.inference.protocol import OfClass
 from irmas.labels import INSTRUMENTS
 from irmas.results.plots import (
     BLUE,
-    CHARACTER,
     DASHES,
     FAINT,
     GREEN,
@@ -74,7 +73,7 @@ def _draw_f1(axes: Axes, classes: list[OfClass], mean: float) -> None:
 def _draw_precision_and_recall(axes: Axes, classes: list[OfClass]) -> None:
     places = range(len(classes))
     axes.hlines(places, [of.precision for of in classes], [of.recall for of in classes], color=FAINT, linewidth=1.5)
-    style = {"linestyle": "none", "markersize": 4.5, "markerfacecolor": "white"}
+    style: dict[str, Any] = {"linestyle": "none", "markersize": 4.5, "markerfacecolor": "white"}
     axes.plot([of.precision for of in classes], places, "^", color=GREEN, label="precision", **style)
     axes.plot([of.recall for of in classes], places, "D", color=PURPLE, label="recall", **style)
     axes.set_xlabel("precision and recall")
