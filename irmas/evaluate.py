@@ -23,7 +23,6 @@ from irmas.inference.protocol import MAX, MEAN, MIXTURES, ORACLE, Figure, Judgem
 from irmas.inference.recognizer import Recognizer, TorchNet
 from irmas.labels import INSTRUMENTS
 from irmas.learning.device import set_up
-from irmas.processes import cpu_count
 from irmas.progress import data_progress, plain_console, print_table
 
 STANDIN = "standin"
@@ -97,7 +96,7 @@ def _number(above: float, most: float) -> Callable[[str], float]:
 
 
 def _evaluate(asked: argparse.Namespace) -> None:
-    set_up(torch.device("cpu"), cpu_count())
+    set_up(torch.device("cpu"), threads=1)
     recognizer = models.load([asked.model, *asked.others], asked.window)
     hop_s = asked.hop or recognizer.window_s / 2
     _refuse(asked, recognizer, hop_s)
@@ -145,7 +144,9 @@ def _print(console: Console, result: Evaluation, recognizer: Recognizer, setting
     console.print()
     print_table(console, _rules(result))
     lrap = result.ranking_precision
-    console.print(f"\nLRAP {_figure(lrap)} {_interval(lrap)}: how well the classes are ranked; needs no threshold\n")
+    console.print(
+        f"\nLRAP {_figure(lrap)}, 95 % interval {_interval(lrap)}: of the classes' order, without threshold\n"
+    )
     if chief.rule.threshold is not None:
         console.print(f"by class, at the threshold {chief.rule.threshold:.3f} ({chief.rule.name}):\n")
     print_table(console, _classes(chief))

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from irmas.data.standin import render_all, write_wav
-from irmas.files import atomic_write, locked
+from irmas.data.testparts import write_labels
+from irmas.files import locked
 from irmas.labels import CODES
 
 # Part of the data's identity: raise it whenever the rendered bytes change.
@@ -65,7 +66,7 @@ def _write(root: Path, song: Song, seed: int) -> int:
     for number, (cast, sound) in enumerate(zip(song.casts, sounds, strict=True), start=1):
         path = root / "Part1" / f"{song.name}-{number}.wav"
         write_wav(path, sound, SAMPLE_RATE)
-        atomic_write(path.with_suffix(".txt"), "".join(f"{code}\n" for code in cast))
+        write_labels(path.with_suffix(".txt"), cast)
     return len(song.casts)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from irmas.data.sound import read_form
 from irmas.errors import DataError
+from irmas.files import naming
 from irmas.labels import CODES
 
 
@@ -47,6 +48,12 @@ def read(folder: Path, known: Sequence[str] = CODES) -> Part:
     if not wavs:
         problems.append(f"{folder}: holds no wav")
     return Part(folder, excerpts, problems)
+
+
+def write_labels(path: Path, labels: Sequence[str]) -> None:
+    """Raises OSError with the file's name."""
+    with naming(path):
+        path.write_text("".join(f"{label}\n" for label in labels))
 
 
 def read_labels(path: Path, known: Sequence[str] = CODES) -> list[str]:

@@ -15,8 +15,8 @@ from irmas.data import dataset
 from irmas.data.excerpts import Excerpt
 from irmas.data.sound import read_form, read_mono
 from irmas.data.standin import write_wav
+from irmas.data.testparts import write_labels
 from irmas.errors import DataError
-from irmas.files import atomic_write
 from irmas.inference.testset import seen
 from irmas.run.model_file import ModelFile
 
@@ -50,7 +50,7 @@ def make(folder: Path, files: Sequence[ModelFile], begin: dataset.Progress) -> N
         sound = _mixed([_voice(excerpts, seconds) for excerpts in chosen], rng)
         path = folder / f"mixture {number:03d}-1.wav"
         write_wav(path, np.rint(sound * 32767).astype(np.int16), rate)
-        atomic_write(path.with_suffix(".txt"), "".join(f"{label}\n" for label in labels))
+        write_labels(path.with_suffix(".txt"), labels)
         on_excerpt(1)
 
 
@@ -69,7 +69,7 @@ def _voices(files: Sequence[ModelFile], begin: dataset.Progress) -> tuple[dict[s
         if voice:
             voices[label].append(voice)
     if len(voices) < 2:
-        raise DataError(f"{len(excerpts)} excerpts are left that it was trained on no recording of, too few to mix")
+        raise DataError(f"{len(excerpts)} excerpts are of recordings that it was not trained on, too few to mix")
     return voices, rate
 
 

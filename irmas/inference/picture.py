@@ -1,4 +1,4 @@
-"""An evaluation's picture: which classes are recognised, and whether the others are overheard or overcalled."""
+"""An evaluation's picture: which classes are recognised, and whether the others are missed or named too often."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def draw(result: Evaluation) -> bytes:
             f"Without an excerpt: {', '.join(result.unheard_of)}." if result.unheard_of else "",
             f"The first {len(classes)} classes." if len(classes) == MOST_CLASSES else "",
         ]
-        figure = new_figure(0.55 + 0.2 * len(classes), f"F1 by class ({by})", notes, legend_lines=2)
+        figure = new_figure(0.55 + 0.2 * len(classes), f"F1 by class ({by})", notes, legend_lines=1)
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.15, 1])
         _draw_f1(left, classes, chief.macro_f1.value)
         _draw_precision_and_recall(right, classes)
@@ -55,7 +55,7 @@ def draw(result: Evaluation) -> bytes:
             axes.tick_params(axis="y", length=0)
         left.set_ylim(len(classes) - 0.4, -0.6)
         handles = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
-        add_legend(figure, handles)
+        add_legend(figure, handles, columns=3)
         return as_png(figure)
 
 

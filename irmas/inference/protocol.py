@@ -68,7 +68,7 @@ class Rule:
 class Figure:
     value: float
     interval: Interval | None
-    """95 %; None where there is one group, or nothing to resample."""
+    """95 %; None where all excerpts, or those of a class, are of one group, which cannot be resampled."""
 
 
 @dataclass(frozen=True)
@@ -132,14 +132,14 @@ def _resampled_f1(scored: Scored, answers: Answers) -> _Resampled:
     """By class, `micro` and `macro`: F1 from true positives, and how many are right or asked for."""
     if scored.draws is None:
         return _Resampled(1, {})
-    hits, truths, named = (
-        scored.draws @ _by_group(scored, counted) for counted in (scored.truth & answers, scored.truth, answers)
-    )
+    counts = [_by_group(scored, counted) for counted in (scored.truth & answers, scored.truth, answers)]
+    hits, truths, named = (scored.draws @ counted for counted in counts)
     with np.errstate(invalid="ignore"):
         micro = 2 * hits.sum(axis=1) / (truths + named).sum(axis=1)
         by_class = np.where(truths > 0, 2 * hits / (truths + named), np.nan)
     macro = np.nansum(by_class, axis=1) / np.maximum((truths > 0).sum(axis=1), 1)
-    draws: dict[int | str, Array] = {"micro": micro, "macro": macro} | dict(enumerate(by_class.T))
+    several = np.flatnonzero((counts[1] > 0).sum(axis=0) > 1)
+    draws: dict[int | str, Array] = {"micro": micro, "macro": macro} | {int(k): by_class[:, k] for k in several}
     return _Resampled(scored.draws.shape[1], draws)
 
 
@@ -167,9 +167,13 @@ def ranking_precision(scored: Scored) -> Figure:
 
 def _precisions(scored: Scored) -> Array:
     """(excerpts,): LRAP is their mean."""
-    ahead = scored.scores[:, None, :] >= scored.scores[:, :, None]  # (excerpts, class, those at least as high)
-    shares = (ahead & scored.truth[:, None, :]).sum(axis=2) / ahead.sum(axis=2)
-    return np.asarray((shares * scored.truth).sum(axis=1) / scored.truth.sum(axis=1))
+    return np.array([_precision(truth, scores) for truth, scores in zip(scored.truth, scored.scores, strict=True)])
+
+
+def _precision(truth: NDArray[np.bool_], scores: Array) -> float:
+    """Of an excerpt: the mean share of true classes among those that are at least as high as each of them."""
+    as_high = scores >= scores[truth, None]
+    return float((as_high[:, truth].sum(axis=1) / as_high.sum(axis=1)).mean())
 
 
 def best_threshold(truth: Answers, scores: Array) -> float:

@@ -140,9 +140,10 @@ def new_figure(height: float, title: str, notes: Sequence[str], legend_lines: in
     return figure
 
 
-def add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
+def add_legend(figure: Figure, handles: Sequence[Artist], columns: int = 1) -> None:
     corner = 0, 1 - TITLE / figure.get_figheight()
-    legend = figure.legend(handles=handles, loc="upper left", bbox_to_anchor=corner, borderaxespad=0, labelspacing=0.35)
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": corner, "borderaxespad": 0, "ncols": columns}
+    legend = figure.legend(handles=handles, labelspacing=0.35, **place)
     legend.set_in_layout(False)
 
 
