@@ -6,7 +6,6 @@ import csv
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,7 +132,7 @@ def test_of_a_model_of_a_feature_cache_no_threshold_is_chosen_on_mixtures(doors:
 
 
 @pytest.fixture
-def broken(home: Path, part: Path, tmp_path: Path) -> Iterator[Path]:
+def broken(home: Path, part: Path, tmp_path: Path) -> Path:
     """A part with three files that are no use, one of them silent: that is only heard."""
     folder = tmp_path / "broken"
     shutil.copytree(part / "Part1", folder)
@@ -142,7 +141,7 @@ def broken(home: Path, part: Path, tmp_path: Path) -> Iterator[Path]:
     wavs = sorted(folder.glob("0*.wav"))
     wavs[0].write_bytes(wavs[0].read_bytes()[:-4000])
     wavs[1].with_suffix(".txt").write_text("banjo\n")
-    yield folder
+    return folder
 
 
 def test_files_that_cannot_be_used_are_refused_or_dropped(
