@@ -31,65 +31,39 @@ LONGEST_S = 600.0
 
 
 def main() -> None:
-    parser = Parser("irmas.evaluate", "Test a trained model by IRMAS's own protocol.")
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a sweep (its winner), a run, or a model.pt")
-    parser.add_argument(
-        "data",
-        metavar="DATA",
-        help="a test part (wav and txt), a folder with a subfolder a class, a feature cache, or `standin`: "
-        "a test part is rendered in data/standin",
-    )
-    parser.add_argument(
-        "--with",
-        dest="others",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="MODEL",
-        help="average with this model too; may be given several times",
-    )
-    parser.add_argument(
-        "--window",
-        type=_number(0, LONGEST_S),
-        metavar="S",
-        help="seconds heard at once (default: as long as the training's excerpts)",
-    )
-    parser.add_argument(
-        "--hop",
-        type=_number(0, LONGEST_S),
-        metavar="S",
-        help="seconds from one window to the next (default: half a window)",
-    )
-    parser.add_argument(
-        "--aggregate",
-        choices=(MEAN, MAX),
-        default=MEAN,
-        help="an excerpt's scores: the mean of its windows', or their sum over the highest class's",
-    )
-    parser.add_argument(
-        "--threshold", type=_number(0, 1), default=0.5, metavar="T", help="the fixed one (default: 0.5)"
-    )
-    parser.add_argument(
-        "--damaged", choices=("refuse", DROP), default="refuse", help="what to do where files cannot be used"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="where results go (default: evaluation/<name of the data> in MODEL's folder)",
-    )
+    parser = _parser()
     with told_by("irmas.evaluate"):
         _evaluate(parser.parse_args())
 
 
-def _number(above: float, most: float) -> Callable[[str], float]:
+def _parser() -> Parser:
+    parser = Parser("irmas.evaluate", "Test a trained model by IRMAS's own protocol.")
+    add = parser.add_argument
+    add("model", type=Path, metavar="MODEL", help="a sweep (its winner), a run, or a model.pt")
+    what = "test parts (wav and txt), a folder with a subfolder a class, a feature cache, or `standin`: a rendered part"
+    add("data", nargs="+", metavar="DATA", help=what)
+    more = "average with this model too; may be given several times"
+    add("--with", dest="others", type=Path, action="append", default=[], metavar="MODEL", help=more)
+    seconds = _number(LONGEST_S)
+    add("--window", type=seconds, metavar="S", help="seconds heard at once (default: as the training's excerpts)")
+    add("--hop", type=seconds, metavar="S", help="seconds from window to window (default: half a window)")
+    how = "an excerpt's scores: the mean of its windows', or their sum over that of the highest class (default: mean)"
+    add("--aggregate", choices=(MEAN, MAX), default=MEAN, help=how)
+    add("--threshold", type=_number(1), default=0.5, metavar="T", help="the fixed one (default: 0.5)")
+    add("--damaged", choices=("refuse", DROP), default="refuse", help="files that cannot be used (default: refuse)")
+    where = "for the results (default: evaluation/<name of DATA> in MODEL's folder)"
+    add("--out", type=Path, metavar="FOLDER", help=where)
+    return parser
+
+
+def _number(most: float) -> Callable[[str], float]:
     def read(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not above < value <= most:
-            raise argparse.ArgumentTypeError(f"{text}: must be a number above {above:g}, at most {most:g}")
+        if not 0 < value <= most:
+            raise argparse.ArgumentTypeError(f"{text}: must be a number above 0, at most {most:g}")
         return value
 
     return read
@@ -103,9 +77,9 @@ def _evaluate(asked: argparse.Namespace) -> None:
     files = [net.file for net in recognizer.nets if isinstance(net, TorchNet)]
     console = plain_console()
     begin = data_progress(console)
-    data = standin_songs.render(STANDIN_FOLDER, begin) if asked.data == STANDIN else Path(asked.data)
-    found = testset.read(data, recognizer.classes, recognizer.nets, files)
-    folder = asked.out or _home(asked.model) / "evaluation" / data.resolve().name
+    paths = [standin_songs.render(STANDIN_FOLDER, begin) if data == STANDIN else Path(data) for data in asked.data]
+    found = testset.read(paths, recognizer.classes, recognizer.nets, files)
+    folder = asked.out or _home(asked.model) / "evaluation" / "+".join(path.resolve().name for path in paths)
     if reason := obstacle(folder):
         raise UserError(f"{folder}: {reason}; --out FOLDER writes elsewhere")
     settings = Settings(hop_s, asked.aggregate, asked.threshold, asked.damaged)
@@ -124,9 +98,10 @@ def _refuse(asked: argparse.Namespace, recognizer: Recognizer, hop_s: float) -> 
         frames = replace(net.features, seconds=recognizer.window_s).n_frames
         if frames < net.pool:
             raise UserError(f"--window {asked.window:g}: is too short for {name}: {frames} frames, it takes {net.pool}")
-    if (Path(asked.data) / SETTINGS).exists() and (asked.window or asked.hop):
+    caches = [data for data in asked.data if (Path(data) / SETTINGS).exists()]
+    if caches and (asked.window or asked.hop):
         given = "--window" if asked.window else "--hop"
-        raise UserError(f"{given}: {asked.data} is a feature cache, which holds one log-mel an excerpt")
+        raise UserError(f"{given}: {caches[0]} is a feature cache, which holds one log-mel an excerpt")
 
 
 def _home(model: Path) -> Path:
@@ -137,7 +112,7 @@ def _print(console: Console, result: Evaluation, recognizer: Recognizer, setting
     found, chief = result.found, result.chief
     groups = len(set(result.scored.groups))
     console.print(f"\n{' '.join(map(str, recognizer.names))}")
-    console.print(f"{found.path}: {len(result.excerpts)} excerpts of {groups} {found.groups}{_labels(result)}")
+    console.print(f"{found}: {len(result.excerpts)} excerpts of {groups} {found.groups}{_labels(result)}")
     if found.features is None:
         how = "mean of their scores" if settings.aggregate == MEAN else "their sum over that of the highest class"
         console.print(f"windows of {recognizer.window_s:g} s every {settings.hop_s:g} s, {how}")

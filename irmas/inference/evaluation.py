@@ -106,7 +106,7 @@ def evaluate(
     damaged = found.problems + problems
     _refuse_damaged(damaged, found, settings)
     if not excerpts:
-        raise DataError("\n  ".join([f"{found.path}: no excerpt is left", *damaged]))
+        raise DataError("\n  ".join([f"{found}: no excerpt is left", *damaged]))
     scored = _scored(recognizer.classes, excerpts, scores)
     if found.is_multi_label:
         rules = [Rule(FIXED, settings.threshold)]
@@ -120,7 +120,7 @@ def evaluate(
 
 def _refuse_damaged(problems: Sequence[str], found: EvaluationSet, settings: Settings) -> None:
     if problems and settings.damaged != DROP:
-        said = f"{found.path}: {len(problems)} files cannot be used; --damaged drop leaves them out"
+        said = f"{found}: {len(problems)} files cannot be used; --damaged drop leaves them out"
         raise DataError("\n  ".join([said, *problems]))
 
 
@@ -129,7 +129,7 @@ def _threshold_of_mixtures(
 ) -> float:
     """Raises UserError where there are none, with the reason."""
     mixtures.make(folder, files, begin)
-    mixed = testset.read(folder, recognizer.classes, recognizer.nets, files)
+    mixed = testset.read([folder], recognizer.classes, recognizer.nets, files)
     excerpts, scores, _ = _hear(recognizer, mixed, settings, begin("listening to mixtures", len(mixed.excerpts)))
     scored = _scored(recognizer.classes, excerpts, scores)
     return protocol.best_threshold(scored.truth, scored.scores)
@@ -172,7 +172,7 @@ def _as_json(result: Evaluation, recognizer: Recognizer, settings: Settings) -> 
     found = result.found
     return {
         "data": {
-            "path": str(found.path.absolute()),
+            "paths": [str(path.absolute()) for path in found.paths],
             "labels": "several an excerpt" if found.is_multi_label else "one an excerpt",
             "excerpts": len(result.excerpts),
             found.groups: len(set(result.scored.groups)),

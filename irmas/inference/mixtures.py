@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from irmas.config import from_flat
 from irmas.data import dataset
 from irmas.data.excerpts import Excerpt
 from irmas.data.sound import read_form, read_mono
 from irmas.data.standin import write_wav
 from irmas.data.testparts import write_labels
 from irmas.errors import DataError
-from irmas.inference.testset import seen
+from irmas.inference.testset import data_of, seen
 from irmas.run.model_file import ModelFile
 
 MIXTURES = 100
@@ -77,13 +76,13 @@ def _unseen(files: Sequence[ModelFile], begin: dataset.Progress) -> list[Excerpt
     """Of the first net's data. Raises UserError where its sounds are not to be had."""
     if not files:
         raise DataError("what the model was trained on is not known")
-    config = from_flat(files[0].config)
-    if config.data.cache is not None:
+    data = data_of(files[0])
+    if data.cache is not None:
         raise DataError("it was trained on a ready-made feature cache, and its sounds are not known")
     names, recordings = seen(files)
     return [
         excerpt
-        for excerpt in dataset.locate(config.data, config.features, begin).excerpts or []
+        for excerpt in dataset.locate(data, files[0].features, begin).excerpts or []
         if excerpt.name not in names and excerpt.recording not in recordings and excerpt.label in files[0].classes
     ]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
-from irmas.config import Data, Features, from_flat, shown
+from irmas.config import Data, Features, shown
 from irmas.data import cache, dataset, testparts
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import AUDIO, IRMAS_NAME, Excerpt, scan
@@ -35,7 +35,7 @@ class LabelledExcerpt:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    path: Path
+    paths: list[Path]
     excerpts: list[LabelledExcerpt]
     groups: str
     """`songs` or `recordings`."""
@@ -49,12 +49,33 @@ class EvaluationSet:
     features: FeatureCache | None = None
     """Of a feature cache."""
 
+    def __str__(self) -> str:
+        return " ".join(map(str, self.paths))
 
-def read(path: Path, classes: Sequence[str], nets: Sequence[Net], files: Sequence[ModelFile]) -> EvaluationSet:
-    """Test part, folder of classes or feature cache: what lies there tells. Nothing is heard yet.
+
+def read(
+    paths: Sequence[Path], classes: Sequence[str], nets: Sequence[Net], files: Sequence[ModelFile]
+) -> EvaluationSet:
+    """Test parts, which are taken together, or one folder of classes or feature cache. Nothing is heard yet.
 
     Raises DataError where it is none of them, has classes that the nets do not know, or a front end other than theirs.
     """
+    found = [_read(path, classes, nets, files) for path in paths]
+    single = next((str(other) for other in found if not other.is_multi_label), None)
+    if len(found) == 1:
+        return found[0]
+    if single is not None:
+        raise DataError(f"{single}: is no test part, and only test parts are taken together")
+    excerpts = [
+        replace(excerpt, name=f"{part.paths[0].name}/{excerpt.name}") for part in found for excerpt in part.excerpts
+    ]
+    return replace(
+        found[0], paths=list(paths), excerpts=excerpts, problems=[p for part in found for p in part.problems]
+    )
+
+
+def _read(path: Path, classes: Sequence[str], nets: Sequence[Net], files: Sequence[ModelFile]) -> EvaluationSet:
+    """What lies there tells what it is."""
     if not path.is_dir():
         raise DataError(f"{path}: {'is no folder' if path.exists() else 'there is no such folder'}")
     if (path / cache.SETTINGS).exists():
@@ -68,7 +89,7 @@ def read(path: Path, classes: Sequence[str], nets: Sequence[Net], files: Sequenc
         raise DataError(
             f"{path}: has the classes {' '.join(unknown)}, which the model does not know; it knows {' '.join(classes)}"
         )
-    return _without_trained_on(found, files)
+    return _without_trained_on(found, [file for file in files if not _is_other_corpus(path, file)])
 
 
 def _is_sorted_by_class(path: Path) -> bool:
@@ -87,7 +108,7 @@ def _part(path: Path, classes: Sequence[str]) -> EvaluationSet:
         excerpts.append(
             LabelledExcerpt(name, labelled.labels, song["song"] if song else labelled.path.stem, labelled.path)
         )
-    return EvaluationSet(path, excerpts, "songs", True, part.problems)
+    return EvaluationSet([path], excerpts, "songs", True, part.problems)
 
 
 def _classes(path: Path, files: Sequence[ModelFile]) -> EvaluationSet:
@@ -97,7 +118,7 @@ def _classes(path: Path, files: Sequence[ModelFile]) -> EvaluationSet:
         scanned = scan(Data(source="irmas" if named_so else "folder", recordings=_recordings(path, files)), path)
     except DataError as error:
         raise DataError(str(error).removeprefix("data.root=")) from None
-    return EvaluationSet(path, [_excerpt(excerpt) for excerpt in scanned], "recordings", False)
+    return EvaluationSet([path], [_excerpt(excerpt) for excerpt in scanned], "recordings", False)
 
 
 def _excerpt(excerpt: Excerpt) -> LabelledExcerpt:
@@ -107,7 +128,7 @@ def _excerpt(excerpt: Excerpt) -> LabelledExcerpt:
 def _recordings(path: Path, files: Sequence[ModelFile]) -> str | None:
     """The list that a training on this very folder had."""
     for file in files:
-        data = from_flat(file.config).data
+        data = data_of(file)
         if data.recordings and Path(data.root) == path.absolute():
             return data.recordings
     return None
@@ -119,7 +140,7 @@ def _cache(path: Path, nets: Sequence[Net]) -> EvaluationSet:
         _refuse_other_front_end(path, net.features)
     rows = enumerate(zip(opened.names, opened.labels, opened.recordings, strict=True))
     excerpts = [LabelledExcerpt(name, [label], recording, row=row) for row, (name, label, recording) in rows]
-    return EvaluationSet(path, excerpts, "recordings", False, features=opened)
+    return EvaluationSet([path], excerpts, "recordings", False, features=opened)
 
 
 def _refuse_other_front_end(path: Path, features: Features) -> None:
@@ -137,12 +158,11 @@ def _refuse_other_front_end(path: Path, features: Features) -> None:
 
 def _without_trained_on(found: EvaluationSet, files: Sequence[ModelFile]) -> EvaluationSet:
     """Raises DataError where nothing is left."""
-    files = [file for file in files if not _is_other_corpus(found.path, file)]
     names, recordings = seen(files)
     kept = [excerpt for excerpt in found.excerpts if excerpt.name not in names]
     left_out = [excerpt.name for excerpt in found.excerpts if excerpt.name in names]
     if not kept:
-        raise DataError(f"{found.path}: the model was trained on all of its {len(left_out)} excerpts")
+        raise DataError(f"{found}: the model was trained on all of its {len(left_out)} excerpts")
     leaking = sum(excerpt.group in recordings for excerpt in kept)
     return replace(found, excerpts=kept, trained_on=left_out, leaking=leaking)
 
@@ -155,7 +175,13 @@ def seen(files: Sequence[ModelFile]) -> tuple[set[str], set[str]]:
     return names, told | {recording for file in files for recording in file.recordings}
 
 
+def data_of(file: ModelFile) -> Data:
+    """What it was trained on; settings that this version does not know are left out."""
+    told = {entry.name: f"data.{entry.name}" for entry in fields(Data)}
+    return Data(**{name: file.config[key] for name, key in told.items() if key in file.config})
+
+
 def _is_other_corpus(path: Path, file: ModelFile) -> bool:
-    data = from_flat(file.config).data
+    data = data_of(file)
     corpus = dataset.corpus(data).name if data.source == "standin" else ""
     return bool(STANDIN.fullmatch(path.absolute().name)) and path.absolute().name != corpus
