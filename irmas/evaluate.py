@@ -111,7 +111,8 @@ def _home(model: Path) -> Path:
 def _print(console: Console, result: Evaluation, recognizer: Recognizer, settings: Settings) -> None:
     found, chief = result.found, result.chief
     groups = len(set(result.scored.groups))
-    console.print(f"\n{' '.join(map(str, recognizer.names))}")
+    averaged = f"{len(recognizer.names)} nets, averaged:\n  " if len(recognizer.names) > 1 else ""
+    console.print("\n" + averaged + "\n  ".join(recognizer.names))
     console.print(f"{found}: {len(result.excerpts)} excerpts of {groups} {found.groups}{_labels(result)}")
     if found.features is None:
         how = "mean of their scores" if settings.aggregate == MEAN else "their sum over that of the highest class"
@@ -135,19 +136,17 @@ def _labels(result: Evaluation) -> str:
 
 
 def _rules(result: Evaluation) -> Table:
-    whole = "micro F1" if result.found.is_multi_label else "accuracy"
-    heads = ["threshold", "value", whole, "95 % interval", "macro F1", "95 % interval", "precision", "recall"]
-    rows = [
-        [
-            "oracle (chosen on this very data: optimistic)" if rule.name == ORACLE else rule.name,
-            f"{rule.threshold:.3f}" if rule.threshold is not None else "-",
-            *(cell(figure) for figure in (judgement.micro_f1, judgement.macro_f1) for cell in (_figure, _interval)),
-            f"{judgement.precision:.3f}",
-            f"{judgement.recall:.3f}",
-        ]
-        for judgement in result.judgements
-        for rule in [judgement.rule]
-    ]
+    """Where each excerpt has one label and one answer, micro F1, precision and recall are all the accuracy."""
+    several = result.found.is_multi_label
+    rows = []
+    for judgement in result.judgements:
+        rule = judgement.rule
+        f1 = [cell(figure) for figure in (judgement.micro_f1, judgement.macro_f1) for cell in (_figure, _interval)]
+        others = [f"{judgement.precision:.3f}", f"{judgement.recall:.3f}"] if several else []
+        name = "oracle (chosen on this very data: optimistic)" if rule.name == ORACLE else rule.name
+        rows.append([name, *([f"{rule.threshold:.3f}"] if rule.threshold is not None else []), *f1, *others])
+    figures = ["micro F1" if several else "accuracy", "95 % interval", "macro F1", "95 % interval"]
+    heads = ["threshold", "value", *figures, "precision", "recall"] if several else ["named", *figures]
     return _table(heads, rows, left=1)
 
 

@@ -25,6 +25,8 @@ from irmas.run.model_file import ModelFile
 
 RESULTS, SCORES, PICTURE, MIXED = "results.json", "scores.csv", "classes.png", "mixtures"
 DROP = "drop"
+SHOWN = 20
+"""Files that cannot be used, listed in a message: whoever names a wrong folder has thousands."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Evaluation:
                 "on, and flatter it"
             )
         if self.damaged:
-            said.append("\n  ".join([f"left out: {len(self.damaged)} files that cannot be used", *self.damaged]))
+            said.append(f"left out: {len(self.damaged)} files that cannot be used{_listed(self.damaged)}")
         if self.unheard_of:
             said.append(f"no excerpt has {' '.join(self.unheard_of)}: macro F1 is the mean of the other classes")
         if self.scored.draws is None:
@@ -106,7 +108,7 @@ def evaluate(
     damaged = found.problems + problems
     _refuse_damaged(damaged, found, settings)
     if not excerpts:
-        raise DataError("\n  ".join([f"{found}: no excerpt is left", *damaged]))
+        raise DataError(f"{found}: no excerpt is left{_listed(damaged)}")
     scored = _scored(recognizer.classes, excerpts, scores)
     if found.is_multi_label:
         rules = [Rule(FIXED, settings.threshold)]
@@ -121,7 +123,12 @@ def evaluate(
 def _refuse_damaged(problems: Sequence[str], found: EvaluationSet, settings: Settings) -> None:
     if problems and settings.damaged != DROP:
         said = f"{found}: {len(problems)} files cannot be used; --damaged drop leaves them out"
-        raise DataError("\n  ".join([said, *problems]))
+        raise DataError(said + _listed(problems))
+
+
+def _listed(problems: Sequence[str]) -> str:
+    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    return "".join(f"\n  {line}" for line in [*problems[:SHOWN], *more])
 
 
 def _threshold_of_mixtures(

@@ -39,7 +39,9 @@ def draw(result: Evaluation) -> bytes:
         groups = len(set(result.scored.groups))
         notes = [
             f"n = {len(result.excerpts):,} excerpts of {groups:,} {result.found.groups}.",
-            f"Bars: 95 % intervals, what other {result.found.groups} might have given.",
+            f"Bars: 95 % intervals, what other {result.found.groups} might have given."
+            if result.scored.draws is not None
+            else "",
             f"Dashed: the mean, macro F1 {chief.macro_f1.value:.3f}.",
             f"Without an excerpt: {', '.join(result.unheard_of)}." if result.unheard_of else "",
             f"The first {len(classes)} classes." if len(classes) == MOST_CLASSES else "",
