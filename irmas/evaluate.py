@@ -77,7 +77,10 @@ def _evaluate(asked: argparse.Namespace) -> None:
     files = [net.file for net in recognizer.nets if isinstance(net, TorchNet)]
     console = plain_console()
     begin = data_progress(console)
-    paths = [standin_songs.render(STANDIN_FOLDER, begin) if data == STANDIN else Path(data) for data in asked.data]
+    paths = [
+        standin_songs.render(STANDIN_FOLDER, begin) if data == STANDIN else Path(data)
+        for data in dict.fromkeys(asked.data)
+    ]
     found = testset.read(paths, recognizer.classes, recognizer.nets, files)
     folder = asked.out or _home(asked.model) / "evaluation" / "+".join(path.resolve().name for path in paths)
     if reason := obstacle(folder):

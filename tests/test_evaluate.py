@@ -21,7 +21,7 @@ from irmas.config import Data, Features
 from irmas.data import cache, testparts
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import scan
-from irmas.inference import listening, models
+from irmas.inference import listening, models, testset
 from irmas.inference.testset import LabelledExcerpt
 from irmas.run import model_file, predictions
 
@@ -118,6 +118,20 @@ def test_other_excerpts_of_a_training_recording_are_told_as_a_leak(
     assert re.search(
         r"leak: 5 of \d+ excerpts are of recordings that the model was trained on, and flatter it", said.stdout
     )
+
+
+def test_other_sounds_of_the_same_names_were_not_trained_on(run: Path, corpus: Path, tmp_path: Path) -> None:
+    recognizer = models.load([run])
+    files = [model_file.read(run / "model.pt")]
+    for wav in corpus.rglob("*.wav"):
+        copy = tmp_path / "other" / wav.relative_to(corpus)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(copy, np.full(100, 0.1), 44_100)
+    found = testset.read([tmp_path / "other"], recognizer.classes, recognizer.nets, files)
+    assert (len(found.excerpts), found.trained_on, found.leaking) == (132, [], 0)
+    shutil.copytree(corpus, tmp_path / "copy")
+    found = testset.read([tmp_path / "copy"], recognizer.classes, recognizer.nets, files)
+    assert set(found.trained_on) == set(files[0].trained_on)
 
 
 def test_of_a_model_of_a_feature_cache_no_threshold_is_chosen_on_mixtures(doors: Doors, home: Path, part: Path) -> None:

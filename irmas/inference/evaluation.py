@@ -60,7 +60,7 @@ class Evaluation:
         return next(by_name[name] for name in (MIXTURES, FIXED, HIGHEST) if name in by_name)
 
     @property
-    def unheard_of(self) -> list[str]:
+    def without_excerpts(self) -> list[str]:
         """Classes without any excerpt."""
         return [of.label for of in self.chief.classes if not of.support]
 
@@ -76,8 +76,8 @@ class Evaluation:
             )
         if self.damaged:
             said.append(f"left out: {len(self.damaged)} files that cannot be used{_listed(self.damaged)}")
-        if self.unheard_of:
-            said.append(f"no excerpt has {' '.join(self.unheard_of)}: macro F1 is the mean of the other classes")
+        if self.without_excerpts:
+            said.append(f"no excerpt has {' '.join(self.without_excerpts)}: macro F1 is the mean of the other classes")
         if self.scored.draws is None:
             said.append(f"no intervals: all excerpts are of one of the {found.groups}")
         if self.no_mixtures:

@@ -43,7 +43,7 @@ def draw(result: Evaluation) -> bytes:
             if result.scored.draws is not None
             else "",
             f"Dashed: the mean, macro F1 {chief.macro_f1.value:.3f}.",
-            f"Without an excerpt: {', '.join(result.unheard_of)}." if result.unheard_of else "",
+            f"Without an excerpt: {', '.join(result.without_excerpts)}." if result.without_excerpts else "",
             f"The first {len(classes)} classes." if len(classes) == MOST_CLASSES else "",
         ]
         figure = new_figure(0.55 + 0.2 * len(classes), f"F1 by class ({by})", notes, legend_lines=1)
