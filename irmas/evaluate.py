@@ -24,6 +24,7 @@ from irmas.inference.recognizer import Recognizer, TorchNet
 from irmas.labels import INSTRUMENTS
 from irmas.learning.device import set_up
 from irmas.progress import data_progress, plain_console, print_table
+from irmas.results.page import counted
 
 STANDIN = "standin"
 STANDIN_FOLDER = Path("data/standin")
@@ -113,19 +114,18 @@ def _home(model: Path) -> Path:
 
 def _print(console: Console, result: Evaluation, recognizer: Recognizer, settings: Settings) -> None:
     found, chief = result.found, result.chief
-    groups = len(set(result.scored.groups))
     averaged = f"{len(recognizer.names)} nets, averaged:\n  " if len(recognizer.names) > 1 else ""
     console.print("\n" + averaged + "\n  ".join(recognizer.names))
-    console.print(f"{found}: {len(result.excerpts)} excerpts of {groups} {found.groups}{_labels(result)}")
+    heard = f"{counted(len(result.excerpts), 'excerpt')} of {counted(result.sources, found.source)}"
+    console.print(f"{found}: {heard}{_labels(result)}")
     if found.features is None:
         how = "mean of their scores" if settings.aggregate == MEAN else "their sum over that of the highest class"
         console.print(f"windows of {recognizer.window_s:g} s every {settings.hop_s:g} s, {how}")
     console.print()
     print_table(console, _rules(result))
     lrap = result.ranking_precision
-    console.print(
-        f"\nLRAP {_figure(lrap)}, 95 % interval {_interval(lrap)}: of the classes' order, without threshold\n"
-    )
+    interval = f", 95 % interval {_interval(lrap)}" if lrap.interval else ""
+    console.print(f"\nLRAP {_figure(lrap)}{interval}: of the classes' order, without threshold\n")
     if chief.rule.threshold is not None:
         console.print(f"by class, at the threshold {chief.rule.threshold:.3f} ({chief.rule.name}):\n")
     print_table(console, _classes(chief))

@@ -60,6 +60,11 @@ class Evaluation:
         return next(by_name[name] for name in (MIXTURES, FIXED, HIGHEST) if name in by_name)
 
     @property
+    def sources(self) -> int:
+        """Songs or recordings."""
+        return len(set(self.scored.groups))
+
+    @property
     def without_excerpts(self) -> list[str]:
         """Classes without any excerpt."""
         return [of.label for of in self.chief.classes if not of.support]
@@ -79,7 +84,7 @@ class Evaluation:
         if self.without_excerpts:
             said.append(f"no excerpt has {' '.join(self.without_excerpts)}: macro F1 is the mean of the other classes")
         if self.scored.draws is None:
-            said.append(f"no intervals: all excerpts are of one of the {found.groups}")
+            said.append(f"no intervals: all excerpts are of one {found.source}")
         if self.no_mixtures:
             said.append(f"no threshold is chosen on mixtures of the model's validation data: {self.no_mixtures}")
         return said
@@ -182,7 +187,7 @@ def _as_json(result: Evaluation, recognizer: Recognizer, settings: Settings) -> 
             "paths": [str(path.absolute()) for path in found.paths],
             "labels": "several an excerpt" if found.is_multi_label else "one an excerpt",
             "excerpts": len(result.excerpts),
-            found.groups: len(set(result.scored.groups)),
+            f"{found.source}s": result.sources,
             "left_out": {"trained_on": found.trained_on, "damaged": result.damaged},
             "leaking": found.leaking,
         },
@@ -202,7 +207,7 @@ def _as_csv(result: Evaluation) -> str:
     """A line an excerpt: name, song or recording, labels, and the score of each class."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", result.found.groups.removesuffix("s"), "labels", *result.scored.classes])
+    writer.writerow(["name", result.found.source, "labels", *result.scored.classes])
     for excerpt, scores in zip(result.excerpts, result.scored.scores, strict=True):
         writer.writerow([excerpt.name, excerpt.group, " ".join(excerpt.labels), *(f"{score:.6f}" for score in scores)])
     return text.getvalue()

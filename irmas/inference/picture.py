@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from irmas.inference.protocol import OfClass
 from irmas.labels import INSTRUMENTS
+from irmas.results.page import counted
 from irmas.results.plots import (
     BLUE,
     DASHES,
@@ -36,12 +37,10 @@ def draw(result: Evaluation) -> bytes:
         classes = sorted((of for of in chief.classes if of.support), key=lambda of: -of.f1.value)[:MOST_CLASSES]
         rule = chief.rule
         by = f"threshold {rule.threshold:.2f}, {rule.name}" if rule.threshold is not None else rule.name
-        groups = len(set(result.scored.groups))
+        source = result.found.source
         notes = [
-            f"n = {len(result.excerpts):,} excerpts of {groups:,} {result.found.groups}.",
-            f"Bars: 95 % intervals, what other {result.found.groups} might have given."
-            if result.scored.draws is not None
-            else "",
+            f"n = {counted(len(result.excerpts), 'excerpt')} of {counted(result.sources, source)}.",
+            f"Bars: 95 % intervals, what other {source}s might have given." if result.scored.draws is not None else "",
             f"Dashed: the mean, macro F1 {chief.macro_f1.value:.3f}.",
             f"Without an excerpt: {', '.join(result.without_excerpts)}." if result.without_excerpts else "",
             f"The first {len(classes)} classes." if len(classes) == MOST_CLASSES else "",

@@ -38,8 +38,8 @@ class LabelledExcerpt:
 class EvaluationSet:
     paths: list[Path]
     excerpts: list[LabelledExcerpt]
-    groups: str
-    """`songs` or `recordings`."""
+    source: str
+    """What excerpts are cut from: `song` or `recording`."""
     is_multi_label: bool
     problems: list[str] = field(default_factory=list)
     """A line a file that cannot be used, with the reason."""
@@ -109,7 +109,7 @@ def _part(path: Path, classes: Sequence[str]) -> EvaluationSet:
         excerpts.append(
             LabelledExcerpt(name, labelled.labels, song["song"] if song else labelled.path.stem, labelled.path)
         )
-    return EvaluationSet([path], excerpts, "songs", True, part.problems)
+    return EvaluationSet([path], excerpts, "song", True, part.problems)
 
 
 def _classes(path: Path, files: Sequence[ModelFile]) -> EvaluationSet:
@@ -119,7 +119,7 @@ def _classes(path: Path, files: Sequence[ModelFile]) -> EvaluationSet:
         scanned = scan(Data(source="irmas" if named_so else "folder", recordings=_recordings(path, files)), path)
     except DataError as error:
         raise DataError(str(error).removeprefix("data.root=")) from None
-    return EvaluationSet([path], [_excerpt(excerpt) for excerpt in scanned], "recordings", False)
+    return EvaluationSet([path], [_excerpt(excerpt) for excerpt in scanned], "recording", False)
 
 
 def _excerpt(excerpt: Excerpt) -> LabelledExcerpt:
@@ -141,7 +141,7 @@ def _cache(path: Path, nets: Sequence[Net]) -> EvaluationSet:
         _refuse_other_front_end(path, net.features)
     rows = enumerate(zip(opened.names, opened.labels, opened.recordings, strict=True))
     excerpts = [LabelledExcerpt(name, [label], recording, row=row) for row, (name, label, recording) in rows]
-    return EvaluationSet([path], excerpts, "recordings", False, features=opened)
+    return EvaluationSet([path], excerpts, "recording", False, features=opened)
 
 
 def _refuse_other_front_end(path: Path, features: Features) -> None:
@@ -192,4 +192,6 @@ def _is_of(found: EvaluationSet, file: ModelFile) -> bool:
     alike = [
         (path, there[excerpt.name]) for excerpt in found.excerpts if (path := excerpt.path) and excerpt.name in there
     ]
+    if not alike and data.source == "standin":  # it is rendered as a whole: there are no others of its recordings
+        return False
     return all(cmp(here, trained, shallow=False) for here, trained in alike[:COMPARED])
