@@ -36,7 +36,7 @@ def draw(result: Evaluation) -> bytes:
         chief = result.chief
         classes = sorted((of for of in chief.classes if of.support), key=lambda of: -of.f1.value)[:MOST_CLASSES]
         rule = chief.rule
-        by = f"threshold {rule.threshold:.2f}, {rule.name}" if rule.threshold is not None else rule.name
+        by = f"threshold {rule.threshold:.3f}, {rule.name}" if rule.threshold is not None else rule.name
         source = result.found.source
         notes = [
             f"n = {counted(len(result.excerpts), 'excerpt')} of {counted(result.sources, source)}.",
