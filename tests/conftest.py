@@ -14,7 +14,7 @@ from doors import Doors
 from hypothesis import settings
 
 from irmas.config import Data, Features
-from irmas.data import cache, dataset, standin
+from irmas.data import cache, dataset, standin, standin_songs
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import scan
 
@@ -104,3 +104,9 @@ def shared() -> Path:
     if not (folder / "irmas_wav").is_dir():
         pytest.skip(f"no real IRMAS data in {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def part(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in's test part, with three songs."""
+    return standin_songs.render(tmp_path_factory.mktemp("songs"), lambda what, total: lambda done: None, songs=3)

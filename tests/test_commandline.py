@@ -114,7 +114,7 @@ def test_options_and_settings_stand_in_any_order(doors: Doors, tmp_path: Path) -
     assert "-m" not in doors.refuse("train", "data=standin", "-m", "lr=-1", "hydra/launcher=local", folder=tmp_path)
 
 
-@pytest.mark.parametrize("door", ["train", "prepare", "rank", "status", "sweep.array", "sweep.prepare"])
+@pytest.mark.parametrize("door", ["train", "prepare", "rank", "status", "evaluate", "sweep.array", "sweep.prepare"])
 def test_a_real_command_refuses_like_a_fork_of_one(door: str, tmp_path: Path) -> None:
     done = irmas(door, "--nope", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)

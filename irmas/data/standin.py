@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from irmas.errors import DataError
 from irmas.files import naming
 from irmas.labels import CODES
 from irmas.processes import cpu_count, mapped
+
+T = TypeVar("T")
 
 # Part of the data's identity: raise it whenever the rendered bytes change.
 VERSION = 1
@@ -127,17 +131,22 @@ def _with_quirks(recordings: list[Recording], rng: np.random.Generator) -> list[
     return list(of.values())
 
 
-def _write(root: Path, seed: int, recording: Recording) -> int:
+def _write(root: Path, recording: Recording, seed: int) -> int:
     from irmas.data.standin_music import SAMPLE_RATE, perform  # here: whoever opens a cache needs no synthesizer
 
     rng = np.random.default_rng([seed, recording.stream])
     sounds = perform(rng, recording.lead, recording.excerpts, with_drums=recording.with_drums)
     for name, sound in zip(recording.names(), sounds, strict=True):
-        path, wav = root / recording.code / f"{name}.wav", io.BytesIO()
-        soundfile.write(wav, sound, SAMPLE_RATE, subtype="PCM_16", format="WAV")
-        with naming(path):  # written here, since libsndfile tells little of a full disk
-            path.write_bytes(wav.getvalue())
+        write_wav(root / recording.code / f"{name}.wav", sound, SAMPLE_RATE)
     return recording.excerpts
+
+
+def write_wav(path: Path, sound: NDArray[np.int16], rate: int) -> None:
+    """(samples,) or (samples, channels), 16 bit. Raises OSError with the file's name."""
+    wav = io.BytesIO()
+    soundfile.write(wav, sound, rate, subtype="PCM_16", format="WAV")
+    with naming(path):  # written here, since libsndfile tells little of a full disk
+        path.write_bytes(wav.getvalue())
 
 
 def render(root: Path, size: int, seed: int, on_excerpt: Callable[[int], None] | None = None) -> None:
@@ -150,14 +159,26 @@ def render(root: Path, size: int, seed: int, on_excerpt: Callable[[int], None] |
     """
     if root.exists():
         raise DataError(f"{root} exists already: name another folder, or remove it to render anew")
-    recordings = plan(size, seed)
+    render_all(root, CODES, partial(_write, seed=seed), plan(size, seed), on_excerpt)
+
+
+def render_all(
+    root: Path,
+    folders: Iterable[str],
+    write: Callable[[Path, T], int],
+    items: Sequence[T],
+    on_excerpt: Callable[[int], None] | None,
+) -> None:
+    """`write` every item into an unfinished folder with these subfolders, with every core, which then becomes `root`.
+
+    Raises DataError where the disk is full.
+    """
     unfinished = root.with_name(f"{root.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        for code in CODES:
-            (unfinished / code).mkdir(parents=True)
-        write = partial(_write, unfinished, seed)
-        with mapped(write, recordings, path=unfinished, workers=cpu_count(), chunksize=4) as written:
+        for folder in folders:
+            (unfinished / folder).mkdir(parents=True)
+        with mapped(partial(write, unfinished), items, path=unfinished, workers=cpu_count(), chunksize=4) as written:
             for excerpts in written:
                 if on_excerpt is not None:
                     on_excerpt(excerpts)

@@ -7,7 +7,7 @@ split by recording does not.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,7 @@ FRAMES = int(SAMPLE_RATE * DURATION_S)
 LEAD_OVER_BAND_DB = (10.0, 28.0)
 HARDLY_SOUNDS = 0.12  # share of excerpts whose label can hardly be heard (IRMAS: 13.9 % of an audited sample)
 HARDLY_SOUNDS_DB = -25.0
+AMONG_SOLOISTS_DB = (-6.0, 0.0)
 TONE_DB = 3.0
 HISS_DB = (-75.0, -60.0)
 
@@ -45,11 +46,16 @@ class Event(NamedTuple):
 
 
 class Harmony(NamedTuple):
-    """What all players of an excerpt agree on: the pitch classes of the scale, one chord every two beats."""
+    """What all players of an excerpt agree on: the pitch classes of the scale, one chord every two beats, the end."""
 
     beat_s: float
     scale: tuple[int, ...]
     chords: tuple[tuple[int, ...], ...]
+    frames: int = FRAMES
+
+    @property
+    def duration_s(self) -> float:
+        return self.frames / SAMPLE_RATE
 
     def chord_at(self, time_s: float) -> tuple[int, ...]:
         return self.chords[int(time_s / (2 * self.beat_s)) % len(self.chords)]
@@ -67,7 +73,7 @@ def line(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -> Ite
     pitches = _within(harmony.scale, low, high)
     place = int(rng.integers(len(pitches)))
     time_s = 0.0
-    while time_s < DURATION_S:
+    while time_s < harmony.duration_s:
         duration_s = harmony.beat_s * rng.choice([0.5, 0.5, 1.0, 1.0, 1.5, 2.0])
         if time_s == 0 or rng.random() < 0.9:
             yield Event(time_s, 0.95 * duration_s, pitches[place])
@@ -79,7 +85,7 @@ def arpeggio(rng: np.random.Generator, harmony: Harmony, low: int, high: int) ->
     """Broken chords in eighths, each note ringing on."""
     base = int(rng.integers(low, max(low + 1, high - 18)))
     order = rng.permutation(5)
-    for step, time_s in enumerate(np.arange(0.0, DURATION_S, harmony.beat_s / 2)):
+    for step, time_s in enumerate(np.arange(0.0, harmony.duration_s, harmony.beat_s / 2)):
         pitches = _within(harmony.chord_at(time_s), base, base + 24)
         yield Event(time_s, 2 * harmony.beat_s, pitches[order[step % 5]])
 
@@ -96,7 +102,7 @@ def _chords(
     base = int(rng.integers(low, max(low + 1, high - 15)))
     voices = int(rng.integers(3, 6))
     time_s = 0.0
-    while time_s < DURATION_S:
+    while time_s < harmony.duration_s:
         duration_s = harmony.beat_s * rng.choice(beats)
         for place, pitch in enumerate(_within(harmony.chord_at(time_s), base, base + 22)[:voices]):
             yield Event(time_s + spread_s * place, 0.95 * duration_s, pitch)
@@ -117,7 +123,7 @@ def two_hands(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -
 
 def drums(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -> Iterator[Event]:
     """Kick, snare and hi-hat or ride in eighths; the range picks the cymbal."""
-    for step, time_s in enumerate(np.arange(0.0, DURATION_S, harmony.beat_s / 2)):
+    for step, time_s in enumerate(np.arange(0.0, harmony.duration_s, harmony.beat_s / 2)):
         yield Event(time_s, 0.3, high)
         if step % 4 == 2:
             yield Event(time_s, 0.3, low)
@@ -176,7 +182,7 @@ class Player(NamedTuple):
     gains: Samples
 
     def play(self, rng: np.random.Generator, harmony: Harmony) -> Samples:
-        """[2, FRAMES], levelled by root mean square, as the synthesizer knows no velocities."""
+        """[2, frames], levelled by root mean square, as the synthesizer knows no velocities."""
         is_drum = self.figure is drums
         track = TrackSecond("", self.program, is_drum)
         for event in self.figure(rng, harmony, self.part.low, self.part.high):
@@ -184,10 +190,10 @@ class Player(NamedTuple):
         score = ScoreSecond(480)
         score.tracks.append(track)
         sound = np.asarray(_synthesizer(self.program, is_drum).render(score, stereo=False))[0]
-        stem = np.zeros(FRAMES, np.float32)
+        stem = np.zeros(harmony.frames, np.float32)
         # What sounds beyond the end goes to the start, as if music had gone on before it.
-        for start in range(0, len(sound), FRAMES):
-            piece = sound[start : start + FRAMES]
+        for start in range(0, len(sound), harmony.frames):
+            piece = sound[start : start + harmony.frames]
             stem[: len(piece)] += piece
         return self.gains * _at_rms(stem, 0.0)
 
@@ -215,14 +221,14 @@ def _band(rng: np.random.Generator, lead: str, with_drums: bool) -> list[Player]
     return band
 
 
-def _room(rng: np.random.Generator) -> npt.NDArray[np.complex64]:
-    """[2, FRAMES // 2 + 1]: a frequency response of tone control, band limit and reverberation."""
-    octaves = np.log2(np.maximum(np.fft.rfftfreq(FRAMES, 1 / SAMPLE_RATE), 20.0) / 20.0)
+def _room(rng: np.random.Generator, frames: int) -> npt.NDArray[np.complex64]:
+    """[2, frames // 2 + 1]: a frequency response of tone control, band limit and reverberation."""
+    octaves = np.log2(np.maximum(np.fft.rfftfreq(frames, 1 / SAMPLE_RATE), 20.0) / 20.0)
     tone_db = np.interp(octaves, np.linspace(0, 10, 9), rng.normal(0, TONE_DB, 9))
     tone_db -= 12 * np.maximum(octaves - rng.uniform(8.5, 10), 0)
-    seconds = np.arange(FRAMES) / SAMPLE_RATE
+    seconds = np.arange(frames) / SAMPLE_RATE
     decay_s = rng.uniform(0.1, 0.5)
-    echo = rng.standard_normal((2, FRAMES), np.float32) * np.exp(-seconds / decay_s).astype(np.float32)
+    echo = rng.standard_normal((2, frames), np.float32) * np.exp(-seconds / decay_s).astype(np.float32)
     echo *= np.float32(rng.uniform(0, 0.6)) / np.sqrt(np.sum(echo**2, axis=1, keepdims=True))
     echo[:, 0] += 1
     response: npt.NDArray[np.complex64] = scipy.fft.rfft(echo) * _gain(tone_db)
@@ -244,22 +250,66 @@ def _at_rms(sound: Samples, level_db: float) -> Samples:
     return levelled
 
 
+class Studio(NamedTuple):
+    """What a recording's excerpts share besides its players."""
+
+    room: npt.NDArray[np.complex64]
+    loudness_db: float
+    hiss: Samples
+    beat_s: float
+    scale: tuple[int, ...]
+    frames: int
+
+    def harmony(self, rng: np.random.Generator) -> Harmony:
+        return Harmony(self.beat_s, self.scale, _progression(rng, self.scale), self.frames)
+
+    def record(self, rng: np.random.Generator, mix: Samples) -> npt.NDArray[np.int16]:
+        """[2, frames] -> [frames, 2]."""
+        mix = _at_rms(scipy.fft.irfft(scipy.fft.rfft(mix) * self.room, self.frames), self.loudness_db)
+        mix += np.roll(self.hiss, rng.integers(self.frames), axis=1)
+        return np.rint(np.clip(mix.T, -1, 1) * 32767).astype(np.int16)
+
+
+def _studio(rng: np.random.Generator, frames: int) -> Studio:
+    room = _room(rng, frames)
+    loudness_db = rng.uniform(-34, -20)
+    hiss = _gain(loudness_db + rng.uniform(*HISS_DB)) * rng.standard_normal((2, frames), np.float32)
+    beat_s, key = 60 / rng.uniform(70, 150), rng.integers(12)
+    scale = tuple(int(key + step) % 12 for step in (MAJOR if rng.random() < 0.6 else MINOR))
+    return Studio(room, loudness_db, hiss, beat_s, scale, frames)
+
+
+def _together(rng: np.random.Generator, harmony: Harmony, players: Sequence[Player]) -> Samples:
+    silence = np.zeros((2, harmony.frames), np.float32)
+    return sum((player.play(rng, harmony) for player in players), silence)
+
+
 def perform(rng: np.random.Generator, code: str, excerpts: int, *, with_drums: bool) -> Iterator[npt.NDArray[np.int16]]:
     """The excerpts of one recording of a class, each [FRAMES, 2]; every draw comes from `rng`."""
     lead = _engage(rng, LEADS[code], 0.0)
     band = _band(rng, code, with_drums)
     over_band_db = rng.uniform(*LEAD_OVER_BAND_DB)
-    room = _room(rng)
-    loudness_db = rng.uniform(-34, -20)
-    hiss = _gain(loudness_db + rng.uniform(*HISS_DB)) * rng.standard_normal((2, FRAMES), np.float32)
-    beat_s, key = 60 / rng.uniform(70, 150), rng.integers(12)
-    scale = tuple(int(key + step) % 12 for step in (MAJOR if rng.random() < 0.6 else MINOR))
+    studio = _studio(rng, FRAMES)
     for _ in range(excerpts):
-        chords = _progression(rng, scale)
-        harmony = Harmony(beat_s, scale, chords)
-        backing = sum((player.play(rng, harmony) for player in band), np.zeros((2, FRAMES), np.float32))
+        harmony = studio.harmony(rng)
+        backing = _together(rng, harmony, band)
         lead_db = HARDLY_SOUNDS_DB if rng.random() < HARDLY_SOUNDS else over_band_db
-        mix = _at_rms(backing, 0.0) + _gain(lead_db) * lead.play(rng, harmony)
-        mix = _at_rms(scipy.fft.irfft(scipy.fft.rfft(mix) * room, FRAMES), loudness_db)
-        mix += np.roll(hiss, rng.integers(FRAMES), axis=1)
-        yield np.rint(np.clip(mix.T, -1, 1) * 32767).astype(np.int16)
+        yield studio.record(rng, _at_rms(backing, 0.0) + _gain(lead_db) * lead.play(rng, harmony))
+
+
+def perform_song(
+    rng: np.random.Generator, casts: Sequence[Sequence[str]], seconds: float, *, with_drums: bool
+) -> Iterator[npt.NDArray[np.int16]]:
+    """The excerpts of one song, each [samples, 2]: all instruments of an excerpt's cast are predominant in it."""
+    codes = list(dict.fromkeys(code for cast in casts for code in cast))
+    soloists = {code: _engage(rng, LEADS[code], rng.uniform(*AMONG_SOLOISTS_DB)) for code in codes}
+    band = [_engage(rng, BASS, rng.uniform(-8, 0)), _engage(rng, PADS, rng.uniform(-10, -2))]
+    if with_drums:
+        band.append(_engage(rng, KIT[rng.integers(2)], rng.uniform(-8, 0)))
+    over_band_db = rng.uniform(*LEAD_OVER_BAND_DB)
+    studio = _studio(rng, round(seconds * SAMPLE_RATE))
+    for cast in casts:
+        harmony = studio.harmony(rng)
+        backing = _together(rng, harmony, band)
+        front = _together(rng, harmony, [soloists[code] for code in cast])
+        yield studio.record(rng, _at_rms(backing, 0.0) + _gain(over_band_db) * _at_rms(front, 0.0))

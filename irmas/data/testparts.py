@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from irmas.data.sound import read_form
 from irmas.errors import DataError
+from irmas.files import naming
 from irmas.labels import CODES
 
 
@@ -31,15 +33,15 @@ def beside(root: Path) -> list[Path]:
     return sorted(folder for folder in root.parent.glob("IRMAS-TestingData-Part[0-9]") if folder.is_dir())
 
 
-def read(folder: Path) -> Part:
-    """Every excerpt of a part, sorted by path. Of the sound only the header is read."""
+def read(folder: Path, known: Sequence[str] = CODES) -> Part:
+    """Every excerpt of a part, sorted by path; its labels are `known` ones. Of the sound only the header is read."""
     files = sorted(path for path in folder.rglob("*.*") if not path.name.startswith("."))
     wavs, texts = ({path for path in files if path.suffix == suffix} for suffix in (".wav", ".txt"))
     excerpts, problems = [], []
     for wav in sorted(wavs):
         try:
             read_form(wav)
-            excerpts.append(Labelled(wav, read_labels(wav.with_suffix(".txt"))))
+            excerpts.append(Labelled(wav, read_labels(wav.with_suffix(".txt"), known)))
         except DataError as error:
             problems.append(str(error))
     problems += [f"{text}: has no wav" for text in sorted(texts) if text.with_suffix(".wav") not in wavs]
@@ -48,7 +50,13 @@ def read(folder: Path) -> Part:
     return Part(folder, excerpts, problems)
 
 
-def read_labels(path: Path) -> list[str]:
+def write_labels(path: Path, labels: Sequence[str]) -> None:
+    """Raises OSError with the file's name."""
+    with naming(path):
+        path.write_text("".join(f"{label}\n" for label in labels))
+
+
+def read_labels(path: Path, known: Sequence[str] = CODES) -> list[str]:
     """Each label once, in the file's order. Raises DataError, naming the file, for none and for an unknown one."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -57,9 +65,9 @@ def read_labels(path: Path) -> list[str]:
     except UnicodeDecodeError:
         raise DataError(f"{path}: is no text") from None
     labels = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    unknown = [label for label in labels if label not in CODES]
+    unknown = [label for label in labels if label not in known]
     if unknown:
-        raise DataError(f"{path}: unknown label {unknown[0][:40]!r}; known are {' '.join(CODES)}")
+        raise DataError(f"{path}: unknown label {unknown[0][:40]!r}; known are {' '.join(known)}")
     if not labels:
         raise DataError(f"{path}: holds no label")
     return labels

@@ -80,11 +80,19 @@ def resample(sizes: Array) -> Array:
     Times scores it gives a resample's accuracy minus the real one, widened by what a bootstrap of n recordings lacks:
     sqrt(n / (n - 1)), and Student's t in the place of the normal quantile (Hesterberg 2015, expanded percentiles).
     """
-    n = len(sizes)
-    counts = np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    counts = draw(len(sizes))
+    return np.asarray(counts * (widening(len(sizes)) * sizes.sum() / (counts @ sizes))[:, None])
+
+
+def draw(n: int) -> NDArray[np.integer]:
+    """(resamples, n): how often each of n recordings was drawn."""
+    return np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+
+
+def widening(n: int) -> float:
+    """Of a deviation in a resample of n recordings, at least two; see `resample`."""
     tail = (1 + CONFIDENCE) / 2
-    widening = math.sqrt(n / (n - 1)) * stdtrit(n - 1, tail) / ndtri(tail)
-    return np.asarray(counts * (widening * sizes.sum() / (counts @ sizes))[:, None])
+    return float(math.sqrt(n / (n - 1)) * stdtrit(n - 1, tail) / ndtri(tail))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,87 @@
+"""A stand-in for IRMAS's test set: songs with two to four predominant instruments, in its layout and names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from irmas.data.standin import render_all, write_wav
+from irmas.data.testparts import write_labels
+from irmas.files import locked
+from irmas.labels import CODES
+
+# Part of the data's identity: raise it whenever the rendered bytes change.
+VERSION = 1
+SONGS = 30
+MOST_EXCERPTS = 5
+SECONDS = (5.0, 20.0)
+
+
+@dataclass(frozen=True)
+class Song:
+    number: int
+    casts: list[list[str]]
+    """Of each excerpt, its predominant instruments."""
+    seconds: float
+    """Of each excerpt."""
+    with_drums: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:02d} - Stand-in Song No. {self.number}"
+
+
+def plan(songs: int, seed: int) -> list[Song]:
+    """A song has up to four instruments, dealt so that all classes are about equally frequent.
+
+    Two to all of them are heard in an excerpt.
+    """
+    rng = np.random.default_rng([seed, 0])
+    planned: list[Song] = []
+    hand: list[str] = []
+    for number in range(1, songs + 1):
+        size = int(rng.integers(2, 5))
+        if len(set(hand)) < size:
+            hand += rng.permutation(CODES).tolist()
+        ensemble = list(dict.fromkeys(hand))[:size]
+        for code in ensemble:
+            hand.remove(code)
+        casts = [
+            sorted(rng.choice(ensemble, size=rng.integers(2, size + 1), replace=False).tolist())
+            for _ in range(rng.integers(2, MOST_EXCERPTS + 1))
+        ]
+        planned.append(Song(number, casts, round(rng.uniform(*SECONDS), 2), bool(rng.random() < 0.5)))
+    return planned
+
+
+def _write(root: Path, song: Song, seed: int) -> int:
+    from irmas.data.standin_music import SAMPLE_RATE, perform_song
+
+    rng = np.random.default_rng([seed, 1, song.number])
+    sounds = perform_song(rng, song.casts, song.seconds, with_drums=song.with_drums)
+    for number, (cast, sound) in enumerate(zip(song.casts, sounds, strict=True), start=1):
+        path = root / "Part1" / f"{song.name}-{number}.wav"
+        write_wav(path, sound, SAMPLE_RATE)
+        write_labels(path.with_suffix(".txt"), cast)
+    return len(song.casts)
+
+
+def render(folder: Path, begin: Callable[[str, int], Callable[[int], None]], songs: int = SONGS, seed: int = 0) -> Path:
+    """The test part of these songs (44.1 kHz, stereo, 16 bit), rendered below `folder` where it is missing.
+
+    The bytes follow from songs, seed and VERSION alone. `begin` is told what is done and how much of it.
+    Raises DataError where the disk is full, OSError where the folder cannot be written.
+    """
+    root = folder / f"test-v{VERSION}-{songs}-seed{seed}"
+    if root.is_dir():
+        return root
+    with locked(root.with_name(f"{root.name}.lock")):
+        if not root.is_dir():
+            planned = plan(songs, seed)
+            on_excerpt = begin("rendering", sum(len(song.casts) for song in planned))
+            render_all(root, ["Part1"], partial(_write, seed=seed), planned, on_excerpt)
+    return root

@@ -1,0 +1,220 @@
+"""The evaluate door on a model that was trained by the train door: figures, files, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from doors import Doors
+from sklearn.metrics import f1_score, label_ranking_average_precision_score
+
+from irmas.config import Data, Features
+from irmas.data import cache, testparts
+from irmas.data.cache import FeatureCache
+from irmas.data.excerpts import scan
+from irmas.inference import listening, models, testset
+from irmas.inference.testset import LabelledExcerpt
+from irmas.run import model_file, predictions
+
+FRONT_END = ["features.sample_rate=16000", "features.n_fft=1024", "features.hop_length=1500", "features.n_mels=16"]
+SMALL = [*FRONT_END, "model.filters=[4,8]", "model.dense=8", "epochs=1", "batch_size=8", "lr=0.01"]
+
+
+@pytest.fixture(scope="module")
+def home(doors: Doors, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with two seeds of a model of the corpus."""
+    folder = tmp_path_factory.mktemp("home")
+    trained = doors.train("-m", f"data.root={corpus}", "seed=0,1", "name=two", *SMALL, folder=folder)
+    assert trained.code == 0, trained.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(home: Path) -> Path:
+    (found,) = (home / "outputs" / "two" / "runs").glob("*1-*")
+    return found
+
+
+def results(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "results.json").read_text())  # type: ignore[no-any-return]
+
+
+def read_scores(folder: Path, classes: list[str]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Truth and scores, (excerpts, classes)."""
+    with (folder / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    truth = np.array([[label in row["labels"].split() for label in classes] for row in rows])
+    return truth, np.array([[float(row[label]) for label in classes] for row in rows])
+
+
+def test_a_sweeps_winner_on_a_test_part(doors: Doors, home: Path, part: Path) -> None:
+    said = doors.open("evaluate", "outputs/two", str(part), folder=home)
+    assert (said.code, said.stderr) == (0, ""), said
+    folder = home / "outputs" / "two" / "evaluation" / part.name
+    assert f"written: {folder.relative_to(home)}/results.json" in said.stdout
+    found = results(folder)
+    assert len(found["nets"]) == 2
+    assert found["settings"] == {
+        "window_s": 3.0,
+        "hop_s": 1.5,
+        "aggregate": "mean",
+        "threshold": 0.5,
+        "damaged": "refuse",
+    }
+    assert [judged["rule"]["name"] for judged in found["thresholds"]] == ["fixed", "chosen on mixtures", "oracle"]
+    truth, scores = read_scores(folder, found["classes"])
+    assert found["data"]["excerpts"] == len(truth) == len(list(part.rglob("*.wav")))
+    assert found["data"]["songs"] == 3
+    assert found["lrap"]["value"] == pytest.approx(label_ranking_average_precision_score(truth, scores), abs=1e-3)
+    for judged in found["thresholds"]:
+        answers = scores >= judged["rule"]["threshold"]
+        expected = f1_score(truth, answers, average="micro", zero_division=0)
+        assert judged["micro_f1"]["value"] == pytest.approx(expected, abs=1e-3)
+        assert re.search(rf"{judged['rule']['threshold']:.3f} +{judged['micro_f1']['value']:.3f} ", said.stdout)
+    assert "oracle (chosen on this very data: optimistic)" in said.stdout
+    assert testparts.read(folder / "mixtures").problems == []
+    assert (folder / "classes.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_on_its_own_corpus_is_judged_by_what_validated(
+    doors: Doors, home: Path, run: Path, corpus: Path, corpus_cache: FeatureCache, tmp_path: Path
+) -> None:
+    answered = predictions.read(run / "predictions.npz")
+    assert answered is not None
+    for data in (corpus, corpus_cache.folder):
+        said = doors.open("evaluate", str(run), str(data), "--out", str(tmp_path / data.name), folder=home)
+        assert (said.code, said.stderr) == (0, ""), said
+        found = results(tmp_path / data.name)
+        (judged,) = found["thresholds"]
+        assert judged["rule"] == {"name": "highest score", "threshold": None}
+        assert judged["micro_f1"]["value"] == pytest.approx(answered.correct.mean())
+        assert found["data"]["excerpts"] == len(answered.excerpts)
+        assert len(found["data"]["left_out"]["trained_on"]) == 132 - len(answered.excerpts)
+        assert f"left out: {132 - len(answered.excerpts)} excerpts that the model was trained on" in said.stdout
+        assert "leak" not in said.stdout
+
+
+def test_other_excerpts_of_a_training_recording_are_told_as_a_leak(
+    doors: Doors, home: Path, run: Path, corpus: Path, tmp_path: Path
+) -> None:
+    file = model_file.read(run / "model.pt")
+    siblings = [name for name in file.trained_on if name.endswith("__2")][:5]
+    model_file.write(tmp_path / "model.pt", replace(file, trained_on=sorted({*file.trained_on} - {*siblings})))
+    said = doors.open("evaluate", str(tmp_path / "model.pt"), str(corpus), folder=home)
+    assert said.code == 0, said
+    assert re.search(
+        r"leak: 5 of \d+ excerpts are of recordings that the model was trained on, and flatter it", said.stdout
+    )
+
+
+def test_other_sounds_of_the_same_names_were_not_trained_on(run: Path, corpus: Path, tmp_path: Path) -> None:
+    recognizer = models.load([run])
+    files = [model_file.read(run / "model.pt")]
+    for wav in corpus.rglob("*.wav"):
+        copy = tmp_path / "other" / wav.relative_to(corpus)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(copy, np.full(100, 0.1), 44_100)
+    found = testset.read([tmp_path / "other"], recognizer.classes, recognizer.nets, files)
+    assert (len(found.excerpts), found.trained_on, found.leaking) == (132, [], 0)
+    shutil.copytree(corpus, tmp_path / "copy")
+    found = testset.read([tmp_path / "copy"], recognizer.classes, recognizer.nets, files)
+    assert set(found.trained_on) == set(files[0].trained_on)
+
+
+def test_of_a_model_of_a_feature_cache_no_threshold_is_chosen_on_mixtures(
+    doors: Doors, home: Path, run: Path, part: Path, tmp_path: Path
+) -> None:
+    file = model_file.read(run / "model.pt")
+    model_file.write(tmp_path / "model.pt", replace(file, config=file.config | {"data.cache": "somewhere"}))
+    options = ["--aggregate", "max", "--threshold", "0.7"]
+    said = doors.open("evaluate", str(tmp_path / "model.pt"), str(part), *options, folder=home)
+    assert (said.code, said.stderr) == (0, ""), said
+    found = results(tmp_path / "evaluation" / part.name)
+    assert [judged["rule"]["name"] for judged in found["thresholds"]] == ["fixed", "oracle"]
+    assert found["thresholds"][0]["rule"]["threshold"] == 0.7
+    assert "mixtures of the model's validation data: it was trained on a ready-made feature cache" in said.stdout
+    _, scores = read_scores(tmp_path / "evaluation" / part.name, found["classes"])
+    assert scores.max(axis=1).tolist() == [1.0] * len(scores)
+
+
+@pytest.fixture
+def broken(home: Path, part: Path, tmp_path: Path) -> Path:
+    """A part with three files that are no use, one of them silent: that is only heard."""
+    folder = tmp_path / "broken"
+    shutil.copytree(part / "Part1", folder)
+    soundfile.write(folder / "silent-1.wav", np.zeros(44_100), 44_100)
+    (folder / "silent-1.txt").write_text("voi\n")
+    wavs = sorted(folder.glob("0*.wav"))
+    wavs[0].write_bytes(wavs[0].read_bytes()[:-4000])
+    wavs[1].with_suffix(".txt").write_text("banjo\n")
+    return folder
+
+
+def test_files_that_cannot_be_used_are_refused_or_dropped(
+    doors: Doors, home: Path, run: Path, broken: Path, tmp_path: Path
+) -> None:
+    message = doors.refuse("evaluate", str(run), str(broken), folder=home)
+    assert "broken: 2 files cannot be used; --damaged drop leaves them out\n" in message
+    assert "cut: announces" in message
+    assert "unknown label 'banjo'; known are cel cla flu gac gel org pia sax tru vio voi" in message
+    said = doors.open(
+        "evaluate", str(run), str(broken), "--damaged", "drop", "--out", str(tmp_path / "out"), folder=home
+    )
+    assert (said.code, said.stderr) == (0, ""), said
+    found = results(tmp_path / "out")
+    assert len(found["data"]["left_out"]["damaged"]) == 3
+    assert found["data"]["excerpts"] == len(list(broken.glob("*.wav"))) - 3
+    assert "left out: 3 files that cannot be used" in said.stdout
+    assert "silent-1.wav: silent" in said.stdout
+
+
+def test_what_does_not_go_together_is_refused(
+    doors: Doors, home: Path, run: Path, part: Path, corpus: Path, corpus_cache: FeatureCache, tmp_path: Path
+) -> None:
+    def refusal(*arguments: str) -> str:
+        return doors.refuse("evaluate", str(run), *arguments, folder=home)
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    other = tmp_path / "other"
+    cache.build(scan(Data(), corpus), Features(sample_rate=16000, n_mels=8), other, lambda _: None)
+    (tmp_path / "banjo" / "banjo").mkdir(parents=True)
+    shutil.copytree(corpus / "cel", tmp_path / "banjo" / "cel")
+    shutil.copy(next(corpus.glob("cel/*.wav")), tmp_path / "banjo" / "banjo" / "x.wav")
+    assert refusal(f"{tmp_path}/none") == f"irmas.evaluate: {tmp_path}/none: there is no such folder\n"
+    assert f"{tmp_path}/file: is no folder" in refusal(f"{tmp_path}/file")
+    assert f"{tmp_path}/empty: holds no wav" in refusal(f"{tmp_path}/empty")
+    assert "banjo: has the classes banjo, which the model does not know; it knows cel" in refusal(f"{tmp_path}/banjo")
+    assert "other: was computed with n_fft=2048, the model hears with n_fft=1024" in refusal(str(other))
+    assert "--hop 2: must be at most as long as a window, which is 1 s" in refusal(
+        str(part), "--window", "1", "--hop", "2"
+    )
+    assert "--window: " in refusal(str(corpus_cache.folder), "--window", "1")
+    assert "argument --hop: 0: must be a number above 0" in refusal(str(part), "--hop", "0")
+    assert f"{tmp_path}/file is not a folder" in refusal(str(part), "--out", f"{tmp_path}/file/out")
+    assert "none.pt: No such file" in refusal(str(part), "--with", "none.pt")
+
+
+def test_scores_are_the_mean_of_the_windows_that_sound(run: Path, tmp_path: Path) -> None:
+    sound = np.random.default_rng(0).normal(0, 0.1, 80_000).astype(np.float32)
+    sound[32_000:48_000] = 0
+    soundfile.write(tmp_path / "a.wav", sound, 16_000, subtype="FLOAT")
+    recognizer = models.load([run], 1.0)
+    heard = [
+        recognizer.hear(torch.from_numpy(sound[None, start : start + 16_000]), 16_000)
+        for start in (0, 16_000, 48_000, 64_000)
+    ]
+    found, problems = listening.scores(
+        recognizer, [LabelledExcerpt("a", ["cel"], "a", tmp_path / "a.wav")], 1.0, "mean", lambda done: None
+    )
+    assert problems == []
+    np.testing.assert_allclose(found, np.mean(heard, axis=0), atol=1e-6)

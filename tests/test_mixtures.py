@@ -1,0 +1,91 @@
+"""Mixtures of what a model was not trained on: each recording is a tone of its own, so that a mixture tells them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from irmas.config import Config, Data, Features, Model
+from irmas.data import testparts
+from irmas.errors import UserError
+from irmas.inference import mixtures
+from irmas.learning.model import Classifier
+from irmas.run import model_file
+from irmas.run.model_file import ModelFile
+
+RATE = 8000
+CLASSES = ["bell", "horn", "reed"]
+TONES = {f"{label}/r{number}": 200 + 100 * number + 30 * k for k, label in enumerate(CLASSES) for number in range(6)}
+"""Hz."""
+
+
+def silent(what: str, total: int) -> Callable[[int], None]:
+    return lambda done: None
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> ModelFile:
+    """Trained on the even recordings."""
+    for name, tone in TONES.items():
+        path = tmp_path / "tones" / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.5 * np.sin(2 * np.pi * tone * np.arange(RATE) / RATE), RATE)
+    config = Config(data=Data(source="folder", root=str(tmp_path / "tones"), cache_dir=str(tmp_path / "cache")))
+    config = replace(config, features=Features(sample_rate=RATE, n_mels=16, seconds=1.0), model=Model(filters=[4]))
+    weights = Classifier(config.model, 3, 0.0, 0.0, 1.0).state_dict()
+    trained_on = [name for name in TONES if int(name[-1]) % 2 == 0]
+    return model_file.make(weights, CLASSES, config, trained_on, [name.split("/")[1] for name in trained_on], {})
+
+
+def tones(path: Path) -> set[str]:
+    """The recordings in a mixture."""
+    samples, rate = soundfile.read(path)
+    assert (rate, len(samples)) == (RATE, RATE)
+    heights = np.abs(np.fft.rfft(samples))
+    return {name for name, tone in TONES.items() if heights[tone] > 0.1 * heights.max()}
+
+
+def test_mixtures_hold_nothing_that_was_trained_on_and_say_what_they_hold(file: ModelFile, tmp_path: Path) -> None:
+    mixtures.make(tmp_path / "mixed", [file], silent)
+    read = testparts.read(tmp_path / "mixed", CLASSES)
+    assert read.problems == []
+    assert len(read.excerpts) == mixtures.MIXTURES
+    heard = [tones(excerpt.path) for excerpt in read.excerpts]
+    assert set.union(*heard) == set(TONES) - set(file.trained_on)
+    assert {len(names) for names in heard} == {2, 3}
+    for excerpt, names in zip(read.excerpts, heard, strict=True):
+        assert {name.split("/")[0] for name in names} == set(excerpt.labels)
+
+
+def test_the_same_model_gives_the_same_bytes(file: ModelFile, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        mixtures.make(tmp_path / folder, [file], silent)
+    for path in sorted((tmp_path / "one").iterdir()):
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+
+
+def test_a_recording_that_any_of_the_nets_was_trained_on_is_left_out(file: ModelFile, tmp_path: Path) -> None:
+    other = replace(file, trained_on=["bell/r1"], recordings=["r1", "r3"])
+    mixtures.make(tmp_path / "mixed", [file, other], silent)
+    heard = set.union(*(tones(path) for path in (tmp_path / "mixed").glob("*.wav")))
+    assert heard == {"bell/r5", "horn/r5", "reed/r5"}
+
+
+def test_why_there_are_none_is_said(file: ModelFile, tmp_path: Path) -> None:
+    def reason(*files: ModelFile) -> str:
+        with pytest.raises(UserError) as raised:
+            mixtures.make(tmp_path / "mixed", files, silent)
+        return str(raised.value)
+
+    everything = replace(file, trained_on=list(TONES))
+    assert reason(everything) == "0 excerpts are of recordings that it was not trained on, too few to mix"
+    from_cache = replace(file, config=file.config | {"data.cache": "somewhere"})
+    assert reason(from_cache) == "it was trained on a ready-made feature cache, and its sounds are not known"
+    gone = replace(file, config=file.config | {"data.root": f"{tmp_path}/gone"})
+    assert reason(gone) == f"data.root={tmp_path}/gone: there is no such folder"
+    assert not (tmp_path / "mixed").exists()
