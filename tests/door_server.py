@@ -21,8 +21,11 @@ from hydra.core.plugins import Plugins
 from irmas import processes
 from irmas.sweep import local
 
-DOORS = ("train", "prepare", "rank", "status", "sweep.array", "sweep.prepare", "sweep.submit")
-BEHIND = ("compose", "sweep.task", "sweep.freeze", "data.features", "results.conclude", "results.outcomes")
+DOORS = ("train", "prepare", "rank", "status", "predict", "export", "sweep.array", "sweep.prepare", "sweep.submit")
+BEHIND = (
+    *("compose", "sweep.task", "sweep.freeze", "data.features", "results.conclude", "results.outcomes"),
+    *("inference.models", "inference.picture"),
+)
 """What doors import when they need it."""
 
 for name in DOORS + BEHIND:
