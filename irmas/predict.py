@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -54,8 +54,8 @@ def main() -> None:
 def predict(asked: Namespace) -> None:
     """Raises UserError before anything is heard or written; SystemExit with 1 where a file could not be answered."""
     _check(asked)
-    files = list(dict.fromkeys(_sounds(asked.files)))
-    pictures = _pictures(asked.picture, files)
+    sounds = _sounds(asked.files)
+    pictures = _pictures(asked.picture, sounds)
     # Here, so that a wrong call is told at once: torch takes seconds to import.
     from irmas.data.features import LogMel
     from irmas.inference import models
@@ -66,7 +66,7 @@ def predict(asked: Namespace) -> None:
         raise UserError(f"--hop {hop_s:g}: must be at most a window, {recognizer.window_s:g} s, or sound would be lost")
     front_end, problems = LogMel(recognizer.nets[0].features), []
     with _lines(asked.json) as lines:
-        for file in files:
+        for file in sounds:
             try:
                 timeline = _listen(file, recognizer, hop_s, asked.window)
                 picture = _draw(file, timeline, front_end) if pictures else None
@@ -84,7 +84,7 @@ def predict(asked: Namespace) -> None:
                 _print(plain_console(), file, timeline, recognizer.window_s, hop_s)
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)
-        sys.stderr.write(f"irmas.predict: {len(problems)} of {len(files)} files could not be heard:{listed}\n")
+        sys.stderr.write(f"irmas.predict: {len(problems)} of {len(sounds)} files could not be heard:{listed}\n")
         sys.exit(1)
 
 
@@ -108,33 +108,35 @@ def _refuse_unwritable(option: str, path: Path) -> None:
         raise UserError(f"{option} {path}: {reason}")
 
 
-def _sounds(named: Sequence[Path]) -> Iterator[Path]:
-    """Folders' sounds at any depth; raises UserError where a folder has none."""
+def _sounds(named: Sequence[Path]) -> dict[Path, Path]:
+    """Sounds, those of folders at any depth, and how each is called there. Raises UserError where a folder has none."""
+    sounds = {}
     for path in named:
         if not path.is_dir():
-            yield path
+            sounds[path] = Path(path.name)
             continue
         inside = sorted(found for found in path.rglob("*") if found.suffix.lower() in AUDIO and found.is_file())
         if not inside:
             raise UserError(f"{path}: holds no sound files ({' '.join(sorted(AUDIO))})")
-        yield from inside
+        sounds |= {found: found.relative_to(path) for found in inside}
+    return sounds
 
 
-def _pictures(asked: Path | None, files: Sequence[Path]) -> dict[Path, Path]:
-    """File -> its picture; empty where none is asked for. Raises UserError where one could not be written."""
+def _pictures(asked: Path | None, sounds: Mapping[Path, Path]) -> dict[Path, Path]:
+    """Sound -> its picture; empty where none is asked for. Raises UserError where one could not be written."""
     if asked is None:
         return {}
     is_file = asked.suffix.lower() == PICTURE and not asked.is_dir()
-    if is_file and len(files) > 1:
-        raise UserError(f"--picture {asked}: is one picture, and there are {len(files)} files: name a folder")
-    pictures = {file: asked if is_file else asked / f"{file.stem}{PICTURE}" for file in files}
+    if is_file and len(sounds) > 1:
+        raise UserError(f"--picture {asked}: is one picture, and there are {len(sounds)} files: name a folder")
     of: dict[Path, Path] = {}
-    for file, picture in pictures.items():
+    for sound, name in sounds.items():
+        picture = asked if is_file else asked / name.with_suffix(PICTURE)
         if picture in of:
-            raise UserError(f"--picture {asked}: {of[picture]} and {file} would both be {picture}")
-        of[picture] = file
-    _refuse_unwritable("--picture", next(iter(of)))
-    return pictures
+            raise UserError(f"--picture {asked}: {of[picture]} and {sound} would both be {picture}")
+        of[picture] = sound
+        _refuse_unwritable("--picture", picture)
+    return {sound: picture for picture, sound in of.items()}
 
 
 @contextmanager

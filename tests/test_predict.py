@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -303,8 +302,6 @@ def test_many_classes_and_long_names_have_their_place(features: Features) -> Non
     probabilities = np.random.default_rng(0).dirichlet(np.ones(40), 3).astype(np.float32)
     found = Timeline(6.0, names, np.array([0.0, 2, 4]), np.array([2.0, 4, 6]), probabilities)
     log_mel_db = np.full((features.n_mels, 50), -40, np.float32)
-    figure = picture._figure("$x^2$ " * 30 + ".wav", found, log_mel_db, LogMel(features))
     with house_style():
-        png = as_png(figure)
+        png = as_png(picture._figure("$x^2$ " * 30 + ".wav", found, log_mel_db, LogMel(features)))
     assert not is_cut(pixels(png))
-    assert io.BytesIO(png).read(4) == b"\x89PNG"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,13 +10,13 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 from numpy.typing import NDArray
 
 from irmas.data.features import LogMel
 from irmas.inference import windows
 from irmas.inference.timeline import SOUNDS, Span, Timeline, clock, instrument
-from irmas.results.plots import BLUE, FAINT, as_png, house_style, titled_figure
+from irmas.results.plots import BLUE, FAINT, as_png, house_style, shortened, titled_figure
 
 COLUMNS = 900
 """Of the spectrogram: as many as the picture has room for."""
@@ -25,6 +26,7 @@ LANES = 20
 LANE_HEIGHT = 0.21  # inches, as the next
 SPECTROGRAM_HEIGHT = 1.5
 TICKS_HZ = (300, 1000, 3000, 10_000)
+TICKS, STEPS_S = 8, (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)
 LIGHT_BLUE = "#B8D7EA"
 
 
@@ -72,14 +74,14 @@ def _figure(name: str, timeline: Timeline, log_mel_db: NDArray[np.float32], fron
         f"The first {LANES} of {len(timeline.classes)} classes." if len(timeline.classes) > LANES else "",
     ]
     heights = SPECTROGRAM_HEIGHT, LANE_HEIGHT * len(order)
-    figure = titled_figure(sum(heights) + 0.45, name if len(name) <= 75 else name[:74] + "…", notes)
+    figure = titled_figure(sum(heights) + 0.45, shortened(name, 50), notes)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=heights)
     _draw_spectrogram(above, log_mel_db, timeline.seconds, front_end)
     edges, scores = timeline.moments()
     for lane, index in enumerate(order):
         _draw_lane(below, lane, edges, scores[:, index])
     _draw_silence(below, silence)
-    below.set_yticks(range(len(order)), [instrument(timeline.classes[index]) for index in order])
+    below.set_yticks(range(len(order)), [shortened(instrument(timeline.classes[index]), 24) for index in order])
     said = below.secondary_yaxis("right")
     said.set_yticks(range(len(order)), ["-" if overall is None else f"{mean[index]:.2f}" for index in order])
     for axis in (below.yaxis, said.yaxis):
@@ -88,10 +90,15 @@ def _figure(name: str, timeline: Timeline, log_mel_db: NDArray[np.float32], fron
     below.spines["left"].set_visible(False)
     below.set_ylim(len(order) - 0.45, -0.62)
     below.set_xlim(0, timeline.seconds)
-    below.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 1.5, 2, 3, 5, 6, 10]))
+    below.xaxis.set_major_locator(MultipleLocator(_tick_s(timeline.seconds)))
     below.xaxis.set_major_formatter(FuncFormatter(lambda time, _: clock(time)))
     below.set_xlabel("time in the file")
     return figure
+
+
+def _tick_s(seconds: float) -> float:
+    """A step of the clock that gives at most `TICKS`."""
+    return next((step for step in STEPS_S if seconds / step <= TICKS), 3600 * math.ceil(seconds / TICKS / 3600))
 
 
 def _draw_spectrogram(axes: Axes, log_mel_db: NDArray[np.float32], seconds: float, front_end: LogMel) -> None:
