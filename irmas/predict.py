@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from irmas.data.excerpts import AUDIO
 from irmas.data.sound import SHORTER_S, read_form
 from irmas.errors import DataError, UserError
 from irmas.files import atomic_write, naming, obstacle
-from irmas.inference.timeline import SOUNDS, Span, Timeline, clock, count, instrument, listen
+from irmas.inference.timeline import SOUNDS, Span, Timeline, clock, instrument
 from irmas.progress import listening_progress, plain_console, print_table
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def main() -> None:
 
 def predict(asked: Namespace) -> None:
     """Raises UserError before anything is heard or written; SystemExit with 1 where a file could not be answered."""
-    _check(asked)
     sounds = _sounds(asked.files)
+    _check(asked, sounds)
     pictures = _pictures(asked.picture, sounds)
     # Here, so that a wrong call is told at once: torch takes seconds to import.
     from irmas.data.features import LogMel
@@ -88,7 +88,7 @@ def predict(asked: Namespace) -> None:
         sys.exit(1)
 
 
-def _check(asked: Namespace) -> None:
+def _check(asked: Namespace, sounds: Collection[Path]) -> None:
     """What can be told without the model."""
     low, high = SHORTEST_WINDOW_S, LONGEST_WINDOW_S
     if asked.window is not None and not low <= asked.window <= high:
@@ -98,8 +98,8 @@ def _check(asked: Namespace) -> None:
     if asked.json not in (None, STDOUT):
         if asked.json.is_dir():
             raise UserError(f"--json {asked.json}: is a folder")
-        if asked.json.exists() and asked.json.suffix.lower() in AUDIO:
-            raise UserError(f"--json {asked.json}: is a sound that is there already, and would be overwritten")
+        if asked.json.resolve() in {path.resolve() for path in (asked.model, *asked.more, *sounds)}:
+            raise UserError(f"--json {asked.json}: would overwrite what is to be read")
         _refuse_unwritable("--json", asked.json)
 
 
@@ -151,12 +151,14 @@ def _lines(path: Path | None) -> Iterator[IO[str] | None]:
 
 
 def _listen(file: Path, recognizer: Recognizer, hop_s: float, asked_window_s: float | None) -> Timeline:
+    from irmas.inference import listening
+
     seconds = read_form(file).seconds
     if asked_window_s is not None and asked_window_s > seconds + SHORTER_S:
         raise DataError(f"{file}: is {seconds:.2f} s long, shorter than --window {asked_window_s:g}")
-    expected = count(seconds, recognizer.window_s, hop_s)
+    expected = listening.count(seconds, recognizer.window_s, hop_s)
     with listening_progress(plain_console(stderr=True), file.name, expected) as advance:
-        return listen(file, recognizer, hop_s, advance)
+        return listening.listen(file, recognizer, hop_s, advance)
 
 
 def _as_json(file: Path, timeline: Timeline) -> str:

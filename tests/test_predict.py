@@ -19,9 +19,10 @@ from irmas.config import Config, Features, Model
 from irmas.data.features import LogMel, read_waveform
 from irmas.data.sound import read_form
 from irmas.errors import DataError
-from irmas.inference import models, picture, timeline
+from irmas.inference import listening, models, picture
+from irmas.inference.listening import BATCH_S
 from irmas.inference.recognizer import Recognizer
-from irmas.inference.timeline import BATCH_S, Timeline, clock
+from irmas.inference.timeline import Timeline, clock
 from irmas.labels import CODES
 from irmas.learning.model import Classifier
 from irmas.results.plots import BLUE, as_png, house_style
@@ -152,7 +153,8 @@ MISTAKES = [
     (["model.pt", "song.wav", "--hop", "3.5"], "--hop 3.5: must be at most a window, 3 s"),
     (["model.pt", "empty"], "empty: holds no sound files (.aif .aiff .flac .mp3 .ogg .wav)"),
     (["model.pt", "song.wav", "--json", "empty"], "--json empty: is a folder"),
-    (["model.pt", "song.wav", "--json", "song.wav"], "--json song.wav: is a sound"),
+    (["model.pt", "song.wav", "--json", "song.wav"], "--json song.wav: would overwrite what is to be read"),
+    (["model.pt", "song.wav", "--json", "empty/../model.pt"], "model.pt: would overwrite what is to be read"),
     (["model.pt", "song.wav", "--json", "locked/a/b"], "--json locked/a/b: "),
     (["model.pt", "song.wav", "--picture", "locked/a.png"], "--picture locked/a.png: "),
     (["model.pt", "song.wav", "--picture", "song.wav"], "song.wav is not a folder"),
@@ -207,11 +209,11 @@ def test_a_sound_of_any_form_is_heard_and_drawn(
         nonlocal told
         told += more
 
-    found = timeline.listen(file, recognizer, 1.5, advance)
+    found = listening.listen(file, recognizer, 1.5, advance)
     assert found.seconds == pytest.approx(seconds, abs=0.06)  # an mp3 holds whole frames
     assert not found.is_silent.any()
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, atol=1e-5)
-    assert told == len(found.starts) == timeline.count(read_form(file).seconds, 3.0, 1.5)
+    assert told == len(found.starts) == listening.count(read_form(file).seconds, 3.0, 1.5)
     drawn = picture.draw(file, found, LogMel(recognizer.nets[0].features))
     assert not is_cut(pixels(drawn))
 
@@ -219,7 +221,7 @@ def test_a_sound_of_any_form_is_heard_and_drawn(
 def test_a_rate_that_cannot_be_resampled_names_its_file(model: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(4.0), 44101)
     with pytest.raises(DataError, match=r"a\.wav: 44101 Hz"):
-        timeline.listen(tmp_path / "a.wav", models.load([model]), 1.5, lambda _: None)
+        listening.listen(tmp_path / "a.wav", models.load([model]), 1.5, lambda _: None)
 
 
 def test_of_a_long_file_only_a_batch_is_held(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +233,7 @@ def test_of_a_long_file_only_a_batch_is_held(model: Path, tmp_path: Path, monkey
         return np.full((len(waveforms), len(CODES)), 1 / len(CODES), np.float32)
 
     monkeypatch.setattr(Recognizer, "hear", hear)
-    found = timeline.listen(tmp_path / "a.wav", models.load([model]), 1.5, lambda _: None)
+    found = listening.listen(tmp_path / "a.wav", models.load([model]), 1.5, lambda _: None)
     assert found.seconds == 600
     assert max(batches) == BATCH_S
     assert sum(batches) == 3.0 * len(found.starts) == 3.0 * 399
