@@ -151,14 +151,14 @@ def _lines(path: Path | None) -> Iterator[IO[str] | None]:
 
 
 def _listen(file: Path, recognizer: Recognizer, hop_s: float, asked_window_s: float | None) -> Timeline:
-    from irmas.inference import listening
+    from irmas.inference import streaming
 
     seconds = read_form(file).seconds
     if asked_window_s is not None and asked_window_s > seconds + SHORTER_S:
         raise DataError(f"{file}: is {seconds:.2f} s long, shorter than --window {asked_window_s:g}")
-    expected = listening.count(seconds, recognizer.window_s, hop_s)
+    expected = streaming.count(seconds, recognizer.window_s, hop_s)
     with listening_progress(plain_console(stderr=True), file.name, expected) as advance:
-        return listening.listen(file, recognizer, hop_s, advance)
+        return streaming.listen(file, recognizer, hop_s, advance)
 
 
 def _as_json(file: Path, timeline: Timeline) -> str:
@@ -215,7 +215,7 @@ def _when(spans: Sequence[Span]) -> str:
 
 
 def _draw(file: Path, timeline: Timeline, front_end: LogMel) -> bytes:
-    from irmas.inference.picture import draw  # here, since it imports matplotlib
+    from irmas.inference.lanes import draw  # here, since it imports matplotlib
 
     return draw(file, timeline, front_end)
 

@@ -23,8 +23,15 @@ from irmas.sweep import local
 
 DOORS = ("train", "prepare", "rank", "status", "predict", "export", "sweep.array", "sweep.prepare", "sweep.submit")
 BEHIND = (
-    *("compose", "sweep.task", "sweep.freeze", "data.features", "results.conclude", "results.outcomes"),
-    *("inference.models", "inference.picture"),
+    "compose",
+    "sweep.task",
+    "sweep.freeze",
+    "data.features",
+    "results.conclude",
+    "results.outcomes",
+    "inference.models",
+    "inference.lanes",
+    "inference.streaming",
 )
 """What doors import when they need it."""
 

@@ -19,13 +19,13 @@ from irmas.config import Config, Features, Model
 from irmas.data.features import LogMel, read_waveform
 from irmas.data.sound import read_form
 from irmas.errors import DataError
-from irmas.inference import listening, models, picture
-from irmas.inference.listening import BATCH_S
+from irmas.inference import lanes, models, streaming
 from irmas.inference.recognizer import Recognizer
+from irmas.inference.streaming import BATCH_S
 from irmas.inference.timeline import Timeline, clock
 from irmas.labels import CODES
 from irmas.learning.model import Classifier
-from irmas.results.plots import BLUE, as_png, house_style
+from irmas.results.plots import BLUE, as_png, our_style
 from irmas.run import model_file
 
 RATE = 16000
@@ -209,19 +209,19 @@ def test_a_sound_of_any_form_is_heard_and_drawn(
         nonlocal told
         told += more
 
-    found = listening.listen(file, recognizer, 1.5, advance)
+    found = streaming.listen(file, recognizer, 1.5, advance)
     assert found.seconds == pytest.approx(seconds, abs=0.06)  # an mp3 holds whole frames
     assert not found.is_silent.any()
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, atol=1e-5)
-    assert told == len(found.starts) == listening.count(read_form(file).seconds, 3.0, 1.5)
-    drawn = picture.draw(file, found, LogMel(recognizer.nets[0].features))
+    assert told == len(found.starts) == streaming.count(read_form(file).seconds, 3.0, 1.5)
+    drawn = lanes.draw(file, found, LogMel(recognizer.nets[0].features))
     assert not is_cut(pixels(drawn))
 
 
 def test_a_rate_that_cannot_be_resampled_names_its_file(model: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(4.0), 44101)
     with pytest.raises(DataError, match=r"a\.wav: 44101 Hz"):
-        listening.listen(tmp_path / "a.wav", models.load([model]), 1.5, lambda _: None)
+        streaming.listen(tmp_path / "a.wav", models.load([model]), 1.5, lambda _: None)
 
 
 def test_of_a_long_file_only_a_batch_is_held(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +233,7 @@ def test_of_a_long_file_only_a_batch_is_held(model: Path, tmp_path: Path, monkey
         return np.full((len(waveforms), len(CODES)), 1 / len(CODES), np.float32)
 
     monkeypatch.setattr(Recognizer, "hear", hear)
-    found = listening.listen(tmp_path / "a.wav", models.load([model]), 1.5, lambda _: None)
+    found = streaming.listen(tmp_path / "a.wav", models.load([model]), 1.5, lambda _: None)
     assert found.seconds == 600
     assert max(batches) == BATCH_S
     assert sum(batches) == 3.0 * len(found.starts) == 3.0 * 399
@@ -282,7 +282,7 @@ def test_a_steady_tone_is_drawn_as_a_line(tmp_path: Path, features: Features) ->
     seconds, tone_hz = 40.0, 1000
     samples = np.sin(2 * np.pi * tone_hz * np.arange(int(seconds * 44100)) / 44100)
     soundfile.write(tmp_path / "a.wav", samples, 44100, subtype="FLOAT")
-    log_mel_db = picture.spectrogram(tmp_path / "a.wav", seconds, LogMel(features))
+    log_mel_db = lanes.spectrogram(tmp_path / "a.wav", seconds, LogMel(features))
     inner = log_mel_db[:, 2:-2]
     assert inner.shape[1] > 200
     assert np.ptp(inner, axis=1).max() < 1.0
@@ -293,8 +293,8 @@ def test_a_steady_tone_is_drawn_as_a_line(tmp_path: Path, features: Features) ->
 def test_of_an_hour_no_more_is_drawn_than_there_is_room_for(tmp_path: Path, features: Features) -> None:
     halves = np.concatenate([np.sin(np.arange(900_000) * 2 * np.pi * hz / 1000) for hz in (100, 400)])
     soundfile.write(tmp_path / "a.wav", halves, 1000)
-    log_mel_db = picture.spectrogram(tmp_path / "a.wav", 1800.0, LogMel(features))
-    assert log_mel_db.shape == (features.n_mels, picture.COLUMNS)
+    log_mel_db = lanes.spectrogram(tmp_path / "a.wav", 1800.0, LogMel(features))
+    assert log_mel_db.shape == (features.n_mels, lanes.COLUMNS)
     loudest = log_mel_db.argmax(axis=0)
     assert (loudest[:440] < loudest[460:]).all()
 
@@ -304,6 +304,6 @@ def test_many_classes_and_long_names_have_their_place(features: Features) -> Non
     probabilities = np.random.default_rng(0).dirichlet(np.ones(40), 3).astype(np.float32)
     found = Timeline(6.0, names, np.array([0.0, 2, 4]), np.array([2.0, 4, 6]), probabilities)
     log_mel_db = np.full((features.n_mels, 50), -40, np.float32)
-    with house_style():
-        png = as_png(picture._figure("$x^2$ " * 30 + ".wav", found, log_mel_db, LogMel(features)))
+    with our_style():
+        png = as_png(lanes._figure("$x^2$ " * 30 + ".wav", found, log_mel_db, LogMel(features)))
     assert not is_cut(pixels(png))

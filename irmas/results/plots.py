@@ -93,7 +93,7 @@ def draw(
     The same input gives the same bytes. What lacks its data is left out: the heat map without two keys that have
     several levels (or with too many of them), the effects without any, the confusion matrix without `confusion`.
     """
-    with house_style():
+    with our_style():
         figures = {
             "accuracy.png": _accuracy(ranking, analysis),
             "heatmap.png": _heatmap(ranking, analysis),
@@ -105,8 +105,8 @@ def draw(
 
 
 @contextmanager
-def house_style() -> Iterator[None]:
-    """What is drawn in the block, `as_png` too, looks the same whatever the user's matplotlibrc says."""
+def our_style() -> Iterator[None]:
+    """Whatever the user's matplotlibrc says."""
     with warnings.catch_warnings(), matplotlib.rc_context():
         warnings.filterwarnings("ignore", message="Glyph")  # a class may be named in letters that the font lacks
         matplotlib.rcdefaults()
@@ -125,7 +125,7 @@ def as_png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def titled_figure(height: float, title: str, notes: Sequence[str], legend_lines: int = 0) -> Figure:
+def new_figure(height: float, title: str, notes: Sequence[str], legend_lines: int = 0) -> Figure:
     """With `height` for the axes, a title and room for a legend above them, and notes below.
 
     Each has its place: matplotlib's automatic layout would put legend and title on one another.
@@ -140,9 +140,10 @@ def titled_figure(height: float, title: str, notes: Sequence[str], legend_lines:
     return figure
 
 
-def _legend(figure: Figure, handles: Sequence[Artist]) -> None:
+def add_legend(figure: Figure, handles: Sequence[Artist], columns: int = 1) -> None:
     corner = 0, 1 - TITLE / figure.get_figheight()
-    legend = figure.legend(handles=handles, loc="upper left", bbox_to_anchor=corner, borderaxespad=0, labelspacing=0.35)
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": corner, "borderaxespad": 0, "ncols": columns}
+    legend = figure.legend(handles=handles, labelspacing=0.35, **place)
     legend.set_in_layout(False)
 
 
@@ -160,7 +161,7 @@ def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
     title = f"Validation accuracy of {_counted(ranking, analysis)}, best first"
     with_seeds = any(len(point.runs) > 1 for point in points)
     legend_lines = len({point.in_set for point in points}) + with_seeds
-    figure = titled_figure(0.7 + 0.165 * len(points), title, notes, legend_lines)
+    figure = new_figure(0.7 + 0.165 * len(points), title, notes, legend_lines)
     axes = figure.subplots()
     axes.grid(axis="x")
     _draw_points(axes, points, analysis)
@@ -171,7 +172,7 @@ def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
     _label_rows(axes, points)
     axes.set_xlabel("validation accuracy, %")
     axes.spines["left"].set_visible(False)
-    _legend(figure, axes.get_legend_handles_labels()[0])
+    add_legend(figure, axes.get_legend_handles_labels()[0])
     return figure
 
 
@@ -247,7 +248,7 @@ def _heatmap(ranking: Ranking, analysis: Analysis) -> Figure | None:
     title = f"Validation accuracy by {shortened(rows.key, 24)} and {shortened(columns.key, 24)}"
     rows_with_names = 1 if len(chosen) == down * across else 2
     turned = _turned_height(_names(columns), wide / len(columns.levels))
-    figure = titled_figure(0.5 + down * high + rows_with_names * turned, title, notes)
+    figure = new_figure(0.5 + down * high + rows_with_names * turned, title, notes)
     grid = figure.subplots(down, across, squeeze=False)
     for number, (axes, place, panel) in enumerate(zip(grid.flat, chosen, accuracies, strict=False)):
         image = _draw_panel(axes, panel, accuracies)
@@ -340,7 +341,7 @@ def _effects(ranking: Ranking, analysis: Analysis) -> Figure | None:
     rooms = [0.85 * WIDTH / across / (len(key.levels) + 0.2) for key in keys]
     turned = max(_turned_height(_names(key), room) for key, room in zip(keys, rooms, strict=True))
     title = f"Mean validation accuracy by level, {_counted(ranking, analysis)}"
-    figure = titled_figure(0.1 + down * (1.9 + turned), title, notes)
+    figure = new_figure(0.1 + down * (1.9 + turned), title, notes)
     grid = figure.subplots(down, across, sharey=True, squeeze=False)
     mean = 100 * sum(point.accuracy for point in analysis.points) / len(analysis.points)
     for axes, key, room in zip(grid.flat, keys, rooms, strict=False):
@@ -384,7 +385,7 @@ def _curves(ranking: Ranking, analysis: Analysis) -> Figure:
         f"Losses above {highest:.3g} are cut off." if is_cut else "",
     ]
     title = f"Validation accuracy and loss by epoch, {len(ranking.rows)} runs"
-    figure = titled_figure(2.5, title, notes, legend_lines=len(best))
+    figure = new_figure(2.5, title, notes, legend_lines=len(best))
     left, right = figure.subplots(1, 2)
     last = max(epoch for row in ranking.rows for epoch in row.curves.get(VAL_ACCURACY, {}))
     for axes, tag, factor in ((left, VAL_ACCURACY, 100), (right, VAL_LOSS, 1)):
@@ -402,7 +403,7 @@ def _curves(ranking: Ranking, analysis: Analysis) -> Figure:
     right.set_ylabel("validation loss")
     if is_cut:
         right.set_ylim(top=highest)
-    _legend(figure, left.get_legend_handles_labels()[0])
+    add_legend(figure, left.get_legend_handles_labels()[0])
     return figure
 
 
@@ -429,7 +430,7 @@ def _confusion(analysis: Analysis, counts: NDArray[np.integer], classes: Sequenc
     title = f"Confusion matrix of the leader, n = {counts.sum():,} excerpts"
     names = [shortened(name, 16) for name in classes]
     width, height = 4.6, min(4.6, 0.4 * n)
-    figure = titled_figure(0.4 + height + _turned_height(names, width / n), title, notes)
+    figure = new_figure(0.4 + height + _turned_height(names, width / n), title, notes)
     axes = figure.subplots()
     share = 100 * counts / np.maximum(counts.sum(axis=1), 1)[:, None]
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100, aspect="auto")

@@ -1,4 +1,4 @@
-"""What is heard in a sound file, as a picture: its spectrogram, and below it a lane for each instrument."""
+"""The picture of a timeline: the file's spectrogram, and below it a lane for each instrument."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from irmas.data.features import LogMel
 from irmas.inference import windows
 from irmas.inference.timeline import SOUNDS, Span, Timeline, clock, instrument
-from irmas.results.plots import BLUE, FAINT, as_png, house_style, shortened, titled_figure
+from irmas.results.plots import BLUE, FAINT, as_png, new_figure, our_style, shortened
 
 COLUMNS = 900
 """Of the spectrogram: as many as the picture has room for."""
@@ -36,7 +36,7 @@ def draw(path: Path, timeline: Timeline, front_end: LogMel) -> bytes:
     Raises DataError, naming the file, where it has become unreadable meanwhile.
     """
     log_mel_db = spectrogram(path, timeline.seconds, front_end)
-    with house_style():
+    with our_style():
         return as_png(_figure(path.name, timeline, log_mel_db, front_end))
 
 
@@ -74,7 +74,7 @@ def _figure(name: str, timeline: Timeline, log_mel_db: NDArray[np.float32], fron
         f"The first {LANES} of {len(timeline.classes)} classes." if len(timeline.classes) > LANES else "",
     ]
     heights = SPECTROGRAM_HEIGHT, LANE_HEIGHT * len(order)
-    figure = titled_figure(sum(heights) + 0.45, shortened(name, 50), notes)
+    figure = new_figure(sum(heights) + 0.45, shortened(name, 50), notes)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=heights)
     _draw_spectrogram(above, log_mel_db, timeline.seconds, front_end)
     edges, scores = timeline.moments()
