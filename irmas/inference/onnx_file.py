@@ -6,6 +6,7 @@ are free. Out: `probabilities`, (batch, classes). Classes, front end, pool and v
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -74,7 +75,7 @@ def write(path: Path, nets: Sequence[TorchNet]) -> None:
     model = program.model_proto
     for name, value in _metadata(first).items():
         model.metadata_props.add(key=name, value=value)
-    atomic_write(path, model.SerializeToString())
+    atomic_write(path, _sealed(model.SerializeToString()))
 
 
 def difference(path: Path, nets: Sequence[TorchNet]) -> float:
@@ -86,9 +87,15 @@ def difference(path: Path, nets: Sequence[TorchNet]) -> float:
     return float(np.abs(read(path).probabilities(noise_db) - averaged).max())
 
 
+def _sealed(model: bytes) -> bytes:
+    """With its SHA-256 as one more entry of its metadata: in protobuf a field may stand behind all others."""
+    entry = b"\x0a\x06sha256\x12\x40" + hashlib.sha256(model).hexdigest().encode()
+    return model + b"\x72" + bytes([len(entry)]) + entry
+
+
 def _metadata(net: TorchNet) -> dict[str, str]:
     return {
-        "irmas": str(VERSION),
+        "version": str(VERSION),
         "classes": json.dumps(net.classes),
         "features": json.dumps(asdict(net.features)),
         "pool": str(net.pool),
@@ -113,19 +120,17 @@ def read(path: Path) -> Net:
     """Raises UserError where it is absent, damaged, not exported by this program, or onnxruntime is missing."""
     try:
         import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
     except ImportError:
         raise UserError(MISSING) from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
     try:
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    except (state.Fail, state.InvalidArgument, state.InvalidProtobuf, state.InvalidGraph, state.NotImplemented):
-        raise UserError(f"{path}: is damaged, or no ONNX file") from None
+    if content != _sealed(content[: -len(_sealed(b""))]):
+        raise UserError(f"{path}: is damaged, or was not written by python -m irmas.export")
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
-    if about.get("irmas") != str(VERSION):
-        raise UserError(f"{path}: was not exported by this version; python -m irmas.export writes one that was")
+    if about["version"] != str(VERSION):
+        raise UserError(f"{path}: is of version={about['version']}, this is version={VERSION}; export the net anew")
     features = Features(**json.loads(about["features"]))
     return OnnxNet(session, json.loads(about["classes"]), features, int(about["pool"]))
