@@ -40,16 +40,15 @@ def folder(doors: Doors, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def differences(folder: Path, wavs: Sequence[Path], seconds: float | None = None) -> list[float]:
     """Between the two files' probabilities, of each wav."""
-    read = [read_waveform(wav) for wav in wavs]
-    waveforms = torch.stack([waveform[:132_000] for waveform, _ in read])  # some excerpts of IRMAS lack a sample
-    assert {rate for _, rate in read} == {44100}
-    one, other = (
-        models.load([folder / name], seconds).hear(waveforms, 44100) for name in ("model.pt", "out/model.onnx")
-    )
-    return [float(difference) for difference in np.abs(one - other).max(axis=1)]
+    one, other = (models.load([folder / name], seconds) for name in ("model.pt", "out/model.onnx"))
+    found = []
+    for wav in wavs:
+        waveform, rate = read_waveform(wav)
+        found.append(float(np.abs(one.hear(waveform[None], rate) - other.hear(waveform[None], rate)).max()))
+    return found
 
 
-@pytest.mark.parametrize(("seconds", "every"), [(None, 1), (1.0, 12), (4.0, 12)])
+@pytest.mark.parametrize(("seconds", "every"), [(None, 3), (1.0, 12), (4.0, 12)])
 def test_every_excerpt_is_answered_alike(folder: Path, corpus: Path, seconds: float | None, every: int) -> None:
     found = differences(folder, sorted(corpus.glob("*/*.wav"))[::every], seconds)
     assert len(found) == 132 // every
