@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +28,8 @@ from irmas.run.folder import COMPLETED, FINAL, STOPPED, Status
 from irmas.sweep.plan import Point
 
 WIDEST = 9999
+MANY_WINDOWS = 1000
+"""They take long enough for a word where no bar is shown."""
 
 
 class _Console(Console):
@@ -35,9 +38,9 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-def plain_console() -> Console:
+def plain_console(*, stderr: bool = False) -> Console:
     """Prints what it is given: names such as [cel][cla]0001__1 are no markup, and nothing is cut."""
-    return _Console(highlight=False, markup=False, soft_wrap=True)
+    return _Console(highlight=False, markup=False, soft_wrap=True, stderr=stderr)
 
 
 def print_table(console: Console, table: Table) -> None:
@@ -123,6 +126,25 @@ def data_progress(console: Console) -> Callable[[str, int], Callable[[int], None
         return advance
 
     return begin
+
+
+@contextmanager
+def listening_progress(console: Console, what: str, windows: int) -> Iterator[Callable[[int], None]]:
+    """A bar for a sound file; elsewhere than on a terminal a line at every tenth of a long one."""
+    done = 0
+    bars = _bars(console)
+    bar = bars.add_task(what, total=windows, note="windows")
+
+    def advance(more: int) -> None:
+        nonlocal done
+        tenths = 10 * done // windows
+        done += more
+        bars.update(bar, completed=done)
+        if not console.is_terminal and windows >= MANY_WINDOWS and 10 * done // windows > tenths:
+            console.print(f"{what}: {done}/{windows} windows")
+
+    with bars:
+        yield advance
 
 
 def download_progress(console: Console) -> Callable[[str, int, int | None], None]:

@@ -21,7 +21,10 @@ from hydra.core.plugins import Plugins
 from irmas import processes
 from irmas.sweep import local
 
-DOORS = ("train", "prepare", "rank", "status", "evaluate", "sweep.array", "sweep.prepare", "sweep.submit")
+DOORS = (
+    *("train", "prepare", "rank", "status", "evaluate", "predict", "export"),
+    *("sweep.array", "sweep.prepare", "sweep.submit"),
+)
 BEHIND = (
     "compose",
     "sweep.task",
@@ -30,6 +33,9 @@ BEHIND = (
     "results.conclude",
     "results.outcomes",
     "inference.picture",
+    "inference.models",
+    "inference.lanes",
+    "inference.streaming",
 )
 """What doors import when they need it."""
 

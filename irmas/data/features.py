@@ -56,6 +56,16 @@ class LogMel:
         quality = KAISER_BEST if self.features.resampling == "kaiser_best" else {}
         return Resample(rate, self.features.sample_rate, **quality)
 
+    def _resampled(self, waveforms: Tensor, rate: int) -> Tensor:
+        return waveforms if rate == self.features.sample_rate else self._resample(rate)(waveforms)
+
+    def power(self, waveforms: Tensor, rate: int) -> Tensor:
+        """(excerpts, samples at `rate`) of any length -> (excerpts, n_mels, frames): what `__call__` tells in dB.
+
+        Raises DataError for a rate that cannot be resampled.
+        """
+        return self.mel(self._resampled(waveforms, rate))  # type: ignore[no-any-return]
+
     def __call__(self, waveforms: Tensor, rate: int) -> Tensor:
         """(excerpts, samples at `rate`) -> (excerpts, n_mels, n_frames), dB from -top_db to 0, the excerpt's maximum.
 
@@ -63,9 +73,7 @@ class LogMel:
         Raises DataError for a rate that cannot be resampled.
         """
         features = self.features
-        waveforms = waveforms[:, : int(np.ceil(features.seconds * rate))]
-        if rate != features.sample_rate:
-            waveforms = self._resample(rate)(waveforms)
+        waveforms = self._resampled(waveforms[:, : int(np.ceil(features.seconds * rate))], rate)
         waveforms = waveforms[:, : features.n_samples]
         waveforms = torch.nn.functional.pad(waveforms, (0, features.n_samples - waveforms.shape[1]))
         peak = waveforms.abs().amax(1, keepdim=True)

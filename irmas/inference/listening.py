@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +12,12 @@ import torch
 
 from irmas.data.cache import FeatureCache
 from irmas.errors import DataError
-from irmas.inference import windows
+from irmas.inference import streaming
 from irmas.inference.protocol import Array, aggregate
 from irmas.inference.recognizer import Recognizer, pooled
 from irmas.inference.testset import LabelledExcerpt
-from irmas.inference.windows import Window
 from irmas.processes import cpu_count
 
-BATCH_S = 48.0
-"""Of sound heard at once."""
 ROWS = 32
 """Of a feature cache heard at once."""
 
@@ -65,22 +61,11 @@ def _score(recognizer: Recognizer, hop_s: float, how: str, path: Path) -> Array 
 
 def _sum(recognizer: Recognizer, hop_s: float, how: str, path: Path) -> Array:
     """(classes,). Raises DataError, naming the file, where it is silent, cannot be resampled or is no sound."""
-    sums, heard = np.zeros(len(recognizer.classes)), 0
-    sounding = (window for window in windows.read(path, recognizer.window_s, hop_s) if not window.is_silent)
-    while batch := list(islice(sounding, max(int(BATCH_S / recognizer.window_s), 1))):
-        sums += _hear(recognizer, path, batch)
-        heard += len(batch)
-    if not heard:
+    timeline = streaming.listen(path, recognizer, hop_s, lambda heard: None)
+    loud = timeline.probabilities[~timeline.is_silent]
+    if not len(loud):
         raise DataError(f"{path}: silent: the mean of its channels is zero throughout")
-    return aggregate(sums, heard, how)
-
-
-def _hear(recognizer: Recognizer, path: Path, batch: Sequence[Window]) -> Array:
-    waveforms = torch.from_numpy(np.stack([window.samples for window in batch]))
-    try:
-        return np.asarray(recognizer.hear(waveforms, batch[0].rate).sum(axis=0, dtype=np.float64))
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+    return aggregate(loud.sum(axis=0, dtype=np.float64), len(loud), how)
 
 
 def of_rows(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from irmas.errors import UserError
+from irmas.inference import onnx_file
 from irmas.inference.recognizer import Net, Recognizer, TorchNet
 from irmas.results import ranking
 from irmas.run import model_file
@@ -19,12 +20,16 @@ def load(paths: Sequence[Path], window_s: float | None = None) -> Recognizer:
     Raises UserError, naming the path, where there is no model, or where the nets do not go together.
     """
     files = [file for path in paths for file in model_files(path)]
-    nets: list[Net] = [TorchNet(model_file.read(file)) for file in files]
+    nets = [_net(file) for file in files]
     return Recognizer(nets, [str(file) for file in files], window_s or nets[0].features.seconds)
 
 
+def _net(file: Path) -> Net:
+    return onnx_file.read(file) if file.suffix == onnx_file.SUFFIX else TorchNet(model_file.read(file))
+
+
 def model_files(path: Path) -> list[Path]:
-    """A model file itself; of a run's folder its own; of a sweep's those of its winner, one for each of its seeds.
+    """A file itself; of a run's folder its model file; of a sweep's those of its winner, one for each of its seeds.
 
     Raises UserError where there is none.
     """

@@ -219,7 +219,7 @@ def _label_rows(axes: Axes, points: Sequence[Point]) -> None:
 
 
 def _cell(text: str, width: int) -> str:
-    return _shortened(text, width).rjust(width)
+    return shortened(text, width).rjust(width)
 
 
 # The grid
@@ -245,7 +245,7 @@ def _heatmap(ranking: Ranking, analysis: Analysis) -> Figure | None:
         "Hatched: no finished run." if np.isnan(accuracies).any() else "",
         f"{len(chosen)} of {len(panels)} panels, those with the best points." if len(panels) > len(chosen) else "",
     ]
-    title = f"Validation accuracy by {_shortened(rows.key, 24)} and {_shortened(columns.key, 24)}"
+    title = f"Validation accuracy by {shortened(rows.key, 24)} and {shortened(columns.key, 24)}"
     rows_with_names = 1 if len(chosen) == down * across else 2
     turned = _turned_height(_names(columns), wide / len(columns.levels))
     figure = new_figure(0.5 + down * high + rows_with_names * turned, title, notes)
@@ -256,7 +256,7 @@ def _heatmap(ranking: Ranking, analysis: Analysis) -> Figure | None:
             corner = leader[1] - 0.5, leader[0] - 0.5
             axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2.5, clip_on=False))
         lines = [f"{key.key} = {_text(key.levels[level].value)}" for key, level in zip(others, place, strict=True)]
-        axes.set_title("\n".join(_shortened(line, int(wide / CHARACTER)) for line in lines))
+        axes.set_title("\n".join(shortened(line, int(wide / CHARACTER)) for line in lines))
         _name_levels(axes.yaxis, rows if number % across == 0 else None, CELL_HEIGHT)
         _name_levels(axes.xaxis, columns if number + across >= len(chosen) else None, wide / len(columns.levels))
     for axes in grid.flat[len(chosen) :]:
@@ -296,11 +296,11 @@ def _draw_panel(axes: Axes, panel: Array, accuracies: Array) -> AxesImage:
 def _name_levels(axis: Axis, key: Margin | None, room: float) -> None:
     """And the axis after the key; neither where there is none."""
     _name_ticks(axis, _names(key) if key else [], room)
-    axis.set_label_text(_shortened(key.key, 24) if key else "")
+    axis.set_label_text(shortened(key.key, 24) if key else "")
 
 
 def _names(key: Margin) -> list[str]:
-    return [_shortened(_text(level.value), 14) for level in key.levels]
+    return [shortened(_text(level.value), 14) for level in key.levels]
 
 
 def _name_ticks(axis: Axis, names: Sequence[str], room: float) -> None:
@@ -428,7 +428,7 @@ def _confusion(analysis: Analysis, counts: NDArray[np.integer], classes: Sequenc
         "Numbers: per cent and, small, excerpts." if n <= MOST_COUNTED else "",
     ]
     title = f"Confusion matrix of the leader, n = {counts.sum():,} excerpts"
-    names = [_shortened(name, 16) for name in classes]
+    names = [shortened(name, 16) for name in classes]
     width, height = 4.6, min(4.6, 0.4 * n)
     figure = new_figure(0.4 + height + _turned_height(names, width / n), title, notes)
     axes = figure.subplots()
@@ -472,7 +472,7 @@ def _bars(analysis: Analysis) -> str:
 
 
 def _named(values: Mapping[str, Any]) -> str:
-    return _shortened(", ".join(f"{key} {_text(value)}" for key, value in values.items()), 75)
+    return shortened(", ".join(f"{key} {_text(value)}" for key, value in values.items()), 75)
 
 
 def _text(value: object) -> str:
@@ -480,7 +480,7 @@ def _text(value: object) -> str:
     return f"{value:.5g}" if isinstance(value, float) else shown(value)
 
 
-def _shortened(text: str, most: int) -> str:
+def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

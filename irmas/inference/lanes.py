@@ -1,0 +1,131 @@
+"""The picture of a timeline: the file's spectrogram, and below it a lane for each instrument."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MultipleLocator
+from numpy.typing import NDArray
+
+from irmas.data.features import LogMel
+from irmas.inference import windows
+from irmas.inference.timeline import SOUNDS, Span, Timeline, clock, instrument
+from irmas.results.plots import BLUE, FAINT, as_png, new_figure, our_style, shortened
+
+COLUMNS = 900
+"""Of the spectrogram: as many as the picture has room for."""
+BLOCK_S, MARGIN_S = 12.0, 0.5
+"""The spectrogram is made of blocks that overlap: at a block's edge it would show a click that nobody hears."""
+LANES = 20
+LANE_HEIGHT = 0.21  # inches, as the next
+SPECTROGRAM_HEIGHT = 1.5
+TICKS_HZ = (300, 1000, 3000, 10_000)
+TICKS, STEPS_S = 8, (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)
+LIGHT_BLUE = "#B8D7EA"
+
+
+def draw(path: Path, timeline: Timeline, front_end: LogMel) -> bytes:
+    """A PNG. The file is read once more, block by block; the front end is that of the spectrogram.
+
+    Raises DataError, naming the file, where it has become unreadable meanwhile.
+    """
+    log_mel_db = spectrogram(path, timeline.seconds, front_end)
+    with our_style():
+        return as_png(_figure(path.name, timeline, log_mel_db, front_end))
+
+
+def spectrogram(path: Path, seconds: float, front_end: LogMel) -> NDArray[np.float32]:
+    """(n_mels, columns), dB from -top_db to 0, the file's maximum; a column is the mean of its frames' power."""
+    features = front_end.features
+    hop_s = features.hop_length / features.sample_rate
+    columns = int(np.clip(seconds / hop_s / 2, 1, COLUMNS))
+    total, number = np.zeros((columns, features.n_mels)), np.zeros(columns)
+    begin_s = 0.0
+    for block in windows.read(path, BLOCK_S, BLOCK_S - 2 * MARGIN_S):
+        power = front_end.power(torch.from_numpy(block.samples)[None], block.rate)[0].numpy()
+        block_end_s = block.start_s + len(block.samples) / block.rate
+        end_s = seconds if block_end_s > seconds - 1 / block.rate else block_end_s - MARGIN_S
+        times = block.start_s + hop_s * np.arange(power.shape[1])
+        chosen = (times >= begin_s) & (times < end_s)
+        places = (times[chosen] * columns / seconds).astype(int)
+        np.add.at(total, places, power.T[chosen])
+        np.add.at(number, places, 1)
+        begin_s = end_s
+    power = (total / np.maximum(number, 1)[:, None]).T
+    loudest = max(float(power.max()), 1e-10)
+    return np.maximum(10 * np.log10(np.maximum(power, 1e-10 * loudest) / loudest), -features.top_db)  # type: ignore[no-any-return]
+
+
+def _figure(name: str, timeline: Timeline, log_mel_db: NDArray[np.float32], front_end: LogMel) -> Figure:
+    overall, silence = timeline.overall, timeline.silence()
+    mean = np.zeros(len(timeline.classes)) if overall is None else overall
+    order = np.argsort(-mean, kind="stable")[:LANES]
+    notes = [
+        "Above: log-mel spectrogram, dB under the file's maximum.",
+        "Below: each instrument's score from 0 to 1, the mean over the windows at that moment; "
+        f"dark where it is {SOUNDS:g} or more; beside it the mean of all windows.",
+        "Hatched: silent." if silence else "",
+        f"The first {LANES} of {len(timeline.classes)} classes." if len(timeline.classes) > LANES else "",
+    ]
+    heights = SPECTROGRAM_HEIGHT, LANE_HEIGHT * len(order)
+    figure = new_figure(sum(heights) + 0.45, shortened(name, 50), notes)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=heights)
+    _draw_spectrogram(above, log_mel_db, timeline.seconds, front_end)
+    edges, scores = timeline.moments()
+    for lane, index in enumerate(order):
+        _draw_lane(below, lane, edges, scores[:, index])
+    _draw_silence(below, silence)
+    below.set_yticks(range(len(order)), [shortened(instrument(timeline.classes[index]), 24) for index in order])
+    said = below.secondary_yaxis("right")
+    said.set_yticks(range(len(order)), ["-" if overall is None else f"{mean[index]:.2f}" for index in order])
+    for axis in (below.yaxis, said.yaxis):
+        axis.set_tick_params(length=0)
+    said.spines["right"].set_visible(False)
+    below.spines["left"].set_visible(False)
+    below.set_ylim(len(order) - 0.45, -0.62)
+    below.set_xlim(0, timeline.seconds)
+    below.xaxis.set_major_locator(MultipleLocator(_tick_s(timeline.seconds)))
+    below.xaxis.set_major_formatter(FuncFormatter(lambda time, _: clock(time)))
+    below.set_xlabel("time in the file")
+    return figure
+
+
+def _tick_s(seconds: float) -> float:
+    """A step of the clock that gives at most `TICKS`."""
+    return next((step for step in STEPS_S if seconds / step <= TICKS), 3600 * math.ceil(seconds / TICKS / 3600))
+
+
+def _draw_spectrogram(axes: Axes, log_mel_db: NDArray[np.float32], seconds: float, front_end: LogMel) -> None:
+    features = front_end.features
+    extent = (0, seconds, -0.5, features.n_mels - 0.5)
+    axes.imshow(log_mel_db, cmap="magma", vmin=-features.top_db, vmax=0, aspect="auto", origin="lower", extent=extent)
+    filters = front_end.mel.mel_scale.fb.numpy()
+    peaks_hz = filters.argmax(axis=0) * features.sample_rate / features.n_fft
+    shown = [tick for tick in TICKS_HZ if peaks_hz[0] <= tick <= peaks_hz[-1]]
+    axes.set_yticks(np.interp(shown, peaks_hz, range(features.n_mels)), [_hertz(tick) for tick in shown])
+    axes.tick_params(axis="x", length=0, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    axes.set_ylabel("Hz")
+
+
+def _hertz(tick: int) -> str:
+    return f"{tick // 1000}k" if tick >= 1000 else str(tick)
+
+
+def _draw_lane(axes: Axes, lane: int, edges: NDArray[np.float64], scores: NDArray[np.float64]) -> None:
+    """An area over the lane's base line, dark where the instrument sounds."""
+    base, height = lane + 0.45, 0.9
+    axes.axhline(base, color=FAINT, linewidth=0.6, zorder=1)
+    for colour, those in ((LIGHT_BLUE, scores), (BLUE, np.where(scores >= SOUNDS, scores, np.nan))):
+        axes.stairs(base - height * those, edges, baseline=base, fill=True, color=colour, linewidth=0, zorder=2)
+
+
+def _draw_silence(axes: Axes, spans: Sequence[Span]) -> None:
+    for begin, end in spans:
+        axes.axvspan(begin, end, facecolor="none", edgecolor=FAINT, hatch="////", linewidth=0, zorder=4)

@@ -1,0 +1,156 @@
+"""Exported nets: the same answers without torch's net, and files that are none."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import soundfile
+import torch
+from doors import Doors
+from test_predict import made_up_model, noise
+
+from irmas.config import Features, Model
+from irmas.data.features import read_waveform
+from irmas.errors import UserError
+from irmas.inference import models, onnx_file
+from irmas.inference.recognizer import TorchNet
+from irmas.run import model_file
+
+ALIKE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def folder(doors: Doors, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model and what the door made of it."""
+    folder = tmp_path_factory.mktemp("exported")
+    features = Features(n_fft=1024, hop_length=800, n_mels=32)
+    made_up_model(folder / "model.pt", features, Model([8, 16], dense=32))
+    said = doors.open("export", "model.pt", "out/model.onnx", folder=folder)
+    assert (said.code, said.stderr) == (0, ""), said
+    assert said.stdout.startswith("model.pt\nwritten: out/model.onnx; on noise its probabilities differ by ")
+    return folder
+
+
+def differences(folder: Path, wavs: Sequence[Path], seconds: float | None = None) -> list[float]:
+    """Between the two files' probabilities, of each wav."""
+    one, other = (models.load([folder / name], seconds) for name in ("model.pt", "out/model.onnx"))
+    found = []
+    for wav in wavs:
+        waveform, rate = read_waveform(wav)
+        found.append(float(np.abs(one.hear(waveform[None], rate) - other.hear(waveform[None], rate)).max()))
+    return found
+
+
+@pytest.mark.parametrize(("seconds", "every"), [(None, 3), (1.0, 12), (4.0, 12)])
+def test_every_excerpt_is_answered_alike(folder: Path, corpus: Path, seconds: float | None, every: int) -> None:
+    found = differences(folder, sorted(corpus.glob("*/*.wav"))[::every], seconds)
+    assert len(found) == 132 // every
+    assert max(found) < ALIKE
+
+
+def test_every_real_excerpt_is_answered_alike(folder: Path, shared: Path) -> None:
+    wavs = sorted((shared / "irmas_wav").rglob("*.wav"))
+    found = differences(folder, wavs)
+    assert len(found) > 30
+    assert max(found) < ALIKE
+
+
+def test_a_batch_is_answered_like_its_windows_one_by_one(folder: Path) -> None:
+    exported = onnx_file.read(folder / "out" / "model.onnx")
+    log_mel_db = -80 * torch.rand(5, 32, 40, generator=torch.Generator().manual_seed(0))
+    alone = [exported.probabilities(window[None])[0] for window in log_mel_db]
+    np.testing.assert_allclose(exported.probabilities(log_mel_db), alone, atol=1e-6)
+
+
+def test_the_metadata_tells_what_another_program_needs(folder: Path) -> None:
+    about = {entry.key: entry.value for entry in onnx.load(folder / "out" / "model.onnx").metadata_props}
+    file = model_file.read(folder / "model.pt")
+    assert json.loads(about["classes"]) == file.classes
+    assert json.loads(about["features"]) == asdict(file.features)
+    assert about["pool"] == "1"
+    assert json.loads(about["versions"]) == file.versions
+    onnx.checker.check_model(folder / "out" / "model.onnx")
+
+
+def test_an_exported_file_stands_for_its_model_at_the_door(doors: Doors, folder: Path) -> None:
+
+    soundfile.write(folder / "a.wav", noise(5.0), 16000, subtype="FLOAT")
+    answers = []
+    for named in (["model.pt"], ["out/model.onnx"], ["model.pt", "--with", "out/model.onnx"]):
+        said = doors.open("predict", *named, "a.wav", "--json", "-", folder=folder)
+        assert (said.code, said.stderr) == (0, "")
+        answers.append(json.loads(said.stdout)["overall"])
+    assert answers[1] == pytest.approx(answers[0], abs=ALIKE)
+    assert answers[2] == pytest.approx(answers[0], abs=ALIKE)
+
+
+def test_several_nets_become_their_average(features: Features, tmp_path: Path) -> None:
+    deep = Model([4, 8, 8], convs_per_block=2, pooling="max", dense=16)
+    files = [made_up_model(tmp_path / f"{seed}.pt", features, deep, seed) for seed in (0, 1)]
+    nets = [TorchNet(model_file.read(file)) for file in files]
+    onnx_file.write(tmp_path / "both.onnx", nets)
+    assert onnx_file.difference(tmp_path / "both.onnx", nets) < ALIKE
+    assert onnx_file.difference(tmp_path / "both.onnx", nets[:1]) > 100 * ALIKE
+
+
+def test_nets_of_other_front_ends_do_not_become_one(features: Features, tmp_path: Path) -> None:
+    first = TorchNet(model_file.read(made_up_model(tmp_path / "a.pt", features, Model([4]))))
+    other = TorchNet(model_file.read(made_up_model(tmp_path / "b.pt", Features(), Model([4]))))
+    with pytest.raises(UserError, match="only nets of the same front end"):
+        onnx_file.write(tmp_path / "both.onnx", [first, other])
+
+
+@pytest.mark.parametrize("place", [10, 2000, -100, -10, -1])
+def test_a_changed_byte_is_refused(folder: Path, tmp_path: Path, place: int) -> None:
+    content = bytearray((folder / "out" / "model.onnx").read_bytes())
+    content[place] ^= 1
+    (tmp_path / "a.onnx").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.onnx: is damaged, or was not written by python -m irmas\.export"):
+        models.load([tmp_path / "a.onnx"])
+
+
+def test_another_file_is_no_net(folder: Path, tmp_path: Path) -> None:
+    model = onnx.load(folder / "out" / "model.onnx")
+    for content in (b"", b"no net", model.SerializeToString()[:-1000], onnx.ModelProto().SerializeToString()):
+        (tmp_path / "a.onnx").write_bytes(content)
+        with pytest.raises(UserError, match=r"a\.onnx: is damaged, or was not written by"):
+            models.load([tmp_path / "a.onnx"])
+    with pytest.raises(UserError, match=r"none\.onnx: No such file"):
+        models.load([tmp_path / "none.onnx"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model.pt"], "the following arguments are required: model.onnx"),
+        (["model.pt", "model.txt"], "model.txt: must end in .onnx"),
+        (["model.pt", "made.onnx"], "made.onnx: is a folder"),
+        (["model.pt", "locked/model.onnx"], "locked cannot be written"),
+        (["none.pt", "model.onnx"], "none.pt: No such file"),
+        (["text.pt", "model.onnx"], "text.pt: is damaged (its digest differs), or no model file"),
+    ],
+)
+def test_a_mistake_is_one_message(arguments: list[str], message: str, doors: Doors, tmp_path: Path) -> None:
+    (tmp_path / "made.onnx").mkdir()
+    (tmp_path / "locked").mkdir(mode=0o555)
+    (tmp_path / "text.pt").write_text("no model")
+    assert message in doors.refuse("export", *arguments, folder=tmp_path)
+
+
+def test_where_the_packages_are_missing_it_says_how_to_install_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("onnxruntime", "onnxscript"):
+        monkeypatch.setitem(sys.modules, package, None)
+    message = r"pip install -c constraints\.txt -e '\.\[onnx\]'"
+    with pytest.raises(UserError, match=message):
+        models.load([folder / "out" / "model.onnx"])
+    with pytest.raises(UserError, match=message):
+        onnx_file.write(tmp_path / "a.onnx", [TorchNet(model_file.read(folder / "model.pt"))])

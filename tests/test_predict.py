@@ -1,0 +1,310 @@
+"""The door that names instruments: what it says of sounds of every kind, as table, JSON and picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from commands import irmas
+from doors import Doors
+from numpy.typing import NDArray
+from test_plots import is_cut, pixels, places
+
+from irmas.config import Config, Features, Model
+from irmas.data.features import LogMel, read_waveform
+from irmas.data.sound import read_form
+from irmas.errors import DataError
+from irmas.inference import lanes, models, streaming
+from irmas.inference.recognizer import Recognizer
+from irmas.inference.streaming import BATCH_S
+from irmas.inference.timeline import Timeline, clock
+from irmas.labels import CODES
+from irmas.learning.model import Classifier
+from irmas.results.plots import BLUE, as_png, our_style
+from irmas.run import model_file
+
+RATE = 16000
+
+
+def made_up_model(path: Path, features: Features, model: Model, seed: int = 0) -> Path:
+    """Of no training, but its answers differ from sound to sound, and some are sure."""
+    torch.manual_seed(seed)
+    net = Classifier(model, len(CODES), dropout=0.0, mean_db=-40.0, std_db=20.0)
+    with torch.no_grad():
+        for weight in net.head.parameters():
+            weight.mul_(20)
+    file = model_file.make(net.state_dict(), list(CODES), Config(features=features, model=model), [], [], {})
+    model_file.write(path, file)
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(features: Features, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_up_model(tmp_path_factory.mktemp("model") / "model.pt", features, Model([8, 16], dense=32))
+
+
+@pytest.fixture
+def folder(model: Path, tmp_path: Path) -> Path:
+    """With a model and a song of 12 s, of which the middle 6 are silent."""
+    (tmp_path / "model.pt").symlink_to(model)
+    song = noise(12.0)
+    song[3 * RATE : 9 * RATE] = 0
+    soundfile.write(tmp_path / "song.wav", song, RATE, subtype="FLOAT")
+    return tmp_path
+
+
+def noise(seconds: float, *channels: int) -> NDArray[np.float32]:
+    """Of another colour at every second."""
+    rng, samples = np.random.default_rng(0), int(seconds * RATE)
+    white = rng.normal(0, 0.05, (samples, *channels)).astype(np.float32)
+    smoothed = np.cumsum(white, axis=0) / 20
+    is_odd = (np.arange(samples) // RATE % 2).reshape(-1, *[1] * len(channels))
+    return np.where(is_odd, smoothed - smoothed.mean(axis=0), white).astype(np.float32).clip(-1, 1)
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+# The door
+
+
+def test_a_song_is_answered_as_table_json_and_picture(doors: Doors, folder: Path) -> None:
+    said = doors.open("predict", "model.pt", "song.wav", "--json", "out/a.jsonl", "--picture", "out", folder=folder)
+    assert (said.code, said.stderr) == (0, "")
+    (answer,) = lines((folder / "out" / "a.jsonl").read_text())
+    recognizer = models.load([folder / "model.pt"])
+    waveform, rate = read_waveform(folder / "song.wav")
+    spans = [(start, start + 3.0) for start in np.arange(0, 9.1, 1.5)]
+    assert [(window["start"], window["end"]) for window in answer["windows"]] == spans
+    heard = []
+    for window in answer["windows"]:
+        samples = waveform[int(window["start"] * rate) : int(window["end"] * rate)]
+        if window["start"] in (3.0, 4.5, 6.0):
+            assert window["probabilities"] is None
+        else:
+            heard.append(window["probabilities"])
+            np.testing.assert_allclose(heard[-1], recognizer.hear(samples[None], rate)[0], atol=2e-6)
+    np.testing.assert_allclose(answer["overall"], np.mean(heard, axis=0), atol=2e-6)
+    assert (answer["path"], answer["seconds"], answer["classes"]) == ("song.wav", 12.0, list(CODES))
+
+    head, _, *rows = said.stdout.rstrip().splitlines()
+    assert head == "song.wav: 0:12, 7 windows of 3 s, one every 1.5 s"
+    best = int(np.argmax(answer["overall"]))
+    assert rows[0].split()[:2] == [f"{answer['overall'][best]:.2f}", CODES[best]]
+    assert rows[-1].split() == ["-", "silence", "0:06", "0:03-0:09"]
+    drawn = pixels((folder / "out" / "song.png").read_bytes())
+    assert not is_cut(drawn)
+    assert len(places(drawn, BLUE))
+
+
+def test_some_files_are_answered_and_others_named(doors: Doors, folder: Path) -> None:
+    (folder / "more" / "deep").mkdir(parents=True)
+    soundfile.write(folder / "more" / "deep" / "b.flac", noise(4.0, 2), RATE)
+    soundfile.write(folder / "more" / "a.wav", np.zeros(4 * RATE), RATE)
+    (folder / "more" / "text.wav").write_text("no sound")
+    (folder / "more" / "notes.txt").write_text("not asked for")
+    said = doors.open("predict", "model.pt", "song.wav", "more", "none.wav", "--json", "-", folder=folder)
+    assert said.code == 1
+    answers = lines(said.stdout)
+    assert [answer["path"] for answer in answers] == ["song.wav", "more/a.wav", "more/deep/b.flac"]
+    assert answers[1]["overall"] is None
+    assert [window["probabilities"] for window in answers[1]["windows"]] == [None, None]
+    first, *named = said.stderr.splitlines()
+    assert first == "irmas.predict: 2 of 5 files could not be heard:"
+    assert [line.split(":")[0] for line in named] == ["  more/text.wav", "  none.wav"]
+
+
+def test_a_silent_file_is_answered_as_such(doors: Doors, folder: Path) -> None:
+    soundfile.write(folder / "a.wav", np.zeros(RATE), RATE)
+    said = doors.open("predict", "model.pt", "a.wav", "--picture", "a.png", folder=folder)
+    assert (said.code, said.stderr) == (0, "")
+    assert said.stdout.startswith("a.wav: 0:01, shorter than a window of 3 s: padded with silence\n  silent throughout")
+    assert not is_cut(pixels((folder / "a.png").read_bytes()))
+
+
+def test_all_models_are_averaged(doors: Doors, folder: Path, features: Features) -> None:
+    made_up_model(folder / "other.pt", features, Model([4], pooling="max"), seed=1)
+    overall = []
+    for named in (["model.pt"], ["other.pt"], ["model.pt", "--with", "other.pt"]):
+        said = doors.open("predict", *named, "song.wav", "--json", "-", "--window", "2", "--hop", "2", folder=folder)
+        assert said.code == 0, said.stderr
+        (answer,) = lines(said.stdout)
+        assert [window["start"] for window in answer["windows"]] == [0, 2, 4, 6, 8, 10]
+        overall.append(answer["overall"])
+    np.testing.assert_allclose(overall[2], np.mean(overall[:2], axis=0), atol=2e-6)
+    assert not np.allclose(overall[0], overall[1], atol=0.01)
+
+
+MISTAKES = [
+    (["model.pt"], "the following arguments are required: FILE; python -m irmas.predict --help"),
+    (["none.pt", "song.wav"], "none.pt: No such file or directory"),
+    (["song.wav", "song.wav"], "song.wav: is damaged (its digest differs), or no model file"),
+    ([".", "song.wav"], ".: no sweep is here (plan.yaml is missing)"),
+    (["model.pt", "song.wav", "--window", "0"], "--window 0: must be from 0.1 to 600 seconds"),
+    (["model.pt", "song.wav", "--window", "nan"], "--window nan: must be from 0.1 to 600 seconds"),
+    (["model.pt", "song.wav", "--hop", "0"], "--hop 0: must be from 0.01 seconds to the length of a window"),
+    (["model.pt", "song.wav", "--hop", "-1"], "--hop -1: must be from 0.01"),
+    (["model.pt", "song.wav", "--hop", "3.5"], "--hop 3.5: must be at most a window, 3 s"),
+    (["model.pt", "empty"], "empty: holds no sound files (.aif .aiff .flac .mp3 .ogg .wav)"),
+    (["model.pt", "song.wav", "--json", "empty"], "--json empty: is a folder"),
+    (["model.pt", "song.wav", "--json", "song.wav"], "--json song.wav: would overwrite what is to be read"),
+    (["model.pt", "song.wav", "--json", "empty/../model.pt"], "model.pt: would overwrite what is to be read"),
+    (["model.pt", "song.wav", "--json", "locked/a/b"], "--json locked/a/b: "),
+    (["model.pt", "song.wav", "--picture", "locked/a.png"], "--picture locked/a.png: "),
+    (["model.pt", "song.wav", "--picture", "song.wav"], "song.wav is not a folder"),
+    (["model.pt", "song.wav", "empty/../song.wav", "--picture", "a.png"], "--picture a.png: is one picture"),
+    (["model.pt", "song.wav", "empty/../song.wav", "--picture", "a"], "would both be a/song.png"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=lambda value: " ".join(value)[:50])
+def test_a_mistake_is_one_message_and_writes_nothing(
+    arguments: list[str], message: str, doors: Doors, folder: Path
+) -> None:
+    (folder / "empty").mkdir()
+    (folder / "locked").mkdir(mode=0o555)
+    assert message in doors.refuse("predict", *arguments, folder=folder)
+
+
+def test_a_file_shorter_than_the_window_that_is_asked_for_is_named(doors: Doors, folder: Path) -> None:
+    said = doors.open("predict", "model.pt", "song.wav", "--window", "12.5", folder=folder)
+    assert (said.code, said.stdout) == (1, "")
+    assert "song.wav: is 12.00 s long, shorter than --window 12.5" in said.stderr
+
+
+def test_help_says_how_to_call_it(tmp_path: Path) -> None:
+    said = irmas("predict", "--help", cwd=tmp_path)
+    assert (said.returncode, said.stderr) == (0, "")
+    assert "--picture" in said.stdout
+
+
+# A sound file
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "rate", "channels"),
+    [
+        ("telephone.wav", 4.0, 8000, (1,)),
+        ("studio.flac", 4.0, 96000, (2,)),
+        ("short.wav", 0.2, 44100, (2,)),
+        ("around.wav", 4.0, 48000, (6,)),
+        ("song.mp3", 4.0, 44100, (2,)),
+        ("song.ogg", 4.0, 32000, (2,)),
+    ],
+)
+def test_a_sound_of_any_form_is_heard_and_drawn(
+    name: str, seconds: float, rate: int, channels: tuple[int], model: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    soundfile.write(file, noise(seconds * rate / RATE, *channels), rate)
+    recognizer, told = models.load([model]), 0
+
+    def advance(more: int) -> None:
+        nonlocal told
+        told += more
+
+    found = streaming.listen(file, recognizer, 1.5, advance)
+    assert found.seconds == pytest.approx(seconds, abs=0.06)  # an mp3 holds whole frames
+    assert not found.is_silent.any()
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, atol=1e-5)
+    assert told == len(found.starts) == streaming.count(read_form(file).seconds, 3.0, 1.5)
+    drawn = lanes.draw(file, found, LogMel(recognizer.nets[0].features))
+    assert not is_cut(pixels(drawn))
+
+
+def test_a_rate_that_cannot_be_resampled_names_its_file(model: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(4.0), 44101)
+    with pytest.raises(DataError, match=r"a\.wav: 44101 Hz"):
+        streaming.listen(tmp_path / "a.wav", models.load([model]), 1.5, lambda _: None)
+
+
+def test_of_a_long_file_only_a_batch_is_held(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "a.wav", np.tile(noise(10.0)[::8], 60), 2000)
+    batches = []
+
+    def hear(self: Recognizer, waveforms: torch.Tensor, rate: int) -> NDArray[np.float32]:
+        batches.append(waveforms.shape[0] * waveforms.shape[1] / rate)
+        return np.full((len(waveforms), len(CODES)), 1 / len(CODES), np.float32)
+
+    monkeypatch.setattr(Recognizer, "hear", hear)
+    found = streaming.listen(tmp_path / "a.wav", models.load([model]), 1.5, lambda _: None)
+    assert found.seconds == 600
+    assert max(batches) == BATCH_S
+    assert sum(batches) == 3.0 * len(found.starts) == 3.0 * 399
+
+
+# What follows from windows
+
+NAN = [np.nan, np.nan]
+
+
+def of(starts: list[float], probabilities: list[list[float]]) -> Timeline:
+    begins = np.array(starts)
+    return Timeline(begins[-1] + 2, ["a", "b"], begins, begins + 2, np.array(probabilities, np.float32))
+
+
+def test_a_moments_score_is_the_mean_over_its_windows() -> None:
+    found = of([0, 1, 2], [[0.9, 0.1], [0.5, 0.5], [0.1, 0.9]])
+    edges, scores = found.moments()
+    assert edges.tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(scores[:, 0], [0.9, 0.7, 0.3, 0.1], atol=1e-6)
+    assert found.sounding()[1] == [(1, 4)]
+    assert found.overall == pytest.approx([0.5, 0.5])
+
+
+def test_a_moment_of_a_silent_window_is_silent() -> None:
+    found = of([0, 1, 2, 4], [[0.9, 0.1], NAN, [0.8, 0.2], [0.7, 0.3]])
+    assert found.silence() == [(1, 3)]
+    assert found.sounding()[0] == [(0, 1), (3, 6)]
+    assert found.overall == pytest.approx([0.8, 0.2])
+    assert of([0], [NAN]).overall is None
+
+
+def test_moments_are_told_as_on_a_clock() -> None:
+    assert [clock(seconds) for seconds in (0, 4.5, 59.96, 61, 3600, 3725.25)] == [
+        "0:00",
+        "0:04.5",
+        "1:00",
+        "1:01",
+        "1:00:00",
+        "1:02:05.2",
+    ]
+
+
+def test_a_steady_tone_is_drawn_as_a_line(tmp_path: Path, features: Features) -> None:
+    """A block's edge, or a column without a frame, would show as another colour."""
+    seconds, tone_hz = 40.0, 1000
+    samples = np.sin(2 * np.pi * tone_hz * np.arange(int(seconds * 44100)) / 44100)
+    soundfile.write(tmp_path / "a.wav", samples, 44100, subtype="FLOAT")
+    log_mel_db = lanes.spectrogram(tmp_path / "a.wav", seconds, LogMel(features))
+    inner = log_mel_db[:, 2:-2]
+    assert inner.shape[1] > 200
+    assert np.ptp(inner, axis=1).max() < 1.0
+    assert inner.max(axis=0).min() > -1.0
+    assert np.median(inner) < -60
+
+
+def test_of_a_long_file_no_more_is_drawn_than_there_is_room_for(tmp_path: Path, features: Features) -> None:
+    halves = np.concatenate([np.sin(np.arange(150 * RATE) * 2 * np.pi * hz / RATE) for hz in (500, 3000)])
+    soundfile.write(tmp_path / "a.wav", halves, RATE)
+    log_mel_db = lanes.spectrogram(tmp_path / "a.wav", 300.0, LogMel(features))
+    assert log_mel_db.shape == (features.n_mels, lanes.COLUMNS)
+    loudest = log_mel_db.argmax(axis=0)
+    assert len(set(loudest[:440])) == len(set(loudest[460:])) == 1
+    assert loudest[0] < loudest[-1]
+
+
+def test_many_classes_and_long_names_have_their_place(features: Features) -> None:
+    names = [f"an instrument of quite a long name, {number}" for number in range(40)]
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(40), 3).astype(np.float32)
+    found = Timeline(6.0, names, np.array([0.0, 2, 4]), np.array([2.0, 4, 6]), probabilities)
+    log_mel_db = np.full((features.n_mels, 50), -40, np.float32)
+    with our_style():
+        png = as_png(lanes._figure("$x^2$ " * 30 + ".wav", found, log_mel_db, LogMel(features)))
+    assert not is_cut(pixels(png))
