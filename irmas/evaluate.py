@@ -16,10 +16,11 @@ from irmas.commandline import Parser, told_by
 from irmas.data import standin_songs
 from irmas.data.cache import SETTINGS
 from irmas.errors import UserError
+from irmas.evaluation import evaluate, testset
+from irmas.evaluation.evaluate import DROP, MIXED, Evaluation, Settings
+from irmas.evaluation.protocol import MAX, MEAN, MIXTURES, ORACLE, Figure, Judgement
 from irmas.files import obstacle
-from irmas.inference import evaluation, models, testset
-from irmas.inference.evaluation import DROP, MIXED, Evaluation, Settings
-from irmas.inference.protocol import MAX, MEAN, MIXTURES, ORACLE, Figure, Judgement
+from irmas.inference import models
 from irmas.inference.recognizer import Recognizer, TorchNet
 from irmas.labels import INSTRUMENTS
 from irmas.learning.device import set_up
@@ -87,8 +88,8 @@ def _evaluate(asked: argparse.Namespace) -> None:
     if reason := obstacle(folder):
         raise UserError(f"{folder}: {reason}; --out FOLDER writes elsewhere")
     settings = Settings(hop_s, asked.aggregate, asked.threshold, asked.damaged)
-    result = evaluation.evaluate(recognizer, files, found, settings, folder, begin)
-    written = evaluation.write(folder, result, recognizer, settings)
+    result = evaluate.evaluate(recognizer, files, found, settings, folder, begin)
+    written = evaluate.write(folder, result, recognizer, settings)
     _print(console, result, recognizer, settings)
     console.print(f"\nwritten: {' '.join(map(str, written))}")
     if MIXTURES in (judgement.rule.name for judgement in result.judgements):

@@ -32,7 +32,7 @@ BEHIND = (
     "data.features",
     "results.conclude",
     "results.outcomes",
-    "inference.picture",
+    "evaluation.picture",
     "inference.models",
     "inference.lanes",
     "inference.streaming",

@@ -21,8 +21,9 @@ from irmas.config import Data, Features
 from irmas.data import cache, testparts
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import scan
-from irmas.inference import listening, models, testset
-from irmas.inference.testset import LabelledExcerpt
+from irmas.evaluation import scoring, testset
+from irmas.evaluation.testset import LabelledExcerpt
+from irmas.inference import models
 from irmas.run import model_file, predictions
 
 FRONT_END = ["features.sample_rate=16000", "features.n_fft=1024", "features.hop_length=1500", "features.n_mels=16"]
@@ -213,7 +214,7 @@ def test_scores_are_the_mean_of_the_windows_that_sound(run: Path, tmp_path: Path
         recognizer.hear(torch.from_numpy(sound[None, start : start + 16_000]), 16_000)
         for start in (0, 16_000, 48_000, 64_000)
     ]
-    found, problems = listening.scores(
+    found, problems = scoring.scores(
         recognizer, [LabelledExcerpt("a", ["cel"], "a", tmp_path / "a.wav")], 1.0, "mean", lambda done: None
     )
     assert problems == []

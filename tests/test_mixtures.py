@@ -13,7 +13,7 @@ import soundfile
 from irmas.config import Config, Data, Features, Model
 from irmas.data import testparts
 from irmas.errors import UserError
-from irmas.inference import mixtures
+from irmas.evaluation import mixtures
 from irmas.learning.model import Classifier
 from irmas.run import model_file
 from irmas.run.model_file import ModelFile

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, label_ranking_average_precision_score
 
-from irmas.inference import protocol
-from irmas.inference.protocol import FIXED, HIGHEST, MAX, MEAN, Rule, Scored
+from irmas.evaluation import protocol
+from irmas.evaluation.protocol import FIXED, HIGHEST, MAX, MEAN, Rule, Scored
 from irmas.results import bootstrap
 from irmas.results.bootstrap import widening
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from irmas.data import standin_songs, testparts
 from irmas.data.sound import read_form
-from irmas.inference.testset import SONG
+from irmas.evaluation.testset import SONG
 from irmas.labels import CODES
 
 

@@ -16,11 +16,11 @@ import numpy as np
 from irmas import provenance
 from irmas.data.dataset import Progress
 from irmas.errors import DataError, UserError
+from irmas.evaluation import mixtures, protocol, scoring, testset
+from irmas.evaluation.protocol import FIXED, HIGHEST, MIXTURES, ORACLE, Array, Figure, Judgement, Rule, Scored
+from irmas.evaluation.testset import EvaluationSet, LabelledExcerpt
 from irmas.files import atomic_write
-from irmas.inference import listening, mixtures, protocol, testset
-from irmas.inference.protocol import FIXED, HIGHEST, MIXTURES, ORACLE, Array, Figure, Judgement, Rule, Scored
 from irmas.inference.recognizer import Recognizer
-from irmas.inference.testset import EvaluationSet, LabelledExcerpt
 from irmas.run.model_file import ModelFile
 
 RESULTS, SCORES, PICTURE, MIXED = "results.json", "scores.csv", "classes.png", "mixtures"
@@ -153,9 +153,9 @@ def _hear(
     """Excerpts that could be heard, their scores, and a line for each of the others."""
     if found.features is not None:
         stored = [excerpt.row for excerpt in found.excerpts]
-        scores = listening.of_rows(recognizer, found.features, stored, settings.aggregate, on_excerpts)
+        scores = scoring.of_rows(recognizer, found.features, stored, settings.aggregate, on_excerpts)
         return found.excerpts, scores, []
-    scores, problems = listening.scores(recognizer, found.excerpts, settings.hop_s, settings.aggregate, on_excerpts)
+    scores, problems = scoring.scores(recognizer, found.excerpts, settings.hop_s, settings.aggregate, on_excerpts)
     rows = np.flatnonzero(~np.isnan(scores).any(axis=1))
     return [found.excerpts[row] for row in rows], scores[rows], problems
 
@@ -167,7 +167,7 @@ def _scored(classes: list[str], excerpts: Sequence[LabelledExcerpt], scores: Arr
 
 def write(folder: Path, result: Evaluation, recognizer: Recognizer, settings: Settings) -> list[Path]:
     """Results, scores and picture; their paths. Raises OSError, with the file's path."""
-    from irmas.inference import picture  # here, since matplotlib takes a while to import
+    from irmas.evaluation import picture  # here, since matplotlib takes a while to import
 
     folder.mkdir(parents=True, exist_ok=True)
     contents: dict[str, str | bytes] = {

@@ -16,7 +16,7 @@ from irmas.data.sound import read_form, read_mono
 from irmas.data.standin import write_wav
 from irmas.data.testparts import write_labels
 from irmas.errors import DataError
-from irmas.inference.testset import data_of, seen
+from irmas.evaluation.testset import data_of, seen
 from irmas.run.model_file import ModelFile
 
 MIXTURES = 100

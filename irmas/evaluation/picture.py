@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from irmas.inference.protocol import OfClass
+from irmas.evaluation.protocol import OfClass
 from irmas.labels import INSTRUMENTS
 from irmas.results.page import counted
 from irmas.results.plots import (
@@ -23,7 +23,7 @@ from irmas.results.plots import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from irmas.inference.evaluation import Evaluation
+    from irmas.evaluation.evaluate import Evaluation
 
 MOST_CLASSES = 60
 NAME = 24

@@ -12,10 +12,10 @@ import torch
 
 from irmas.data.cache import FeatureCache
 from irmas.errors import DataError
+from irmas.evaluation.protocol import Array, aggregate
+from irmas.evaluation.testset import LabelledExcerpt
 from irmas.inference import streaming
-from irmas.inference.protocol import Array, aggregate
 from irmas.inference.recognizer import Recognizer, pooled
-from irmas.inference.testset import LabelledExcerpt
 from irmas.processes import cpu_count
 
 ROWS = 32
