@@ -14,6 +14,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -47,11 +48,28 @@ def machine() -> str:
     return f"{date.today()}: {cores}; {', '.join([f'Python {platform.python_version()}', *ours, *peers])}."
 
 
+def renewed(text: str, rows: Sequence[str], told: str) -> str:
+    """The README with these rows in the place of those of the same name; rows that were not measured anew stay."""
+    before, _, rest = text.partition(BEGIN)
+    table, _, after = rest.partition(END)
+    kept = {_name(line): line for line in table.splitlines() if line.startswith("| ")}
+    kept.pop(_name(HEAD), None)
+    kept |= {_name(row): row for row in rows}
+    return f"{before}{BEGIN}\n{told}\n\n" + "\n".join([HEAD, *kept.values()]) + f"\n\n{END}{after}"
+
+
+def _name(row: str) -> tuple[str, ...]:
+    """What is compared, and of what."""
+    return tuple(cell.strip() for cell in row.split("|")[1:3])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, help="of every benchmark (default: its own number)")
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {' '.join(ALL)} (default: all)")
     given = parser.parse_args()
+    if strange := set(given.names) - set(ALL):
+        parser.error(f"there is no benchmark {min(strange)}; there are {' '.join(ALL)}")
     rounds = [] if given.rounds is None else [f"--rounds={given.rounds}"]
     environment = ENVIRONMENT | {"PYTHONPATH": f"{ENVIRONMENT['PYTHONPATH']}:{ROOT / 'tests'}"}
     failed = []
@@ -64,10 +82,9 @@ def main() -> None:
             if subprocess.run(command, env=environment, check=False).returncode:
                 failed.append(benchmark)
         rows = [str(Row(**json.loads(line))) for line in record.read_text().splitlines()]
-    readme = BENCHMARKS / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    table = "\n".join([machine(), "", HEAD, *rows])
-    readme.write_text(f"{before}{BEGIN}\n{table}\n\n{END}{rest.partition(END)[2]}")
+    if rows:
+        readme = BENCHMARKS / "README.md"
+        readme.write_text(renewed(readme.read_text(), rows, machine()))
     if failed:
         sys.exit(f"failed: {' '.join(failed)}")
 

@@ -8,6 +8,7 @@ that differ in seed or fold; a difference is paired: the same seed and fold with
 
 from __future__ import annotations
 
+import argparse
 import csv
 import math
 import statistics
@@ -49,6 +50,7 @@ def beside(values: dict[tuple[str, str], float], base: dict[tuple[str, str], flo
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for (bins, split, epochs, folds), recipes in read().items():
         print(f"\n{bins}, by {split}, {epochs} epochs, {folds}\n")  # noqa: T201
         print("| recipe | runs | accuracy, % | beside report | beside strong |\n| --- | ---: | ---: | ---: | ---: |")  # noqa: T201

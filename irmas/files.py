@@ -90,6 +90,26 @@ def locked(path: Path) -> Iterator[None]:
                 return
 
 
+@contextmanager
+def held_by_many(path: Path) -> Iterator[None]:
+    """Hold a file, beside others who do: `is_held` tells of it until the last of them dies. Raises OSError."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether anyone holds it, as `held_by_many` does."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _wait_for(path: Path, descriptor: int) -> None:
     """Tells who waits for long."""
     end = time.monotonic() + SILENT_S

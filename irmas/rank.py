@@ -79,7 +79,7 @@ def show(sweep: Path, *, best: bool = False) -> Ranking:
 
         found, confusion, problems = outcomes.read(sweep, result)
         result.problems.extend(problems)
-        analysis = statistics.analyse(found, result.plan.swept) if found else None
+        analysis = statistics.analyse(found, result.plan.swept, [row.values for row in result.rows]) if found else None
     try:
         _print(console, sweep, result, analysis, best)
     finally:  # also where nobody reads on, as in `| head`

@@ -77,7 +77,8 @@ def sweep(
         found = Outcome(number, values, float(correct.mean()), correct, names, recordings, loss)
         outcomes.append(found if predicted else replace(found, correct=None, excerpts=None, recordings=None))
     plan = Plan("made-up", list(axes), "data", "source", "commit", config, points)
-    return _ranked(plan, rows), analyse(outcomes, list(axes)) if outcomes else None
+    planned = [row.values for row in rows]
+    return _ranked(plan, rows), analyse(outcomes, list(axes), planned) if outcomes else None
 
 
 def _ranked(plan: Plan, rows: Sequence[Row]) -> Ranking:

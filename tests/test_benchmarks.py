@@ -11,11 +11,19 @@ import torch
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 from bare import Run
-from rounds import Row, in_turn
+from bench import BEGIN, END, renewed
+from rounds import HEAD, Row, in_turn
 
 from irmas.config import Config, Model
 from irmas.learning.trainer import Examples, Learner
 from irmas.run import events
+
+
+def test_what_is_not_measured_anew_stays_in_the_table() -> None:
+    old, other, new = (str(Row(what, "a / b", [value])) for what, value in (("x", 1.0), ("y", 2.0), ("x", 3.0)))
+    before = f"Head\n{BEGIN}\nthen\n\n{HEAD}\n{old}\n{other}\n\n{END}Tail\n"
+    after = renewed(before, [new], "now")
+    assert after == f"Head\n{BEGIN}\nnow\n\n{HEAD}\n{new}\n{other}\n\n{END}Tail\n"
 
 
 def test_the_bare_loop_does_the_same_computation() -> None:

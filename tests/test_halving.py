@@ -10,7 +10,9 @@ import pytest
 from doors import Doors
 from left_behind import ranking, runs, status
 
-from irmas.sweep.halving import Halving, goes_on, place, rungs
+from irmas.config import Config
+from irmas.sweep.halving import Halving, announced, goes_on, place, rungs
+from irmas.sweep.plan import Plan, Point
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,16 @@ from irmas.sweep.halving import Halving, goes_on, place, rungs
 )
 def test_the_rungs(epochs: int, factor: int, expected: list[int]) -> None:
     assert rungs(epochs, factor) == expected
+
+
+def test_each_number_of_epochs_has_its_rungs_told() -> None:
+    config = Config(halving=3, epochs=15)
+    points = [Point(number, {"epochs": epochs}, {"epochs": epochs}) for number, epochs in enumerate((9, 27), start=1)]
+    told = announced(Plan("mine", ["epochs"], "data", "source", "", config, points))
+    assert [line.partition(" epochs")[0] for line in told] == [
+        "halving=3: after 1 and 3 of 9",
+        "halving=3: after 1 and 3 and 9 of 27",
+    ]
 
 
 def test_the_best_third_so_far_goes_on() -> None:
@@ -88,7 +100,7 @@ def test_a_sweep_is_halved_and_not_taken_up_again(doors: Doors, tmp_path: Path) 
     command = [*data, "-m", alike, "epochs=4", "halving=2", "name=half", "hydra.launcher.processes=1"]
     done = doors.train(*command, folder=tmp_path)
     assert done.code == 0, done.stderr
-    assert "halving=2: after 1 and 2 epochs a run stops unless" in done.stdout
+    assert "halving=2: after 1 and 2 of 4 epochs a run stops, unless" in done.stdout
     assert "1 of 2 runs finished, 1 stopped early" in done.stdout
     entries = [(entry["rank"], entry["id"], entry["state"], entry["epoch"]) for entry in ranking(sweep)]
     assert entries == [(1, 2, "COMPLETED", 4), (2, 1, "STOPPED", 1)]

@@ -231,6 +231,16 @@ def test_an_incomplete_grid_has_marginal_means_alone() -> None:
     ]
 
 
+def test_values_of_which_no_run_finished_count_as_swept() -> None:
+    planned = [{"lr": lr, "l2": l2, "seed": seed} for lr in (0.001, 0.01, 0.1) for l2 in (0.1, 0.2) for seed in (0, 1)]
+    found = analyse(only_accuracies([planned[0], planned[2]], [0.75, 0.5]), ["lr", "l2", "seed"], planned)
+    assert found.combinations == 6
+    assert [(edge.key, edge.levels, edge.side) for edge in found.edges] == [
+        ("lr", (0.001, 0.01, 0.1), "smallest"),
+        ("l2", (0.1, 0.2), "smallest"),
+    ]
+
+
 def test_training_noise_is_the_spread_within_points_or_what_interactions_leave() -> None:
     rng = np.random.default_rng(0)
     y = rng.random(18)

@@ -21,10 +21,11 @@ from rich.table import Table
 
 from irmas import status
 from irmas.config import Config
+from irmas.files import held_by_many
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
 from irmas.sweep import plan as plans
-from irmas.sweep.plan import Plan, Point, run_folder
+from irmas.sweep.plan import POOL, Plan, Point, run_folder
 from irmas.sweep.slurm import Task
 from irmas.sweep.states import NOT_SUBMITTED, RunState, SweepState
 
@@ -55,6 +56,13 @@ def write(sweep: Path, number: int, told: Status) -> RunFolder:
 
 def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_command_that_makes_its_first_run_ready_is_live(sweep: Path) -> None:
+    assert not status.look(sweep).is_live
+    with held_by_many(sweep / POOL), held_by_many(sweep / POOL):
+        assert status.look(sweep).is_live
+    assert not status.look(sweep).is_live
 
 
 def test_the_door_shows_every_run_and_why_runs_ended_and_writes_nothing(sweep: Path, doors: Doors) -> None:

@@ -205,6 +205,7 @@ def fit(
         for epoch in range(status.epoch + 1, config.epochs + 1):
             if verdict and status.metrics and (reason := verdict(status.epoch, status.metrics[events.VAL_ACCURACY])):
                 status = replace(status, state=STOPPED, error=reason)
+                log.info("stopped: %s", reason)
                 writer.end(ok=True)
                 writer.commit()
                 break

@@ -27,7 +27,7 @@ def written(ranking: Ranking, analysis: Analysis | None) -> list[str]:
     about = [
         _states(rows),
         _training(config) + _varied(ranking, "epochs", "batch_size", "schedule", "class_weights"),
-        *(f"Successive halving, {line}. Only finished runs are compared below." for line in announced(config)),
+        *(f"Successive halving, {line}. Only finished runs are compared below." for line in announced(ranking.plan)),
         _model(config) + _varied(ranking, "model"),
         _augment(config) + _varied(ranking, "augment"),
         _front_end(config) + _varied(ranking, "features"),
@@ -75,10 +75,11 @@ def _augment(config: Config) -> str:
 
 
 def _front_end(config: Config) -> str:
-    made = config.features
+    made, pool = config.features, config.data.pool
+    pooled = f"; the net sees means of {pool} x {pool} bins, {made.n_mels // pool} x {made.n_frames // pool}"
     return (
         f"Front end: log-mel spectrograms of {made.n_mels} bands x {made.n_frames} frames, "
-        f"{made.seconds:g} s at {made.sample_rate} Hz."
+        f"{made.seconds:g} s at {made.sample_rate} Hz{pooled if pool > 1 else ''}."
     )
 
 

@@ -208,10 +208,9 @@ def _explained(ranking: Ranking, analysis: Analysis, pictures: Sequence[str]) ->
     if analysis.anova.is_complete:
         blocks += _anova(analysis.anova)
     else:
-        combinations = math.prod(len(margin.levels) for margin in analysis.margins)
         blocks.append(
-            f"The grid is incomplete: {len(analysis.points)} of {combinations} combinations have a finished run. There "
-            "is no analysis of variance, and the levels of a key below also differ in the other keys."
+            f"The grid is incomplete: {len(analysis.points)} of {analysis.combinations} combinations have a finished "
+            "run. There is no analysis of variance, and the levels of a key below also differ in the other keys."
         )
     heads = ["key", "value", "runs", "mean accuracy, % [95 %]", "behind the best value, points [95 %]", "holds"]
     rows = [

@@ -125,6 +125,9 @@ class Analysis:
     margins: tuple[Margin, ...]
     """Of keys with two levels or more. In an incomplete grid the levels of a key also differ in the other keys."""
     edges: tuple[Edge, ...]
+    """Among all values that were swept, whether they finished or not."""
+    combinations: int
+    """That were swept; seeds aside."""
     optimism: float | None
     """How much the leader's accuracy is expected to be too high for having been chosen.
 
@@ -152,8 +155,12 @@ class _Comparison:
     spread: Spread
 
 
-def analyse(runs: Sequence[Outcome], swept: Sequence[str]) -> Analysis:
+def analyse(
+    runs: Sequence[Outcome], swept: Sequence[str], planned: Sequence[Mapping[str, Any]] | None = None
+) -> Analysis:
     """What a sweep's runs, at least one, allow to conclude. The same runs give the same numbers.
+
+    `planned` are the settings of all of the sweep's runs, where there are more than those that have finished.
 
     A point is out of the set of the best if the leader is ahead of it by more than the 95 % quantile of the range
     (largest minus smallest) of all points' noise. This is Tukey's test with a bootstrap in the place of the studentized
@@ -161,6 +168,7 @@ def analyse(runs: Sequence[Outcome], swept: Sequence[str]) -> Analysis:
     any is declared worse in at most 5 % of sweeps.
     """
     keys = [key for key in swept if key != "seed"]
+    every = planned or [run.values for run in runs]
     points = _points(runs, keys)
     grid = _grid(points, keys)
     blocks = _blocks(points, runs)
@@ -188,7 +196,8 @@ def analyse(runs: Sequence[Outcome], swept: Sequence[str]) -> Analysis:
         intervals_hold_training_noise=_is_of_seeds(noise),
         anova=table,
         margins=_margins(points, grid, leading, noise),
-        edges=find_edges(points[0].values, grid.levels),
+        edges=find_edges(points[0].values, _levels_of(every, keys)),
+        combinations=len({tuple(shown(values[key]) for key in keys) for values in every}),
         optimism=leading.spread.optimism if leading else None,
         luck=leading.spread.luck if leading else None,
     )
@@ -266,15 +275,22 @@ class _Grid:
         return arranged.reshape((*self.shape, *values.shape[1:]))
 
 
-def _grid(points: Sequence[Point], keys: Sequence[str]) -> _Grid:
-    levels, codes = {}, []
-    in_order = sorted(points, key=lambda point: point.runs)
+def _levels_of(settings: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Of keys with two or more, in their order: numbers ascending, others as they come."""
+    levels = {}
     for key in keys:
-        values = {shown(point.values[key]): point.values[key] for point in in_order}
+        values = {shown(values[key]): values[key] for values in settings}
         if len(values) > 1:
             levels[key] = tuple(sorted(values.values()) if are_numbers(values.values()) else values.values())
-            code = {shown(value): number for number, value in enumerate(levels[key])}
-            codes.append([code[shown(point.values[key])] for point in points])
+    return levels
+
+
+def _grid(points: Sequence[Point], keys: Sequence[str]) -> _Grid:
+    levels = _levels_of([point.values for point in sorted(points, key=lambda point: point.runs)], keys)
+    codes = []
+    for key in levels:
+        code = {shown(value): number for number, value in enumerate(levels[key])}
+        codes.append([code[shown(point.values[key])] for point in points])
     return _Grid(levels, np.array(codes, dtype=np.intp).reshape(len(levels), len(points)))
 
 

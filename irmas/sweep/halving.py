@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from irmas.config import Config
+from irmas.sweep.plan import Plan
 
 FOLDER = "rungs"
 
@@ -33,12 +33,18 @@ def goes_on(number: int, entered: int, factor: int) -> bool:
     return number <= math.ceil(entered / factor)
 
 
-def announced(config: Config) -> list[str]:
-    """What a command says of it beforehand."""
-    if config.halving is None:
+def announced(plan: Plan) -> list[str]:
+    """What a command says of it beforehand, a line for each number of epochs."""
+    factor = plan.config.halving
+    if factor is None:
         return []
-    factor, at = config.halving, " and ".join(map(str, rungs(config.epochs, config.halving)))
-    return [f"halving={factor}: after {at} epochs a run stops unless it is among the best 1 in {factor} so far"]
+    lines = []
+    for epochs in sorted({plan.value(point, "epochs") for point in plan.points}):
+        at = " and ".join(map(str, rungs(epochs, factor)))
+        lines.append(
+            f"halving={factor}: after {at} of {epochs} epochs a run stops, unless among the best 1 in {factor} so far"
+        )
+    return lines
 
 
 @dataclass(frozen=True)

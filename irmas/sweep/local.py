@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from irmas.errors import in_words
+from irmas.files import held_by_many
 from irmas.processes import cpu_count, fork_server, uninterrupted, when_parent_ends
 from irmas.progress import SweepProgress, data_progress, label_width, plain_console
 from irmas.run.folder import (
@@ -30,7 +31,7 @@ from irmas.run.folder import (
 )
 from irmas.sweep import halving
 from irmas.sweep import plan as plans
-from irmas.sweep.plan import OUTPUTS, Plan, Point, run_folder
+from irmas.sweep.plan import OUTPUTS, POOL, Plan, Point, run_folder
 
 POLL_S = 0.2
 GRACE_S = 10.0
@@ -95,10 +96,13 @@ def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[S
     unfinished = _unfinished(sweep, points)
     runs = "1 run" if len(points) == 1 else f"{len(points)} runs"
     console.print(f"{sweep}: {runs}, {len(points) - len(unfinished)} finished before")
-    for line in halving.announced(merged.config):
+    for line in halving.announced(merged):
         console.print(line)
     if unfinished:
-        with SweepProgress(console, len(points), len(points) - len(unfinished), label_width(points)) as progress:
+        with (
+            held_by_many(sweep / POOL),
+            SweepProgress(console, len(points), len(points) - len(unfinished), label_width(points)) as progress,
+        ):
             run(sweep, merged, unfinished, processes, progress)
     return [run_folder(sweep, point).status() for point in points]
 

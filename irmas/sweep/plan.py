@@ -22,6 +22,8 @@ from irmas.files import atomic_write, locked
 from irmas.run.folder import CONFIG, RunFolder
 
 OUTPUTS = Path("outputs")
+POOL = ".pool"
+"""In a sweep's folder: held by each command that trains its runs on this machine."""
 PLAN = "plan.yaml"
 POINTS = "points.jsonl"
 REMEDY = f"restore it, or remove {PLAN} and give the sweep's command again, which goes on with the runs that are there"

@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 
 from irmas.errors import UserError, in_words
+from irmas.files import is_held
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, FINAL, PENDING, RUNNING, RunFolder, Status
 from irmas.sweep import jobs, slurm
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, DataFailure, Job, Work
-from irmas.sweep.plan import PLAN, Plan, Point, run_folder
+from irmas.sweep.plan import PLAN, POOL, Plan, Point, run_folder
 from irmas.sweep.slurm import LIVE, SlurmError, Task
 
 NOT_SUBMITTED = "NOT_SUBMITTED"
@@ -62,12 +63,15 @@ class SweepState:
     """The last data job and the last ranking job, named `data` and `ranking`, where Slurm knows them."""
     note: str = ""
     """Why Slurm's word is missing where there should be one."""
+    in_pool: bool = False
+    """A command on this machine trains its runs, one after another."""
 
     @property
     def is_live(self) -> bool:
         """Whether a run trains, or anything of the sweep is in the queue."""
         tasks = [*self.stages, *(run.task for run in self.runs if run.task is not None)]
-        return any(task.is_live for task in tasks) or any(run.status.state == RUNNING for run in self.runs)
+        is_training = any(run.status.state == RUNNING for run in self.runs)
+        return self.in_pool or is_training or any(task.is_live for task in tasks)
 
 
 def look(sweep: Path, plan: Plan, *, last_word: bool = False) -> SweepState:
@@ -124,7 +128,8 @@ def heard(
 
 def _unheard(sweep: Path, plan: Plan, note: str = "") -> SweepState:
     read = [(point, *_read(run_folder(sweep, point), on_slurm=False)) for point in plan.points]
-    return SweepState([RunState(point, last, None, told) for point, last, told in read], [], note)
+    runs = [RunState(point, last, None, told) for point, last, told in read]
+    return SweepState(runs, [], note, is_held(sweep / POOL))
 
 
 def settle(sweep: Path, state: SweepState) -> None:

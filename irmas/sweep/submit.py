@@ -70,7 +70,7 @@ def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, wait:
     console = plain_console()
     done = submit(plan, settings, append=append, by_hand=by_hand)
     sweep = OUTPUTS / plan.name
-    _say(console, sweep, settings, done, halving.announced(plan.config))
+    _say(console, sweep, settings, done, halving.announced(plan))
     if by_hand:
         return None
     if not done.queued and not done.submitted:
