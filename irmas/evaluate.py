@@ -22,14 +22,15 @@ from irmas.evaluation.protocol import MAX, MEAN, MIXTURES, ORACLE, Figure, Judge
 from irmas.files import obstacle
 from irmas.inference import models
 from irmas.inference.recognizer import Recognizer, TorchNet
+from irmas.inference.windows import LONGEST_WINDOW_S, SHORTEST_HOP_S, SHORTEST_WINDOW_S
 from irmas.labels import INSTRUMENTS
 from irmas.learning.device import set_up
 from irmas.progress import data_progress, plain_console, print_table
 from irmas.results.page import counted
 
 STANDIN = "standin"
+FIXED_AT = 0.5
 STANDIN_FOLDER = Path("data/standin")
-LONGEST_S = 600.0
 
 
 def main() -> None:
@@ -46,26 +47,35 @@ def _parser() -> Parser:
     add("data", nargs="+", metavar="DATA", help=what)
     more = "average with this model too; may be given several times"
     add("--with", dest="others", type=Path, action="append", default=[], metavar="MODEL", help=more)
-    seconds = _number(LONGEST_S)
-    add("--window", type=seconds, metavar="S", help="seconds heard at once (default: as the training's excerpts)")
-    add("--hop", type=seconds, metavar="S", help="seconds from window to window (default: half a window)")
+    add(
+        "--window",
+        type=_number(SHORTEST_WINDOW_S, LONGEST_WINDOW_S),
+        metavar="S",
+        help="seconds heard at once (default: as the training's excerpts)",
+    )
+    add(
+        "--hop",
+        type=_number(SHORTEST_HOP_S, LONGEST_WINDOW_S),
+        metavar="S",
+        help="seconds from window to window (default: half a window)",
+    )
     how = "an excerpt's scores: the mean of its windows', or their sum over that of the highest class (default: mean)"
     add("--aggregate", choices=(MEAN, MAX), default=MEAN, help=how)
-    add("--threshold", type=_number(1), default=0.5, metavar="T", help="the fixed one (default: 0.5)")
+    add("--threshold", type=_number(0.001, 1), default=FIXED_AT, metavar="T", help="the fixed one (default: 0.5)")
     add("--damaged", choices=("refuse", DROP), default="refuse", help="files that cannot be used (default: refuse)")
     where = "for the results (default: evaluation/<name of DATA> in MODEL's folder)"
     add("--out", type=Path, metavar="FOLDER", help=where)
     return parser
 
 
-def _number(most: float) -> Callable[[str], float]:
+def _number(least: float, most: float) -> Callable[[str], float]:
     def read(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not 0 < value <= most:
-            raise argparse.ArgumentTypeError(f"{text}: must be a number above 0, at most {most:g}")
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text}: must be a number from {least:g} to {most:g}")
         return value
 
     return read
@@ -77,6 +87,8 @@ def _evaluate(asked: argparse.Namespace) -> None:
     hop_s = asked.hop or recognizer.window_s / 2
     _refuse(asked, recognizer, hop_s)
     files = [net.file for net in recognizer.nets if isinstance(net, TorchNet)]
+    if len(files) < len(recognizer.nets):
+        raise UserError("an exported net does not tell what it was trained on: evaluate the model.pt that it is of")
     console = plain_console()
     begin = data_progress(console)
     paths = [
@@ -84,7 +96,7 @@ def _evaluate(asked: argparse.Namespace) -> None:
         for data in dict.fromkeys(asked.data)
     ]
     found = testset.read(paths, recognizer.classes, recognizer.nets, files)
-    folder = asked.out or _home(asked.model) / "evaluation" / "+".join(path.resolve().name for path in paths)
+    folder = asked.out or _home(asked.model) / "evaluation" / _name(paths, asked)
     if reason := obstacle(folder):
         raise UserError(f"{folder}: {reason}; --out FOLDER writes elsewhere")
     settings = Settings(hop_s, asked.aggregate, asked.threshold, asked.damaged)
@@ -107,6 +119,14 @@ def _refuse(asked: argparse.Namespace, recognizer: Recognizer, hop_s: float) -> 
     if caches and (asked.window or asked.hop):
         given = "--window" if asked.window else "--hop"
         raise UserError(f"{given}: {caches[0]} is a feature cache, which holds one log-mel an excerpt")
+
+
+def _name(paths: Sequence[Path], asked: argparse.Namespace) -> str:
+    """Of the data, and of what differs from the defaults: comparing two ways must not cost the first one's results."""
+    given = {"window": asked.window, "hop": asked.hop, "with": len(asked.others) or None}
+    told = [f"{key}={value:g}" for key, value in given.items() if value is not None]
+    told += [f"threshold={asked.threshold:g}"] * (asked.threshold != FIXED_AT) + [MAX] * (asked.aggregate == MAX)
+    return ",".join(["+".join(path.resolve().name for path in paths), *told])
 
 
 def _home(model: Path) -> Path:

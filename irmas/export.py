@@ -35,6 +35,8 @@ def export(model: Path, onnx: Path) -> None:
         raise UserError(f"{onnx}: must end in {onnx_file.SUFFIX}")
     if reason := "is a folder" if onnx.is_dir() else obstacle(onnx.absolute().parent):
         raise UserError(f"{onnx}: {reason}")
+    if model.suffix == onnx_file.SUFFIX:
+        raise UserError(f"{model}: is an exported net already")
     files = models.model_files(model)
     nets = [TorchNet(model_file.read(file)) for file in files]
     onnx.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +47,9 @@ def export(model: Path, onnx: Path) -> None:
     for file in files:
         console.print(file)
     averaged = f", the average of {len(nets)} nets" if len(nets) > 1 else ""
-    console.print(f"written: {onnx}{averaged}; on noise its probabilities differ by {difference:.0e} at most")
+    console.print(
+        f"written: {onnx}{averaged}; on noise its probabilities differ from torch's by {difference:.0e} at most"
+    )
 
 
 if __name__ == "__main__":

@@ -90,6 +90,11 @@ def locked(path: Path) -> Iterator[None]:
                 return
 
 
+def visible(text: str | Path) -> str:
+    """On one line, as it can be printed: a file's name may hold control characters, and bytes that are no text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 @contextmanager
 def held_by_many(path: Path) -> Iterator[None]:
     """Hold a file, beside others who do: `is_held` tells of it until the last of them dies. Raises OSError."""

@@ -150,7 +150,7 @@ def _take_best(overrides: Iterable[str]) -> None:
     if "recipe" in parsed:
         raise UserError(
             f"{parsed['recipe'].input_line}: best={parsed['best'].value()} brings a recipe of its own; "
-            "what is to differ from it is given one by one, as in schedule=onecycle model=deep"
+            "what is to differ from it is given one by one, as in lr=0.002 schedule=onecycle model=deep"
         )
     chosen, path = set(parsed), parsed["best"].value()
     assert isinstance(path, str)

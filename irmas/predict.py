@@ -20,8 +20,9 @@ from irmas.commandline import Parser, told_by
 from irmas.data.excerpts import AUDIO
 from irmas.data.sound import SHORTER_S, read_form
 from irmas.errors import DataError, UserError
-from irmas.files import atomic_write, naming, obstacle
+from irmas.files import atomic_write, naming, obstacle, visible
 from irmas.inference.timeline import SOUNDS, Span, Timeline, clock, instrument
+from irmas.inference.windows import LONGEST_WINDOW_S, SHORTEST_HOP_S, SHORTEST_WINDOW_S
 from irmas.progress import listening_progress, plain_console, print_table
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 STDOUT = Path("-")
 PICTURE = ".png"
-SHORTEST_WINDOW_S, LONGEST_WINDOW_S, SHORTEST_HOP_S = 0.1, 600.0, 0.01
-"""A longer window would not fit into memory; a shorter one or a shorter hop tells nothing more."""
 ROWS, SPANS = 3, 5
 """So many instruments are shown in any case; of one that comes and goes so many of the longest times."""
 
@@ -83,7 +82,7 @@ def predict(asked: Namespace) -> None:
             if asked.json != STDOUT:
                 _print(plain_console(), file, timeline, recognizer.window_s, hop_s)
     if problems:
-        listed = "".join(f"\n  {problem}" for problem in problems)
+        listed = "".join(f"\n  {visible(problem)}" for problem in problems)
         sys.stderr.write(f"irmas.predict: {len(problems)} of {len(sounds)} files could not be heard:{listed}\n")
         sys.exit(1)
 
@@ -127,6 +126,8 @@ def _pictures(asked: Path | None, sounds: Mapping[Path, Path]) -> dict[Path, Pat
     if asked is None:
         return {}
     is_file = asked.suffix.lower() == PICTURE and not asked.is_dir()
+    if asked.suffix and not is_file and not asked.is_dir():
+        raise UserError(f"--picture {asked}: pictures are {PICTURE}; a folder's name has no ending")
     if is_file and len(sounds) > 1:
         raise UserError(f"--picture {asked}: is one picture, and there are {len(sounds)} files: name a folder")
     of: dict[Path, Path] = {}
@@ -198,7 +199,7 @@ def _print(console: Console, file: Path, timeline: Timeline, window_s: float, ho
 
 
 def _heading(file: Path, timeline: Timeline, window_s: float, hop_s: float) -> str:
-    told, windows = f"{file}: {clock(timeline.seconds)}", len(timeline.starts)
+    told, windows = f"{visible(file)}: {clock(timeline.seconds)}", len(timeline.starts)
     if timeline.seconds < window_s - SHORTER_S:
         return f"{told}, shorter than a window of {window_s:g} s: padded with silence"
     return f"{told}, {windows} windows of {window_s:g} s, one every {hop_s:g} s" if windows > 1 else f"{told}, 1 window"
@@ -210,7 +211,7 @@ def _total(spans: Sequence[Span]) -> str:
 
 def _when(spans: Sequence[Span]) -> str:
     longest = sorted(sorted(spans, key=lambda span: span[0] - span[1])[:SPANS])
-    shorter = f" and {len(spans) - SPANS} shorter" if len(spans) > SPANS else ""
+    shorter = f" and {len(spans) - SPANS} more" if len(spans) > SPANS else ""
     return ", ".join(f"{clock(begin)}-{clock(end)}" for begin, end in longest) + shorter
 
 

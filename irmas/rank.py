@@ -76,6 +76,7 @@ def show(sweep: Path, *, best: bool = False) -> Ranking:
     if not best:
         # Here, since `--table` and the status door answer without scipy and matplotlib.
         from irmas.results import conclude, outcomes, statistics
+        from irmas.results.best import production_command
 
         found, confusion, problems = outcomes.read(sweep, result)
         result.problems.extend(problems)
@@ -90,6 +91,8 @@ def show(sweep: Path, *, best: bool = False) -> Ranking:
     console.print(f"\nwritten: {' '.join(map(str, written))}")
     console.print(f"report:  {report or f'of last epochs alone: python -m irmas.rank {sweep}'}")
     console.print(f"curves:  tensorboard --logdir {sweep}")
+    if analysis and report:
+        console.print(f"winner:  {production_command(result, analysis)}")
     return result
 
 
@@ -110,6 +113,10 @@ def _print(console: Console, sweep: Path, result: Ranking, analysis: Analysis | 
         f"\n{sweep}: {finished} of {len(result.rows)} runs finished, {f'{stopped} stopped early, ' * (stopped > 0)}"
         f"by validation accuracy in the {'best' if best else 'last'} epoch\n"
     )
+    if result.plan.config.data.split == "all":
+        console.print(
+            "data.split=all: the validation excerpts were trained on, so that it tells nothing\n", style="yellow"
+        )
     print_table(console, lines)
     for row in result.rows:
         if row.error and row.state not in (PENDING, STOPPED):

@@ -23,7 +23,8 @@ from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import scan
 from irmas.evaluation import scoring, testset
 from irmas.evaluation.testset import LabelledExcerpt
-from irmas.inference import models
+from irmas.inference import models, onnx_file
+from irmas.inference.recognizer import TorchNet
 from irmas.run import model_file, predictions
 
 FRONT_END = ["features.sample_rate=16000", "features.n_fft=1024", "features.hop_length=1500", "features.n_mels=16"]
@@ -139,11 +140,12 @@ def test_of_a_model_of_a_feature_cache_no_threshold_is_chosen_on_mixtures(
     options = ["--aggregate", "max", "--threshold", "0.7"]
     said = doors.open("evaluate", str(tmp_path / "model.pt"), str(part), *options, folder=home)
     assert (said.code, said.stderr) == (0, ""), said
-    found = results(tmp_path / "evaluation" / part.name)
+    folder = tmp_path / "evaluation" / f"{part.name},threshold=0.7,max"
+    found = results(folder)
     assert [judged["rule"]["name"] for judged in found["thresholds"]] == ["fixed", "oracle"]
     assert found["thresholds"][0]["rule"]["threshold"] == 0.7
     assert "mixtures of the model's validation data: it was trained on a ready-made feature cache" in said.stdout
-    _, scores = read_scores(tmp_path / "evaluation" / part.name, found["classes"])
+    _, scores = read_scores(folder, found["classes"])
     assert scores.max(axis=1).tolist() == [1.0] * len(scores)
 
 
@@ -200,9 +202,17 @@ def test_what_does_not_go_together_is_refused(
         str(part), "--window", "1", "--hop", "2"
     )
     assert "--window: " in refusal(str(corpus_cache.folder), "--window", "1")
-    assert "argument --hop: 0: must be a number above 0" in refusal(str(part), "--hop", "0")
+    assert "argument --hop: 1e-9: must be a number from 0.01 to 600" in refusal(str(part), "--hop", "1e-9")
     assert f"{tmp_path}/file is not a folder" in refusal(str(part), "--out", f"{tmp_path}/file/out")
     assert "none.pt: No such file" in refusal(str(part), "--with", "none.pt")
+
+
+def test_an_exported_net_is_not_judged_by_what_it_may_have_been_trained_on(
+    doors: Doors, home: Path, run: Path, part: Path, tmp_path: Path
+) -> None:
+    onnx_file.write(tmp_path / "model.onnx", [TorchNet(model_file.read(run / "model.pt"))])
+    said = doors.refuse("evaluate", str(tmp_path / "model.onnx"), str(part), folder=home)
+    assert "an exported net does not tell what it was trained on: evaluate the model.pt that it is of" in said
 
 
 def test_scores_are_the_mean_of_the_windows_that_sound(run: Path, tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ def folder(doors: Doors, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made_up_model(folder / "model.pt", features, Model([8, 16], dense=32))
     said = doors.open("export", "model.pt", "out/model.onnx", folder=folder)
     assert (said.code, said.stderr) == (0, ""), said
-    assert said.stdout.startswith("model.pt\nwritten: out/model.onnx; on noise its probabilities differ by ")
+    assert said.stdout.startswith(
+        "model.pt\nwritten: out/model.onnx; on noise its probabilities differ from torch's by "
+    )
     return folder
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,20 @@ def test_some_files_are_answered_and_others_named(doors: Doors, folder: Path) ->
     assert [line.split(":")[0] for line in named] == ["  more/text.wav", "  none.wav"]
 
 
+def test_a_name_that_is_no_text_or_moves_the_cursor_is_printed_as_escapes(doors: Doors, folder: Path) -> None:
+    sounds = folder / "names"
+    sounds.mkdir()
+    for name in (b"lat\xe9.wav", b"\x1b[31mred.wav"):
+        shutil.copy(folder / "song.wav", sounds / os.fsdecode(name))
+    (sounds / "cut\n.wav").write_bytes(b"RIFF")
+    said = doors.open("predict", "model.pt", "names", "--picture", "drawn", folder=folder)
+    assert said.code == 1
+    heads = [line.partition(":")[0] for line in said.stdout.splitlines() if line.startswith("names/")]
+    assert heads == ["names/\\x1b[31mred.wav", "names/lat\\udce9.wav"]
+    assert "  names/cut\\n.wav: " in said.stderr
+    assert len(list((folder / "drawn").iterdir())) == 2
+
+
 def test_a_silent_file_is_answered_as_such(doors: Doors, folder: Path) -> None:
     soundfile.write(folder / "a.wav", np.zeros(RATE), RATE)
     said = doors.open("predict", "model.pt", "a.wav", "--picture", "a.png", folder=folder)
@@ -157,7 +173,8 @@ MISTAKES = [
     (["model.pt", "song.wav", "--json", "empty/../model.pt"], "model.pt: would overwrite what is to be read"),
     (["model.pt", "song.wav", "--json", "locked/a/b"], "--json locked/a/b: "),
     (["model.pt", "song.wav", "--picture", "locked/a.png"], "--picture locked/a.png: "),
-    (["model.pt", "song.wav", "--picture", "song.wav"], "song.wav is not a folder"),
+    (["model.pt", "song.wav", "--picture", "song.wav"], "--picture song.wav: pictures are .png"),
+    (["model.pt", "song.wav", "--picture", "a.jpg"], "--picture a.jpg: pictures are .png"),
     (["model.pt", "song.wav", "empty/../song.wav", "--picture", "a.png"], "--picture a.png: is one picture"),
     (["model.pt", "song.wav", "empty/../song.wav", "--picture", "a"], "would both be a/song.png"),
 ]

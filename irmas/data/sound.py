@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,7 +110,7 @@ def opened(path: Path) -> Iterator[SoundFile]:
             if not file.read(1):
                 raise DataError(f"{path}: empty")
             _refuse_cut(path, file)
-        with SoundFile(path) as sound:
+        with SoundFile(os.fsencode(path)) as sound:  # a name need not be text
             if not sound.frames:
                 raise DataError(f"{path}: holds no samples")
             if sound.frames == UNKNOWN:

@@ -74,8 +74,6 @@ def _voices(files: Sequence[ModelFile], begin: dataset.Progress) -> tuple[dict[s
 
 def _unseen(files: Sequence[ModelFile], begin: dataset.Progress) -> list[Excerpt]:
     """Of the first net's data. Raises UserError where its sounds are not to be had."""
-    if not files:
-        raise DataError("what the model was trained on is not known")
     data = data_of(files[0])
     if data.cache is not None:
         raise DataError("it was trained on a ready-made feature cache, and its sounds are not known")

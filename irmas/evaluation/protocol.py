@@ -68,7 +68,7 @@ class Rule:
 class Figure:
     value: float
     interval: Interval | None
-    """95 %; None where all excerpts, or those of a class, are of one group, which cannot be resampled."""
+    """95 %; None where resampling tells nothing: a single group, or a class that is never, or always, recognised."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class _Resampled:
     def figure(self, value: float, key: int | str) -> Figure:
         draws = self.draws.get(key, np.zeros(0))
         draws = draws[~np.isnan(draws)]
-        if not len(draws):
+        if not len(draws) or (draws == value).all():
             return Figure(value, None)
         ends = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         low, high = np.clip(value + widening(self.groups) * (ends - value), 0, 1).tolist()

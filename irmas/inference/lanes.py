@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 from numpy.typing import NDArray
 
 from irmas.data.features import LogMel
+from irmas.files import visible
 from irmas.inference import windows
 from irmas.inference.timeline import SOUNDS, Span, Timeline, clock, instrument
 from irmas.results.plots import BLUE, FAINT, as_png, new_figure, our_style, shortened
@@ -37,7 +38,7 @@ def draw(path: Path, timeline: Timeline, front_end: LogMel) -> bytes:
     """
     log_mel_db = spectrogram(path, timeline.seconds, front_end)
     with our_style():
-        return as_png(_figure(path.name, timeline, log_mel_db, front_end))
+        return as_png(_figure(visible(path.name), timeline, log_mel_db, front_end))
 
 
 def spectrogram(path: Path, seconds: float, front_end: LogMel) -> NDArray[np.float32]:

@@ -13,6 +13,9 @@ from soundfile import SoundFile
 from irmas.data.sound import SLACK, opened
 from irmas.errors import DataError
 
+SHORTEST_WINDOW_S, LONGEST_WINDOW_S, SHORTEST_HOP_S = 0.1, 600.0, 0.01
+"""A longer window would not fit into memory; a shorter one or a shorter hop tells nothing more."""
+
 
 @dataclass(frozen=True)
 class Window:

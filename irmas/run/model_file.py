@@ -82,6 +82,8 @@ def read(path: Path) -> ModelFile:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+    if not data:
+        raise UserError(f"{path}: is empty")
     sound = without_digest(data)
     if sound is None:
         raise UserError(f"{path}: is damaged (its digest differs), or no model file")
