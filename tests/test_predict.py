@@ -160,7 +160,7 @@ def test_all_models_are_averaged(doors: Doors, folder: Path, features: Features)
 MISTAKES = [
     (["model.pt"], "the following arguments are required: FILE; python -m irmas.predict --help"),
     (["none.pt", "song.wav"], "none.pt: No such file or directory"),
-    (["song.wav", "song.wav"], "song.wav: is damaged (its digest differs), or no model file"),
+    (["song.wav", "song.wav"], "song.wav: is damaged (its digest differs); a finished run has a sound model file"),
     ([".", "song.wav"], ".: no sweep is here (plan.yaml is missing)"),
     (["model.pt", "song.wav", "--window", "0"], "--window 0: must be from 0.1 to 600 seconds"),
     (["model.pt", "song.wav", "--window", "nan"], "--window nan: must be from 0.1 to 600 seconds"),

@@ -383,8 +383,8 @@ def test_class_weights_come_from_the_training_part() -> None:
         validation=torch.arange(6, 15),
         scale=1,
         offset=0,
-        names=NAMES[6:15],
-        recordings=NAMES[6:15],
+        names=NAMES[:15],
+        recordings=NAMES[:15],
     )
     weights = Learner(settings(), examples, CPU).weights
     assert weights is not None
@@ -519,8 +519,8 @@ def test_one_excerpt_more_than_whole_batches_needs_no_batch_of_its_own(tmp_path:
         torch.arange(17, 20),
         1.0,
         0.0,
-        NAMES[17:20],
-        NAMES[17:20],
+        NAMES[:20],
+        NAMES[:20],
     )
     assert train(tmp_path / "run", settings(epochs=1, batch_size=8), examples).state == COMPLETED
 

@@ -23,7 +23,7 @@ BEFORE = "-before"
 FROM_ITS_START = "remove checkpoint*.pt to train this run from its start"
 
 
-class _DamagedError(Exception):
+class DamagedError(Exception):
     """A file that is cut or changed, or no checkpoint at all."""
 
 
@@ -48,8 +48,8 @@ def load(path: Path, config: Config) -> dict[str, Any] | None:
     for candidate in (path, _before(path)):
         if candidate.exists():
             try:
-                state = _read(candidate)
-            except _DamagedError as error:
+                state = read_numbers(candidate)
+            except DamagedError as error:
                 damages.append(str(error))
                 continue
             for damage in damages:
@@ -65,14 +65,15 @@ def _before(path: Path) -> Path:
     return path.with_stem(path.stem + BEFORE)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_numbers(path: Path) -> dict[str, Any]:
+    """A file of numbers that has a digest. Never runs code from it. Raises DamagedError, naming it, and OSError."""
     data = without_digest(path.read_bytes())
     if data is None:
-        raise _DamagedError(f"{path}: is damaged (its digest differs)")
+        raise DamagedError(f"{path}: is damaged (its digest differs)")
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # its own message advises to run the file's code
-        raise _DamagedError(f"{path}: holds more than numbers, and was not written by this program") from None
+        raise DamagedError(f"{path}: holds more than numbers, and was not written by this program") from None
     return state
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from torch import Tensor
 
 from irmas.config import Config, Features, Model, flatten
 from irmas.errors import UserError
-from irmas.files import atomic_write, with_digest, without_digest
+from irmas.files import atomic_write, with_digest
 from irmas.provenance import versions
+from irmas.run.checkpoint import DamagedError, read_numbers
 
 VERSION = 1
 """Raise it whenever what a model file holds changes its meaning."""
@@ -79,18 +79,11 @@ def read(path: Path) -> ModelFile:
     Raises UserError where it is absent, damaged, of another version, or no model file.
     """
     try:
-        data = path.read_bytes()
+        content = read_numbers(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    if not data:
-        raise UserError(f"{path}: is empty")
-    sound = without_digest(data)
-    if sound is None:
-        raise UserError(f"{path}: is damaged (its digest differs), or no model file")
-    try:
-        content = torch.load(io.BytesIO(sound), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # its own message advises to run the file's code
-        raise UserError(f"{path}: holds more than numbers, and was not written by this program") from None
+    except DamagedError as error:
+        raise UserError(f"{error}; a finished run has a sound model file, model.pt") from None
     if not isinstance(content, dict) or "classes" not in content:
         raise UserError(f"{path}: is no model file; a finished run has one, model.pt")
     if (version := content.pop("version")) != VERSION:
