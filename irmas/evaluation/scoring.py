@@ -15,7 +15,7 @@ from irmas.errors import DataError
 from irmas.evaluation.protocol import Array, aggregate
 from irmas.evaluation.testset import LabelledExcerpt
 from irmas.inference import streaming
-from irmas.inference.recognizer import Recognizer, pooled
+from irmas.inference.recognizer import Recognizer, as_trained
 from irmas.processes import cpu_count
 
 ROWS = 32
@@ -54,17 +54,12 @@ def scores(
 def _score(recognizer: Recognizer, hop_s: float, how: str, path: Path) -> Array | str:
     """(classes,), or why there are none."""
     try:
-        return _sum(recognizer, hop_s, how, path)
+        timeline = streaming.listen(path, recognizer, hop_s, lambda heard: None)
     except DataError as error:
         return str(error)
-
-
-def _sum(recognizer: Recognizer, hop_s: float, how: str, path: Path) -> Array:
-    """(classes,). Raises DataError, naming the file, where it is silent, cannot be resampled or is no sound."""
-    timeline = streaming.listen(path, recognizer, hop_s, lambda heard: None)
     loud = timeline.probabilities[~timeline.is_silent]
     if not len(loud):
-        raise DataError(f"{path}: silent: the mean of its channels is zero throughout")
+        return f"{path}: silent: the mean of its channels is zero throughout"
     return aggregate(loud.sum(axis=0, dtype=np.float64), len(loud), how)
 
 
@@ -80,7 +75,7 @@ def of_rows(
     for batch in _batches(rows):
         stored = torch.from_numpy(features.features[batch])
         decibels = stored.float() * features.scale + features.offset
-        heard = [net.probabilities(pooled(decibels, net.pool)) for net in recognizer.nets]
+        heard = [net.probabilities(as_trained(decibels, net.pool)) for net in recognizer.nets]
         sums = np.asarray(np.mean(heard, axis=0, dtype=np.float64))
         found += [aggregate(row, 1, how) for row in sums]
         on_excerpts(len(batch))

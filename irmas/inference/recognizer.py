@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from irmas.config import Features
 from irmas.data.features import LogMel, decode, encode
 from irmas.errors import UserError
-from irmas.learning.model import Classifier
+from irmas.learning.model import Classifier, pooled
 from irmas.run.model_file import ModelFile
 
 Probabilities = NDArray[np.float32]
@@ -109,10 +108,10 @@ class Recognizer:
         for net, front_end in zip(self.nets, self._front_ends, strict=True):
             # As in the feature cache, steps of its dtype included: what the net was trained on.
             stored = encode(front_end(waveforms, rate), front_end.features)
-            heard.append(net.probabilities(pooled(decode(stored, front_end.features), net.pool)))
+            heard.append(net.probabilities(as_trained(decode(stored, front_end.features), net.pool)))
         return np.mean(heard, axis=0, dtype=np.float32)  # type: ignore[no-any-return]
 
 
-def pooled(log_mel_db: Tensor, pool: int) -> Tensor:
-    """(windows, bands, frames) -> the means of blocks of pool x pool bins, as the training has them."""
-    return F.avg_pool2d(log_mel_db, pool).half().float() if pool > 1 else log_mel_db
+def as_trained(log_mel_db: Tensor, pool: int) -> Tensor:
+    """(windows, bands, frames) -> what the net saw of an excerpt in its training."""
+    return pooled(log_mel_db, pool).float() if pool > 1 else log_mel_db

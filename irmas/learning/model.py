@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from irmas.config import Model
+
+
+def pooled(log_mel_db: Tensor, pool: int) -> Tensor:
+    """(excerpts, bands, frames) -> means of blocks of pool x pool bins, in half precision; a remainder is left out."""
+    return F.avg_pool2d(log_mel_db, pool).half()
 
 
 class Classifier(nn.Module):

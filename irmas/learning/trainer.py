@@ -22,7 +22,7 @@ from irmas.errors import DataError, UserError
 from irmas.learning import metrics
 from irmas.learning.augment import spec_augment
 from irmas.learning.device import autocast
-from irmas.learning.model import Classifier
+from irmas.learning.model import Classifier, pooled
 from irmas.learning.optim import Schedule, make_optimizer
 from irmas.run import checkpoint, events, model_file, pictures, predictions
 from irmas.run.events import EventWriter
@@ -63,7 +63,7 @@ def load_examples(cache: FeatureCache, split: Split, pool: int, device: torch.de
     """With `pool` above 1, blocks of pool x pool bins are averaged (in dB) once, here; a remainder is left out."""
     stored, scale, offset = torch.from_numpy(cache.features), cache.scale, cache.offset
     if pool > 1:
-        chunks = [F.avg_pool2d(chunk.float() * scale + offset, pool).half() for chunk in stored.split(256)]
+        chunks = [pooled(chunk.float() * scale + offset, pool) for chunk in stored.split(256)]
         stored, scale, offset = torch.cat(chunks), 1.0, 0.0
     index = {label: number for number, label in enumerate(cache.classes)}
     return Examples(
