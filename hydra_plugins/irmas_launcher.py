@@ -21,6 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from irmas.errors import ConfigError, RunFailedError, UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from irmas.run.folder import Status
     from irmas.sweep.plan import Plan
 
@@ -120,8 +122,8 @@ class SlurmLauncher(_Launcher):
         self.submit, self.wait, self.settings = submit, wait, settings
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from irmas.sweep import settings
-        from irmas.sweep.submit import launch
+        from irmas.sweep import settings, submit
+        from irmas.sweep.plan import OUTPUTS, run_folder
 
         for key in ("submit", "wait"):
             if not isinstance(getattr(self, key), bool):
@@ -129,10 +131,27 @@ class SlurmLauncher(_Launcher):
         values: Any = OmegaConf.to_container(OmegaConf.create(self.settings), resolve=True)
         asked = settings.read(values)
         plan = self.freeze(job_overrides)
-        statuses = launch(plan, asked, append=initial_job_idx > 0, by_hand=not self.submit, wait=self.wait)
-        if statuses is None:
+        sweep = OUTPUTS / plan.name
+        done = submit.launch(plan, asked, append=initial_job_idx > 0, by_hand=not self.submit)
+        if not self.submit or not (self.wait or done.is_over):
             return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
+        _end(sweep, is_over=done.is_over)
+        statuses = [run_folder(sweep, point).status() for point in done.points]
         return [_returned(overrides, status) for overrides, status in zip(job_overrides, statuses, strict=True)]
+
+
+def _end(sweep: Path, is_over: bool) -> None:
+    """Stay until nothing of the sweep is in the queue, and rank it. Ctrl-C only stops looking."""
+    from irmas import rank, status
+    from irmas.console import plain_console
+
+    try:
+        if not is_over:
+            status.watch(sweep)
+    except KeyboardInterrupt:
+        plain_console().print(f"\ndetached: the jobs go on; python -m irmas.status {sweep} --watch")
+        raise SystemExit(130) from None
+    rank.show(sweep)
 
 
 def _returned(overrides: Sequence[str], status: Status) -> JobReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ class Parser(argparse.ArgumentParser):
 @contextmanager
 def told_by(door: str, stopped: str = "stopped") -> Iterator[None]:
     """End the process with 2 after what a user can mend, told without a traceback; with 130 after Ctrl-C."""
+    # Where HOME cannot be written, it would tell each time that it looks for fonts anew.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         try:
             os.getcwd()  # noqa: PTH109  its error names no file

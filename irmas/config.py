@@ -48,12 +48,19 @@ class Features:
     """The front end: waveform -> log-mel spectrogram in dB under the excerpt's own maximum."""
 
     sample_rate: int = 22050
+    """In Hz: files of another rate are resampled."""
     n_fft: int = 2048
+    """Samples of a frame's window."""
     hop_length: int = 296
+    """Samples from frame to frame: 224 frames in three seconds."""
     n_mels: int = 224
+    """Bands."""
     seconds: float = 3.0
+    """Of each excerpt: longer files are cut, shorter ones padded with silence."""
     mel_scale: str = "slaney"
+    """Of the bands' centres."""
     mel_norm: str | None = "slaney"
+    """Whether a band's filter has unit area."""
     top_db: float = 80.0
     """Everything further under the maximum is clipped."""
     resampling: str | None = "kaiser_best"
@@ -87,9 +94,11 @@ class Model:
     filters: list[int] = field(default_factory=lambda: [32, 64, 128, 256])
     """One block each."""
     convs_per_block: int = 1
+    """Convolutions; the net's first one is 5 x 5, all others are 3 x 3."""
     pooling: str = "average"
     """Global `average` or `max` pooling."""
     dense: int = 256
+    """Units of the hidden layer."""
 
 
 @dataclass
@@ -97,8 +106,10 @@ class Augment:
     """SpecAugment; widths are the largest share of the axis that one mask hides."""
 
     freq_masks: int = 2
+    """Of bands, each excerpt's own."""
     freq_width: float = 0.1
     time_masks: int = 2
+    """Of frames."""
     time_width: float = 0.1
 
 
@@ -107,18 +118,28 @@ class Config:
     """One training run."""
 
     dropout: float = 0.4
+    """Before the last layer."""
     lr: float = 0.001
+    """Adam's; the highest one where schedule=onecycle."""
     l2: float = 0.0001
     """Adds l2 * sum(w^2) over the kernels to the loss, as Keras does."""
     epochs: int = 15
+    """Passes over the training part."""
     batch_size: int = 32
+    """Excerpts a step; the batches of an epoch differ by one excerpt at most."""
     seed: int = 0
+    """Of initial weights, order of excerpts, dropout and masks."""
     name: str | None = None
+    """The sweep lies in `outputs/<name>`; null makes a name from the swept keys and a digest of plan and data."""
     device: str = "auto"
+    """`auto`: a GPU where there is one. A run that was given a GPU and does not see it fails."""
     allow_code_change: bool = False
     """Goes on with a sweep that another source of the package began."""
     schedule: str = "constant"
+    """Of the learning rate: `plateau` halves it by each third epoch without a new lowest val/loss; `onecycle` rises to
+    lr and falls to nearly zero, step by step."""
     class_weights: bool = True
+    """Weights the loss by inverse class frequencies."""
     halving: int | None = None
     """Successive halving (ASHA): a run goes on from a rung only if it is among the best 1 / halving so far."""
     data: Data = field(default_factory=Data)

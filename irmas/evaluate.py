@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from irmas.commandline import Parser, told_by
+from irmas.console import data_progress, plain_console, plain_table, print_table
 from irmas.data import standin_songs
 from irmas.data.cache import SETTINGS
 from irmas.errors import UserError
@@ -25,7 +26,6 @@ from irmas.inference.recognizer import Recognizer, TorchNet
 from irmas.inference.windows import LONGEST_WINDOW_S, SHORTEST_HOP_S, SHORTEST_WINDOW_S
 from irmas.labels import INSTRUMENTS
 from irmas.learning.device import set_up
-from irmas.progress import data_progress, plain_console, print_table
 from irmas.results.page import counted
 
 STANDIN = "standin"
@@ -171,7 +171,7 @@ def _rules(result: Evaluation) -> Table:
         rows.append([name, *([f"{rule.threshold:.3f}"] if rule.threshold is not None else []), *f1, *others])
     figures = ["micro F1" if several else "accuracy", "95 % interval", "macro F1", "95 % interval"]
     heads = ["threshold", "value", *figures, "precision", "recall"] if several else ["named", *figures]
-    return _table(heads, rows, left=1)
+    return plain_table(heads, rows, left=heads[:1])
 
 
 def _classes(judgement: Judgement) -> Table:
@@ -181,16 +181,7 @@ def _classes(judgement: Judgement) -> Table:
         for of in judgement.classes
     ]
     heads = ["class", "instrument", "excerpts", "precision", "recall", "F1", "95 % interval"]
-    return _table(heads, rows, left=2)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="left" if place < left else "right")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return plain_table(heads, rows, left=heads[:2])
 
 
 def _figure(figure: Figure) -> str:

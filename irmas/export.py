@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from irmas.commandline import Parser, told_by
+from irmas.console import plain_console
 from irmas.errors import UserError
 from irmas.files import obstacle
-from irmas.progress import plain_console
 
 ALIKE = 1e-4
 """Two programs' rounding makes a difference of 1e-7 in a probability."""

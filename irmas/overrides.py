@@ -7,7 +7,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from difflib import get_close_matches
 from functools import partial
@@ -51,17 +51,19 @@ def run(door: str, schema: type[Config | Prepare], task: Callable[[DictConfig], 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as orderly as Ctrl-C
     with told():
         try:
-            overrides = _read_command_line(schema)
+            overrides = OverridesParser.create().parse_overrides(_read_command_line(schema))
             _check_overrides(overrides, schema)
-            _take_best(overrides)
-            if schema is Config and shutil.which("sbatch") and not _names_a_launcher(overrides):
+            given = {override.key_or_group: override for override in overrides}
+            if "best" in given:
+                _take_best(given)
+            if schema is Config and shutil.which("sbatch") and "hydra/launcher" not in given:
                 sys.argv.append("hydra/launcher=slurm")
             hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name=door)(guarded)()
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_in_our_words(error)) from error
 
 
-def _read_command_line(schema: type[Config | Prepare]) -> Sequence[str]:
+def _read_command_line(schema: type[Config | Prepare]) -> list[str]:
     """The overrides; what remains for Hydra to read has them behind the options, where it wants them.
 
     Hydra's options that bring other configurations along are not taken; one of them would load a pickle.
@@ -86,11 +88,7 @@ def _read_command_line(schema: type[Config | Prepare]) -> Sequence[str]:
     return overrides
 
 
-def _names_a_launcher(overrides: Iterable[str]) -> bool:
-    return any(override.startswith("hydra/launcher=") for override in overrides)
-
-
-def _check_overrides(overrides: Iterable[str], schema: type[Config | Prepare]) -> None:
+def _check_overrides(overrides: Iterable[Override], schema: type[Config | Prepare]) -> None:
     """Raise UserError for a key that is neither a setting nor a group, or that would be added or deleted.
 
     Hydra itself advises `+key=value` for a wrong key, and then runs with the default value. Of its own settings
@@ -102,7 +100,7 @@ def _check_overrides(overrides: Iterable[str], schema: type[Config | Prepare]) -
     settings = set(setting_names(schema)) - groups
     launchers = sorted(path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml"))
     given: set[str] = set()
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    for override in overrides:
         key = override.key_or_group
         if key in given:
             raise UserError(f"{override.input_line}: {key} is given twice")
@@ -138,31 +136,28 @@ def _check_overrides(overrides: Iterable[str], schema: type[Config | Prepare]) -
             )
 
 
-def _take_best(overrides: Iterable[str]) -> None:
+def _take_best(given: Mapping[str, Override]) -> None:
     """Let Hydra find what `best=<path>` names, below the settings of `sweep=` and of the command line.
 
     Its settings of a group whose option is chosen or swept give way as a whole.
     Raises UserError for a file that cannot be read or is not sound.
     """
-    parsed = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(list(overrides))}
-    if "best" not in parsed:
-        return
-    if "recipe" in parsed:
+    if "recipe" in given:
         raise UserError(
-            f"{parsed['recipe'].input_line}: best={parsed['best'].value()} brings a recipe of its own; "
+            f"{given['recipe'].input_line}: best={given['best'].value()} brings a recipe of its own; "
             "what is to differ from it is given one by one, as in lr=0.002 schedule=onecycle model=deep"
         )
-    chosen, path = set(parsed), parsed["best"].value()
+    chosen, path = set(given), given["best"].value()
     assert isinstance(path, str)
-    if "sweep" in parsed:
-        for option in _values(parsed["sweep"]):
+    if "sweep" in given:
+        for option in _values(given["sweep"]):
             file = CONF / "sweep" / f"{option}.yaml"
             sweep = OmegaConf.load(file) if file.exists() else OmegaConf.create()
             chosen |= set(OmegaConf.select(sweep, "hydra.sweeper.params", default={}))
     settings = _read_best(Path(path))
     node = {key: value for key, value in settings.items() if not (isinstance(value, dict) and key in chosen)}
     ConfigStore.instance().store(group="best", name="given", package="_global_", node=node)
-    sys.argv = ["best=given" if argument == parsed["best"].input_line else argument for argument in sys.argv]
+    sys.argv = ["best=given" if argument == given["best"].input_line else argument for argument in sys.argv]
 
 
 def _read_best(path: Path) -> dict[str, Any]:

@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from irmas.commandline import Parser, told_by
+from irmas.console import listening_progress, plain_console, print_table
 from irmas.data.excerpts import AUDIO
 from irmas.data.sound import SHORTER_S, read_form
 from irmas.errors import DataError, UserError
 from irmas.files import atomic_write, naming, obstacle, visible
 from irmas.inference.timeline import SOUNDS, Span, Timeline, clock, instrument
 from irmas.inference.windows import LONGEST_WINDOW_S, SHORTEST_HOP_S, SHORTEST_WINDOW_S
-from irmas.progress import listening_progress, plain_console, print_table
 
 if TYPE_CHECKING:
     from irmas.data.features import LogMel

@@ -9,10 +9,10 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table
 
 from irmas import overrides
 from irmas.config import Config, Data, Prepare, check
+from irmas.console import data_progress, download_progress, plain_console, plain_table, print_table
 from irmas.data import dataset, testparts
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import Excerpt
@@ -21,7 +21,6 @@ from irmas.data.split import Duplicates, find_duplicates
 from irmas.data.standin import IRMAS_SIZE
 from irmas.errors import ConfigError, DataError
 from irmas.labels import INSTRUMENTS
-from irmas.progress import data_progress, download_progress, plain_console
 
 SHOWN = 10
 """Duplicates listed by name; the rest is counted."""
@@ -114,17 +113,16 @@ def _print_test_parts(console: Console, data: Data) -> list[str]:
 
 
 def _print_classes(console: Console, opened: FeatureCache) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for head in ("class", "instrument", "excerpts", "share", "recordings"):
-        table.add_column(head, justify="left" if head in ("class", "instrument") else "right")
+    rows = []
     for label, number in sorted(Counter(opened.labels).items()):
         recordings = {name for name, of in zip(opened.recordings, opened.labels, strict=True) if of == label}
         share = f"{number / len(opened.labels):.1%}"
-        table.add_row(label, INSTRUMENTS.get(label, ""), str(number), share, str(len(recordings)))
+        rows.append((label, INSTRUMENTS.get(label, ""), str(number), share, str(len(recordings))))
     total = str(len(set(opened.recordings)))
-    table.add_row("", "all", str(len(opened.labels)), "100.0%", total, style="bold")
+    lines = plain_table(("class", "instrument", "excerpts", "share", "recordings"), rows, ("class", "instrument"))
+    lines.add_row("", "all", str(len(opened.labels)), "100.0%", total, style="bold")
     console.print()
-    console.print(table)
+    print_table(console, lines)
     shape, size = opened.features.shape, opened.features.nbytes / 1e6
     console.print(f"\nlog-mels: {shape[1]} bands x {shape[2]} frames, {opened.features.dtype}, {size:.1f} MB")
 

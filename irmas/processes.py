@@ -5,26 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.context import ForkServerContext
-from pathlib import Path
-from typing import Any, TypeVar
-
-from irmas.errors import DataError
-
-T = TypeVar("T")
 
 
-TRAINING = ("irmas.sweep.task",)
-FEATURES = ("irmas.data.features",)
-
-
-def fork_server(preload: Sequence[str] = TRAINING) -> ForkServerContext:
-    """Children start with these modules imported (3 s each otherwise), yet inherit no thread or lock of this process.
+def fork_server(preload: str) -> ForkServerContext:
+    """Children start with this module imported (3 s each otherwise), yet inherit no thread or lock of this process.
 
     There is one server a process: what it preloads the first call decides.
 
@@ -35,7 +23,7 @@ def fork_server(preload: Sequence[str] = TRAINING) -> ForkServerContext:
     # process, took 15 times as long as one. With a tenth of that it is 1.4 times, and nothing is lost alone.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     context = get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    context.set_forkserver_preload([preload])
     resource_tracker.ensure_running()  # first, since it unblocks SIGINT
     # Blocked and not ignored: the server and its children inherit it, also while torch is imported, and a Ctrl-C of
     # this moment is not lost but waits.
@@ -56,31 +44,6 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, answer)
     if asked:
         raise KeyboardInterrupt
-
-
-@contextmanager
-def mapped(
-    function: Callable[..., T], *arguments: Iterable[Any], path: Path, workers: int, chunksize: int = 1
-) -> Iterator[Iterator[T]]:
-    """Yields `map(function, *arguments)`, computed for `path` in so many processes, which end with this one.
-
-    Raises DataError where one of them was killed.
-    """
-    with ProcessPoolExecutor(workers, mp_context=fork_server(FEATURES), initializer=_end_with_parent) as pool:
-        try:
-            with uninterrupted():
-                results = pool.map(function, *arguments, chunksize=chunksize)
-            yield results
-        except BrokenProcessPool:
-            raise DataError(f"{path}: a process that computes it was killed; was there too little memory?") from None
-        except BaseException:  # Ctrl-C or a full disk need not wait for the rest
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _end_with_parent() -> None:
-    """A worker would wait for work forever where its parent was killed."""
-    when_parent_ends(lambda: os._exit(1))
 
 
 def when_parent_ends(action: Callable[[], None]) -> None:

@@ -13,8 +13,8 @@ from rich.live import Live
 
 from irmas import status
 from irmas.commandline import Parser, told_by
+from irmas.console import plain_console, print_table
 from irmas.errors import UserError, in_words
-from irmas.progress import plain_console, print_table
 from irmas.results import ranking
 from irmas.results.ranking import Ranking
 from irmas.run.folder import COMPLETED, FINAL, PENDING, STOPPED

@@ -17,8 +17,8 @@ from rich.text import Text
 
 from irmas.commandline import Parser, told_by
 from irmas.config import shown
+from irmas.console import plain_console, plain_table, print_table, width
 from irmas.errors import UserError
-from irmas.progress import plain_console, print_table, width
 from irmas.results.ranking import styled
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS
 from irmas.run.folder import COMPLETED, PENDING, RUNNING, STOPPED
@@ -160,13 +160,8 @@ def table(runs: Sequence[RunState], left_out: Collection[str] = ()) -> Table:
     """A row a run, in their order; `left_out` are headings of columns that are not shown."""
     swept = list(dict.fromkeys(key for run in runs for key in run.point.overrides))
     rows = [_cells(run, swept) for run in runs]
-    lines = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     heads = [head for head in (rows[0] if rows else {}) if head not in left_out]
-    for head in heads:
-        lines.add_column(head, justify="left" if head in ("state", "task", "node") else "right", no_wrap=True)
-    for row in rows:
-        lines.add_row(*(row[head] for head in heads))
-    return lines
+    return plain_table(heads, ([row[head] for head in heads] for row in rows), left=("state", "task", "node"))
 
 
 def _cells(run: RunState, swept: Sequence[str]) -> dict[str, str | Text]:

@@ -18,7 +18,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 
-from irmas import processes
+from irmas.data import workers
 from irmas.sweep import local
 
 DOORS = (
@@ -45,7 +45,7 @@ Plugins.instance()
 OverridesParser.create().parse_override("lr=0.1")
 # What trains is forked from the door: a server of its own would import torch anew.
 FORK = multiprocessing.get_context("fork")
-for module in (local, processes):
+for module in (local, workers):
     module.fork_server = lambda *_: FORK  # type: ignore[attr-defined]
 
 

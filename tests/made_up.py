@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from irmas.config import Config, flatten, shown
+from irmas.results.bootstrap import Answers
 from irmas.results.ranking import Ranking, Row
 from irmas.results.statistics import Analysis, Outcome, analyse
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS
@@ -74,14 +75,14 @@ def sweep(
         rows.append(
             Row(number, values, COMPLETED, config.epochs, curve[config.epochs], loss, EXCERPTS, "", "source", curves)
         )
-        found = Outcome(number, values, float(correct.mean()), correct, names, recordings, loss)
-        outcomes.append(found if predicted else replace(found, correct=None, excerpts=None, recordings=None))
+        found = Outcome(number, values, float(correct.mean()), loss, Answers(correct, names, recordings))
+        outcomes.append(found if predicted else replace(found, answers=None))
     plan = Plan("made-up", list(axes), "data", "source", "commit", config, points)
     planned = [row.values for row in rows]
     return _ranked(plan, rows), analyse(outcomes, list(axes), planned) if outcomes else None
 
 
 def _ranked(plan: Plan, rows: Sequence[Row]) -> Ranking:
-    finished = sorted((row for row in rows if row.state == COMPLETED), key=lambda row: -(row.val_accuracy or 0))
+    finished = sorted((row for row in rows if row.state == COMPLETED), key=lambda row: -(row.accuracy or 0))
     ranked = [replace(row, rank=rank) for rank, row in enumerate(finished, start=1)]
     return Ranking(plan, ranked + [row for row in rows if row.state != COMPLETED], [], SweepState([], []))

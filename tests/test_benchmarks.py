@@ -32,7 +32,7 @@ def test_the_bare_loop_does_the_same_computation() -> None:
     targets, rows = torch.arange(75) % 3, torch.arange(75)
     names = np.array(["name"])
     examples = Examples(
-        features, targets, ["a", "b", "c"], rows[:60], rows[60:], 80 / 255, -80.0, names.repeat(15), names.repeat(15)
+        features, targets, ["a", "b", "c"], rows[:60], rows[60:], 80 / 255, -80.0, names.repeat(75), names.repeat(75)
     )
     config = Config(model=Model(filters=[4, 8], dense=8), l2=0.01)
     learner, run = Learner(config, examples, torch.device("cpu")), Run(features, targets, rows[:60], config)

@@ -188,7 +188,8 @@ def test_a_group_that_a_sweep_file_varies_is_not_the_winners(folder: Path, monke
     monkeypatch.setattr(overrides, "CONF", folder)
     given = ["sweep=nets", f"best={folder}/outputs/mine"]
     monkeypatch.setattr(sys, "argv", ["train", *given])
-    overrides._take_best(given)
+    parsed = OverridesParser.create().parse_overrides(given)
+    overrides._take_best({override.key_or_group: override for override in parsed})
     assert sys.argv == ["train", "sweep=nets", "best=given"]
     assert ConfigStore.instance().load("best/given.yaml").node.keys() == settings(WINNER).keys() - {"model"}
 
@@ -306,9 +307,7 @@ def test_the_winner_of_a_sweep_is_trained_for_longer(
             writer.scalars(1, {VAL_ACCURACY: accuracy})
             writer.commit()
     found = ranking.rank(folder)
-    analysis = analyse(
-        [Outcome(row.id, row.values, row.val_accuracy or 0, None, None, None) for row in found.rows], ["lr"]
-    )
+    analysis = analyse([Outcome(row.id, row.values, row.accuracy or 0) for row in found.rows], ["lr"])
     (folder / BEST).write_text(best.text(found, analysis))
 
     done = doors.train("best=outputs/two", "epochs=2", "name=two-production", folder=tmp_path)

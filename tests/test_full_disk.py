@@ -13,9 +13,9 @@ from doors import Doors
 from left_behind import scalars
 
 from irmas.config import Config, Data, Features, Model
+from irmas.console import plain_console
 from irmas.errors import in_words
 from irmas.files import atomic_write
-from irmas.progress import SweepProgress, plain_console
 from irmas.results import ranking
 from irmas.run.events import CONFUSION, VAL_ACCURACY, EventWriter, event_files, read_scalars
 from irmas.run.folder import COMPLETED, FAILED, RunFolder, Status
@@ -23,6 +23,7 @@ from irmas.sweep import local
 from irmas.sweep import plan as plans
 from irmas.sweep.freeze import freeze
 from irmas.sweep.plan import Plan, Point
+from irmas.sweep.progress import SweepProgress
 
 RUN = Path("outputs/one/runs/001")
 

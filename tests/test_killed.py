@@ -22,12 +22,13 @@ from left_behind import scalars
 from torch import Tensor
 
 from irmas.config import Config, Data, Features, Model
-from irmas.progress import SweepProgress, plain_console
+from irmas.console import plain_console
 from irmas.run.folder import COMPLETED, FAILED, RunFolder
 from irmas.sweep import local, prepare
 from irmas.sweep import plan as plans
 from irmas.sweep.freeze import freeze
 from irmas.sweep.plan import Point
+from irmas.sweep.progress import SweepProgress
 
 KILLS = 20
 

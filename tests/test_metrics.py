@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from irmas.learning import metrics
+from irmas.run.predictions import Predictions
 
 CLASSES = 4
 pairs = st.lists(st.tuples(st.integers(0, CLASSES - 1), st.integers(0, CLASSES - 1)), min_size=1, max_size=60)
@@ -18,7 +19,9 @@ pairs = st.lists(st.tuples(st.integers(0, CLASSES - 1), st.integers(0, CLASSES -
 @given(pairs)
 def test_confusion_accuracy_and_macro_f1_are_scikit_learns(drawn: list[tuple[int, int]]) -> None:
     true, predicted = (np.array(column) for column in zip(*drawn, strict=True))
-    counts = metrics.confusion(torch.from_numpy(true), torch.from_numpy(predicted), CLASSES)
+    names = np.array(["same"] * len(true))
+    answers = Predictions(np.arange(CLASSES).astype(str), names, names, true, predicted)
+    counts = torch.from_numpy(answers.confusion)
     labels = range(CLASSES)
     assert counts.tolist() == confusion_matrix(true, predicted, labels=labels).tolist()
     assert metrics.accuracy(counts) == pytest.approx(accuracy_score(true, predicted), rel=1e-12)

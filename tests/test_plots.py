@@ -19,9 +19,11 @@ from commands import ROOT
 from numpy.typing import NDArray
 from PIL import Image
 
+from irmas import figures
 from irmas.config import Config
 from irmas.labels import CODES
 from irmas.results import plots
+from irmas.results.bootstrap import Answers
 from irmas.results.ranking import Ranking, Row
 from irmas.results.statistics import Analysis, Outcome, analyse
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS
@@ -54,8 +56,8 @@ def sweep(
             VAL_LOSS: {epoch: loss - accuracy * (1 - 0.6**epoch) for epoch in range(1, epochs + 1)},
         }
         rows.append(Row(number, its, COMPLETED, epochs, accuracy, 1.0, excerpts, "", "", curves))
-        found = (correct, names, recordings) if paired else (None, None, None)
-        outcomes.append(Outcome(number, its, accuracy, *found))
+        answers = Answers(correct, names, recordings) if paired else None
+        outcomes.append(Outcome(number, its, accuracy, None, answers))
     lost = {VAL_ACCURACY: {1: 0.1, 2: 0.1}, VAL_LOSS: {1: 5.0, 2: math.nan}}
     rows.append(Row(len(rows) + 1, values[0], DIVERGED, 2, 0.1, None, excerpts, "", "", lost))
     plan = Plan("made-up", list(values[0]), "data", "source", "", Config(), [])
@@ -93,8 +95,8 @@ def test_the_reports_grid_has_every_picture_at_print_size(report: dict[str, byte
     assert list(report) == ["accuracy.png", "heatmap.png", "curves.png", "effects.png", "confusion.png"]
     for name, png in report.items():
         picture = pixels(png)
-        assert picture.shape[1] == int(15 / 2.54 * plots.DPI), name
-        assert picture.shape[0] < 23 / 2.54 * plots.DPI, name
+        assert picture.shape[1] == int(15 / 2.54 * figures.DPI), name
+        assert picture.shape[0] < 23 / 2.54 * figures.DPI, name
         assert not is_cut(picture), name
 
 
@@ -130,19 +132,19 @@ def test_what_lacks_its_data_is_left_out(levels: dict[str, Any], left_out: set[s
 
 def test_the_leaders_set_is_blue_and_what_is_behind_it_vermillion_below(report: dict[str, bytes]) -> None:
     accuracy = pixels(report["accuracy.png"])[200:]  # without the legend
-    in_set, behind = places(accuracy, plots.BLUE), places(accuracy, plots.VERMILLION)
+    in_set, behind = places(accuracy, figures.BLUE), places(accuracy, figures.VERMILLION)
     assert in_set[:, 0].max() < behind[:, 0].min()
     assert in_set[:, 1].mean() > behind[:, 1].mean()  # the better, the further to the right
 
 
 def test_without_predictions_no_point_is_said_to_be_in_the_set_or_behind() -> None:
     accuracy = pixels(plots.draw(*sweep(grid({"lr": (0.1, 0.2)}), paired=False), None)["accuracy.png"])
-    assert not len(places(accuracy, plots.BLUE)) + len(places(accuracy, plots.VERMILLION))
+    assert not len(places(accuracy, figures.BLUE)) + len(places(accuracy, figures.VERMILLION))
 
 
 def test_the_leaders_cell_is_framed_where_its_levels_meet(report: dict[str, bytes]) -> None:
     heatmap = pixels(report["heatmap.png"])
-    frame = places(heatmap, plots.VERMILLION)
+    frame = places(heatmap, figures.VERMILLION)
     (top, left), (bottom, right) = frame.min(axis=0), frame.max(axis=0)
     brightest = heatmap[(top + bottom) // 2, left + 10]
     # The leader has the last dropout, the smallest lr and the smallest l2: below, and on the left of the left panel.
@@ -153,9 +155,9 @@ def test_the_leaders_cell_is_framed_where_its_levels_meet(report: dict[str, byte
 
 def test_cells_without_a_finished_run_are_hatched(report: dict[str, bytes]) -> None:
     values = grid({"dropout": (0.3, 0.4), "lr": (0.1, 0.2)})[1:]
-    hatched = places(pixels(plots.draw(*sweep(values), None)["heatmap.png"]), plots.FAINT)
+    hatched = places(pixels(plots.draw(*sweep(values), None)["heatmap.png"]), figures.FAINT)
     assert len(hatched) > 200
-    assert not len(places(pixels(report["heatmap.png"]), plots.FAINT))
+    assert not len(places(pixels(report["heatmap.png"]), figures.FAINT))
 
 
 def test_rows_of_the_confusion_matrix_are_true_and_columns_predicted() -> None:
@@ -195,6 +197,7 @@ def test_no_sweep_is_too_small_large_or_odd(
 def test_nothing_is_printed_where_home_cannot_be_written() -> None:
     environment = os.environ | {"HOME": "/proc/none"}
     environment.pop("MPLCONFIGDIR", None)
-    command = [sys.executable, "-W", "error", "-c", "import irmas.results.plots"]
+    program = "from irmas.commandline import told_by\nwith told_by('rank'): import irmas.results.plots"
+    command = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -21,13 +21,13 @@ from irmas.config import Config, Features, Model
 from irmas.data.features import LogMel, read_waveform
 from irmas.data.sound import read_form
 from irmas.errors import DataError
+from irmas.figures import BLUE, as_png, our_style
 from irmas.inference import lanes, models, streaming
 from irmas.inference.recognizer import Recognizer
 from irmas.inference.streaming import BATCH_S
 from irmas.inference.timeline import Timeline, clock
 from irmas.labels import CODES
 from irmas.learning.model import Classifier
-from irmas.results.plots import BLUE, as_png, our_style
 from irmas.run import model_file
 
 RATE = 16000

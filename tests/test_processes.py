@@ -14,13 +14,15 @@ import pytest
 from commands import ENVIRONMENT
 
 from irmas.config import Config, Data, Features, Model
+from irmas.console import plain_console
+from irmas.data.workers import mapped
 from irmas.errors import DataError
-from irmas.processes import fork_server, mapped
-from irmas.progress import SweepProgress, plain_console
+from irmas.processes import fork_server
 from irmas.sweep import local
 from irmas.sweep import plan as plans
 from irmas.sweep.freeze import freeze
 from irmas.sweep.plan import Point
+from irmas.sweep.progress import SweepProgress
 
 INTERRUPTED = """
 import os, signal
@@ -36,7 +38,7 @@ def ensure_running():
 
 forkserver.ensure_running = ensure_running
 try:
-    fork_server()
+    fork_server("irmas.errors")
 except KeyboardInterrupt:
     print("heard")
 """
@@ -79,7 +81,7 @@ def interrupted_starts(monkeypatch: pytest.MonkeyPatch) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     context = get_context("forkserver")
-    fork_server()
+    fork_server(local.PRELOADED)
     monkeypatch.setattr(context.Process, "start", start_and_interrupt)
 
 

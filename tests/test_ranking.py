@@ -17,7 +17,7 @@ import pytest
 from commands import ENVIRONMENT, ROOT, start
 from doors import Doors, contents
 
-from irmas.config import Config
+from irmas.config import Config, Data
 from irmas.results import outcomes, ranking
 from irmas.run import predictions
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS, EventWriter, event_files
@@ -58,7 +58,7 @@ def test_runs_rank_by_accuracy_then_loss_then_number(sweep: Path) -> None:
     train(sweep, 4, [(0.5, 1.0)])
     rows = ranking.rank(sweep).rows
     assert [(row.rank, row.id) for row in rows] == [(1, 2), (2, 3), (3, 1), (4, 4)]
-    assert (rows[0].val_accuracy, rows[0].val_loss, rows[0].epoch, rows[0].val_excerpts) == (0.75, 1.0, 1, 64)
+    assert (rows[0].accuracy, rows[0].loss, rows[0].epoch, rows[0].val_excerpts) == (0.75, 1.0, 1, 64)
 
 
 def test_seeds_are_ranked_by_their_mean(tmp_path: Path) -> None:
@@ -194,8 +194,8 @@ def test_the_last_epoch_counts_and_the_best_on_request(sweep: Path) -> None:
     train(sweep, 1, [(0.75, 0.5), (0.25, 2.0)])
     train(sweep, 2, [(0.25, 1.0), (0.5, 1.0)])
     last, best = ranking.rank(sweep), ranking.rank(sweep, best=True)
-    assert [(row.id, row.epoch, row.val_accuracy) for row in last.rows[:2]] == [(2, 2, 0.5), (1, 2, 0.25)]
-    assert [(row.id, row.epoch, row.val_loss) for row in best.rows[:2]] == [(1, 1, 0.5), (2, 2, 1.0)]
+    assert [(row.id, row.epoch, row.accuracy) for row in last.rows[:2]] == [(2, 2, 0.5), (1, 2, 0.25)]
+    assert [(row.id, row.epoch, row.loss) for row in best.rows[:2]] == [(1, 1, 0.5), (2, 2, 1.0)]
 
 
 def test_unfinished_failed_and_diverged_runs_are_listed_without_a_rank(sweep: Path) -> None:
@@ -210,7 +210,7 @@ def test_unfinished_failed_and_diverged_runs_are_listed_without_a_rank(sweep: Pa
         (None, 3, DIVERGED, 1),
     ]
     assert rows[2].error == "RuntimeError: no more"
-    assert rows[3].val_loss is None
+    assert rows[3].loss is None
 
 
 def test_stopped_runs_rank_behind_the_finished_ones_by_the_epoch_that_they_came_to(sweep: Path) -> None:
@@ -263,7 +263,7 @@ def test_damage_is_named_and_the_sound_rest_is_used(sweep: Path) -> None:
     (path,) = event_files(folder.path)
     path.write_bytes(path.read_bytes()[:-3])
     result = ranking.rank(sweep)
-    assert (result.rows[0].epoch, result.rows[0].val_accuracy) == (1, 0.5)
+    assert (result.rows[0].epoch, result.rows[0].accuracy) == (1, 0.5)
     assert any("run 1" in problem and path.name in problem for problem in result.problems)
     assert any("lack epoch 2" in problem for problem in result.problems)
 
@@ -290,6 +290,20 @@ def test_the_door_prints_the_reports_columns_and_every_reason(sweep: Path, doors
     assert heads in map(" ".join, lines)
     assert ["1", "1", "0.1", "50.00%", "-", "1.2500", "1", "64", "COMPLETED"] in lines
     assert "run 2 FAILED: RuntimeError: [no] more" in done.stdout
+
+
+def test_who_trained_on_what_validates_is_told_wherever_the_accuracy_stands(tmp_path: Path, doors: Doors) -> None:
+    folder = tmp_path / "outputs" / "mine"
+    config = Config(data=Data(split="all"))
+    plans.write(folder, Plan("mine", [], "data", "source", "", config, [Point(1, {}, {})]))
+    train(folder, 1, [(0.5, 1.0)])
+    done = doors.open("rank", "outputs/mine", folder=tmp_path)
+    assert "data.split=all: the validation excerpts were trained on, so that it tells nothing" in done.stdout
+    assert "is 50.00 %, which tells nothing" in (folder / "report.md").read_text()
+    assert (
+        "accuracy 50.00 %, which tells nothing: these excerpts were trained on too, after"
+        in (folder / "best.yaml").read_text()
+    )
 
 
 def test_the_best_epochs_are_written_beside_the_last_ones(sweep: Path, doors: Doors) -> None:

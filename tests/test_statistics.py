@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from irmas.results import anova, bootstrap, statistics
+from irmas.results.bootstrap import Answers
 from irmas.results.edges import find_edges
 from irmas.results.statistics import Outcome, analyse
 
@@ -35,7 +36,7 @@ def outcomes(correct: NDArray[np.bool_], values: Sequence[dict[str, Any]], per_r
     names = np.array([f"excerpt {number:04d}" for number in range(n)])
     recordings = np.array([f"recording {number // per_recording:04d}" for number in range(n)])
     return [
-        Outcome(number, its, float(row.mean()), row, names, recordings)
+        Outcome(number, its, float(row.mean()), None, Answers(row, names, recordings))
         for number, (its, row) in enumerate(zip(values, correct, strict=True), start=1)
     ]
 
@@ -81,7 +82,7 @@ def test_runs_that_differ_only_in_their_seed_are_one_point() -> None:
     values = [{"model.filters": filters, "seed": seed} for filters in ([8, 16], [8, 32]) for seed in (0, 1)]
     accuracies = [0.5, 0.75, 0.5, 1.0]
     runs = [
-        Outcome(number, its, accuracy, None, None, None)
+        Outcome(number, its, accuracy)
         for number, (its, accuracy) in enumerate(zip(values, accuracies, strict=True), start=1)
     ]
     points = analyse(runs, ["model.filters", "seed"]).points
@@ -94,15 +95,14 @@ def test_runs_that_differ_only_in_their_seed_are_one_point() -> None:
 def test_ties_go_to_the_lowest_run() -> None:
     accuracies = [0.2, 0.3, 0.1, 0.1, 0.2, 0.3, 0.3, 0.1, 0.2]  # plain sums of the three differ in the last bit
     runs = [
-        Outcome(number, {"lr": number // 3, "seed": number % 3}, accuracy, None, None, None)
-        for number, accuracy in enumerate(accuracies)
+        Outcome(number, {"lr": number // 3, "seed": number % 3}, accuracy) for number, accuracy in enumerate(accuracies)
     ]
     assert [point.runs[0] for point in analyse(runs[::-1], ["lr", "seed"]).points] == [0, 3, 6]
 
 
 def test_among_points_of_one_accuracy_the_smaller_loss_leads_as_in_the_ranking() -> None:
     losses = [0.8, 0.9, 0.7, 0.7, None]
-    runs = [Outcome(number, {"lr": number}, 0.5, None, None, None, loss) for number, loss in enumerate(losses, start=1)]
+    runs = [Outcome(number, {"lr": number}, 0.5, loss) for number, loss in enumerate(losses, start=1)]
     assert [point.runs[0] for point in analyse(runs, ["lr"]).points] == [3, 4, 1, 2, 5]
 
 
@@ -116,13 +116,9 @@ def test_excerpts_are_paired_by_name() -> None:
     runs = simulate(rng)
     shuffled = []
     for run in runs:
-        assert run.correct is not None
-        assert run.excerpts is not None
-        assert run.recordings is not None
-        order = rng.permutation(len(run.correct))
-        shuffled.append(
-            replace(run, correct=run.correct[order], excerpts=run.excerpts[order], recordings=run.recordings[order])
-        )
+        assert run.answers is not None
+        order = rng.permutation(len(run.answers.correct))
+        shuffled.append(replace(run, answers=Answers(*(array[order] for array in vars(run.answers).values()))))
     assert analyse(shuffled, KEYS) == analyse(runs, KEYS)
 
 
@@ -192,7 +188,7 @@ def test_holm_steps_down_and_keeps_the_order() -> None:
 
 def only_accuracies(points: Sequence[dict[str, Any]], accuracies: Sequence[float]) -> list[Outcome]:
     return [
-        Outcome(number, values, accuracy, None, None, None)
+        Outcome(number, values, accuracy)
         for number, (values, accuracy) in enumerate(zip(points, accuracies, strict=True), start=1)
     ]
 
@@ -268,8 +264,8 @@ def cluster_se(correct: Array, per_recording: int) -> float:
 
 
 def rights(run: Outcome) -> Array:
-    assert run.correct is not None
-    return run.correct.astype(float)
+    assert run.answers is not None
+    return run.answers.correct.astype(float)
 
 
 def test_intervals_are_those_of_the_cluster_robust_standard_error() -> None:
@@ -592,7 +588,7 @@ def test_optimism_of_equal_points_is_the_documented_share_of_the_truth(few_resam
 
 
 def without_predictions(run: Outcome) -> Outcome:
-    return replace(run, correct=None, excerpts=None, recordings=None)
+    return replace(run, answers=None)
 
 
 def test_a_run_without_predictions_is_left_out_of_the_comparison_alone() -> None:
@@ -602,7 +598,7 @@ def test_a_run_without_predictions_is_left_out_of_the_comparison_alone() -> None
     *others, point = found.points
     assert (point.interval, point.gap_interval, point.holds, point.in_set) == (None, None, None, None)
     assert all(other.interval and other.gap_interval and other.in_set is not None for other in others)
-    assert (found.compared, found.excerpts, found.recordings) == (17, 150, 50)
+    assert (found.excerpts, found.recordings) == (150, 50)
     assert found.unpaired == "Of 18 runs, 1 without predictions cannot be paired with the leader."
     assert found.anova.is_complete
     assert all(level.interval is None for margin in found.margins for level in margin.levels)
@@ -613,7 +609,7 @@ def test_without_the_leaders_predictions_nothing_is_compared() -> None:
     first = analyse(runs, KEYS).points[0].runs[0]
     found = analyse([without_predictions(run) if run.id == first else run for run in runs], KEYS)
     assert found.unpaired == f"The leader (run {first}) lacks predictions: nothing can be paired with it."
-    assert (found.threshold, found.optimism, found.luck, found.compared, found.excerpts) == (None, None, None, 0, 0)
+    assert (found.threshold, found.optimism, found.luck, found.excerpts) == (None, None, None, 0)
     assert [point.interval is not None for point in found.points] == [False] + [True] * 17
     assert {point.in_set for point in found.points} == {None}
 
@@ -623,9 +619,9 @@ def test_other_folds_have_intervals_of_their_own_and_no_comparison() -> None:
     runs = []
     for fold in (0, 1):
         for run in simulate(rng, GRID[:3]):
-            assert run.excerpts is not None
-            names = np.char.add(f"{fold} ", run.excerpts)
-            runs.append(replace(run, id=3 * fold + run.id, values={**run.values, "data.fold": fold}, excerpts=names))
+            assert run.answers is not None
+            answers = replace(run.answers, excerpts=np.char.add(f"{fold} ", run.answers.excerpts))
+            runs.append(replace(run, id=3 * fold + run.id, values={**run.values, "data.fold": fold}, answers=answers))
     found = analyse(runs, [*KEYS, "data.fold"])
     fold_of_leader = found.points[0].values["data.fold"]
     assert found.unpaired == "Of 6 runs, 3 validated on other excerpts cannot be paired with the leader."
@@ -636,9 +632,10 @@ def test_other_folds_have_intervals_of_their_own_and_no_comparison() -> None:
 
 def test_excerpts_of_other_recordings_are_other_excerpts() -> None:
     first, second = simulate(np.random.default_rng(0), [{"lr": 1}, {"lr": 2}])
-    assert second.recordings is not None
-    found = analyse([first, replace(second, recordings=np.roll(second.recordings, 1))], ["lr"])
-    assert (found.compared, [point.in_set for point in found.points]) == (1, [True, None])
+    assert second.answers is not None
+    answers = replace(second.answers, recordings=np.roll(second.answers.recordings, 1))
+    found = analyse([first, replace(second, answers=answers)], ["lr"])
+    assert [point.in_set for point in found.points] == [True, None]
 
 
 def test_a_single_recording_cannot_be_resampled() -> None:
@@ -650,7 +647,7 @@ def test_a_single_recording_cannot_be_resampled() -> None:
 
 def test_one_run_alone() -> None:
     found = analyse(simulate(np.random.default_rng(0), [{}]), [])
-    assert (found.compared, found.threshold, found.margins, found.edges, found.training_noise) == (1, 0, (), (), None)
+    assert (found.threshold, found.margins, found.edges, found.training_noise) == (0, (), (), None)
     assert (found.points[0].in_set, found.anova.is_complete, found.anova.effects) == (True, True, ())
 
 

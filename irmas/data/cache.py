@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from irmas.config import Features
 from irmas.data.excerpts import Excerpt, listing_digest, read_table
+from irmas.data.workers import mapped
 from irmas.errors import DataError
 from irmas.files import atomic_write, locked, naming
-from irmas.processes import cpu_count, mapped
+from irmas.processes import cpu_count
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,11 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from irmas.data.workers import mapped
 from irmas.errors import DataError
 from irmas.files import naming
 from irmas.labels import CODES
-from irmas.processes import cpu_count, mapped
+from irmas.processes import cpu_count
 
 T = TypeVar("T")
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from irmas.evaluation.protocol import OfClass
-from irmas.labels import INSTRUMENTS
-from irmas.results.page import counted
-from irmas.results.plots import (
+from irmas.figures import (
     BLUE,
     DASHES,
     FAINT,
@@ -19,6 +17,8 @@ from irmas.results.plots import (
     new_figure,
     our_style,
 )
+from irmas.labels import INSTRUMENTS
+from irmas.results.page import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

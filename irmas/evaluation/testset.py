@@ -102,6 +102,11 @@ def _is_sorted_by_class(path: Path) -> bool:
 
 def _part(path: Path, classes: Sequence[str]) -> EvaluationSet:
     part = testparts.read(path, classes)
+    if not part.excerpts:
+        raise DataError(
+            f"{path}: holds no excerpt with labels ({part.problems[0]}); what is tested on is a folder of wavs with a "
+            "txt each, a folder with a subfolder of sounds a class, or a feature cache"
+        )
     excerpts = []
     for labelled in part.excerpts:
         song = SONG.fullmatch(labelled.path.stem)

@@ -24,7 +24,7 @@ def count(seconds: float, window_s: float, hop_s: float) -> int:
     return 1 + int(np.ceil(max(seconds - window_s, 0) / hop_s))
 
 
-def listen(path: Path, recognizer: Recognizer, hop_s: float, advance: Callable[[int], None]) -> Timeline:
+def listen(path: Path, recognizer: Recognizer, hop_s: float, advance: Callable[[int], object]) -> Timeline:
     """Hear a file window by window, `advance` with their number; memory holds a batch of them.
 
     Raises DataError, naming the file, where it is empty, cut or no sound, where its samples are not finite, or where

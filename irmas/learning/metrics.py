@@ -6,12 +6,8 @@ import torch
 from torch import Tensor
 
 
-def confusion(targets: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
-    """Counts, (classes, classes): rows true, columns predicted."""
-    return torch.bincount(targets * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)
-
-
 def accuracy(counts: Tensor) -> float:
+    """Counts are (classes, classes): rows true, columns predicted."""
     return int(counts.diagonal().sum()) / int(counts.sum())
 
 

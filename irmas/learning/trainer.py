@@ -133,8 +133,8 @@ class Learner:
         return loss.detach(), logits.argmax(1)
 
     @torch.inference_mode()
-    def validate(self) -> tuple[dict[str, float], Tensor]:
-        """Scalars, and the predicted classes of the validation excerpts.
+    def validate(self) -> tuple[dict[str, float], Predictions]:
+        """Scalars, and what it answered.
 
         The loss is unweighted cross-entropy without penalty, the same for any l2.
         """
@@ -147,14 +147,14 @@ class Learner:
             targets = self.examples.targets[rows]
             loss_sum += F.cross_entropy(logits.float(), targets, reduction="sum")
             predicted.append(logits.argmax(1))
-        answers, targets = torch.cat(predicted), self.examples.targets[self.examples.validation]
-        counts = metrics.confusion(targets, answers, len(self.examples.classes)).cpu()
+        answers = _answers(self.examples, torch.cat(predicted).cpu())
+        counts = torch.from_numpy(answers.confusion)
         scalars = {
             events.VAL_LOSS: float(loss_sum) / len(self.examples.validation),
             events.VAL_ACCURACY: metrics.accuracy(counts),
             events.VAL_MACRO_F1: metrics.macro_f1(counts),
         }
-        return scalars, answers.cpu()
+        return scalars, answers
 
     def state_dict(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
@@ -211,7 +211,7 @@ def fit(
                 break
             started = time.perf_counter()
             scalars = learner.train_epoch(epoch, _heartbeat(folder, status))
-            validation, predicted = learner.validate()
+            validation, answers = learner.validate()
             learner.schedule.after_epoch(validation[events.VAL_LOSS])
             scalars |= validation | {events.EPOCH_S: time.perf_counter() - started}
             log.info(_line(epoch, config.epochs, scalars))
@@ -219,7 +219,6 @@ def fit(
             folder.confirm()
             writer.scalars(epoch, scalars)
             if epoch == config.epochs or lost:
-                answers = _answers(examples, predicted)
                 predictions.write(folder.predictions, answers)
                 writer.image(epoch, events.CONFUSION, pictures.confusion_matrix(answers.confusion, examples.classes))
                 writer.end(ok=not lost)

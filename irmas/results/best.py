@@ -37,6 +37,8 @@ def text(ranking: Ranking, analysis: Analysis) -> str:
     accuracy = f"{100 * leader.accuracy:.2f} %"
     if leader.interval:
         accuracy += f" (95 % interval {100 * leader.interval.low:.2f} to {100 * leader.interval.high:.2f} %)"
+    if winner.data.split == "all":
+        accuracy += ", which tells nothing: these excerpts were trained on too,"
     values = " ".join(f"{key}={shown(value)}" for key, value in leader.values.items())
     runs = named_runs(leader.runs)
     if len(leader.runs) > 1:

@@ -26,8 +26,8 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """A run's validation, each (excerpts,), in any order."""
+class Answers:
+    """Of a run to its validation excerpts, each (excerpts,), in any order."""
 
     correct: NDArray[np.bool_]
     excerpts: NDArray[np.str_]
@@ -48,13 +48,13 @@ class Sample:
     scores: dict[int, Array]
     """By run: (recordings,) right answers beyond accuracy x size, over the number of excerpts. They sum to 0."""
 
-    def take(self, run: int, found: Predictions) -> bool:
+    def take(self, run: int, found: Answers) -> bool:
         """Add the run if it was judged on these excerpts, in whatever order."""
         if len(found.excerpts) != len(self.excerpts):
             return False
         if not np.array_equal(found.excerpts, self.excerpts):
             order = np.argsort(found.excerpts)[np.argsort(np.argsort(self.excerpts))]
-            found = Predictions(found.correct[order], found.excerpts[order], found.recordings[order])
+            found = Answers(found.correct[order], found.excerpts[order], found.recordings[order])
         if not (np.array_equal(found.excerpts, self.excerpts) and np.array_equal(found.recordings, self.recordings)):
             return False
         right = np.bincount(self.codes, found.correct, minlength=len(self.sizes))
@@ -62,10 +62,10 @@ class Sample:
         return True
 
 
-def samples(predictions: Mapping[int, Predictions]) -> list[Sample]:
+def samples(answers: Mapping[int, Answers]) -> list[Sample]:
     """One for each set of excerpts. Those of a single recording are left out: they cannot be resampled."""
     made: list[Sample] = []
-    for run, found in predictions.items():
+    for run, found in answers.items():
         if not any(sample.take(run, found) for sample in made):
             _, codes = np.unique(found.recordings, return_inverse=True)
             sizes = np.bincount(codes).astype(np.float64)

@@ -143,7 +143,7 @@ def _curve(accuracies: Mapping[int, float], close: float) -> Curve:
 
 def end_epochs(epochs: int) -> int:
     """How many epochs count as the end of a training."""
-    return max(3, epochs // 3)
+    return min(epochs, max(3, epochs // 3))
 
 
 _Others = tuple[tuple[str, ...], str]
@@ -210,7 +210,7 @@ class Share:
 
 def share(rows: Sequence[Row]) -> Share:
     """Of finished runs, at least one."""
-    above = sum(row.val_accuracy is not None and row.val_accuracy >= PLATEAU for row in rows)
+    above = sum(row.accuracy is not None and row.accuracy >= PLATEAU for row in rows)
     return Share(above, len(rows), wilson(above, len(rows)))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from irmas.config import RULES
+from irmas.results.factorial import are_numbers
 
 LABELS = frozenset({"seed", "data.seed", "data.fold", "data.render_seed"})
 """Whole numbers that name something: nothing lies beyond the last of them."""
@@ -31,10 +32,6 @@ def find_edges(leader: Mapping[str, Any], levels: Mapping[str, tuple[Any, ...]])
     return tuple(
         _edge(key, leader[key], levels[key]) for key in levels if key not in LABELS and are_numbers(levels[key])
     )
-
-
-def are_numbers(values: Iterable[object]) -> bool:
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
 def _edge(key: str, value: float, levels: tuple[float, ...]) -> Edge:

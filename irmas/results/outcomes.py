@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irmas.errors import DataError, in_words
+from irmas.results.bootstrap import Answers
 from irmas.results.ranking import Ranking, Row
 from irmas.results.statistics import Outcome
 from irmas.run import predictions
@@ -57,8 +58,6 @@ def _are_alike(one: Predictions, other: Predictions) -> bool:
 
 
 def _outcome(row: Row, answers: Predictions | None) -> Outcome:
-    assert row.val_accuracy is not None
-    if answers is None:
-        return Outcome(row.id, row.values, row.val_accuracy, None, None, None, row.val_loss)
-    arrays = (answers.correct, answers.excerpts, answers.recordings)
-    return Outcome(row.id, row.values, row.val_accuracy, *arrays, row.val_loss)
+    assert row.accuracy is not None
+    judged = Answers(answers.correct, answers.excerpts, answers.recordings) if answers else None
+    return Outcome(row.id, row.values, row.accuracy, row.loss, judged)

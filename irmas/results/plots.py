@@ -2,46 +2,48 @@
 
 from __future__ import annotations
 
-import io
-import logging
 import math
-import textwrap
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis, XAxis
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from irmas.config import shown
+from irmas.figures import (
+    BLUE,
+    CHARACTER,
+    DASHES,
+    FAINT,
+    GREEN,
+    GREY,
+    INK,
+    LINE,
+    PURPLE,
+    VERMILLION,
+    WIDTH,
+    add_legend,
+    as_png,
+    new_figure,
+    our_style,
+    shortened,
+)
 from irmas.results.bootstrap import Interval
-from irmas.results.edges import are_numbers
+from irmas.results.factorial import are_numbers
 from irmas.results.ranking import Ranking
 from irmas.results.statistics import Analysis, Margin, Point
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS
 from irmas.sweep.slurm import ranges
 
-# Ahead of its import: where HOME cannot be written, matplotlib would tell each time that it looks for fonts anew.
-logging.getLogger("matplotlib").setLevel(logging.ERROR)
-
-import matplotlib
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis, XAxis
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
-
 Array = NDArray[np.float64]
 
-WIDTH = 15 / 2.54  # inches, as all lengths below
-DPI = 200
-CHARACTER, LINE, TITLE = 0.07, 0.155, 0.32
-"""Of text of 8 pt; a picture's title with its distance from what follows."""
 TABLE = 54  # characters
 MOST_POINTS = 40
 MOST_LEVELS, MOST_COLUMNS, MOST_PANELS = 40, 12, 6
@@ -50,24 +52,7 @@ GRID, CELL_HEIGHT, HIGHEST = WIDTH - 1.7, 0.27, 8.0
 MOST_COUNTED = 14
 """Classes whose cells have room for numbers."""
 
-# Okabe and Ito's colours, which colour-blind eyes tell apart; each comes with a shape or a dash of its own.
-BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-INK, GREY, FAINT = "#262C38", "#68707E", "#C4C9D1"
-DASHES = (0, (4, 3))
 LINES = ((BLUE, "-", "o"), (VERMILLION, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D"))
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "text.parse_math": False,  # a $ in a setting is a $
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": "#E6E8EC",
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "text.color", "axes.labelcolor"), INK),
-}
 
 
 @dataclass(frozen=True)
@@ -102,49 +87,6 @@ def draw(
             "confusion.png": _confusion(analysis, *confusion) if confusion else None,
         }
         return {name: as_png(figure) for name, figure in figures.items() if figure}
-
-
-@contextmanager
-def our_style() -> Iterator[None]:
-    """Whatever the user's matplotlibrc says."""
-    with warnings.catch_warnings(), matplotlib.rc_context():
-        warnings.filterwarnings("ignore", message="Glyph")  # a class may be named in letters that the font lacks
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield
-
-
-def as_png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    # Laid out here: savefig would draw everything once more for it.
-    layout = figure.get_layout_engine()
-    assert layout
-    layout.execute(figure)
-    figure.set_layout_engine("none")
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()
-
-
-def new_figure(height: float, title: str, notes: Sequence[str], legend_lines: int = 0) -> Figure:
-    """With `height` for the axes, a title and room for a legend above them, and notes below.
-
-    Each has its place: matplotlib's automatic layout would put legend and title on one another.
-    """
-    lines = textwrap.wrap(" ".join(filter(None, notes)), 98)
-    above, below = TITLE + LINE * legend_lines, 0.08 + LINE * len(lines)
-    total = above + height + below
-    middle = ConstrainedLayoutEngine(rect=(0, below / total, 0.99, height / total))
-    figure = Figure(figsize=(WIDTH, total), dpi=DPI, layout=middle)
-    figure.text(0.01, 1 - 0.08 / total, title, verticalalignment="top", fontweight="bold", fontsize=9.5)
-    figure.text(0.01, 0.06 / total, "\n".join(lines), verticalalignment="bottom", color=GREY)
-    return figure
-
-
-def add_legend(figure: Figure, handles: Sequence[Artist], columns: int = 1) -> None:
-    corner = 0, 1 - TITLE / figure.get_figheight()
-    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": corner, "borderaxespad": 0, "ncols": columns}
-    legend = figure.legend(handles=handles, labelspacing=0.35, **place)
-    legend.set_in_layout(False)
 
 
 # Points in the order of their rank
@@ -198,7 +140,7 @@ def _draw_points(axes: Axes, points: Sequence[Point], analysis: Analysis) -> Non
 
 def _draw_seeds(axes: Axes, ranking: Ranking, points: Sequence[Point]) -> None:
     """The single runs of points with several."""
-    accuracies = {row.id: row.val_accuracy for row in ranking.rows}
+    accuracies = {row.id: row.accuracy for row in ranking.rows}
     places = [(run, place) for place, point in enumerate(points) for run in point.runs if len(point.runs) > 1]
     seeds = [(100 * accuracy, place) for run, place in places if (accuracy := accuracies[run]) is not None]
     x, y = zip(*seeds, strict=True)
@@ -478,10 +420,6 @@ def _named(values: Mapping[str, Any]) -> str:
 def _text(value: object) -> str:
     """As it is written on the command line, but a fraction with five digits."""
     return f"{value:.5g}" if isinstance(value, float) else shown(value)
-
-
-def shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _percent(interval: Interval) -> tuple[float, float]:

@@ -16,7 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from irmas.config import shown
+from irmas.console import plain_table
 from irmas.files import atomic_write
+from irmas.results.points import by_accuracy
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS, RunScalars, read_all
 from irmas.run.folder import CANCELLED, COMPLETED, PENDING, PROVENANCE, RUNNING, STOPPED, RunFolder
 from irmas.sweep import jobs, states
@@ -38,8 +40,9 @@ class Row:
     state: str
     epoch: int
     """The epoch that the scalars are of, from 1; 0 where there is none yet."""
-    val_accuracy: float | None
-    val_loss: float | None
+    accuracy: float | None
+    """Of validation, as the loss."""
+    loss: float | None
     val_excerpts: int
     error: str
     source: str
@@ -54,11 +57,7 @@ class Row:
     @property
     def is_finished(self) -> bool:
         """It is COMPLETED, and its accuracy is known."""
-        return self.state == COMPLETED and self.val_accuracy is not None
-
-    @property
-    def point(self) -> tuple[str, ...]:
-        return tuple(shown(value) for key, value in self.values.items() if key != "seed")
+        return self.state == COMPLETED and self.accuracy is not None
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def rank(sweep: Path, *, best: bool = False, state: SweepState | None = None) ->
         rows.append(row)
         problems += found
     ranked = _ranked([row for row in rows if row.is_finished])
-    ranked += _ranked_behind(ranked, [row for row in rows if row.state == STOPPED and row.val_accuracy is not None])
+    ranked += _ranked_behind(ranked, [row for row in rows if row.state == STOPPED and row.accuracy is not None])
     with_rank = {row.id for row in ranked}
     return Ranking(plan, ranked + [row for row in rows if row.id not in with_rank], problems, state)
 
@@ -99,26 +98,16 @@ def unranked(ranking: Ranking) -> list[Row]:
 
 
 def _ranked(finished: Sequence[Row]) -> list[Row]:
-    points: dict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row in finished:
-        points[row.point].append(row)
-    ordered = []
-    for runs in points.values():
-        # fsum: seeds with the same accuracies in another order have the same mean.
-        accuracy = math.fsum(row.val_accuracy or 0.0 for row in runs) / len(runs)
-        loss = math.fsum(math.inf if row.val_loss is None else row.val_loss for row in runs) / len(runs)
-        ordered.append((-accuracy, loss, runs[0].id, runs))
-    ordered.sort(key=lambda point: point[:3])
     return [
-        replace(row, rank=number, point_accuracy=-accuracy)
-        for number, (accuracy, _, _, runs) in enumerate(ordered, start=1)
+        replace(row, rank=number, point_accuracy=accuracy)
+        for number, (accuracy, runs) in enumerate(by_accuracy(finished), start=1)
         for row in runs
     ]
 
 
 def _ranked_behind(ranked: Sequence[Row], stopped: Sequence[Row]) -> list[Row]:
     """STOPPED runs, by the epoch that they came to: an accuracy after two epochs is not one after fifteen."""
-    ordered = sorted(stopped, key=lambda row: (-max(row.curves[VAL_ACCURACY]), -(row.val_accuracy or 0.0), row.id))
+    ordered = sorted(stopped, key=lambda row: (-max(row.curves[VAL_ACCURACY]), -(row.accuracy or 0.0), row.id))
     last = max((row.rank or 0 for row in ranked), default=0)
     return [replace(row, rank=number) for number, row in enumerate(ordered, start=last + 1)]
 
@@ -201,8 +190,8 @@ def _entry(row: Row, point: Point | None) -> dict[str, Any]:
         "rank": row.rank,
         "id": row.id,
         **swept,
-        "val_accuracy": row.val_accuracy,
-        "val_loss": row.val_loss,
+        "val_accuracy": row.accuracy,
+        "val_loss": row.loss,
         "epoch": row.epoch,
         "state": row.state,
         "val_excerpts": row.val_excerpts,
@@ -241,24 +230,23 @@ def table(ranking: Ranking, analysis: Analysis | None = None) -> Table:
         "excerpts",
         "state",
     ]
-    lines = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for head in heads:
-        lines.add_column(head, justify="left" if head == "state" else "right", no_wrap=True)
+    rows = list[list[str | Text]]()
     for row in ranking.rows:
         point = points.get(row.id)
-        lines.add_row(
+        cells: list[str | Text] = [
             "-" if row.rank is None else str(row.rank),
             str(row.id),
             *(shown(value) for value in row.values.values()),
-            _percent(row.val_accuracy),
+            _percent(row.accuracy),
             *([_percent(row.point_accuracy)] if with_seeds else []),
             *([_interval(point)] if analysis else []),
-            "-" if row.val_loss is None else f"{row.val_loss:.4f}",
+            "-" if row.loss is None else f"{row.loss:.4f}",
             str(row.epoch),
             str(row.val_excerpts),
             styled(row.state),
-        )
-    return lines
+        ]
+        rows.append(cells)
+    return plain_table(heads, rows, left=["state"])
 
 
 def _percent(share: float | None) -> str:

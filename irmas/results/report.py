@@ -59,6 +59,8 @@ def _in_short(ranking: Ranking, analysis: Analysis | None) -> list[str]:
         return [f"None of {counted(len(ranking.rows), 'run')} has finished: there is nothing to compare yet."]
     leader, total = analysis.points[0], len(analysis.points)
     accuracy = percent(leader.accuracy) + (f" ({between(leader.interval)})" if leader.interval else "")
+    if ranking.plan.config.data.split == "all":
+        accuracy += ", which tells nothing, since the validation excerpts were trained on too"
     if total == 1:
         return [f"The validation accuracy of {_named(leader)} is {accuracy}."]
     text = f"The leader is {_named(leader)}, with a validation accuracy of {accuracy}."
@@ -128,7 +130,7 @@ def _top(ranking: Ranking, analysis: Analysis, pictures: Sequence[str]) -> list[
 
 
 def _point(rank: int, point: Point, ranking: Ranking) -> list[str]:
-    losses = [row.val_loss for row in ranking.rows if row.id in point.runs and row.val_loss is not None]
+    losses = [row.loss for row in ranking.rows if row.id in point.runs and row.loss is not None]
     return [
         str(rank),
         ", ".join(map(str, point.runs)),

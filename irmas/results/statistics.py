@@ -8,7 +8,6 @@ points alike is no noise to a comparison, where all of them have the same seeds.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irmas.config import shown
-from irmas.results import anova, bootstrap
-from irmas.results.anova import Anova, Variation
-from irmas.results.bootstrap import Interval, Noise, Predictions, Rows, Sample, Spread
-from irmas.results.edges import Edge, are_numbers, find_edges
+from irmas.results import anova, bootstrap, noise
+from irmas.results.anova import Anova
+from irmas.results.bootstrap import Answers, Interval, Rows, Sample, Spread
+from irmas.results.edges import Edge, find_edges
+from irmas.results.factorial import Grid, arranged, levels_of
+from irmas.results.noise import Errors, TrainingNoise
+from irmas.results.points import by_accuracy, combination
 
 FEWEST_DF = 4
 """Of the noise of comparisons. To leave it fewer would cost more than to take for noise what seeds do to all points
@@ -29,20 +31,17 @@ alike."""
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run. The arrays are (excerpts,), one entry a validation excerpt, in any order."""
+    """A finished run."""
 
     id: int
     values: dict[str, Any]
     """The swept keys."""
     accuracy: float
     """Of validation, in the last epoch, 0 to 1."""
-    correct: NDArray[np.bool_] | None
-    """None, like the two below, where the predictions are missing."""
-    excerpts: NDArray[np.str_] | None
-    """Unique names."""
-    recordings: NDArray[np.str_] | None
     loss: float | None = None
-    """Of validation, in the last epoch: the smaller one leads among points of one accuracy, as in the ranking."""
+    """As the accuracy; None where it is not known."""
+    answers: Answers | None = None
+    """None where the predictions are missing."""
 
 
 @dataclass(frozen=True)
@@ -95,24 +94,12 @@ class Margin:
 
 
 @dataclass(frozen=True)
-class TrainingNoise:
-    sd: float
-    """Standard deviation of one run's accuracy among trainings of a point, on the same excerpts; without what its seed
-    does to all points alike, where the analysis of variance has that by itself."""
-    df: int
-    source: str
-    """`seeds`, or `residual`: of the analysis of variance."""
-
-
-@dataclass(frozen=True)
 class Analysis:
     points: tuple[Point, ...]
     """By accuracy, ties by loss, then by the lowest run ID; the first is the leader."""
     excerpts: int
     """That the leader was validated on; 0 without its predictions, as the recordings."""
     recordings: int
-    compared: int
-    """Points that were validated on the leader's excerpts, itself included: they are paired."""
     unpaired: str
     """Why others are not, in one sentence; empty where all are."""
     threshold: float | None
@@ -150,7 +137,7 @@ class _Comparison:
     sample: Sample
     rows: Rows
     weights: NDArray[np.float64]
-    errors: _Errors | None
+    errors: Errors | None
     """None where training noise is not known."""
     spread: Spread
 
@@ -170,12 +157,13 @@ def analyse(
     keys = [key for key in swept if key != "seed"]
     every = planned or [run.values for run in runs]
     points = _points(runs, keys)
-    grid = _grid(points, keys)
+    in_their_order = [point.values for point in sorted(points, key=lambda point: point.runs)]
+    grid = arranged([point.values for point in points], levels_of(in_their_order, keys))
     blocks = _blocks(points, runs)
     table = _anova(points, runs, grid, blocks)
-    noise = _training_noise(table)
+    training_noise = noise.in_training(table)
     leading = None
-    for sample in bootstrap.samples({run.id: found for run in runs if (found := _predictions(run))}):
+    for sample in bootstrap.samples({run.id: run.answers for run in runs if run.answers}):
         numbers = [number for number, point in enumerate(points) if sample.scores.keys() >= set(point.runs)]
         if numbers:
             made = _compare(points, numbers, sample, grid, table, blocks)
@@ -184,59 +172,60 @@ def analyse(
                 points[number] = replace(points[number], interval=interval)
     if leading:
         for number, interval in zip(leading.numbers, leading.spread.gaps, strict=True):
-            points[number] = _judged(points[number], interval, leading.spread.threshold, noise)
+            points[number] = _judged(points[number], interval, leading.spread.threshold, training_noise)
     return Analysis(
         points=tuple(points),
         excerpts=len(leading.sample.excerpts) if leading else 0,
         recordings=len(leading.sample.sizes) if leading else 0,
-        compared=len(leading.numbers) if leading else 0,
         unpaired=_unpaired(runs, points[0], leading),
         threshold=leading.spread.threshold if leading else None,
-        training_noise=noise,
-        intervals_hold_training_noise=_is_of_seeds(noise),
+        training_noise=training_noise,
+        intervals_hold_training_noise=bool(training_noise and training_noise.is_of_seeds),
         anova=table,
-        margins=_margins(points, grid, leading, noise),
-        edges=find_edges(points[0].values, _levels_of(every, keys)),
-        combinations=len({tuple(shown(values[key]) for key in keys) for values in every}),
+        margins=_margins(points, grid, leading, training_noise),
+        edges=find_edges(points[0].values, levels_of(every, keys)),
+        combinations=len(set(map(combination, every))),
         optimism=leading.spread.optimism if leading else None,
         luck=leading.spread.luck if leading else None,
     )
 
 
+def _compare(
+    points: Sequence[Point],
+    numbers: list[int],
+    sample: Sample,
+    grid: Grid,
+    table: Anova,
+    blocks: list[list[int]] | None,
+) -> _Comparison:
+    inside = [points[number] for number in numbers]
+    rows = Rows(
+        np.array([point.accuracy for point in inside]),
+        np.array([np.mean([sample.scores[run] for run in point.runs], axis=0) for point in inside]),
+        np.array([len(point.runs) for point in inside]),
+    )
+    runs = [blocks[number] if blocks else points[number].runs for number in numbers]
+    errors = noise.estimate(runs, rows, sample, grid, table, len(points))
+    weights = bootstrap.resample(sample.sizes)
+    drawn = errors.noise([1]) if errors else bootstrap.NO_NOISE
+    return _Comparison(numbers, sample, rows, weights, errors, bootstrap.spread(rows, weights, drawn))
+
+
 def _points(runs: Sequence[Outcome], keys: Sequence[str]) -> list[Point]:
-    together: dict[tuple[str, ...], list[Outcome]] = {}
-    for run in sorted(runs, key=lambda run: run.id):
-        together.setdefault(tuple(shown(run.values[key]) for key in keys), []).append(run)
-    means = [
-        # fsum: seeds with the same accuracies in another order have the same mean.
-        (math.fsum(run.accuracy for run in seeds) / len(seeds), seeds)
-        for seeds in together.values()
-    ]
-    means.sort(key=lambda mean: (-mean[0], _loss(mean[1]), mean[1][0].id))
+    means = by_accuracy(runs)
     return [
         Point({key: seeds[0].values[key] for key in keys}, tuple(run.id for run in seeds), mean, means[0][0] - mean)
         for mean, seeds in means
     ]
 
 
-def _loss(seeds: Sequence[Outcome]) -> float:
-    """The mean; infinite where one is not known."""
-    return math.fsum(math.inf if run.loss is None else run.loss for run in seeds) / len(seeds)
-
-
-def _predictions(run: Outcome) -> Predictions | None:
-    if run.correct is None or run.excerpts is None or run.recordings is None:
-        return None
-    return Predictions(run.correct, run.excerpts, run.recordings)
-
-
-def _judged(point: Point, interval: Interval, threshold: float, noise: TrainingNoise | None) -> Point:
-    holds = interval.low > 0 if noise else None
+def _judged(point: Point, interval: Interval, threshold: float, training_noise: TrainingNoise | None) -> Point:
+    holds = interval.low > 0 if training_noise else None
     return replace(point, gap_interval=interval, holds=holds, in_set=point.gap <= threshold)
 
 
 def _unpaired(runs: Sequence[Outcome], leader: Point, leading: _Comparison | None) -> str:
-    missing = {run.id for run in runs if not _predictions(run)}
+    missing = {run.id for run in runs if not run.answers}
     if not leading:
         why = "lacks predictions" if missing & set(leader.runs) else "was validated on a single recording"
         return f"The leader (run {leader.runs[0]}) {why}: nothing can be paired with it."
@@ -244,54 +233,6 @@ def _unpaired(runs: Sequence[Outcome], leader: Point, leading: _Comparison | Non
     causes = {"without predictions": missing, "validated on other excerpts": others}
     left_out = [f"{len(ids)} {cause}" for cause, ids in causes.items() if ids]
     return f"Of {len(runs)} runs, {' and '.join(left_out)} cannot be paired with the leader." if left_out else ""
-
-
-# The grid
-
-
-@dataclass(frozen=True)
-class _Grid:
-    levels: dict[str, tuple[Any, ...]]
-    """Of each key with at least two."""
-    codes: NDArray[np.intp]
-    """(keys, points): which level."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(map(len, self.levels.values()))
-
-    @property
-    def is_complete(self) -> bool:
-        _, n_points = self.codes.shape
-        return bool(math.prod(self.shape) == n_points)  # no two of them are alike
-
-    def arranged(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(points, ...) -> (levels of the first key, ..., of the last, ...), for a complete grid."""
-        places = np.zeros(len(values), dtype=np.intp)
-        for code, n_levels in zip(self.codes, self.shape, strict=True):
-            places = places * n_levels + code
-        arranged = np.empty_like(values)
-        arranged[places] = values
-        return arranged.reshape((*self.shape, *values.shape[1:]))
-
-
-def _levels_of(settings: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-    """Of keys with two or more, in their order: numbers ascending, others as they come."""
-    levels = {}
-    for key in keys:
-        values = {shown(values[key]): values[key] for values in settings}
-        if len(values) > 1:
-            levels[key] = tuple(sorted(values.values()) if are_numbers(values.values()) else values.values())
-    return levels
-
-
-def _grid(points: Sequence[Point], keys: Sequence[str]) -> _Grid:
-    levels = _levels_of([point.values for point in sorted(points, key=lambda point: point.runs)], keys)
-    codes = []
-    for key in levels:
-        code = {shown(value): number for number, value in enumerate(levels[key])}
-        codes.append([code[shown(point.values[key])] for point in points])
-    return _Grid(levels, np.array(codes, dtype=np.intp).reshape(len(levels), len(points)))
 
 
 def _blocks(points: Sequence[Point], runs: Sequence[Outcome]) -> list[list[int]] | None:
@@ -302,9 +243,9 @@ def _blocks(points: Sequence[Point], runs: Sequence[Outcome]) -> list[list[int]]
     return by_seed if is_table and (len(points) - 1) * (len(by_seed[0]) - 1) >= FEWEST_DF else None
 
 
-def _anova(points: Sequence[Point], runs: Sequence[Outcome], grid: _Grid, blocks: list[list[int]] | None) -> Anova:
+def _anova(points: Sequence[Point], runs: Sequence[Outcome], grid: Grid, blocks: list[list[int]] | None) -> Anova:
     accuracies = {run.id: np.array(run.accuracy) for run in runs}
-    alike, rest = _squares(accuracies, blocks or [point.runs for point in points], blocks is not None)
+    alike, rest = noise.squares(accuracies, blocks or [point.runs for point in points], blocks is not None)
     alike_df = len(blocks[0]) - 1 if blocks else 0
     within = (alike, alike_df), (rest, len(runs) - len(points) - alike_df)
     if not grid.is_complete:
@@ -314,27 +255,13 @@ def _anova(points: Sequence[Point], runs: Sequence[Outcome], grid: _Grid, blocks
     return anova.complete(list(grid.levels), means, harmonic, *within)
 
 
-def _squares(
-    values: Mapping[int, NDArray[np.float64]], runs: Sequence[Sequence[int]], has_blocks: bool
-) -> tuple[float, float]:
-    """Sums of squares within points, by each point's runs: of what seeds do to all of them alike, and of the rest."""
-    total, summed = 0.0, np.zeros(())
-    for of_point in runs:
-        own = np.array([values[run] for run in of_point])
-        left = own - own.mean(axis=0)
-        total += float((left**2).sum())
-        summed = summed + left if has_blocks else summed
-    alike = float((summed**2).sum()) / len(runs)
-    return alike, max(total - alike, 0.0)
-
-
 def _margins(
-    points: Sequence[Point], grid: _Grid, leading: _Comparison | None, noise: TrainingNoise | None
+    points: Sequence[Point], grid: Grid, leading: _Comparison | None, training_noise: TrainingNoise | None
 ) -> tuple[Margin, ...]:
     """With intervals where every point is paired."""
     paired = leading if leading and len(leading.numbers) == len(points) else None
     return tuple(
-        Margin(key, _levels(points, levels, codes, len(grid.levels), paired, noise))
+        Margin(key, _levels(points, levels, codes, len(grid.levels), paired, training_noise))
         for (key, levels), codes in zip(grid.levels.items(), grid.codes, strict=True)
     )
 
@@ -345,7 +272,7 @@ def _levels(
     codes: NDArray[np.intp],
     n_keys: int,
     paired: _Comparison | None,
-    noise: TrainingNoise | None,
+    training_noise: TrainingNoise | None,
 ) -> tuple[Level, ...]:
     runs, sizes = np.array([len(point.runs) for point in points]), np.bincount(codes)
     means = np.bincount(codes, [point.accuracy for point in points]) / sizes
@@ -368,98 +295,7 @@ def _levels(
             level,
             interval=interval,
             gap_interval=Interval(level.gap - half, level.gap + half),
-            holds=level.gap > half if noise else None,
+            holds=level.gap > half if training_noise else None,
         )
         for level, interval, half in zip(levels, spread.intervals, halves.tolist(), strict=True)
     )
-
-
-# Noise
-
-
-def _training_noise(table: Anova) -> TrainingNoise | None:
-    for source, variation in (("seeds", table.seeds), ("residual", table.residual)):
-        if variation and variation.df and variation.sum_of_squares > anova.ROUNDING**2:  # else a coincidence
-            return TrainingNoise(math.sqrt(variation.sum_of_squares / variation.df), variation.df, source)
-    return None
-
-
-def _is_of_seeds(noise: TrainingNoise | None) -> bool:
-    return noise is not None and noise.source == "seeds"
-
-
-@dataclass(frozen=True)
-class _Errors:
-    """Training noise as mean squares of single runs: of what seeds do to all points alike, and of the rest. That of n
-    points is n times the variance of the former, plus that of the latter."""
-
-    alike: Variation | None
-    """None where it is not told from the rest."""
-    rest: Variation
-    by_excerpts: tuple[float, float]
-    """What the choice of excerpts alone makes of both, as runs are not right on the same ones."""
-    n_points: int
-    n_paired: int
-    """Points that the mean squares are of, and their parts by excerpts."""
-    in_intervals: bool
-
-    def noise(self, sizes: Sequence[int]) -> Noise:
-        """For rows that are means over so many points."""
-        variance, known = self.rest.mean_square, self.by_excerpts[1]
-        own = np.array([self._own(size) for size in sizes]) if self.in_intervals else np.zeros((1, 1))
-        return Noise(math.sqrt(max(variance - known, 0)), bootstrap.draw_sd(variance, self.rest.df, known), own)
-
-    def _own(self, size: int) -> NDArray[np.float64]:
-        """With what their seed does to all points alike, which no mean over points lessens."""
-        if not self.alike:
-            return bootstrap.draw_sd(self.rest.mean_square, self.rest.df, self.by_excerpts[1])
-        share = size / self.n_points
-        alike, rest = share * self.alike.mean_square, (1 - share) * self.rest.mean_square
-        df = (alike + rest) ** 2 / (alike**2 / self.alike.df + rest**2 / self.rest.df)  # Satterthwaite 1946
-        share = size / self.n_paired
-        known = share * self.by_excerpts[0] + (1 - share) * self.by_excerpts[1]
-        return bootstrap.draw_sd(alike + rest, df, known)
-
-
-def _compare(
-    points: Sequence[Point],
-    numbers: list[int],
-    sample: Sample,
-    grid: _Grid,
-    table: Anova,
-    blocks: list[list[int]] | None,
-) -> _Comparison:
-    inside = [points[number] for number in numbers]
-    rows = Rows(
-        np.array([point.accuracy for point in inside]),
-        np.array([np.mean([sample.scores[run] for run in point.runs], axis=0) for point in inside]),
-        np.array([len(point.runs) for point in inside]),
-    )
-    runs = [blocks[number] if blocks else points[number].runs for number in numbers]
-    errors = _errors(runs, rows, sample, grid, table, len(points))
-    weights = bootstrap.resample(sample.sizes)
-    drawn = errors.noise([1]) if errors else bootstrap.NO_NOISE
-    return _Comparison(numbers, sample, rows, weights, errors, bootstrap.spread(rows, weights, drawn))
-
-
-def _errors(
-    runs: Sequence[Sequence[int]], rows: Rows, sample: Sample, grid: _Grid, table: Anova, n_points: int
-) -> _Errors | None:
-    """Their parts by excerpts are the same estimates, made of each run's scores in place of its accuracy. 0, so that
-    this part counts twice, where the points are not those that the residual was made of."""
-    noise = _training_noise(table)
-    if not noise:
-        return None
-    alike, rest = (table.blocks, table.seeds) if _is_of_seeds(noise) else (None, table.residual)
-    assert rest
-    squares, dfs = (0.0, 0.0), (0, 0)
-    if _is_of_seeds(noise):
-        squares = _squares(sample.scores, runs, alike is not None)
-        alike_df = alike.df if alike else 0
-        dfs = alike_df, int(rows.runs.sum()) - len(runs) - alike_df
-    elif len(runs) == n_points:
-        squares = 0.0, float((anova.decompose(grid.arranged(rows.scores), len(grid.levels))[1] ** 2).sum())
-        dfs = 0, noise.df
-    n = len(sample.sizes)
-    known = [found / df * n / (n - 1) if df else 0.0 for found, df in zip(squares, dfs, strict=True)]
-    return _Errors(alike, rest, (known[0], known[1]), n_points, len(runs), _is_of_seeds(noise))

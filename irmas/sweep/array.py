@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from irmas.commandline import Parser, told_by
+from irmas.console import plain_console
 from irmas.errors import UserError
-from irmas.progress import SweepProgress, label_width, plain_console
 from irmas.run.folder import COMPLETED, FAILED, FINAL, STOPPED, Writer
 from irmas.sweep import jobs, local, slurm
 from irmas.sweep import plan as plans
 from irmas.sweep.jobs import Job, Work
 from irmas.sweep.plan import Plan, Point, run_folder
+from irmas.sweep.progress import SweepProgress, label_width
 
 REQUEUES = 10
 

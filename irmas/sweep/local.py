@@ -13,10 +13,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from irmas.console import data_progress, plain_console
 from irmas.errors import in_words
 from irmas.files import held_by_many
 from irmas.processes import cpu_count, fork_server, uninterrupted, when_parent_ends
-from irmas.progress import SweepProgress, data_progress, label_width, plain_console
 from irmas.run.folder import (
     CANCELLED,
     FAILED,
@@ -32,7 +32,9 @@ from irmas.run.folder import (
 from irmas.sweep import halving
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import OUTPUTS, POOL, Plan, Point, run_folder
+from irmas.sweep.progress import SweepProgress, label_width
 
+PRELOADED = "irmas.sweep.task"
 POLL_S = 0.2
 GRACE_S = 10.0
 """From SIGTERM to SIGKILL; an epoch's commit takes well under a second."""
@@ -90,7 +92,7 @@ def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[S
     merged, points = plans.merged(sweep, plan, append=append)
     if unfinished := _unfinished(sweep, points):
         plans.refuse_source(sweep, merged, plan.source)
-        fork_server()  # before the data, which its processes make too
+        fork_server(PRELOADED)  # before the data, which its processes make too
         prepare.make(sweep, replace(merged, points=unfinished), data_progress(console))
     merged, points = plans.write(sweep, plan, append=append)
     unfinished = _unfinished(sweep, points)
@@ -112,7 +114,7 @@ def _unfinished(sweep: Path, points: Sequence[Point]) -> list[Point]:
 
 
 def _start(workers: list[Worker], sweep: Path, point: Point, slot: int, threads: int, gpu: str | None) -> None:
-    context = fork_server()
+    context = fork_server(PRELOADED)
     heard, told = context.Pipe(duplex=False)
     process = context.Process(target=_train, args=(sweep, point, threads, gpu, told), name=point.folder_name)
     with uninterrupted():  # until it is one of the workers, which are ended with this process

@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 from irmas.commandline import Parser, told_by
+from irmas.console import data_progress, plain_console
 from irmas.data import dataset, split
 from irmas.errors import UserError, in_words
 from irmas.files import obstacle
-from irmas.progress import data_progress, plain_console
 from irmas.sweep import jobs
 from irmas.sweep import plan as plans
 from irmas.sweep.jobs import DataFailure

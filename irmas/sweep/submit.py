@@ -16,11 +16,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from irmas import rank, status
+from irmas.console import plain_console
 from irmas.errors import UserError
 from irmas.files import atomic_write, locked
-from irmas.progress import plain_console
-from irmas.run.folder import FINAL, Status
+from irmas.run.folder import FINAL
 from irmas.sweep import halving, jobs, prepare, slurm, states
 from irmas.sweep import plan as plans
 from irmas.sweep.batches import Batch, Order, by_hand, flags
@@ -57,34 +56,21 @@ class Submission:
     released: list[str]
     """Tasks that Slurm held because a node could not start them."""
 
+    @property
+    def is_over(self) -> bool:
+        """Everything had finished before."""
+        return self.finished == len(self.points)
+
 
 class SubmitLimitError(UserError):
     """More tasks than an association or QOS lets a user have in the queue."""
 
 
-def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, wait: bool) -> list[Status] | None:
-    """Submit, and say how to go on; the points' final statuses with `wait`, otherwise None.
-
-    Raises UserError as `submit` does.
-    """
-    console = plain_console()
+def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool) -> Submission:
+    """Submit, and say how to go on. Raises UserError as `submit` does."""
     done = submit(plan, settings, append=append, by_hand=by_hand)
-    sweep = OUTPUTS / plan.name
-    _say(console, sweep, settings, done, halving.announced(plan))
-    if by_hand:
-        return None
-    if not done.queued and not done.submitted:
-        rank.show(sweep)
-    elif not wait:
-        return None
-    else:
-        try:
-            status.watch(sweep)
-        except KeyboardInterrupt:
-            console.print(f"\ndetached: the jobs go on; python -m irmas.status {sweep} --watch")
-            raise SystemExit(130) from None
-        rank.show(sweep)
-    return [plans.run_folder(sweep, point).status() for point in done.points]
+    _say(plain_console(), OUTPUTS / plan.name, settings, done, halving.announced(plan))
+    return done
 
 
 def _say(console: Console, sweep: Path, settings: Settings, done: Submission, announced: Sequence[str]) -> None:

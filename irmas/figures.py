@@ -1,0 +1,85 @@
+"""What all pictures share, as PNG: for print at 15 cm width, and told apart without colour too."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+WIDTH = 15 / 2.54  # inches, as all lengths below
+DPI = 200
+CHARACTER, LINE, TITLE = 0.07, 0.155, 0.32
+"""Of text of 8 pt; a picture's title with its distance from what follows."""
+
+# Okabe and Ito's colours, which colour-blind eyes tell apart; each comes with a shape or a dash of its own.
+BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+INK, GREY, FAINT = "#262C38", "#68707E", "#C4C9D1"
+DASHES = (0, (4, 3))
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "text.parse_math": False,  # a $ in a setting is a $
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E8EC",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "text.color", "axes.labelcolor"), INK),
+}
+
+
+@contextmanager
+def our_style() -> Iterator[None]:
+    """Whatever the user's matplotlibrc says."""
+    with warnings.catch_warnings(), matplotlib.rc_context():
+        warnings.filterwarnings("ignore", message="Glyph")  # a class may be named in letters that the font lacks
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def as_png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    # Laid out here: savefig would draw everything once more for it.
+    layout = figure.get_layout_engine()
+    assert layout
+    layout.execute(figure)
+    figure.set_layout_engine("none")
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
+
+
+def new_figure(height: float, title: str, notes: Sequence[str], legend_lines: int = 0) -> Figure:
+    """With `height` for the axes, a title and room for a legend above them, and notes below.
+
+    Each has its place: matplotlib's automatic layout would put legend and title on one another.
+    """
+    lines = textwrap.wrap(" ".join(filter(None, notes)), 98)
+    above, below = TITLE + LINE * legend_lines, 0.08 + LINE * len(lines)
+    total = above + height + below
+    middle = ConstrainedLayoutEngine(rect=(0, below / total, 0.99, height / total))
+    figure = Figure(figsize=(WIDTH, total), dpi=DPI, layout=middle)
+    figure.text(0.01, 1 - 0.08 / total, title, verticalalignment="top", fontweight="bold", fontsize=9.5)
+    figure.text(0.01, 0.06 / total, "\n".join(lines), verticalalignment="bottom", color=GREY)
+    return figure
+
+
+def add_legend(figure: Figure, handles: Sequence[Artist], columns: int = 1) -> None:
+    corner = 0, 1 - TITLE / figure.get_figheight()
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": corner, "borderaxespad": 0, "ncols": columns}
+    legend = figure.legend(handles=handles, labelspacing=0.35, **place)
+    legend.set_in_layout(False)
+
+
+def shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
