@@ -57,7 +57,7 @@ def test_installed_into_another_folder_every_door_works(tmp_path: Path) -> None:
         return done.stdout
 
     # From a copy: a build leaves its traces beside the source.
-    for name in ("irmas", "hydra_plugins", "conf"):
+    for name in ("irmas", "hydra_plugins", "conf", "slurm"):
         shutil.copytree(ROOT / name, tmp_path / "source" / name, symlinks=True)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / "source")
@@ -70,6 +70,8 @@ def test_installed_into_another_folder_every_door_works(tmp_path: Path) -> None:
     assert {path.relative_to(installed) for path in installed.rglob("*.yaml")} == {
         path.relative_to(CONF) for path in CONF.rglob("*.yaml")
     }
+    scripts = {path.name for path in (ROOT / "slurm").glob("*.sbatch")}
+    assert {path.name for path in (site / "irmas" / "slurm").iterdir()} == scripts
     small = ["data=standin", "data.size=132", "features=small"]
     assert "1 of 1 runs finished" in python(
         "-m", "irmas.train", *small, "epochs=1", "name=there", "hydra/launcher=local"

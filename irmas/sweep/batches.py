@@ -15,7 +15,7 @@ from irmas.sweep.jobs import ARRAY, DATA, RANKING, Work
 from irmas.sweep.plan import OUTPUTS, Plan
 from irmas.sweep.settings import Settings
 
-SCRIPTS = Path(__file__).parents[2] / "slurm"
+SCRIPTS = Path(__file__).parents[1] / "slurm"
 SCRIPT = {DATA: "prepare.sbatch", ARRAY: "sweep.sbatch", RANKING: "rank.sbatch"}
 
 
@@ -132,7 +132,7 @@ def by_hand(batches: Sequence[Batch], setup: str | None = None) -> list[str]:
     lines = [] if setup is None else [f"export IRMAS_SETUP={shlex.quote(str(Path(setup).absolute()))}"]
     for batch in batches:
         options = batch.sbatch(lambda name: name if name.isdigit() else f"${name}")
-        script = os.path.relpath(SCRIPTS / SCRIPT[batch.stage])
+        script = os.path.relpath((SCRIPTS / SCRIPT[batch.stage]).resolve())
         line = " ".join(["sbatch --parsable", *flags(options), shlex.join([script, *batch.arguments])])
         lines.append(line if batch.stage == RANKING else f"{batch.name}=$({line})")
     return lines
