@@ -73,7 +73,7 @@ def test_disturbed_runs_end_as_undisturbed_ones(desk: Desk) -> None:
     wait_until(lambda: status(folders[3])["restart"] == 1, "the run of the dead node elsewhere", 120)
     wait_until(lambda: "a newer start of this run has taken over" in (folders[3] / "log.txt").read_text(), "it stops")
     desk.cluster.up()  # brings the node back
-    desk.wait_for_ranking(numbers(again.stdout)["ranking"])
+    desk.wait_for_ranking(numbers(again.stdout)["ranking"], 480)
     ended = [status(run) for run in folders]
     assert [run["state"] for run in ended] == ["COMPLETED"] * 5
     assert [run["restart"] >= 1 for run in ended] == [True, True, True, True, False]
