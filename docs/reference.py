@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 
 import yaml
 
-from irmas import config
-from irmas.config import RULES, Augment, Config, Data, Features, Model, shown
-
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # of several checkouts with one environment, this one
+
+from irmas import config  # noqa: E402
+from irmas.config import RULES, Augment, Config, Data, Features, Model, shown  # noqa: E402
+
 PAGE = ROOT / "docs" / "configuration.md"
 GROUPS = {"data": Data, "features": Features, "model": Model, "augment": Augment}
 HEAD = """# Settings

@@ -283,9 +283,13 @@ def check(config: Config | Prepare) -> None:
 
 
 def differing_key(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
-    """The first key, in alphabetical order, by which two flat configurations train another run."""
+    """The first key, in alphabetical order, by which two flat configurations train another run.
+
+    What one of them does not tell is the default, as in `from_flat`.
+    """
+    defaults = flatten(asdict(Config()))
     keys = sorted((there.keys() | here.keys()) - NEUTRAL)
-    return next((key for key in keys if there.get(key) != here.get(key)), None)
+    return next((key for key in keys if there.get(key, defaults.get(key)) != here.get(key, defaults.get(key))), None)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -302,12 +306,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def from_flat(flat: Mapping[str, Any]) -> Config:
     """The inverse of `flatten(asdict(config))`.
 
-    Raises ConfigError for a key that this version of the package does not know, or one that is missing.
+    What an earlier version did not know takes its default, which is what it did without: a new setting's default must
+    be that. Raises ConfigError for a key that this version does not know.
     """
-    known = set(flatten(asdict(Config())))
-    for key in known ^ set(flat):
-        raise ConfigError(key, shown(flat.get(key)), "this version of irmas and the stored configuration differ")
     config = Config()
+    for key in sorted(flat.keys() - flatten(asdict(config)).keys()):
+        raise ConfigError(key, shown(flat[key]), "is a setting of another version of irmas")
     for key, value in flat.items():
         group, _, name = key.rpartition(".")
         setattr(getattr(config, group) if group else config, name, value)

@@ -175,7 +175,7 @@ def _read_best(path: Path) -> dict[str, Any]:
     if strange := sorted(names - set(SETTINGS)):
         raise UserError(f"best={path}: holds {strange[0]}, which is no setting of a {BEST}; {anew}")
     if missing := sorted(set(SETTINGS) - names):
-        what = f"is cut: it lacks {missing[0]}" if names else "is empty, or holds no settings"
+        what = f"is cut or of an earlier version: it lacks {missing[0]}" if names else "is empty, or holds no settings"
         raise UserError(f"best={path}: {what}; {anew}")
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), found))

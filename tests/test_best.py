@@ -228,7 +228,7 @@ WRONG: list[tuple[dict[Any, Any], str]] = [
     ({"dropout": 1.5}, "dropout=1.5: must be a number from 0 up to"),
     ({"dropout": "much"}, "dropout=much: must be a number from 0 up to"),
     ({"lr": None}, "lr"),
-    ({"model": {"filters": [32, "many"], "convs_per_block": 1, "pooling": "average", "dense": 256}}, "model.filters"),
+    ({"model": asdict(Model()) | {"filters": [32, "many"]}}, "model.filters"),
     (
         {"dropuot": 0.3},
         "holds dropuot, which is no setting of a best.yaml; python -m irmas.rank outputs/mine writes it anew",
@@ -253,7 +253,7 @@ def test_a_wrong_setting_is_named(change: dict[Any, Any], message: str, doors: D
     [
         ("", "is empty, or holds no settings; it must be a whole best.yaml"),
         ("- 1\n", "is empty, or holds no settings"),
-        ("dropout: 0.4\n", "is cut: it lacks augment.freq_masks"),
+        ("dropout: 0.4\n", "is cut or of an earlier version: it lacks augment.freq_masks"),
         ("a: [", "is cut or damaged (while parsing"),
         (b"\xff\xfe\x00", "is cut or damaged ("),
         ("!!python/object/apply:os.system ['touch pwned']", "is cut or damaged (could not determine a constructor"),

@@ -6,7 +6,19 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from irmas.config import RULES, Config, Data, Prepare, check, flatten, from_flat, setting_names, shown
+from irmas.config import (
+    RULES,
+    Config,
+    Data,
+    Model,
+    Prepare,
+    check,
+    differing_key,
+    flatten,
+    from_flat,
+    setting_names,
+    shown,
+)
 from irmas.errors import ConfigError
 
 
@@ -79,10 +91,15 @@ def test_a_configuration_survives_its_dotted_form() -> None:
     assert from_flat(flatten(asdict(config))) == config
 
 
-def test_a_stored_configuration_of_another_version_is_refused_by_key() -> None:
+def test_a_setting_of_another_version_is_refused_by_key() -> None:
     flat = flatten(asdict(Config()))
-    with pytest.raises(ConfigError, match=r"model\.residual=true"):
-        from_flat(flat | {"model.residual": True})
-    del flat["model.dense"]
-    with pytest.raises(ConfigError, match=r"model\.dense"):
-        from_flat(flat)
+    with pytest.raises(ConfigError, match=r"model\.no_such=true"):
+        from_flat(flat | {"model.no_such": True})
+
+
+def test_what_an_earlier_version_did_not_know_is_what_it_did_without() -> None:
+    flat = flatten(asdict(Config()))
+    earlier = {key: value for key, value in flat.items() if key != "model.dense"} | {"model.convs_per_block": 2}
+    assert from_flat(earlier) == Config(model=Model(convs_per_block=2))
+    assert differing_key(earlier, flat | {"model.convs_per_block": 2}) is None
+    assert differing_key(earlier, flat | {"model.convs_per_block": 2, "model.dense": 8}) == "model.dense"

@@ -18,6 +18,7 @@ from irmas.results.edges import find_edges
 from irmas.results.ranking import Ranking
 from irmas.results.statistics import Analysis
 from irmas.run.events import VAL_ACCURACY
+from irmas.sweep.plan import Point
 
 PICTURES = [f"{name}.png" for name in ("accuracy", "heatmap", "curves", "effects", "confusion")]
 SEEDS = {"dropout": [0.3, 0.5], "lr": [0.001, 0.0001], "seed": [0, 1, 2]}
@@ -469,6 +470,14 @@ def test_what_was_not_read_and_who_trained_is_noted() -> None:
     said = section(text((replace(ranking, rows=rows, problems=[problem]), analysis)), "Notes")
     assert "- Could not be read: `run 1: remove runs/001-lr=0.001 to train it anew`." in said
     assert "- Mixed versions of the source: run 1 by source1, run 2 by source2." in said
+
+
+def test_what_the_options_of_a_swept_group_change_is_told() -> None:
+    ranking, analysis = sweep({"model": ["report", "deep"]}, lambda values: 0.5)
+    points = [Point(1, {"model": "report"}, {}), Point(2, {"model": "deep"}, {"model.convs_per_block": 2})]
+    told = report.markdown(replace(ranking, plan=replace(ranking.plan, points=points)), analysis, None, [])
+    assert "1 convolution a block, global average pooling, a dense layer of 256. Varied: model (deep with " in told
+    assert "convs_per_block 2)." in told
 
 
 def test_runs_without_predictions_are_not_compared() -> None:

@@ -132,5 +132,8 @@ def read(path: Path) -> Net:
     about = session.get_modelmeta().custom_metadata_map
     if about["version"] != str(VERSION):
         raise UserError(f"{path}: is of version={about['version']}, this is version={VERSION}; export the net anew")
-    features = Features(**json.loads(about["features"]))
+    try:
+        features = Features(**json.loads(about["features"]))
+    except TypeError as error:  # which names what is not known
+        raise UserError(f"{path}: was written by another version of irmas ({error})") from None
     return OnnxNet(session, json.loads(about["classes"]), features, int(about["pool"]))

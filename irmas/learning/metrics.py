@@ -1,4 +1,4 @@
-"""Metrics that follow from a confusion matrix."""
+"""Metrics that follow from a confusion matrix, and the weights of the classes."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ def fit(
     status = replace(status, steps=learner.steps, val_excerpts=len(examples.validation))
     folder.write_status(status)
     with EventWriter(folder.path, purge_step=status.epoch + 1) as writer:
-        writer.hparams(hparams, [events.VAL_ACCURACY, events.VAL_LOSS, events.VAL_MACRO_F1], folder.path.name)
+        writer.hparams(hparams, events.JUDGED, folder.path.name)
         if status.epoch == 0:
             _show_examples(writer, learner)
         # Nothing is left for `close` to write after another has taken over.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from irmas.config import Config
 from irmas.results.deductions import finished
-from irmas.results.page import code, counted, listed, plain, table, whole_percent
+from irmas.results.page import code, counted, listed, plain, setting, table, whole_percent
 from irmas.results.ranking import Ranking, Row
 from irmas.results.statistics import Analysis
 from irmas.sweep.halving import announced
@@ -44,7 +44,19 @@ def _states(rows: Iterable[Row]) -> str:
 def _varied(ranking: Ranking, *names: str) -> str:
     """Says of a line that is about the base configuration what the sweep varies of it."""
     keys = [key for key in ranking.plan.swept if key.partition(".")[0] in names]
-    return f" Varied: {listed(keys)}." if keys else ""
+    return f" Varied: {listed([f'{key}{_options(ranking, key)}' for key in keys])}." if keys else ""
+
+
+def _options(ranking: Ranking, group: str) -> str:
+    """What the options of a swept group change of the base configuration; empty for a single setting."""
+    changed: dict[str, dict[str, None]] = {}
+    for point in ranking.plan.points:
+        changes = [setting(key, value) for key, value in point.changes.items() if key.startswith(f"{group}.")]
+        if changes and group in point.overrides:
+            changed.setdefault(str(point.overrides[group]), {}).update(dict.fromkeys(changes))
+    return (
+        f" ({'; '.join(f'{plain(name)} with {listed([*told])}' for name, told in changed.items())})" if changed else ""
+    )
 
 
 def _training(config: Config) -> str:

@@ -88,4 +88,8 @@ def read(path: Path) -> ModelFile:
         raise UserError(f"{path}: is no model file; a finished run has one, model.pt")
     if (version := content.pop("version")) != VERSION:
         raise UserError(f"{path}: is a model file of version={version}, this is version={VERSION}; train the run anew")
-    return ModelFile(**content | {"model": Model(**content["model"]), "features": Features(**content["features"])})
+    try:
+        model, features = Model(**content["model"]), Features(**content["features"])
+        return ModelFile(**content | {"model": model, "features": features})
+    except TypeError as error:  # which names what is not known
+        raise UserError(f"{path}: was written by another version of irmas ({error})") from None

@@ -54,8 +54,10 @@ def test_disturbed_runs_end_as_undisturbed_ones(desk: Desk) -> None:
     first = [status(run) for run in folders]
     assert [run["job"] for run in first] == [f"{array}_{number}" for number in range(1, 6)]
 
-    # From its start to the warning there are 10 to 40 seconds: Slurm looks every 30.
-    desk.cluster.run("scontrol", "update", f"jobid={array}_3", "timelimit=1")
+    # From now to the warning there are 15 to 75 seconds: Slurm looks every 30.
+    minutes, seconds = map(int, desk.cluster.run("squeue", "-h", "-j", f"{array}_3", "-o", "%M").split(":"))
+    limit = minutes + (1 if seconds < 25 else 2)
+    desk.cluster.run("scontrol", "update", f"jobid={array}_3", f"timelimit={limit}")
     desk.cluster.sbatch("sleep 3", "--partition=high", "--gres=gpu:2", f"--nodelist={first[0]['node']}")
     desk.cluster.run("scontrol", "requeue", f"{array}_2")
     os.kill(desk.cluster.slurmd(first[3]["node"]), signal.SIGKILL)
