@@ -80,11 +80,12 @@ def _read_command_line(schema: type[Config | Prepare]) -> list[str]:
     if (arguments.resolve or arguments.package) and not arguments.cfg:
         raise UserError("--resolve and --package: are for --cfg job")
     overrides: list[str] = arguments.overrides
-    options = [word for word in sys.argv[1:] if word not in (*overrides, "-m", "--multirun")]
+    options = [word for word in sys.argv[1:] if word not in (*overrides, "-m", "--multirun", "--")]
     is_shown = arguments.cfg or arguments.info or arguments.help or arguments.hydra_help
     # A run is a sweep of one. Unless Hydra hears so, a wrong setting of the launcher makes it refuse commas instead.
     mode = ["-m"] if schema is Config and not is_shown else []
-    sys.argv = [sys.argv[0], *mode, *options, *overrides]
+    # Without the --, --info would take the first override for what it is to show.
+    sys.argv = [sys.argv[0], *mode, *options, "--", *overrides]
     return overrides
 
 

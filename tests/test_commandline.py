@@ -114,6 +114,13 @@ def test_options_and_settings_stand_in_any_order(doors: Doors, tmp_path: Path) -
     assert "-m" not in doors.refuse("train", "data=standin", "-m", "lr=-1", "hydra/launcher=local", folder=tmp_path)
 
 
+@pytest.mark.parametrize("arguments", [["--info"], ["lr=0.1", "-i"], ["--info", "defaults", "--", "lr=0.1"]])
+def test_what_hydra_shows_of_itself_takes_settings_too(arguments: list[str], doors: Doors, tmp_path: Path) -> None:
+    said = doors.open("train", *arguments, folder=tmp_path)
+    assert said.code == 0
+    assert "Defaults List" in said.stdout
+
+
 @pytest.mark.parametrize("door", ["train", "prepare", "rank", "status", "evaluate", "sweep.array", "sweep.prepare"])
 def test_a_real_command_refuses_like_a_fork_of_one(door: str, tmp_path: Path) -> None:
     done = irmas(door, "--nope", cwd=tmp_path)

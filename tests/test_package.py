@@ -72,6 +72,8 @@ def test_installed_into_another_folder_every_door_works(tmp_path: Path) -> None:
     }
     scripts = {path.name for path in (ROOT / "slurm").glob("*.sbatch")}
     assert {path.name for path in (site / "irmas" / "slurm").iterdir()} == scripts
+    # What the help refers to is there for somebody who has no folder of the project.
+    assert f"({installed}/hydra/launcher/slurm.yaml)" in python("-m", "irmas.train", "--help")
     small = ["data=standin", "data.size=132", "features=small"]
     assert "1 of 1 runs finished" in python(
         "-m", "irmas.train", *small, "epochs=1", "name=there", "hydra/launcher=local"

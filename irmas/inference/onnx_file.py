@@ -31,8 +31,8 @@ INPUT, OUTPUT = "log_mel_db", "probabilities"
 VERSION = 1
 """Raise it whenever what the metadata holds changes its meaning."""
 MISSING = (
-    "ONNX files need the packages onnx, onnxruntime and onnxscript; in the project's folder "
-    "python -m pip install -c constraints.txt -e '.[onnx]' installs them"
+    "ONNX files need the packages onnx, onnxruntime and onnxscript: python -m pip install onnx onnxruntime onnxscript; "
+    "in the project's folder python -m pip install -c constraints.txt -e '.[onnx]' installs the tested versions"
 )
 
 
