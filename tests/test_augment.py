@@ -48,6 +48,11 @@ def test_masks_reach_every_band_and_frame() -> None:
     assert hidden(Augment(freq_masks=0, time_masks=1, time_width=0.2), batch=2000).any(0).all()
 
 
+def test_no_mask_reaches_beyond_the_axis() -> None:
+    where = hidden(Augment(freq_masks=1, freq_width=0.5, time_masks=0), batch=2000, bands=2)
+    assert 0.46 < float(where.flatten(1).any(1).float().mean()) < 0.54  # half of them hide 1 of the 2 bands
+
+
 def test_each_excerpt_has_masks_of_its_own() -> None:
     assert len({excerpt.numpy().tobytes() for excerpt in hidden(Augment(), batch=50)}) > 45
 

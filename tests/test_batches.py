@@ -37,7 +37,7 @@ def arrays(found: list[Batch]) -> list[Batch]:
 
 
 def test_the_index_is_the_run_id_where_slurm_takes_it() -> None:
-    (array,) = arrays(batches([*range(1, 4), *range(7, 19)], throttle=6))
+    (array,) = arrays(batches([*range(7, 19), *range(1, 4)], largest=18, throttle=6))
     assert array.options["array"] == "1-3,7-18%6"
     assert array.work == Work()
     assert array.arguments == ["outputs/demo", "--requeues", "10"]
@@ -58,15 +58,15 @@ def test_with_a_throttle_one_array_waits_for_the_other_and_the_ranking_for_all()
 
 
 @given(
-    ids=st.sets(st.integers(1, 3000), min_size=1, max_size=60),
+    ids=st.lists(st.integers(1, 3000), min_size=1, max_size=60, unique=True),
     per_task=st.integers(1, 7),
     largest=st.integers(1, 2000),
 )
-def test_every_run_is_in_one_task_whatever_the_limits(ids: set[int], per_task: int, largest: int) -> None:
+def test_every_run_is_in_one_task_whatever_the_limits(ids: list[int], per_task: int, largest: int) -> None:
     from irmas.sweep.slurm import expand_ranges
 
     found: list[int] = []
-    for array in arrays(batches(sorted(ids), largest, points_per_task=per_task)):
+    for array in arrays(batches(ids, largest, points_per_task=per_task)):
         indices = expand_ranges(array.options["array"])
         assert max(indices) <= largest
         for index in indices:
@@ -84,6 +84,8 @@ def test_an_array_behind_the_data_job_is_cancelled_if_that_fails() -> None:
     assert (data.name, options["dependency"], options["kill-on-invalid-dep"]) == ("data", "afterok:12", "yes")
     assert ranking.sbatch({"7": "7", "array1": "13"}.__getitem__)["dependency"] == "afterany:7:13"
     assert "gres" not in data.options
+    printed = ["outputs/demo/slurm/%j.out", "outputs/demo/slurm/%A_%a.out", "outputs/demo/slurm/%j.out"]
+    assert [batch.options["output"] for batch in (data, array, ranking)] == printed
     lines = by_hand([data, array, ranking])
     assert lines[0].startswith("data=$(sbatch --parsable --job-name=data-demo ")
     assert "--array=1-2 " in lines[1]

@@ -54,6 +54,7 @@ def test_every_rule_is_about_a_setting_and_every_setting_has_one() -> None:
         ("data.fold", 5),
         ("data.pool", 0),
         ("data.size", 10),
+        ("data.size", 20_001),
         ("features.hop_length", 0),
         ("features.dtype", "float32"),
         ("model.filters", []),
@@ -76,10 +77,11 @@ def test_a_value_outside_its_rule_is_refused_by_name(key: str, value: object) ->
         (Data(size=200), "data.size"),
         (Data(recordings="list.csv"), "data.recordings"),
         (Data(source="standin", size=200), "data.size"),
+        (Data(source="standin", size=200, render_seed=0, root=""), "data.root"),
         (Data(split="list.csv", fold=1), "data.fold"),
     ],
 )
-def test_a_setting_that_would_be_ignored_is_refused(data: Data, key: str) -> None:
+def test_settings_that_do_not_go_together_are_refused_by_name(data: Data, key: str) -> None:
     with pytest.raises(ConfigError) as refused:
         check(replace(Config(), data=data))
     assert refused.value.key == key

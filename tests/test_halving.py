@@ -34,11 +34,11 @@ def test_the_rungs(epochs: int, factor: int, expected: list[int]) -> None:
 
 def test_each_number_of_epochs_has_its_rungs_told() -> None:
     config = Config(halving=3, epochs=15)
-    points = [Point(number, {"epochs": epochs}, {"epochs": epochs}) for number, epochs in enumerate((9, 27), start=1)]
+    points = [Point(number, {"epochs": epochs}, {"epochs": epochs}) for number, epochs in enumerate((9, 32), start=1)]
     told = announced(Plan("mine", ["epochs"], "data", "source", "", config, points))
     assert [line.partition(" epochs")[0] for line in told] == [
         "halving=3: after 1 and 3 of 9",
-        "halving=3: after 1 and 3 and 9 of 27",
+        "halving=3: after 2 and 4 and 11 of 32",
     ]
 
 

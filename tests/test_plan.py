@@ -240,6 +240,7 @@ def test_a_run_folder_is_one_short_plain_file_name(overrides: dict[str, Any]) ->
 def test_long_names_that_differ_at_the_end_stay_apart() -> None:
     values = [Point(1, {"model.filters": [32] * 60 + [last]}, {}).folder_name for last in (1, 2)]
     assert values[0] != values[1]
+    assert max(len(Point(1, {"data.root": "x" * n}, {}).folder_name) for n in range(200)) == 120
 
 
 def test_a_folder_without_a_plan_and_a_damaged_plan_are_user_errors(tmp_path: Path) -> None:

@@ -190,7 +190,9 @@ ODD = {
 def test_no_sweep_is_too_small_large_or_odd(
     values: list[dict[str, Any]], options: dict[str, Any], classes: Sequence[str]
 ) -> None:
-    for name, png in plots.draw(*sweep(values, **options), confusion(classes)).items():
+    pictures = plots.draw(*sweep(values, **options), confusion(classes))
+    assert {"accuracy.png", "confusion.png"} <= pictures.keys()
+    for name, png in pictures.items():
         assert not is_cut(pixels(png)), name
 
 

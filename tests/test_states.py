@@ -14,6 +14,7 @@ import pytest
 from irmas.config import Config
 from irmas.run.folder import CANCELLED, COMPLETED, DIVERGED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
 from irmas.sweep import plan as plans
+from irmas.sweep import slurm, states
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, record
 from irmas.sweep.plan import Plan, Point, run_folder
 from irmas.sweep.slurm import Task
@@ -254,6 +255,23 @@ def test_sacct_goes_before_squeue_on_an_end_but_not_where_it_lags(sweep: Path) -
         CANCELLED,
         NOT_SUBMITTED,
     ]
+
+
+def test_a_last_word_waits_while_sacct_lags_behind_squeue_but_not_for_ever(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(sweep, "7")
+    for number in (1, 2):
+        write(sweep, number, replace(RUNS, job=f"7_{number}"))
+    told = [array("7", {1: state, 2: "RUNNING"}) for state in ("RUNNING", "OUT_OF_MEMORY")]
+    monkeypatch.setattr(slurm, "queue", lambda names: array("7", {1: "FAILED", 2: "RUNNING"}))
+    monkeypatch.setattr(slurm, "accounting", lambda jobs: told.pop(0))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    assert found(look(sweep, plans.read(sweep), last_word=True))[1] == ("OUT_OF_MEMORY", "7_1")
+    assert told == []
+    monkeypatch.setattr(states, "LAG_S", 0.0)
+    monkeypatch.setattr(slurm, "accounting", lambda jobs: array("7", {1: "RUNNING"}))
+    assert found(look(sweep, plans.read(sweep), last_word=True))[1] == (FAILED, "7_1")
 
 
 def test_without_data_the_runs_are_cancelled_with_the_reason(sweep: Path) -> None:

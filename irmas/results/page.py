@@ -74,9 +74,9 @@ def yes_no(value: bool | None) -> str:
     return {True: "yes", False: "no", None: "not known"}[value]
 
 
-def counted(n: int, one: str, several: str = "") -> str:
+def counted(n: int, one: str) -> str:
     """`1 run`, `3 runs`."""
-    return f"{n} {one if n == 1 else several or one + 's'}"
+    return f"{n} {one}" + "s" * (n != 1)
 
 
 def listed(words: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ FOLDER = "rungs"
 
 def rungs(epochs: int, factor: int) -> list[int]:
     """Epochs at which runs are compared, ascending: `epochs` over factor, factor², ..., down to 1, rounded up."""
-    powers = [factor**k for k in range(1, epochs.bit_length() + 1)]
+    powers = [factor**k for k in range(1, epochs.bit_length())]
     return sorted({math.ceil(epochs / power) for power in powers if power <= epochs})
 
 
