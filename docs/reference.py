@@ -27,7 +27,7 @@ HEAD = """# Settings
 A setting is given as `key=value`, and swept with `-m key=value1,value2`. A group is a set of settings under one name:
 `model=deep` chooses all of `model.*`, and single ones may follow, as in `model=deep model.dense=128`. What is wrong is
 refused by name, before anything is written. What a job asks Slurm for, `hydra.launcher.…`, stands in
-[README.md](../README.md).
+[operators.md](operators.md).
 """
 
 
@@ -37,7 +37,9 @@ def page() -> str:
         sections += [f"## {group}", _document(schema), _options(group), _table(schema, f"{group}.")]
     for group in ("recipe", "sweep"):
         sections += [f"## {group}", _options(group)]
-    sections.append("`best=outputs/<name>` takes the settings of that sweep's winner; see [README.md](../README.md).")
+    sections.append(
+        "`best=outputs/<name>` takes the settings of that sweep's winner; see [researchers.md](researchers.md)."
+    )
     return "\n\n".join(section.strip() for section in sections) + "\n"
 
 
