@@ -125,9 +125,9 @@ def _check_overrides(overrides: Iterable[Override], schema: type[Config | Prepar
                 continue  # a sweeper of others may want its own added
         elif key not in settings | groups:
             guesses = get_close_matches(key, settings | groups, n=2)
-            hint = f"did you mean {' or '.join(guesses)}? " if guesses else ""
+            hint = f"; did you mean {' or '.join(guesses)}?" if guesses else ""
             raise UserError(
-                f"{override.input_line}: there is no setting {key!r}; {hint}\n"
+                f"{override.input_line}: there is no setting {key!r}{hint}\n"
                 f"  settings: {' '.join(sorted(settings))}\n  groups: {' '.join(sorted(groups))}"
             )
         if override.is_add() or override.is_force_add() or override.is_delete() or override.package:

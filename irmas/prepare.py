@@ -21,6 +21,7 @@ from irmas.data.split import Duplicates, find_duplicates
 from irmas.data.standin import IRMAS_SIZE
 from irmas.errors import ConfigError, DataError
 from irmas.labels import INSTRUMENTS
+from irmas.results.page import counted
 
 SHOWN = 10
 """Duplicates listed by name; the rest is counted."""
@@ -106,7 +107,7 @@ def _print_test_parts(console: Console, data: Data) -> list[str]:
         console.print(f"{folder}: {len(part.excerpts)} test excerpts, {labels.total()} labels: {told or 'none'}")
         if part.problems:
             listed = "".join(f"\n  {problem}" for problem in part.problems)
-            unusable.append(f"{folder}: {len(part.problems)} files cannot be used{listed}")
+            unusable.append(f"{folder}: {counted(len(part.problems), 'file')} cannot be used{listed}")
             if data.damaged == "drop":
                 console.print(unusable[-1])
     return unusable

@@ -175,7 +175,7 @@ def test_on_request_what_cannot_be_used_is_left_out_and_listed(tmp_path: Path, d
         ]
         assert re.search(rf": {state}$", done.stdout, re.MULTILINE)
         assert re.search(r"^ +all +6 +100.0% +6$", done.stdout, re.MULTILINE)
-        assert f"{part.parent}: 1 files cannot be used\n  {part}/one.txt: unknown label 'banjo'" in done.stdout
+        assert f"{part.parent}: 1 file cannot be used\n  {part}/one.txt: unknown label 'banjo'" in done.stdout
 
 
 def test_what_is_used_all_the_same_is_listed_by_reason(tmp_path: Path, doors: Doors) -> None:

@@ -21,6 +21,7 @@ from irmas.evaluation.protocol import FIXED, HIGHEST, MIXTURES, ORACLE, Array, F
 from irmas.evaluation.testset import EvaluationSet, LabelledExcerpt
 from irmas.files import atomic_write
 from irmas.inference.recognizer import Recognizer
+from irmas.results.page import counted
 from irmas.run.model_file import ModelFile
 
 RESULTS, SCORES, PICTURE, MIXED = "results.json", "scores.csv", "classes.png", "mixtures"
@@ -80,7 +81,7 @@ class Evaluation:
                 "on, and flatter it"
             )
         if self.damaged:
-            said.append(f"left out: {len(self.damaged)} files that cannot be used{_listed(self.damaged)}")
+            said.append(f"left out: {counted(len(self.damaged), 'file')} that cannot be used{_listed(self.damaged)}")
         if self.without_excerpts:
             said.append(f"no excerpt has {' '.join(self.without_excerpts)}: macro F1 is the mean of the other classes")
         if self.scored.draws is None:
@@ -127,7 +128,7 @@ def evaluate(
 
 def _refuse_damaged(problems: Sequence[str], found: EvaluationSet, settings: Settings) -> None:
     if problems and settings.damaged != DROP:
-        said = f"{found}: {len(problems)} files cannot be used; --damaged drop leaves them out"
+        said = f"{found}: {counted(len(problems), 'file')} cannot be used; --damaged drop leaves them out"
         raise DataError(said + _listed(problems))
 
 

@@ -221,7 +221,7 @@ def _extended(old: Plan, new: Plan, append: bool, begun: bool) -> tuple[Plan, li
     if begun and old.data != new.data:
         raise ConfigError(
             "data",
-            new.config.data.root,
+            new.config.data.cache or new.config.data.root,
             f"sweep {old.name} was made from other data, or another list for data.split or data.recordings "
             f"(digest {old.data}, now {new.data}); give another name",
         )
