@@ -167,7 +167,8 @@ def _final_status(sweep: Path, worker: Worker) -> Status:
     if status.state == RUNNING or code == REPLACED:
         return replace(status, error="another process trains it")
     if code < 0 and status.state not in FINAL:
-        reason = f"killed by signal {-code}; the same command goes on after epoch {status.epoch}"
+        goes_on = f"goes on after epoch {status.epoch}" if status.epoch else "starts it again"
+        reason = f"killed by signal {-code}; the same command {goes_on}"
     elif code > 0 and (said or status.state == PENDING):
         reason = said or f"ended with exit code {code}; see {folder.log}"
     else:

@@ -47,7 +47,7 @@ def check(sweep: Path, plan: Plan) -> None:
 def main() -> None:
     parser = Parser("irmas.sweep.prepare", "Make the data of a sweep.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("stopped by SIGTERM, as ahead of a time limit"))
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("stopped by SIGTERM: scancel, or its time limit"))
     with told_by("irmas.sweep.prepare"):
         sweep = parser.parse_args().sweep
         _make_or_tell(sweep, plans.read(sweep))

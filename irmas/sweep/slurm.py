@@ -33,7 +33,7 @@ class SlurmError(UserError):
     """Slurm is missing or does not answer."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}; hydra/launcher=local trains on this machine")
+        super().__init__(f"{reason}; try again when Slurm answers, or train here with hydra/launcher=local")
         self.reason = reason
 
 

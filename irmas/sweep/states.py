@@ -199,7 +199,8 @@ def _never_began(told: Status, task: Task | None, data: str) -> Status:
     """Its file, if there is one, was written by `settle` or on behalf of a process that never was."""
     if data:
         return replace(told, state=CANCELLED, error=data)
-    if task is not None and task.state not in (COMPLETED, told.state):
+    # FAILED says why; CANCELLED may be of an earlier submission.
+    if task is not None and task.state != COMPLETED and (task.state != told.state or told.state == CANCELLED):
         return _ended(told, task)
     return replace(told, state=NOT_SUBMITTED) if told.state == PENDING else told
 

@@ -27,7 +27,7 @@ from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job
 from irmas.sweep.plan import OUTPUTS, Plan, Point
 from irmas.sweep.settings import Settings
 from irmas.sweep.slurm import SlurmError
-from irmas.sweep.states import SweepState
+from irmas.sweep.states import WAITING, SweepState
 
 MODULES = {DATA: "irmas.sweep.prepare", ARRAY: "irmas.sweep.array", RANKING: "irmas.rank"}
 INHERITED = re.compile(r"(SLURM_(?!CONF$)|SLURMD_|SRUN_|SBATCH_)")
@@ -46,8 +46,8 @@ class Submission:
     finished: int
     queued: int
     """Points that were in the queue before."""
-    behind: list[str]
-    """Arrays that were in the queue before."""
+    live: list[str]
+    """Jobs of this sweep that were in the queue before: data, arrays, ranking."""
     submitted: int
     points_per_task: int
     jobs: dict[str, str]
@@ -97,7 +97,7 @@ def _say(console: Console, sweep: Path, settings: Settings, done: Submission, an
         console.print()
         console.print(f"  watch:   python -m irmas.status {sweep} --watch")
         console.print(f"  rank:    python -m irmas.rank {sweep}")
-        console.print(f"  cancel:  scancel {' '.join([*done.behind, *done.jobs.values()])}")
+        console.print(f"  cancel:  scancel {' '.join([*done.live, *done.jobs.values()])}")
 
 
 def _chain(done: Submission) -> str:
@@ -138,7 +138,8 @@ def submit(plan: Plan, settings: Settings, *, append: bool = False, by_hand: boo
         held = [] if by_hand else _held(state)
         for task in held:
             slurm.release(task)
-        ranked = any(stage.name == RANKING and stage.is_live for stage in state.stages)
+        # One that runs may be over before what is in the queue is.
+        ranked = any(stage.name == RANKING and stage.state in WAITING for stage in state.stages)
         order = Order(plan, settings, largest, is_made, sorted(set(live.values()), key=int))
         per_task, batches = settings.points_per_task, list[Batch]()
         numbers: dict[str, str] = {}
@@ -153,8 +154,10 @@ def submit(plan: Plan, settings: Settings, *, append: bool = False, by_hand: boo
                 if per_task >= len(missing):
                     raise
                 per_task = max(per_task + 1, math.ceil(1.25 * per_task))
+    stages = {stage.job for stage in state.stages if stage.is_live}
+    queue = sorted({*live.values(), *stages}, key=int)
     done_before = len(points) - len(queued) - len(missing)
-    return Submission(points, done_before, len(queued), order.behind, len(missing), per_task, numbers, batches, held)
+    return Submission(points, done_before, len(queued), queue, len(missing), per_task, numbers, batches, held)
 
 
 def _held(state: SweepState) -> list[str]:
