@@ -77,24 +77,31 @@ def _download(asked: Prepare, console: Console) -> None:
 
 def _print_forms(console: Console, excerpts: Sequence[Excerpt], seconds: float, *, of_irmas: bool) -> None:
     """Files that cannot be used are only counted: building the cache lists everything that is wrong."""
-    forms: Counter[str] = Counter()
+    forms: dict[str, list[float]] = defaultdict(list)
+    unusable = 0
     remarks = defaultdict(list)
     for excerpt in excerpts:
         try:
             form = read_form(excerpt.path)
         except DataError:
-            forms["cannot be used"] += 1
+            unusable += 1
             continue
-        forms[str(form)] += 1
+        forms[form.kind].append(form.seconds)
         for remark in form.remarks(seconds, of_irmas=of_irmas):
             remarks[remark].append(f"{excerpt.path.parent.name}/{excerpt.path.name}")
-    for told, number in forms.most_common():
-        console.print(f"  {number:5d} x {told}")
+    for kind, lengths in sorted(forms.items(), key=lambda item: -len(item[1])):
+        shortest, longest = (f"{length:.2f}" for length in (min(lengths), max(lengths)))
+        told = shortest if shortest == longest else f"{shortest} to {longest}"
+        console.print(f"  {len(lengths):5d} x {kind}, {told} s")
+    if unusable:
+        console.print(f"  {unusable:5d} x cannot be used")
     for remark, names in remarks.items():
         everything = len(names) == len(excerpts)
         console.print(f"noticed: {remark}: {'all' if everything else len(names)}")
-        for name in [] if everything else names:
+        for name in [] if everything else names[:SHOWN]:
             console.print(f"  {name}")
+        if not everything and len(names) > SHOWN:
+            console.print(f"  and {len(names) - SHOWN} more")
 
 
 def _print_test_parts(console: Console, data: Data) -> list[str]:

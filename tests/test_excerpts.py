@@ -205,8 +205,8 @@ def test_recordings_come_from_a_csv_by_name_or_stem(tmp_path: Path) -> None:
     ("rows", "reason"),
     [
         ([("name", "song"), ("1", "A")], "the column recording is missing"),
-        ([("name", "recording"), ("1", "A")], "1 files do not fit\n  b/2: not in data.recordings="),
-        ([("name", "recording"), ("1", "A"), ("2", "")], "b/2: not in data.recordings="),
+        ([("name", "recording"), ("1", "A")], "1 files do not fit\n  b/2: has no line in data.recordings="),
+        ([("name", "recording"), ("1", "A"), ("2", "")], "b/2: has no line in data.recordings="),
         ([("name", "recording"), ("1", "A"), ("2",)], "line 3 has fewer values"),
         ([], "the column name, recording is missing"),
     ],

@@ -192,7 +192,7 @@ def test_what_is_used_all_the_same_is_listed_by_reason(tmp_path: Path, doors: Do
     listed = [f"noticed: {why}: {len(which)}\n{''.join(map(name, which))}" for why, which in said.items()]
     assert "".join(listed) in done.stdout
     assert done.stdout.count("noticed") == 4
-    assert "11 excerpts of IRMAS's 6705\n      6 x 44100 Hz, 2 channels, PCM_16, 3.00 s\n" in done.stdout
+    assert "11 excerpts of IRMAS's 6705\n      7 x 44100 Hz, 2 channels, PCM_16, 1.00 to 3.00 s\n" in done.stdout
     assert re.search(r": built$", done.stdout, re.MULTILINE)
 
 

@@ -509,7 +509,7 @@ def test_too_few_excerpts_exclude_nothing() -> None:
     assert analysis
     said = text((ranking, replace(analysis, threshold=analysis.points[0].accuracy)))
     assert "There are too few excerpts or seeds to exclude any" in section(said, "Top performers")
-    assert "Out of the set of the best is what lies" not in said
+    assert "is out of the set of the best only if" not in said
     assert "too few excerpts" not in text((ranking, analysis))
 
 

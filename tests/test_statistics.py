@@ -366,6 +366,16 @@ def test_with_one_seed_intervals_leave_training_noise_out_and_the_set_does_not()
     assert found.threshold == pytest.approx(by_training, rel=0.1)
 
 
+def test_excerpts_that_are_all_right_or_all_wrong_tell_no_interval() -> None:
+    correct = np.array([[True] * 30, [False] * 30, [True] * 29 + [False]])
+    found = analyse(outcomes(correct, [{"lr": 1}, {"lr": 2}, {"lr": 3}], per_recording=3), ["lr"])
+    assert [(point.accuracy, point.interval is None) for point in found.points] == [
+        (1, True),
+        (pytest.approx(29 / 30), False),
+        (0, True),
+    ]
+
+
 def test_levels_are_compared_over_all_keys_at_once() -> None:
     values = [{**point, "seed": seed} for point in GRID for seed in range(3)]
     accuracies = (0.7 + 0.01 * np.random.default_rng(0).standard_normal(54)).tolist()

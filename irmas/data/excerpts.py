@@ -68,7 +68,7 @@ def _scan_folder(root: Path, recordings: str | None) -> list[Excerpt]:
         name = path.relative_to(root).with_suffix("").as_posix()
         recording = known.get(name, known.get(path.stem)) if recordings else path.stem
         if not recording:
-            problems.append(f"{name}: not in data.recordings={recordings}, nor is {path.stem}")
+            problems.append(f"{name}: has no line in data.recordings={recordings}, nor has {path.stem}")
         else:
             excerpts.append(Excerpt(path, name, path.parent.name, recording))
     if problems:

@@ -47,8 +47,9 @@ class Form:
     def seconds(self) -> float:
         return self.frames / self.rate
 
-    def __str__(self) -> str:
-        return f"{self.rate} Hz, {_channels(self.channels)}, {self.subtype}, {self.seconds:.2f} s"
+    @property
+    def kind(self) -> str:
+        return f"{self.rate} Hz, {_channels(self.channels)}, {self.subtype}"
 
     def remarks(self, seconds: float, *, of_irmas: bool) -> list[str]:
         """What a user should know of a file that is used all the same; IRMAS's form is known, others' is their own."""

@@ -59,6 +59,8 @@ def _in_short(ranking: Ranking, analysis: Analysis | None) -> list[str]:
         return [f"None of {counted(len(ranking.rows), 'run')} has finished: there is nothing to compare yet."]
     leader, total = analysis.points[0], len(analysis.points)
     accuracy = percent(leader.accuracy) + (f" ({between(leader.interval)})" if leader.interval else "")
+    if analysis.recordings and not leader.interval:
+        accuracy += " (no interval: excerpts that are all right, or all wrong, do not tell what others would be)"
     if ranking.plan.config.data.split == "all":
         accuracy += ", which tells nothing, since the validation excerpts were trained on too"
     if total == 1:
@@ -155,7 +157,7 @@ def _set_of_the_best(analysis: Analysis) -> list[str]:
             "enough behind. The order says little."
         ]
     return [
-        f"**{_undecided(analysis)}** Out of the set of the best is what lies more than "
+        f"**{_undecided(analysis)}** A combination is out of the set of the best only if it lies more than "
         f"{points(analysis.threshold)} behind the leader: among equal combinations the largest difference exceeds "
         "that in 5 % of sweeps. Any of the set may be the best one; the order within it says little."
     ]

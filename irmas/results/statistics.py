@@ -56,7 +56,7 @@ class Point:
     gap: float
     """The leader's accuracy minus this one's."""
     interval: Interval | None = None
-    """95 % interval of the accuracy; None without predictions."""
+    """95 % interval of the accuracy; None without predictions, and where all answers are right or none is."""
     gap_interval: Interval | None = None
     """95 % interval of the gap, with the training noise where it is known, for this one comparison by itself.
 
@@ -169,7 +169,9 @@ def analyse(
             made = _compare(points, numbers, sample, grid, table, blocks)
             leading = made if numbers[0] == 0 else leading
             for number, interval in zip(numbers, made.spread.intervals, strict=True):
-                points[number] = replace(points[number], interval=interval)
+                # Where all excerpts are right, or none, resampling them tells nothing.
+                is_known = points[number].accuracy not in (0, 1) or interval.low < interval.high
+                points[number] = replace(points[number], interval=interval if is_known else None)
     if leading:
         for number, interval in zip(leading.numbers, leading.spread.gaps, strict=True):
             points[number] = _judged(points[number], interval, leading.spread.threshold, training_noise)

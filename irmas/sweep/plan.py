@@ -203,7 +203,7 @@ def _sweeps_beside(folder: Path) -> str:
     return (
         "sweeps: " + " ".join(f"{folder.parent / Path(sweep).name}" for sweep in sweeps)
         if sweeps
-        else "start one with python -m irmas.train"
+        else "start one with python -m irmas.train, or wait while it makes its data"
     )
 
 
