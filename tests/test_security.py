@@ -164,7 +164,8 @@ def test_the_lines_to_submit_by_hand_are_safe_to_paste(desk: Path, monkeypatch: 
 def test_a_batch_file_hands_its_arguments_on_as_they_are(script: Path, desk: Path) -> None:
     setup = desk / "set up.sh"
     setup.write_text("export LOADED=yes; echo $NOT_SET\n")  # as modules do it
-    inside = {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "2", "IRMAS_SETUP": str(setup), "PATH": os.environ["PATH"]}
+    job = {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "2", "IRMAS_SETUP": str(setup), "PATH": os.environ["PATH"]}
+    inside = job | {"SLURM_ARRAY_TASK_ID": "1"}
     subprocess.run(["bash", script, f"outputs/{HOSTILE}", "--runs", "1-2"], env=inside, check=True)
     assert handed(desk)[0][-3:] == [f"outputs/{HOSTILE}", "--runs", "1-2"]
     assert not (desk / "owned").exists()
@@ -174,6 +175,10 @@ def test_a_batch_file_hands_its_arguments_on_as_they_are(script: Path, desk: Pat
     assert outside.returncode == 2
     assert outside.stderr.startswith(f"slurm/{script.name}: is handed to Slurm, as in sbatch ")
     assert outside.stderr.count("\n") == 1
+    no_array = subprocess.run(["bash", script, "x"], env=job, capture_output=True, text=True, check=False)
+    assert ("needs --array" in no_array.stderr, no_array.returncode) == (
+        (True, 2) if script.stem == "sweep" else (False, 0)
+    )
 
 
 @given(st.one_of(st.text(max_size=120), st.sampled_from(["..", ".", "", "a/..", "../a", "a\n", "~", "-a", "\0"])))
