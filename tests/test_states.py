@@ -91,6 +91,7 @@ def task(state: str, **more: str) -> Task:
         (NEW, task("COMPLETED"), NOT_SUBMITTED, ""),
         (REFUSED, task("FAILED", exit_code="1:0"), FAILED, REFUSED.error),
         (Status(CANCELLED, error="settled"), None, CANCELLED, "settled"),
+        (Status(CANCELLED, error="of a task before"), task("CANCELLED"), CANCELLED, "Slurm says CANCELLED, by scancel"),
     ],
 )
 def test_the_joined_state(told: Status, slurms: Task | None, state: str, error: str) -> None:
