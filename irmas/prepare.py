@@ -24,7 +24,7 @@ from irmas.labels import INSTRUMENTS
 from irmas.results.page import counted
 
 SHOWN = 10
-"""Duplicates listed by name; the rest is counted."""
+"""Files and duplicates listed by name; the rest is counted."""
 
 
 def main() -> None:

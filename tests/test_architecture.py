@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -45,18 +45,20 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Modules, wherever in the file they are imported: in a function, or for annotations alone."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Modules that these statements import, among others."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.module, f"{path}: relative import"
+            assert node.module, "a relative import"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             yield from (name if name in MODULES else node.module for name in names)
 
 
-IMPORTS = {name: {other for other in imported(path) if other != name} for name, path in MODULES.items()}
+TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+IMPORTS = {name: {*imported(ast.walk(tree))} - {name} for name, tree in TREES.items()}
+"""Wherever in the file: in a function, or for annotations alone."""
 
 
 def room(module: str) -> str:
@@ -86,17 +88,7 @@ def test_imports_go_down(module: str) -> None:
 
 
 def test_no_modules_import_each_other_when_they_are_loaded() -> None:
-    at_load: dict[str, set[str]] = {}
-    for name, path in MODULES.items():
-        tree = ast.parse(path.read_text())
-        top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-        path_of_top = ast.Module([*top], [])
-        names = set()
-        for node in ast.walk(path_of_top):
-            if isinstance(node, ast.ImportFrom):
-                joined = [f"{node.module}.{alias.name}" for alias in node.names]
-                names |= {other if other in MODULES else str(node.module) for other in joined}
-        at_load[name] = names & MODULES.keys() - {name}
+    at_load = {name: ({*imported(tree.body)} & MODULES.keys()) - {name} for name, tree in TREES.items()}
     assert len([*TopologicalSorter(at_load).static_order()]) == len(MODULES)  # raises CycleError
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,11 @@ from torch.testing import assert_close
 from irmas.config import Features
 from irmas.data.features import LogMel, encode, read_waveform
 from irmas.errors import DataError, UserError
+from irmas.files import with_digest
 from irmas.inference import models, windows
 from irmas.inference.recognizer import Recognizer, TorchNet
 from irmas.run import model_file, predictions
+from irmas.run.checkpoint import read_numbers
 from irmas.run.folder import RunFolder
 
 
@@ -56,6 +59,21 @@ def test_another_file_is_no_model(trained: RunFolder, tmp_path: Path) -> None:
         model_file.read(trained.checkpoint)
     with pytest.raises(UserError, match=re.escape(f"{tmp_path}/none.pt: No such file")):
         models.load([tmp_path / "none.pt"])
+
+
+def test_a_model_file_of_a_later_version_is_refused_and_one_of_an_earlier_read(
+    trained: RunFolder, tmp_path: Path
+) -> None:
+    content = read_numbers(trained.model)
+    later = content | {"model": content["model"] | {"no_such": True}}
+    earlier = content | {"features": {key: value for key, value in content["features"].items() if key != "n_fft"}}
+    for name, changed in (("later.pt", later), ("earlier.pt", earlier)):
+        buffer = io.BytesIO()
+        torch.save(changed, buffer)
+        (tmp_path / name).write_bytes(with_digest(buffer.getvalue()))
+    with pytest.raises(UserError, match=r"later\.pt: was written by another version of irmas .*'no_such'"):
+        model_file.read(tmp_path / "later.pt")
+    assert model_file.read(tmp_path / "earlier.pt").features.n_fft == Features().n_fft
 
 
 def test_nets_of_other_classes_are_not_averaged(trained: RunFolder) -> None:

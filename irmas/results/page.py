@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from irmas.config import shown
-from irmas.results.bootstrap import Interval
+
+if TYPE_CHECKING:  # scipy takes half a second to import, and doors count things too
+    from irmas.results.bootstrap import Interval
 
 NONE = "-"
 PLOTS = "plots"
