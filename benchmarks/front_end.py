@@ -1,6 +1,6 @@
 """Building the feature cache, beside librosa in a pool of as many processes, and soundfile and torchaudio in a loop.
 
-    python benchmarks/front_end.py [--rounds 5] [--excerpts 660]
+    python benchmarks/front_end.py [--rounds 3] [--excerpts 1320]
 
 Ours starts its processes anew each time and writes the cache as a sweep does; librosa's pool is warm, and the loop is
 one process with torch's threads.
@@ -48,8 +48,8 @@ class Loop:
 
 
 def main() -> None:
-    options = parser(__doc__, rounds=5)
-    options.add_argument("--excerpts", type=int, default=660, help="of the stand-in, at 224 x 224")
+    options = parser(__doc__, rounds=3)
+    options.add_argument("--excerpts", type=int, default=1320, help="of the stand-in, at 224 x 224")
     given = options.parse_args()
     data = Data("standin", str(ROOT / "data" / "standin"), size=given.excerpts, render_seed=0)
     dataset.locate(data, Features(), lambda what, total: lambda done: None)

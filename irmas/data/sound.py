@@ -82,7 +82,7 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
     finite.
     """
     with opened(path) as file:
-        mono = _mean_of_channels(file)
+        mono = _read_all(file)
         if len(mono) < file.frames - SLACK:
             raise DataError(f"{path}: cut: announces {file.frames} samples, holds {len(mono)}")
         if not len(mono):
@@ -94,13 +94,19 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
         return mono, file.samplerate
 
 
-def _mean_of_channels(file: SoundFile) -> NDArray[np.float32]:
-    """Block by block: memory for all that a damaged header announces is not to be had."""
+def _read_all(file: SoundFile) -> NDArray[np.float32]:
+    """The mean of the channels. Block by block: memory for all that a damaged header announces is not to be had."""
     blocks = [np.zeros(0, np.float32)]
     with np.errstate(all="ignore"):  # inf - inf
         while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
-            blocks.append(block.mean(axis=1))
+            blocks.append(mean_of_channels(block))
     return np.concatenate(blocks)
+
+
+def mean_of_channels(block: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(samples, channels) -> (samples,)."""
+    mean: NDArray[np.float32] = np.asfortranarray(block).mean(axis=1)  # as they lie, numpy takes 5 times as long
+    return mean
 
 
 @contextmanager

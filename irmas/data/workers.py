@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from irmas.errors import DataError
-from irmas.processes import fork_server, uninterrupted, when_parent_ends
+from irmas.processes import fork_server, keep_freed_memory, uninterrupted, when_parent_ends
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ def mapped(
 
     Raises DataError where one of them was killed.
     """
-    with ProcessPoolExecutor(workers, mp_context=fork_server(PRELOADED), initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=fork_server(PRELOADED), initializer=_set_up) as pool:
         try:
             with uninterrupted():
                 results = pool.map(function, *arguments, chunksize=chunksize)
@@ -38,6 +38,6 @@ def mapped(
             raise
 
 
-def _end_with_parent() -> None:
-    """A worker would wait for work forever where its parent was killed."""
-    when_parent_ends(lambda: os._exit(1))
+def _set_up() -> None:
+    when_parent_ends(lambda: os._exit(1))  # otherwise it waits for work forever where the parent was killed
+    keep_freed_memory()

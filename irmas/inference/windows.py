@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from soundfile import SoundFile
 
-from irmas.data.sound import SLACK, opened
+from irmas.data.sound import SLACK, mean_of_channels, opened
 from irmas.errors import DataError
 
 SHORTEST_WINDOW_S, LONGEST_WINDOW_S, SHORTEST_HOP_S = 0.1, 600.0, 0.01
@@ -51,7 +51,7 @@ def read(path: Path, length_s: float, hop_s: float) -> Iterator[Window]:
 
 
 def _mono(path: Path, file: SoundFile, samples: int) -> NDArray[np.float32]:
-    mono: NDArray[np.float32] = file.read(samples, dtype="float32", always_2d=True).mean(axis=1)
+    mono = mean_of_channels(file.read(samples, dtype="float32", always_2d=True))
     if not np.isfinite(mono).all():
         raise DataError(f"{path}: holds samples that are not finite numbers")
     return mono

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import re
@@ -15,6 +14,7 @@ from torch.utils import deterministic
 
 from irmas.config import Config
 from irmas.errors import UserError
+from irmas.processes import keep_freed_memory
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -65,22 +65,13 @@ def memory_told(config: Config) -> Iterator[None]:
 def set_up(device: torch.device, threads: int) -> None:
     """Process-wide switches, before the first tensor: allocator, threads, determinism."""
     if device.type == "cpu":
-        _keep_freed_memory()
+        keep_freed_memory()
         torch.set_num_threads(threads)
     # Only a warning, since not every CUDA kernel has a deterministic form.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_deterministic_debug_mode("warn")
     # Otherwise every new tensor is first filled with NaN: 3 % of a step's CPU time, and nothing reads it.
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-def _keep_freed_memory() -> None:
-    """glibc maps and unmaps every large tensor at each step; page faults cost a quarter of the CPU time or more."""
-    if platform.libc_ver()[0] == "glibc":
-        m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:

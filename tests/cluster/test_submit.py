@@ -58,6 +58,13 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
+def cancels(said: str) -> list[str]:
+    """The jobs that a command tells how to cancel."""
+    match = re.search(r"^  cancel:  scancel (.*)$", said, re.MULTILINE)
+    assert match, said
+    return match[1].split()
+
+
 def refused(done: subprocess.CompletedProcess[str]) -> str:
     """The one message of a command that exits with 2."""
     assert done.returncode == 2, done.stdout + done.stderr
@@ -219,6 +226,7 @@ def test_a_command_that_is_given_again_submits_what_is_missing(desk: Desk) -> No
     assert "submitted" not in said[0]
     first = numbers(said[1])
     assert queued(desk) == [f"{first['array1']}_[1-3%2]", first["ranking"]]
+    assert all(cancels(text) == [*first.values()] for text in said)
 
     desk.cluster.run("scancel", f"{first['array1']}_2")
     done = desk.train(*command)
@@ -230,6 +238,7 @@ def test_a_command_that_is_given_again_submits_what_is_missing(desk: Desk) -> No
         f"{second['array1']}_[2%2]",
         second["ranking"],
     ]
+    assert cancels(done.stdout) == [*first.values(), *second.values()]
     shown = desk.cluster.run("scontrol", "show", "job", second["array1"])
     assert f"Dependency=afterany:{first['array1']}_" in shown
     assert trained_by(desk, "again", second["array1"], 2) == [2]
