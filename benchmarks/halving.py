@@ -6,8 +6,9 @@
 
 A replay lets the runs come to each rung in the order of their IDs, or in random ones: as long as an epoch takes all
 runs alike, how many train at once changes nothing. The verdicts are irmas.sweep.halving's own. `leader` is the share of
-replays that train the full grid's leader to the end, `or like it` of those that do so with any run that the full grid's
-ranking cannot tell from it; `points lost` is by how much accuracy the best survivor is behind the leader.
+replays that train the full grid's leader, or a run of equal accuracy, to the end, `or like it` of those that do so with
+any run that the full grid's ranking cannot tell from it; `points lost` is by how much accuracy the best survivor is
+behind the leader.
 """
 
 from __future__ import annotations
@@ -65,10 +66,8 @@ def replay(order: Sequence[Run], factor: int) -> Outcome:
 
 
 def _outcome(runs: Sequence[Run], survivors: Sequence[Run], spent: float) -> Outcome:
-    leader = max(runs, key=lambda run: run.accuracies[-1])
-    best = max(run.accuracies[-1] for run in survivors)
-    lost = 100 * (leader.accuracies[-1] - best)
-    return Outcome(spent, leader in survivors, any(run.in_set for run in survivors), lost)
+    leader, survivor = (max(run.accuracies[-1] for run in some) for some in (runs, survivors))
+    return Outcome(spent, survivor == leader, any(run.in_set for run in survivors), 100 * (leader - survivor))
 
 
 def read_curves() -> dict[str, list[Run]]:
