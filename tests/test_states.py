@@ -142,6 +142,13 @@ def write(sweep: Path, number: int, status: Status) -> RunFolder:
     return folder
 
 
+@pytest.mark.parametrize(("state", "to_be_ranked"), [("PENDING", True), ("RUNNING", False), ("COMPLETED", False)])
+def test_a_ranking_that_has_begun_is_not_to_be_waited_for(state: str, to_be_ranked: bool) -> None:
+    ranking = Task("9", None, state, name=RANKING)
+    assert SweepState([], [ranking]).is_to_be_ranked == to_be_ranked
+    assert not SweepState([], [replace(ranking, name=DATA)]).is_to_be_ranked
+
+
 def hear(sweep: Path, queued: Sequence[Task] = (), accounted: Sequence[Task] | None = ()) -> SweepState:
     """None: sacct must not be asked."""
 

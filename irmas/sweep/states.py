@@ -73,6 +73,11 @@ class SweepState:
         is_training = any(run.status.state == RUNNING for run in self.runs)
         return self.in_pool or is_training or any(task.is_live for task in tasks)
 
+    @property
+    def is_to_be_ranked(self) -> bool:
+        """Whether a ranking waits; one that runs may be over before what is in the queue is."""
+        return any(task.name == RANKING and task.state in WAITING for task in self.stages)
+
 
 def look(sweep: Path, plan: Plan, *, last_word: bool = False) -> SweepState:
     """Reads only. Asks squeue and sacct once each at most, and nobody where the sweep was never on Slurm.

@@ -27,7 +27,7 @@ from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job
 from irmas.sweep.plan import OUTPUTS, Plan, Point
 from irmas.sweep.settings import Settings
 from irmas.sweep.slurm import SlurmError
-from irmas.sweep.states import WAITING, SweepState
+from irmas.sweep.states import SweepState
 
 MODULES = {DATA: "irmas.sweep.prepare", ARRAY: "irmas.sweep.array", RANKING: "irmas.rank"}
 INHERITED = re.compile(r"(SLURM_(?!CONF$)|SLURMD_|SRUN_|SBATCH_)")
@@ -138,12 +138,10 @@ def submit(plan: Plan, settings: Settings, *, append: bool = False, by_hand: boo
         held = [] if by_hand else _held(state)
         for task in held:
             slurm.release(task)
-        # One that runs may be over before what is in the queue is.
-        ranked = any(stage.name == RANKING and stage.state in WAITING for stage in state.stages)
         order = Order(plan, settings, largest, is_made, sorted(set(live.values()), key=int))
         per_task, batches = settings.points_per_task, list[Batch]()
         numbers: dict[str, str] = {}
-        while missing or (live and not ranked):
+        while missing or (live and not state.is_to_be_ranked):
             batches = order.batches([point.id for point in missing], per_task)
             if by_hand:
                 break
