@@ -197,9 +197,10 @@ def _in_our_words(error: Exception) -> str:
     """What Hydra or OmegaConf refused -> key, value and what is allowed, in one message."""
     cause = error.__cause__ or error
     if isinstance(error, OverrideParseException):
+        said = str(error).splitlines()[0].partition(" expecting ")[0]
         return (
-            f"{error.override}: cannot be read as key=value ({str(error).splitlines()[0]}); "
-            "special characters are quoted for the shell and once more, as in 'data.root=\"my clips\"'"
+            f"{error.override}: cannot be read as key=value ({said}); commas without spaces separate the values of a "
+            "sweep, special characters are quoted for the shell and once more, as in 'data.root=\"my clips\"'"
         )
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")

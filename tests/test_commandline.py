@@ -53,6 +53,7 @@ MISTAKES = [
     (["--resolve"], ["--resolve", "--cfg"]),
     (["--nope"], ["--nope", "--help"]),
     (["dropout"], ["dropout", "cannot be read as key=value"]),
+    (["-m", "dropout=0.3,", "lr=0.1"], ["dropout=0.3,: cannot be read", "'<EOF>'); commas without"]),
     (["=3"], ["=3", "no setting"]),
     (["features.seconds=0.00001", "data=standin"], ["features.seconds", "1 to 65536 frames"]),
     (["features.seconds=600", "features.hop_length=1", "data=standin"], ["features.seconds", "1 to 65536 frames"]),
