@@ -76,7 +76,7 @@ def _download(asked: Prepare, console: Console) -> None:
 
 
 def _print_forms(console: Console, excerpts: Sequence[Excerpt], seconds: float, *, of_irmas: bool) -> None:
-    """Files that cannot be used are only counted: building the cache lists everything that is wrong."""
+    """Files that cannot be opened are only counted: building the cache lists everything that is wrong."""
     forms: dict[str, list[float]] = defaultdict(list)
     unusable = 0
     remarks = defaultdict(list)
@@ -94,7 +94,7 @@ def _print_forms(console: Console, excerpts: Sequence[Excerpt], seconds: float, 
         told = shortest if shortest == longest else f"{shortest} to {longest}"
         console.print(f"  {len(lengths):5d} x {kind}, {told} s")
     if unusable:
-        console.print(f"  {unusable:5d} x cannot be used")
+        console.print(f"  {unusable:5d} x cannot be opened")
     for remark, names in remarks.items():
         everything = len(names) == len(excerpts)
         console.print(f"noticed: {remark}: {'all' if everything else len(names)}")

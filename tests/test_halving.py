@@ -69,6 +69,15 @@ def test_a_verdict_is_by_the_files_of_the_sweep(tmp_path: Path) -> None:
     assert verdict(1, 5, 0.05).startswith("number 2 of 2 at epoch 5")
 
 
+def test_what_is_no_entry_of_a_rung_counts_for_nothing(tmp_path: Path) -> None:
+    rung = tmp_path / "rungs" / "2"
+    rung.mkdir(parents=True)
+    for name in ("3-0.9", "junk", ".nfs0001", "20-", "-0.5", "21-nan", "22-0.1.part"):
+        (rung / name).touch()
+    assert Halving(tmp_path, 1, 3, 15).verdict(2, 1e-05).startswith("number 2 of 2 ")
+    assert Halving(tmp_path, 2, 3, 15).verdict(2, 0.0).startswith("number 3 of 3 ")
+
+
 def test_a_run_that_comes_again_is_judged_once_more_and_counted_once(tmp_path: Path) -> None:
     def verdict(run: int, accuracy: float) -> str:
         return Halving(tmp_path, run, 3, 15).verdict(2, accuracy)

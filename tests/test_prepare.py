@@ -116,6 +116,11 @@ def write_irmas(folder: Path, *odd: str) -> Path:
                 soundfile.write(path, np.array([0.5, np.nan]), rate, subtype="FLOAT")
             case "silent":
                 soundfile.write(path, 0 * sound, rate)
+            case "late":
+                soundfile.write(path, np.concatenate([0 * sound, sound]), rate)
+            case "link":
+                path.unlink()
+                path.symlink_to("elsewhere.wav")
             case "rate":
                 soundfile.write(path, sound[:66_150], 22_050)
             case "mono":
@@ -142,6 +147,8 @@ BROKEN = {
     "cut": "cut: announces 529200 bytes of samples, holds 99956",
     "nan": "holds samples that are not finite numbers",
     "silent": "silent: the mean of its channels is zero throughout",
+    "late": "nothing is to be heard in its first 3 s",
+    "link": "No such file or directory",
 }
 
 
@@ -152,14 +159,16 @@ def test_everything_that_cannot_be_used_is_listed_with_its_reason_in_one_pass(tm
     done = doors.open("prepare", f"data.root={root}", "features=small", folder=tmp_path)
     assert done.code == 2
     assert done.stderr.splitlines() == [
-        "irmas.prepare: 6 of 13 excerpts cannot be used; data.damaged=drop leaves them out",
+        "irmas.prepare: 8 of 15 excerpts cannot be used; data.damaged=drop leaves them out",
         *(f"  {root}/cel/[cel][cla]{number:04d}__1.wav: {why}" for number, why in enumerate(BROKEN.values(), start=1)),
         f"{part.parent}: 2 files cannot be used",
         f"  {part}/one.txt: unknown label 'banjo'; known are cel cla flu gac gel org pia sax tru vio voi",
         f"  {part}/three.txt: has no wav",
     ]
     assert f"{part.parent}: 1 test excerpts, 1 labels: gel 1\n" in done.stdout
-    assert "\nnoticed: 22050 Hz, resampled: 1\n  cel/[cel][cla]0007__1.wav\n" in done.stdout
+    assert "\n      5 x cannot be opened\n" in done.stdout
+    assert "\nnoticed: longer than 3 s, used up to there: 1\n  cel/[cel][cla]0007__1.wav\n" in done.stdout
+    assert "\nnoticed: 22050 Hz, resampled: 1\n  cel/[cel][cla]0009__1.wav\n" in done.stdout
     assert not [path for path in (tmp_path / "data" / "cache").iterdir() if path.suffix != ".lock"]
 
 
@@ -170,7 +179,7 @@ def test_on_request_what_cannot_be_used_is_left_out_and_listed(tmp_path: Path, d
         done = doors.open("prepare", f"data.root={root}", "features=small", "data.damaged=drop", folder=tmp_path)
         assert done.code == 0
         assert done.stderr.splitlines() == [
-            "6 of 12 excerpts are left out (data.damaged=drop)",
+            "8 of 14 excerpts are left out (data.damaged=drop)",
             *(f"  [cel][cla]{number:04d}__1: {why}" for number, why in enumerate(BROKEN.values(), start=1)),
         ]
         assert re.search(rf": {state}$", done.stdout, re.MULTILINE)

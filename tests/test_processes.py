@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from multiprocessing import active_children, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -18,10 +20,11 @@ from irmas.console import plain_console
 from irmas.data.workers import mapped
 from irmas.errors import DataError
 from irmas.processes import fork_server
+from irmas.run.folder import COMPLETED, Status
 from irmas.sweep import local
 from irmas.sweep import plan as plans
 from irmas.sweep.freeze import freeze
-from irmas.sweep.plan import Point
+from irmas.sweep.plan import Point, run_folder
 from irmas.sweep.progress import SweepProgress
 
 INTERRUPTED = """
@@ -83,6 +86,25 @@ def interrupted_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     context = get_context("forkserver")
     fork_server(local.PRELOADED)
     monkeypatch.setattr(context.Process, "start", start_and_interrupt)
+
+
+def test_the_last_run_that_is_left_has_the_threads_that_it_began_with(
+    data: Data, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(data=data, features=features, device="cpu")
+    sweep, plan = tmp_path / "s", freeze(config, [Point(number, {}, {}) for number in (1, 2, 3)], "s")
+    for point in plan.points[:2]:
+        ended = run_folder(sweep, point)
+        ended.path.mkdir(parents=True)
+        (ended.path / "status.json").write_text(json.dumps(asdict(Status(COMPLETED))))
+    begun = list[tuple[int, int]]()
+    monkeypatch.setattr(local, "cpu_count", lambda: 6)
+    monkeypatch.setattr(
+        local, "_start", lambda workers, sweep, point, slot, threads, gpu: begun.append((point.id, threads))
+    )
+    with SweepProgress(plain_console(), 3, 2, 0) as progress:
+        local.run(sweep, plan, plan.points, None, progress)
+    assert begun == [(3, 2)]
 
 
 @pytest.mark.usefixtures("interrupted_starts")

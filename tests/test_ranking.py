@@ -217,13 +217,13 @@ def test_stopped_runs_rank_behind_the_finished_ones_by_the_epoch_that_they_came_
     train(sweep, 1, [(0.75, 1.0)], STOPPED, "number 2 of 2")
     train(sweep, 2, [(0.25, 1.0), (0.5, 1.0)], STOPPED, "number 2 of 2")
     train(sweep, 3, [(0.25, 1.0), (0.25, 1.0), (0.25, 1.0)])
-    train(sweep, 4, [(0.5, 1.0)], STOPPED, "number 2 of 2")
+    train(sweep, 4, [(0.75, 0.9)], STOPPED, "number 2 of 2")
     result = ranking.rank(sweep)
     assert [(row.rank, row.id, row.state, row.epoch, row.point_accuracy) for row in result.rows] == [
         (1, 3, COMPLETED, 3, 0.25),
         (2, 2, STOPPED, 2, None),
-        (3, 1, STOPPED, 1, None),
-        (4, 4, STOPPED, 1, None),
+        (3, 4, STOPPED, 1, None),
+        (4, 1, STOPPED, 1, None),
     ]
     found, _, _ = outcomes.read(sweep, result)
     assert [outcome.id for outcome in found] == [3]

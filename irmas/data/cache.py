@@ -191,7 +191,10 @@ def _fill(path: Path, features: Features, rows: range, files: list[Path]) -> dic
     for row, file in zip(rows, files, strict=True):
         try:
             waveform, rate = read_waveform(file)
-            stored[row] = encode(log_mel(waveform[None], rate)[0], features)
+            decibels = log_mel(waveform[None], rate)[0]
+            if decibels.min() == decibels.max():
+                raise DataError(f"{file}: nothing is to be heard in its first {features.seconds:g} s")
+            stored[row] = encode(decibels, features)
         except DataError as error:
             problems[row] = str(error).removeprefix(f"{file}: ")
     stored.flush()

@@ -135,7 +135,11 @@ def listing_digest(excerpts: list[Excerpt], *, times: bool) -> str:
     """Of names, sizes and, on request, modification times: tells whether files were exchanged without reading them."""
     digest = hashlib.sha256()
     for excerpt in excerpts:
-        stat = excerpt.path.stat()
-        digest.update(f"{excerpt.label}/{excerpt.name} {excerpt.recording} {stat.st_size}".encode())
-        digest.update(f" {stat.st_mtime_ns}\n".encode() if times else b"\n")
+        try:
+            stat = excerpt.path.stat()
+            size, modified = stat.st_size, stat.st_mtime_ns
+        except OSError:  # a link to nothing, or gone: who reads it says so
+            size, modified = 0, 0
+        digest.update(f"{excerpt.label}/{excerpt.name} {excerpt.recording} {size}".encode())
+        digest.update(f" {modified}\n".encode() if times else b"\n")
     return digest.hexdigest()

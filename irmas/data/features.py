@@ -52,7 +52,9 @@ class LogMel:
     def _make_resample(self, rate: int) -> Resample:
         wanted = self.features.sample_rate
         if rate * wanted // math.gcd(rate, wanted) ** 2 > LARGEST_FILTER:
-            raise DataError(f"{rate} Hz: has too small a factor in common with features.sample_rate={wanted}")
+            raise DataError(
+                f"{rate} Hz: has too small a factor in common with features.sample_rate={wanted}; resample the file"
+            )
         quality = KAISER_BEST if self.features.resampling == "kaiser_best" else {}
         return Resample(rate, self.features.sample_rate, **quality)
 

@@ -60,6 +60,8 @@ class Form:
             said.append(_channels(self.channels))
         if of_irmas and self.subtype != "PCM_16":
             said.append(self.subtype)
+        if self.seconds > seconds + SHORTER_S:
+            said.append(f"longer than {seconds:g} s, used up to there")
         if self.seconds < seconds - SHORTER_S:
             said.append(f"shorter than {seconds:g} s, padded with silence")
         return said

@@ -107,7 +107,12 @@ def _ranked(finished: Sequence[Row]) -> list[Row]:
 
 def _ranked_behind(ranked: Sequence[Row], stopped: Sequence[Row]) -> list[Row]:
     """STOPPED runs, by the epoch that they came to: an accuracy after two epochs is not one after fifteen."""
-    ordered = sorted(stopped, key=lambda row: (-max(row.curves[VAL_ACCURACY]), -(row.accuracy or 0.0), row.id))
+
+    def order(row: Row) -> tuple[float, ...]:
+        loss = math.inf if row.loss is None else row.loss
+        return -max(row.curves[VAL_ACCURACY]), -(row.accuracy or 0.0), loss, row.id
+
+    ordered = sorted(stopped, key=order)
     last = max((row.rank or 0 for row in ranked), default=0)
     return [replace(row, rank=number) for number, row in enumerate(ordered, start=last + 1)]
 

@@ -282,7 +282,8 @@ def _optimised(ranking: Ranking, analysis: Analysis) -> list[str]:
     values = dict.fromkeys(leader.values) | {"dropout": None, "lr": None, "l2": None}
     flat = {"dropout": winner.dropout, "lr": winner.lr, "l2": winner.l2} | leader.values
     rows = [[key, plain(flat[key])] for key in values]
-    rows.append(["input", f"{winner.features.n_mels} x {winner.features.n_frames}"])
+    pool = winner.data.pool
+    rows.append(["input", f"{winner.features.n_mels // pool} x {winner.features.n_frames // pool}"])
     if not any(key.partition(".")[0] == "augment" for key in values):
         rows.append(["SpecAugment", yes_no(bool(winner.augment.freq_masks + winner.augment.time_masks))])
     if "class_weights" not in values:

@@ -8,6 +8,7 @@ no server, no lock, no waiting, and one look however many runs there are.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from pathlib import Path
 from irmas.sweep.plan import Plan
 
 FOLDER = "rungs"
+ENTRY = re.compile(r"(\d+)-(\d[\d.e-]*)")
+"""The name of a file in it: run and accuracy. Other files, such as those that NFS leaves behind, count for nothing."""
 
 
 def rungs(epochs: int, factor: int) -> list[int]:
@@ -64,8 +67,9 @@ class Halving:
         rung.mkdir(parents=True, exist_ok=True)
         (rung / f"{self.run}-{accuracy!r}").touch()
         # By run: on a GPU, an epoch that is trained again after a crash may enter another accuracy.
-        found = dict(entry.name.split("-", 1) for entry in rung.iterdir()) | {str(self.run): accuracy}
-        number, entered = place(accuracy, map(float, found.values())), len(found)
+        entries = filter(None, (ENTRY.fullmatch(path.name) for path in rung.iterdir()))
+        found = {int(entry[1]): float(entry[2]) for entry in entries} | {self.run: accuracy}
+        number, entered = place(accuracy, found.values()), len(found)
         if goes_on(number, entered, self.factor):
             return ""
         best = math.ceil(entered / self.factor)

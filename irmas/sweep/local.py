@@ -58,14 +58,15 @@ def run(
     progress: SweepProgress,
     stopping: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train these points, so many at once; returns when each has ended, one way or another.
+    """Train what is unfinished of these points, so many at once; returns when each has ended, one way or another.
 
     A point that fails does not take the others along. Ctrl-C, and `stopping`, end all children in good order.
     """
     gpus = _gpus() if plan.config.device != "cpu" else []
     processes = min(processes or len(gpus) or cpu_count(), len(points))
+    # By all points: with another number of threads, a run that goes on would not end as if undisturbed.
     threads = max(cpu_count() // max(processes, 1), 1)
-    waiting, workers = list(points), list[Worker]()
+    waiting, workers = _unfinished(sweep, points), list[Worker]()
     with _all_ended(sweep, workers):
         while (waiting or workers) and not stopping():
             for slot in sorted(set(range(processes)) - {worker.slot for worker in workers})[: len(waiting)]:
@@ -105,7 +106,7 @@ def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[S
             held_by_many(sweep / POOL),
             SweepProgress(console, len(points), len(points) - len(unfinished), label_width(points)) as progress,
         ):
-            run(sweep, merged, unfinished, processes, progress)
+            run(sweep, merged, points, processes, progress)
     return [run_folder(sweep, point).status() for point in points]
 
 
