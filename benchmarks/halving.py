@@ -4,11 +4,10 @@
     python benchmarks/halving.py --record outputs/full-0 ...        # adds the curves of full grids to them
     python benchmarks/halving.py --real outputs/full-0 outputs/halved-0     # two sweeps that were trained
 
-A replay lets the runs come to each rung in the order of their IDs, or in random ones: as long as an epoch takes all
-runs alike, how many train at once changes nothing. The verdicts are irmas.sweep.halving's own. `leader` is the share of
-replays that train the full grid's leader, or a run of equal accuracy, to the end, `or like it` of those that do so with
-any run that the full grid's ranking cannot tell from it; `points lost` is by how much accuracy the best survivor is
-behind the leader.
+A replay lets the runs come to each rung in the order of their IDs, or in random ones, one after another. The verdicts
+are irmas.sweep.halving's own. `leader` is the share of replays that train the full grid's leader, or a run of equal
+accuracy, to the end, `or like it` of those that do so with any run that the full grid's ranking cannot tell from it;
+`points lost` is by how much accuracy the best survivor is behind the leader.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from pathlib import Path
 
 from irmas.results import ranking
 from irmas.run.events import VAL_ACCURACY
+from irmas.sweep import plan as plans
 from irmas.sweep.halving import goes_on, place, rungs
 
 CURVES = Path(__file__).with_name("curves.csv")
@@ -81,19 +81,22 @@ def read_curves() -> dict[str, list[Run]]:
 
 def full_grid(sweep: Path) -> list[Run]:
     """By run ID. `irmas.rank` must have ranked it."""
+    if plans.read(sweep).config.halving is not None:
+        raise SystemExit(f"{sweep}: was halved; a full grid is wanted")
     in_set = {entry["id"]: bool(entry["in_set"]) for entry in json.loads((sweep / "ranking.json").read_text())}
     rows = sorted(ranking.rank(sweep).rows, key=lambda row: row.id)
     return [Run(row.id, in_set[row.id], tuple(row.curves[VAL_ACCURACY].values())) for row in rows]
 
 
 def record(sweeps: Iterable[Path]) -> None:
+    grids = [(sweep, full_grid(sweep)) for sweep in sweeps]  # before anything is written
     is_new = not CURVES.exists()
     with CURVES.open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         if is_new:
             writer.writerow(["sweep", "run", "in_set", "val_accuracy"])
-        for sweep in sweeps:
-            for run in full_grid(sweep):
+        for sweep, runs in grids:
+            for run in runs:
                 writer.writerow([sweep.name, run.id, run.in_set, " ".join(f"{a:.4f}" for a in run.accuracies)])
 
 
