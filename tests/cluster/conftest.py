@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,16 +11,13 @@ from cluster.localcluster import LocalCluster
 from cluster.sweeps import Desk
 from commands import irmas, wait_until
 
-from irmas.files import locked
-
 
 @pytest.fixture(scope="session")
 def started() -> Iterator[LocalCluster]:
     """Four nodes with two CPUs and two pretended GPUs each. Missing packages are installed where CI=true only."""
     local = LocalCluster()
     try:
-        with locked(Path(tempfile.gettempdir()) / "irmas-test-install.lock"):  # one worker installs
-            started = local.up(*["--install"] if os.environ.get("CI") == "true" else [])
+        started = local.up(*["--install"] if os.environ.get("CI") == "true" else [])
         if "not installed" in started.stderr:
             pytest.skip("no Slurm on this machine: make cluster installs it")
         assert started.returncode == 0, started.stdout + started.stderr

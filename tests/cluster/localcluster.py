@@ -13,7 +13,7 @@ SCRIPTS = Path(__file__).parents[2] / "slurm" / "localcluster"
 
 def free_ports(count: int) -> int:
     """The first of `count` consecutive ports of 127.0.0.1 that nobody listens on."""
-    for first in range(20000 + os.getpid() % 100 * 100, 32000, 10):  # apart from those of a worker beside
+    for first in range(20000 + os.getpid() % 1000 * 10, 32000, 10):
         sockets = [socket.socket() for _ in range(count)]
         try:
             for port, each in enumerate(sockets, first):
