@@ -72,7 +72,7 @@ def test_a_verdict_is_by_the_files_of_the_sweep(tmp_path: Path) -> None:
 def test_what_is_no_entry_of_a_rung_counts_for_nothing(tmp_path: Path) -> None:
     rung = tmp_path / "rungs" / "2"
     rung.mkdir(parents=True)
-    for name in ("3-0.9", "junk", ".nfs0001", "20-", "-0.5", "21-nan", "22-0.1.part"):
+    for name in ("3-0.9", "junk", ".nfs0001", "20-", "-0.5", "21-nan", "22-0.1.part", "23-0.1-2"):
         (rung / name).touch()
     assert Halving(tmp_path, 1, 3, 15).verdict(2, 1e-05).startswith("number 2 of 2 ")
     assert Halving(tmp_path, 2, 3, 15).verdict(2, 0.0).startswith("number 3 of 3 ")

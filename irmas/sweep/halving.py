@@ -16,7 +16,7 @@ from pathlib import Path
 from irmas.sweep.plan import Plan
 
 FOLDER = "rungs"
-ENTRY = re.compile(r"(\d+)-(\d[\d.e-]*)")
+ENTRY = re.compile(r"(\d+)-(\d\.?\d*(?:e-\d+)?)")
 """The name of a file in it: run and accuracy. Other files, such as those that NFS leaves behind, count for nothing."""
 
 
