@@ -156,9 +156,9 @@ def _end(sweep: Path, is_over: bool) -> None:
 
 def _returned(overrides: Sequence[str], status: Status) -> JobReturn:
     """What sweepers read: the validation accuracy that it came to, or the error that ended the run."""
-    from irmas.run.events import VAL_ACCURACY
+    from irmas.run.events import RANKED
     from irmas.run.folder import COMPLETED, STOPPED
 
     if status.state in (COMPLETED, STOPPED) and status.metrics:
-        return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=status.metrics[VAL_ACCURACY])
+        return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=status.metrics[RANKED])
     return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=RunFailedError(status.error))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -128,7 +130,8 @@ class Config:
     batch_size: int = 32
     """Excerpts a step; the batches of an epoch differ by one excerpt at most."""
     seed: int = 0
-    """Of initial weights, order of excerpts, dropout and masks."""
+    """Seed of initial weights, order of excerpts, dropout and masks, together with the run's own settings: two runs of
+    one seed share none of them."""
     name: str | None = None
     """The sweep lies in `outputs/<name>`; null makes a name from the swept keys and a digest of plan and data."""
     device: str = "auto"
@@ -290,6 +293,30 @@ def differing_key(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | No
     defaults = flatten(asdict(Config()))
     keys = sorted((there.keys() | here.keys()) - NEUTRAL)
     return next((key for key in keys if there.get(key, defaults.get(key)) != here.get(key, defaults.get(key))), None)
+
+
+def run_digest(config: Config) -> str:
+    """Return the digest, 16 hexadecimal digits, of the settings that change a run's result, without its seed.
+
+    Only settings that differ from their defaults enter, so that a setting that is added later changes no digest. Of a
+    split or a list of recordings in a file, neither the path nor the content enters.
+    """
+    defaults = flatten(asdict(Config()))
+    unused = NEUTRAL | {"seed", "halving", "data.recordings"}
+    changed = {key: value for key, value in flatten(asdict(config)).items() if value != defaults[key]}
+    if changed.get("data.split", "").endswith(".csv"):
+        changed["data.split"] = "csv"
+    entries = sorted((key, value) for key, value in changed.items() if key not in unused)
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:16]
+
+
+def averaged_epochs(schedule: str, epoch: int) -> int:
+    """Return over how many epochs, up to `epoch`, the validation accuracy is averaged to the figure that is ranked.
+
+    A third of them, rounded up, at most five; the last one alone where the learning rate ends near zero, since its
+    neighbors are worse by training less.
+    """
+    return 1 if schedule == "onecycle" else min(-(-epoch // 3), 5)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from irmas.config import Config
+from irmas.config import Config, averaged_epochs, run_digest
 from irmas.data.cache import FeatureCache
 from irmas.data.split import Split
 from irmas.errors import DataError, UserError
-from irmas.learning import metrics
+from irmas.learning import batch_norm, metrics
 from irmas.learning.augment import spec_augment
 from irmas.learning.device import autocast
 from irmas.learning.model import Classifier, pooled
@@ -83,8 +83,9 @@ class Learner:
     """A net, its optimizer and its schedule: trains an epoch, validates, and remembers itself as a state_dict."""
 
     def __init__(self, config: Config, examples: Examples, device: torch.device) -> None:
-        torch.manual_seed(config.seed)
+        self.digest = int(run_digest(config), 16)
         self.config, self.examples, self.device = config, examples, device
+        self._seed(epoch=0)
         mean_db, std_db = _moments(examples, config.batch_size)
         model = Classifier(config.model, len(examples.classes), config.dropout, mean_db, std_db)
         # The kernels' layout decides that of the activations: an input of one channel has both.
@@ -95,10 +96,18 @@ class Learner:
         self.schedule = Schedule(self.optimizer, config, self.steps)
         weights = metrics.class_weights(examples.targets[examples.train], len(examples.classes))
         self.weights = weights.float() if config.class_weights else None
+        self.clean = batch_norm.draw(examples.train)
+        self.correct = torch.zeros((0, len(examples.validation)), dtype=torch.bool)
+        """(epochs, validation excerpts), of the last epochs, over which the ranked accuracy is the mean."""
+
+    def _seed(self, epoch: int) -> None:
+        """Seed torch with the run's own stream for the epoch, so that a resumed run draws the same numbers."""
+        sequence = np.random.SeedSequence([self.config.seed, self.digest, epoch])
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
 
     def train_epoch(self, epoch: int, on_step: Callable[[int], None]) -> dict[str, float]:
-        """One pass over the training part. The epoch's number seeds it, so that a resumed run draws the same."""
-        torch.manual_seed(int(np.random.SeedSequence([self.config.seed, epoch]).generate_state(1)[0]))
+        """Pass once over the training part and return its scalars."""
+        self._seed(epoch)
         self.model.train()
         loss_sum = torch.zeros((), device=self.device)
         correct = torch.zeros((), dtype=torch.long, device=self.device)
@@ -133,12 +142,15 @@ class Learner:
         return loss.detach(), logits.argmax(1)
 
     @torch.inference_mode()
-    def validate(self) -> tuple[dict[str, float], Predictions]:
-        """Scalars, and what it answered.
+    def validate(self, epoch: int) -> tuple[dict[str, float], Predictions]:
+        """Recompute the batch-norm statistics and return the epoch's scalars and predictions.
 
         The loss is unweighted cross-entropy without penalty, the same for any l2.
         """
-        self.model.eval()
+        with autocast(self.device):
+            # As large as those of training, whose activations the device's memory holds.
+            batches = self.clean.tensor_split(math.ceil(len(self.clean) / self.config.batch_size))
+            batch_norm.recompute(self.model, (self.examples.decibels(rows) for rows in batches))
         loss_sum = torch.zeros((), dtype=torch.double, device=self.device)
         predicted = []
         for rows in self.examples.validation.split(self.config.batch_size):
@@ -147,23 +159,39 @@ class Learner:
             targets = self.examples.targets[rows]
             loss_sum += F.cross_entropy(logits.float(), targets, reduction="sum")
             predicted.append(logits.argmax(1))
-        answers = _answers(self.examples, torch.cat(predicted).cpu())
+        answers = self._predictions(epoch, torch.cat(predicted))
         counts = torch.from_numpy(answers.confusion)
         scalars = {
             events.VAL_LOSS: float(loss_sum) / len(self.examples.validation),
             events.VAL_ACCURACY: metrics.accuracy(counts),
             events.VAL_MACRO_F1: metrics.macro_f1(counts),
+            events.RANKED: float(answers.correct.mean()),
         }
         return scalars, answers
 
+    def _predictions(self, epoch: int, predicted: Tensor) -> Predictions:
+        examples, rows = self.examples, self.examples.validation.cpu().numpy()
+        targets = examples.targets[examples.validation]
+        correct = torch.cat([self.correct, (predicted == targets).cpu()[None]])
+        self.correct = correct[-averaged_epochs(self.config.schedule, epoch) :]
+        return Predictions(
+            np.array(examples.classes),
+            examples.names[rows],
+            examples.recordings[rows],
+            targets.cpu().numpy(),
+            predicted.cpu().numpy(),
+            self.correct.double().mean(0).numpy(),
+        )
+
     def state_dict(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
-        return {name: part.state_dict() for name, part in parts.items()}
+        return {name: part.state_dict() for name, part in parts.items()} | {"correct": self.correct}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self.correct = state["correct"]
 
 
 def _moments(examples: Examples, batch_size: int) -> tuple[float, float]:
@@ -203,7 +231,7 @@ def fit(
         # Nothing is left for `close` to write after another has taken over.
         writer.commit()
         for epoch in range(status.epoch + 1, config.epochs + 1):
-            if verdict and status.metrics and (reason := verdict(status.epoch, status.metrics[events.VAL_ACCURACY])):
+            if verdict and status.metrics and (reason := verdict(status.epoch, status.metrics[events.RANKED])):
                 status = replace(status, state=STOPPED, error=reason)
                 log.info("stopped: %s", reason)
                 writer.end(ok=True)
@@ -211,7 +239,7 @@ def fit(
                 break
             started = time.perf_counter()
             scalars = learner.train_epoch(epoch, _heartbeat(folder, status))
-            validation, answers = learner.validate()
+            validation, answers = learner.validate(epoch)
             learner.schedule.after_epoch(validation[events.VAL_LOSS])
             scalars |= validation | {events.EPOCH_S: time.perf_counter() - started}
             log.info(_line(epoch, config.epochs, scalars))
@@ -239,13 +267,6 @@ def fit(
         status = replace(status, state=COMPLETED)
     folder.write_status(status)
     return status
-
-
-def _answers(examples: Examples, predicted: Tensor) -> Predictions:
-    rows = examples.validation.cpu().numpy()
-    targets = examples.targets.cpu().numpy()[rows]
-    classes, names, recordings = np.array(examples.classes), examples.names[rows], examples.recordings[rows]
-    return Predictions(classes, names, recordings, targets, predicted.numpy())
 
 
 def _model_file(learner: Learner, status: Status) -> ModelFile:

@@ -17,7 +17,7 @@ from irmas.files import atomic_write, with_digest, without_digest
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raise it whenever what a checkpoint holds changes its meaning."""
 BEFORE = "-before"
 FROM_ITS_START = "remove checkpoint*.pt to train this run from its start"

@@ -38,8 +38,10 @@ TRAIN_ACCURACY = "train/accuracy"
 VAL_LOSS = "val/loss"
 VAL_ACCURACY = "val/accuracy"
 VAL_MACRO_F1 = "val/macro_f1"
-JUDGED = (VAL_ACCURACY, VAL_LOSS, VAL_MACRO_F1)
-"""Of validation: what HParams shows beside the settings."""
+RANKED = "val_accuracy"
+"""What runs are compared by: the validation accuracy, averaged over the last epochs (`config.averaged_epochs`)."""
+JUDGED = (RANKED, VAL_ACCURACY, VAL_LOSS, VAL_MACRO_F1)
+"""Metrics that HParams shows beside the settings."""
 LR = "lr"
 EPOCH_S = "time/epoch_s"
 EXCERPTS_PER_S = "time/excerpts_per_s"

@@ -1,4 +1,4 @@
-"""What a run answered in its last epoch, an entry for each validation excerpt: predictions.npz."""
+"""Predictions of a run for each validation excerpt: predictions.npz."""
 
 from __future__ import annotations
 
@@ -25,11 +25,9 @@ class Predictions:
     targets: NDArray[np.integer]
     """Indices of classes."""
     predicted: NDArray[np.integer]
-
-    @property
-    def correct(self) -> NDArray[np.bool_]:
-        found: NDArray[np.bool_] = self.targets == self.predicted
-        return found
+    """Classes predicted in the last epoch."""
+    correct: NDArray[np.floating]
+    """Share of correct answers over the epochs that the ranked accuracy averages, 0 to 1; their mean is that accuracy."""
 
     @property
     def confusion(self) -> NDArray[np.integer]:
@@ -54,4 +52,7 @@ def read(path: Path) -> Predictions | None:
     if data is None:
         raise DataError(f"{path}: is damaged (its digest differs)")
     with np.load(io.BytesIO(data)) as stored:
-        return Predictions(**stored)
+        arrays = dict(stored)
+    # Files of earlier versions are of the last epoch alone.
+    arrays.setdefault("correct", (arrays["targets"] == arrays["predicted"]).astype(np.float64))
+    return Predictions(**arrays)
