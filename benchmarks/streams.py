@@ -58,13 +58,14 @@ def read() -> dict[str, Array]:
         ordered = [
             curves[key] for key in sorted(curves, key=lambda key: (key[0], key[1], -float(key[2]), -float(key[3])))
         ]
-        grids[name] = np.array(ordered).reshape(seeds, *SHAPE, -1)
+        grids[name] = np.array(ordered, dtype=np.float64).reshape(seeds, *SHAPE, -1)
     return grids
 
 
 def effect(values: Array, axes: tuple[int, ...]) -> Array:
     """Return the mean over all axes but these, as it would stand in the whole array."""
-    return values.mean(axis=tuple(axis for axis in range(values.ndim) if axis not in axes), keepdims=True)
+    others = tuple(axis for axis in range(values.ndim) if axis not in axes)
+    return np.asarray(values.mean(axis=others, keepdims=True))
 
 
 def components(figures: Array) -> dict[str, float]:
