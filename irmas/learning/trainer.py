@@ -148,8 +148,9 @@ class Learner:
         The loss is unweighted cross-entropy without penalty, the same for any l2.
         """
         with autocast(self.device):
-            # As large as those of training, whose activations the device's memory holds.
-            batches = self.clean.tensor_split(math.ceil(len(self.clean) / self.config.batch_size))
+            # As large as those of training, whose activations the device's memory holds; never of one excerpt, whose
+            # last maps may have a single bin, of which there is no variance.
+            batches = self.clean.tensor_split(math.ceil(len(self.clean) / max(self.config.batch_size, 3)))
             batch_norm.recompute(self.model, (self.examples.decibels(rows) for rows in batches))
         loss_sum = torch.zeros((), dtype=torch.double, device=self.device)
         predicted = []
