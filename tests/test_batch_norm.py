@@ -100,10 +100,10 @@ def test_no_generator_moves_and_masks_and_dropout_are_off() -> None:
     np.random.seed(3)
     learner.validate(1)
     found = statistics(learner.model)
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
     scalars, _ = learner.validate(1)
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.random.get_state()[1].tolist() == before[1]  # type: ignore[index,union-attr]
+    assert np.random.get_state()[1].tolist() == before[1]  # type: ignore[index]
     torch.manual_seed(17)
     assert learner.validate(1)[0] == scalars
     for name, value in statistics(learner.model).items():
