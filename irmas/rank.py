@@ -111,7 +111,7 @@ def _print(console: Console, sweep: Path, result: Ranking, analysis: Analysis | 
     stopped = sum(row.state == STOPPED for row in result.rows)
     console.print(
         f"\n{sweep}: {finished} of {len(result.rows)} runs finished, {f'{stopped} stopped early, ' * (stopped > 0)}"
-        f"by validation accuracy in the {'best' if best else 'last'} epoch\n"
+        f"by validation accuracy{' in the best epoch' if best else ''}\n"
     )
     if result.plan.config.data.split == "all":
         console.print(
@@ -124,7 +124,9 @@ def _print(console: Console, sweep: Path, result: Ranking, analysis: Analysis | 
     for problem in result.problems:
         console.print(f"could not be read: {problem}", style="yellow")
     unpaired = analysis.unpaired if analysis else ""
-    for warning in filter(None, (unpaired, ranking.mixed_sources(result), result.state.note)):
+    schedules = "" if best else ranking.mixed_schedules(result)
+    warnings = (unpaired, ranking.mixed_sources(result), ranking.old_runs(result), schedules, result.state.note)
+    for warning in filter(None, warnings):
         console.print(warning, style="yellow")
 
 
