@@ -1,7 +1,7 @@
 """A plan -> the command that sweeps its points, as somebody types it.
 
 A plan holds composed settings, not the words of its command. Options of groups are read from `irmas/conf` and composed
-here as Hydra does, and every setting is compared with the plan's: a command that would train anything else is not given.
+as Hydra does, and every setting is compared with the plan's: a command that would train anything else is not given.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NO_TEXT = re.compile(r"true|false|yes|no|on|off|null|nan|inf", re.IGNORECASE)
 
 
 def grid_command(plan: Plan, name: str, replaced: Mapping[str, Sequence[Any]]) -> str | None:
-    """Return the command that trains the points of `plan` as the sweep `name`, with other values of the `replaced` keys.
+    """Return the command that trains the points of `plan` as the sweep `name`, the `replaced` keys with other values.
 
     Where points differ in their seeds, it has the seeds that all of them share. None where the points are no full grid,
     or where their settings cannot be told from `conf/`.
