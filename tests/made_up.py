@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from irmas.config import Config, averaged_epochs, flatten, shown
+from irmas.data.dataset import resolve
 from irmas.results.analysis import Analysis, Outcome, analyse
 from irmas.results.comparison import Answers
 from irmas.results.points import by_accuracy
@@ -48,7 +49,7 @@ def sweep(
     Runs are right on much the same excerpts, four to a recording. Seeds vary slowest, as in a sweep that has grown.
     """
     rng = np.random.default_rng(seed)
-    config = base or Config()
+    config = resolve(base or Config())
     flat = flatten(asdict(config))
     easy = np.repeat(rng.standard_normal(EXCERPTS // 4), 4) + 2 * rng.standard_normal(EXCERPTS)
     points, rows, outcomes = list[Point](), list[Row](), list[Outcome]()

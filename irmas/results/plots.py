@@ -102,9 +102,10 @@ def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
     marks = [mark for mark in MARKS if any(point.in_best_set is mark[0] for point in points)]
     with_seeds = any(len(point.runs) > 1 for point in points)
     with_bars = any(point.estimate for point in points)
+    other = "recordings and other trainings" if analysis.noise else "recordings"
     notes = [
         _excerpts(ranking, analysis),
-        "Bars: 95 % intervals of each point by itself, for other recordings and other trainings." if with_bars else "",
+        f"Bars: 95 % intervals of each point by itself, for other {other}." if with_bars else "",
         f"The first {len(points)} of {len(analysis.points)} points." if len(points) < len(analysis.points) else "",
         analysis.unpaired,
     ]

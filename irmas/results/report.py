@@ -46,7 +46,7 @@ DEDUCED: Mapping[str, frozenset[float]] = {
     "lr": frozenset((0.001, 0.0005, 0.0001)),
     "l2": frozenset((0.001, 0.0001)),
 }
-"""The grid from which the tuning report drew its deductions."""
+"""The grid from which the reproduced report drew its deductions."""
 BASELINE = {"dropout": 0.5, "l2": 0.001}
 SLOW = 0.0001
 PLATEAU = 0.8
@@ -197,12 +197,12 @@ def _last_epoch(ranking: Ranking, point: Point) -> str:
     return percent(math.fsum(curve[max(curve)] for curve in curves) / len(curves), 2)
 
 
-# The deductions of the tuning report
+# The deductions of the reproduced report
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The point that the tuning report calls over-regularized, at the leader's learning rate."""
+    """The point that the reproduced report calls over-regularized, at the leader's learning rate."""
 
     point: Point
     verdict: bool | None
@@ -210,11 +210,14 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Rate:
-    """How the learning rate that the tuning report calls too slow ends."""
+    """How the learning rate that the reproduced report calls too slow ends."""
 
+    is_best: bool
     best: str
+    behind: float
+    """Accuracy of the best learning rate minus that of this one."""
     lead: Estimate | None
-    """None where it is the best one."""
+    """The same with its interval; None where it is not known."""
     p: float | None
     verdict: bool | None
 
@@ -258,7 +261,7 @@ def _rate(effect: Effect) -> Rate | None:
     verdict = None
     if slow.is_behind or (is_best and any(level.is_behind for level in effect.levels)):
         verdict = not is_best
-    return Rate(shown(effect.best.value), slow.lead, effect.p, verdict)
+    return Rate(is_best, shown(effect.best.value), effect.best.accuracy - slow.accuracy, slow.lead, effect.p, verdict)
 
 
 # The grid
