@@ -22,8 +22,8 @@ from irmas.sweep.plan import Plan, Point
 from irmas.sweep.states import SweepState
 
 Values = Mapping[str, Any]
-REPORT = {"dropout": [0.3, 0.4, 0.5], "lr": [0.001, 0.0005, 0.0001], "l2": [0.001, 0.0001]}
-SEEDS = {**REPORT, "seed": [0, 1, 2]}
+REPORT: Mapping[str, Sequence[Any]] = {"dropout": [0.3, 0.4, 0.5], "lr": [0.001, 0.0005, 0.0001], "l2": [0.001, 0.0001]}
+SEEDS: Mapping[str, Sequence[Any]] = {**REPORT, "seed": [0, 1, 2]}
 EXCERPTS = 1200
 
 

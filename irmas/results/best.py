@@ -87,7 +87,7 @@ def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
         return NextStep(production, "one point was trained, so that there is nothing to compare it with")
     if analysis.still_rising:
         gain = f" by {100 * analysis.rise.value:.1f} percentage points per epoch" if analysis.rise else ""
-        return NextStep(_longer(ranking, analysis), f"accuracy still rises{gain}: more epochs come before any setting")
+        return NextStep(_longer(ranking, analysis), f"accuracy still rises{gain}, and more epochs come first")
     if analysis.noise is None and has_one_seed and (command := _second_seed(ranking)):
         return NextStep(
             command, "with one seed nothing tells how much the accuracy of a point varies; a second one does"

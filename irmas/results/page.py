@@ -21,7 +21,7 @@ h1, h2, h3 { line-height: 1.25; break-after: avoid; }
 h2 { margin-top: 2.2rem; border-bottom: 1px solid #c9cdd4; }
 table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 0.875rem;
   font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid #c9cdd4; vertical-align: bottom; }
+th, td { padding: 0.25rem 0.45rem; border-bottom: 1px solid #c9cdd4; vertical-align: bottom; }
 td { white-space: nowrap; }
 th { border-bottom-color: #262c38; }
 img { max-width: 100%; }

@@ -106,6 +106,7 @@ def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
     notes = [
         _excerpts(ranking, analysis),
         f"Bars: 95 % intervals of each point by itself, for other {other}." if with_bars else "",
+        "Points are compared on the same excerpts, so that bars may overlap." if len(marks) > 1 and with_bars else "",
         f"The first {len(points)} of {len(analysis.points)} points." if len(points) < len(analysis.points) else "",
         analysis.unpaired,
     ]
@@ -355,7 +356,7 @@ def _joined(curves: Iterable[Curve], factor: float) -> tuple[list[float], list[f
 
 def _confusion(analysis: Analysis, counts: NDArray[np.integer], classes: Sequence[str]) -> Figure:
     n, leader = len(classes), analysis.points[0]
-    seeds = f", the first of {len(leader.runs)} of the leader" if len(leader.runs) > 1 else ", the leader"
+    seeds = f", the first of the leader's {len(leader.runs)}" if len(leader.runs) > 1 else ", the leader"
     notes = [
         f"The leader: {_named(leader.values)}." if leader.values else "",
         f"{100 * np.trace(counts) / max(counts.sum(), 1):.1f} % are right in the last epoch.",

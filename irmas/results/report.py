@@ -95,7 +95,7 @@ def markdown(ranking: Ranking, analysis: Analysis | None, confusion: Confusion |
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, autoescape=False)  # noqa: S701
     environment.globals |= {
         "percent": percent,
-        "whole": lambda share: f"{100 * share:.0f}",
+        "whole": lambda share: f"{100 * share:.3g}",
         "counted": counted,
         "listed": listed,
         "plain": plain,
