@@ -71,9 +71,7 @@ def _how_good(analysis: Analysis, settings: Config) -> str:
 def _as_good(analysis: Analysis) -> str:
     total, size = len(analysis.points), len(analysis.best_set)
     if size == 1:
-        return (
-            "No other point may be the best" if analysis.is_decided else "The other points cannot be compared with it"
-        )
+        return "It is better than every other point" if analysis.is_decided else "The others cannot be compared with it"
     return f"{size} of {total} points may be the best; this is the first of them"
 
 
@@ -89,9 +87,7 @@ def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
         gain = f" by {100 * analysis.rise.value:.1f} percentage points per epoch" if analysis.rise else ""
         return NextStep(_longer(ranking, analysis), f"accuracy still rises{gain}, and more epochs come first")
     if analysis.noise is None and has_one_seed and (command := _second_seed(ranking)):
-        return NextStep(
-            command, "with one seed nothing tells how much the accuracy of a point varies; a second one does"
-        )
+        return NextStep(command, "with one seed nothing tells how much trainings of a point differ; a second one does")
     if size > 1:
         reason = f"{size} of {total} points may be the best; fresh seeds of the first of them tell more"
         return NextStep(f"python -m irmas.refine {OUTPUTS}/{ranking.plan.name}", reason)
