@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,10 +25,8 @@ from irmas.results.comparison import (
 )
 from irmas.results.effects import Effect, Grid, main_effects
 from irmas.results.points import by_accuracy
-from irmas.results.posterior import posterior
+from irmas.results.posterior import Posterior, posterior
 
-FIRST = 5
-"""Points that get a probability of being the best."""
 FEWEST_DF = 4
 """Degrees of freedom below which an estimate says too little."""
 TAIL = 4
@@ -115,17 +113,20 @@ class Analysis:
 
     def candidates(self, count: int) -> list[Point]:
         """Return the leader and the points with the smallest expected loss, at most `count`, all in the best set."""
-        rest = sorted(self.best_set[1:], key=lambda point: (point.expected_loss or 0.0, point.runs))
+        rest = sorted(self.best_set[1:], key=lambda point: point.expected_loss or 0.0)
         return [self.points[0], *rest][:count]
 
 
-def analyse(runs: Sequence[Outcome], swept: Sequence[str], rounds: int = 0) -> Analysis:
+def analyse(
+    runs: Sequence[Outcome], swept: Sequence[str], planned: Iterable[Mapping[str, Any]] = (), rounds: int = 0
+) -> Analysis:
     """Return what a sweep's finished runs, at least one, allow to conclude. The same runs give the same numbers.
 
-    `rounds` is how often the sweep was refined: each look at it takes half of the error rate that the one before had.
+    `planned` are the settings of all runs of the sweep, by which its points are ordered. `rounds` is how often the
+    sweep was refined: each look at it takes half of the error rate that the one before had.
     """
     keys = [key for key in swept if key != "seed"]
-    means = by_accuracy(runs)
+    means = by_accuracy(runs, planned)
     points = [
         Point({key: seeds[0].values[key] for key in keys}, tuple(run.id for run in seeds), mean)
         for mean, seeds in means
@@ -138,22 +139,17 @@ def analyse(runs: Sequence[Outcome], swept: Sequence[str], rounds: int = 0) -> A
         inside = [number for number, point in enumerate(points) if sample.scores.keys() >= set(point.runs)]
         if not inside:
             continue
-        variance = _training_variance(noise, sample, [points[number].runs for number in inside])
-        compared = _compare([points[number] for number in inside], sample, noise, variance)
-        for number, estimate in zip(inside, compared.intervals(), strict=True):
-            # Where all excerpts are right, or none, resampling them tells nothing.
-            if points[number].accuracy not in (0, 1) or estimate.low < estimate.high:
-                points[number] = replace(points[number], estimate=estimate)
+        compared, variance = _compare([points[number] for number in inside], sample, noise)
+        found = _with_estimates([points[number] for number in inside], compared)
         if inside[0] == 0:
             leading = sample
-            everywhere = compared if noise and len(inside) == len(points) else None
             if noise:
-                found = posterior(compared, _design(grid, inside), variance, noise.df, FIRST)
-                leader = found.leader
-                for number, kept in zip(inside, compared.best_set(confidence), strict=True):
-                    points[number] = replace(points[number], in_best_set=kept)
-                for number, p, loss in zip(inside, found.p_best, found.expected_loss, strict=False):
-                    points[number] = replace(points[number], p_best=p, expected_loss=loss)
+                everywhere = compared if len(inside) == len(points) else None
+                believed = posterior(compared, grid.take(inside), variance, noise.df)
+                leader = believed.leader
+                found = _judged(found, compared.best_set(confidence), believed)
+        for number, point in zip(inside, found, strict=True):
+            points[number] = point
     rise, still_rising = _rise(runs)
     return Analysis(
         points=tuple(points),
@@ -169,6 +165,19 @@ def analyse(runs: Sequence[Outcome], swept: Sequence[str], rounds: int = 0) -> A
     )
 
 
+def _with_estimates(points: Sequence[Point], compared: Comparison) -> list[Point]:
+    """Add the intervals. Where all excerpts are right, or none, resampling them tells nothing."""
+    return [
+        replace(point, estimate=estimate if point.accuracy not in (0, 1) or estimate.low < estimate.high else None)
+        for point, estimate in zip(points, compared.intervals(), strict=True)
+    ]
+
+
+def _judged(points: Sequence[Point], kept: Sequence[bool], believed: Posterior) -> list[Point]:
+    judged = zip(points, kept, believed.p_best, believed.expected_loss, strict=True)
+    return [replace(point, in_best_set=in_set, p_best=p, expected_loss=loss) for point, in_set, p, loss in judged]
+
+
 def _grid(points: Sequence[Point], keys: Sequence[str]) -> Grid:
     """Return the grid of the points in their order, its levels in that of the runs."""
     by_run = sorted(range(len(points)), key=lambda number: points[number].runs)
@@ -176,16 +185,9 @@ def _grid(points: Sequence[Point], keys: Sequence[str]) -> Grid:
     return Grid(grid.levels, grid.codes[:, np.argsort(by_run)])
 
 
-def _design(grid: Grid, inside: Sequence[int]) -> NDArray[np.float64]:
-    """Return the columns of the main effects for these points; the mean alone where too few points would remain."""
-    design = grid.design()[inside]
-    columns = design.shape[1]
-    if len(inside) - columns >= FEWEST_DF and np.linalg.matrix_rank(design) == columns:
-        return design
-    return design[:, :1]
-
-
-def _compare(points: Sequence[Point], sample: Sample, noise: TrainingNoise | None, variance: float) -> Comparison:
+def _compare(points: Sequence[Point], sample: Sample, noise: TrainingNoise | None) -> tuple[Comparison, float]:
+    """Return the comparison of points on one sample, and the variance of one run by training that it reckons with."""
+    variance = _training_variance(noise, sample, [point.runs for point in points])
     return Comparison(
         np.array([point.accuracy for point in points]),
         np.array([np.mean([sample.scores[run] for run in point.runs], axis=0) for point in points]),
@@ -193,7 +195,7 @@ def _compare(points: Sequence[Point], sample: Sample, noise: TrainingNoise | Non
         sample.sizes,
         variance,
         noise.df if noise else 0,
-    )
+    ), variance
 
 
 def _training_noise(runs: Sequence[Outcome], points: Sequence[NDArray[np.float64]]) -> TrainingNoise | None:
