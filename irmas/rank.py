@@ -73,14 +73,14 @@ def show(sweep: Path, *, best: bool = False, by_run: bool = False) -> Ranking:
     """
     result = ranking.rank(sweep, best=best)
     console = plain_console()
-    analysis = None
+    analysis, confusion = None, None
     if not best:
         # Here, since `--table` and the status door answer without scipy and matplotlib.
         from irmas.results import outcomes, report
         from irmas.results.analysis import analyse
         from irmas.results.best import next_step
 
-        found, problems = outcomes.read(sweep, result)
+        found, confusion, problems = outcomes.read(sweep, result)
         result.problems.extend(problems)
         analysis = analyse(found, result.plan.swept) if found else None
     try:
@@ -89,7 +89,7 @@ def show(sweep: Path, *, best: bool = False, by_run: bool = False) -> Ranking:
         states.settle(sweep, result.state)
         with _nothing_in_the_way():
             written = ranking.write(sweep, result, analysis, "ranking-best" if best else "ranking")
-            page = None if best else report.write(sweep, result, analysis)
+            page = None if best else report.write(sweep, result, analysis, confusion)
     console.print(f"\nwritten: {' '.join(map(str, written))}")
     console.print(f"report:  {page or f'of last epochs alone: python -m irmas.rank {sweep}'}")
     console.print(f"curves:  tensorboard --logdir {sweep}")
@@ -129,7 +129,9 @@ def _print(
     for problem in result.problems:
         console.print(f"could not be read: {problem}", style="yellow")
     unpaired = analysis.unpaired if analysis else ""
-    for warning in filter(None, (unpaired, ranking.mixed_sources(result), result.state.note)):
+    schedules = "" if best else ranking.mixed_schedules(result)
+    warnings = (unpaired, ranking.mixed_sources(result), ranking.old_runs(result), schedules, result.state.note)
+    for warning in filter(None, warnings):
         console.print(warning, style="yellow")
 
 

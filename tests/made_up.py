@@ -75,7 +75,8 @@ def sweep(
             VAL_ACCURACY: dict(enumerate(curve.tolist(), 1)),
             VAL_LOSS: dict(enumerate(losses, 1)),
         }
-        rows.append(Row(number, values, COMPLETED, epochs, figure, losses[-1], EXCERPTS, "", "source", curves))
+        row = Row(number, values, COMPLETED, epochs, figure, losses[-1], EXCERPTS, "", "source", curves)
+        rows.append(replace(row, last_accuracy=float(curve[-1])))
         answers = _answers(correct) if predicted else None
         outcomes.append(
             Outcome(number, values, figure, losses[-1], answers, tuple(curve.tolist()), schedule == "onecycle")

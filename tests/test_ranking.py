@@ -20,7 +20,7 @@ from doors import Doors, contents
 from irmas.config import Config, Data
 from irmas.results import outcomes, ranking
 from irmas.run import predictions
-from irmas.run.events import VAL_ACCURACY, VAL_LOSS, EventWriter, event_files
+from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS, EventWriter, event_files
 from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PENDING, RUNNING, STOPPED, RunFolder, Status
 from irmas.run.predictions import Predictions
 from irmas.sweep import plan as plans
@@ -38,14 +38,25 @@ def sweep(tmp_path: Path) -> Path:
 
 
 def train(
-    sweep: Path, number: int, epochs: Sequence[tuple[float, float]], state: str = COMPLETED, error: str = ""
+    sweep: Path,
+    number: int,
+    epochs: Sequence[tuple[float, float]],
+    state: str = COMPLETED,
+    error: str = "",
+    ranked: Sequence[float] | None = None,
 ) -> RunFolder:
-    """A run with these (accuracy, loss) an epoch, in float32-exact numbers."""
+    """A run with these (accuracy, loss) an epoch, in float32-exact numbers.
+
+    `ranked` is the figure that is ranked, an epoch each, where it is another one; empty for a run that has none.
+    """
     folder = run_folder(sweep, plans.read(sweep, [number]).points[0])
     folder.path.mkdir(parents=True)
     with EventWriter(folder.path, purge_step=1) as writer:
         for epoch, (accuracy, loss) in enumerate(epochs, start=1):
-            writer.scalars(epoch, {VAL_ACCURACY: accuracy, VAL_LOSS: loss})
+            figures = {VAL_ACCURACY: accuracy, VAL_LOSS: loss}
+            if ranked is None or len(ranked):
+                figures[RANKED] = accuracy if ranked is None else ranked[epoch - 1]
+            writer.scalars(epoch, figures)
         writer.commit()
     folder.write_status(Status(state, epoch=len(epochs), epochs=2, val_excerpts=64, error=error))
     return folder
@@ -84,7 +95,8 @@ def answer(folder: RunFolder, correct: int) -> None:
     targets = np.zeros(64, dtype=int)
     predicted = (np.arange(64) >= correct).astype(int)
     recordings = np.array([f"{row // 2}" for row in range(64)])
-    predictions.write(folder.predictions, Predictions(np.array(["cel", "flu"]), names, recordings, targets, predicted))
+    answers = Predictions(np.array(["cel", "flu"]), names, recordings, targets, predicted, 1.0 - predicted)
+    predictions.write(folder.predictions, answers)
 
 
 def test_intervals_and_the_set_of_the_best_come_from_the_predictions(sweep: Path, doors: Doors) -> None:
@@ -198,6 +210,74 @@ def test_the_last_epoch_counts_and_the_best_on_request(sweep: Path) -> None:
     assert [(row.id, row.epoch, row.loss) for row in best.rows[:2]] == [(1, 1, 0.5), (2, 2, 1.0)]
 
 
+def test_the_ranked_figure_decides_and_the_last_epochs_own_stands_beside_it(sweep: Path) -> None:
+    train(sweep, 1, [(0.25, 1.0), (0.75, 1.0)], ranked=[0.25, 0.5])
+    train(sweep, 2, [(0.25, 1.0), (0.5, 1.0)], ranked=[0.25, 0.625])
+    result = ranking.rank(sweep)
+    figures = [(row.id, row.accuracy, row.last_accuracy, row.point_accuracy) for row in result.rows[:2]]
+    assert figures == [(2, 0.625, 0.5, 0.625), (1, 0.5, 0.75, 0.5)]
+    assert not ranking.old_runs(result)
+    ranking.write(sweep, result)
+    entries = json.loads((sweep / "ranking.json").read_text())
+    assert [(entry["val_accuracy"], entry["last_val_accuracy"]) for entry in entries[:2]] == [(0.625, 0.5), (0.5, 0.75)]
+
+
+def test_runs_of_an_earlier_version_have_no_rank_beside_new_ones(sweep: Path, doors: Doors) -> None:
+    train(sweep, 1, [(0.25, 1.0), (0.75, 1.0)], ranked=[])
+    train(sweep, 2, [(0.5, 1.0)])
+    train(sweep, 3, [(0.75, 1.0)], STOPPED, ranked=[])
+    result = ranking.rank(sweep)
+    assert [(row.rank, row.id, row.accuracy, row.last_accuracy) for row in result.rows] == [
+        (1, 2, 0.5, 0.5),
+        (None, 1, None, 0.75),
+        (None, 3, None, 0.75),
+        (None, 4, None, None),
+    ]
+    assert [outcome.id for outcome in outcomes.read(sweep, result)[0]] == [2]
+    done = doors.open("rank", "outputs/mine", "--table", folder=sweep.parent.parent)
+    said = " ".join(done.stdout.split())
+    assert done.code == 1
+    assert "runs 1,3: trained by an earlier version and validated with batch norm's running statistics, " in said
+    assert "without a rank; remove their folders in runs/ and rerun the sweep command, or train all runs under" in said
+
+
+def test_a_sweep_of_an_earlier_version_is_ranked_by_its_last_epochs_and_told(sweep: Path, doors: Doors) -> None:
+    train(sweep, 1, [(0.75, 1.0), (0.25, 1.0)], ranked=[])
+    train(sweep, 2, [(0.25, 1.0), (0.5, 1.0)], ranked=[])
+    assert [(row.rank, row.id, row.accuracy) for row in ranking.rank(sweep).rows[:2]] == [(1, 2, 0.5), (2, 1, 0.25)]
+    done = doors.open("rank", "outputs/mine", "--table", folder=sweep.parent.parent)
+    said = " ".join(done.stdout.split())
+    assert done.code == 0
+    assert "all runs were trained by an earlier version" in said
+    assert "train the sweep again under another name=..." in said
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"),
+    [
+        ((6, 6, 6), "for runs 1,3, whose learning rate ends near zero, and the mean over the last 2 epochs for"),
+        ((3, 6, 13), "for runs 1,3, whose learning rate ends near zero, and the mean over the last 2 epochs for"),
+        ((6, 3, 6), ""),  # a mean over one epoch
+        ((6, 0, 6), ""),
+    ],
+)
+def test_a_sweep_that_mixes_means_with_last_epochs_says_so(
+    tmp_path: Path, doors: Doors, epochs: tuple[int, ...], said: str
+) -> None:
+    sweep = tmp_path / "outputs" / "mine"
+    kinds = enumerate(("onecycle", "constant", "onecycle"), start=1)
+    points = [
+        Point(number, {"schedule": kind}, {"schedule": kind} if kind == "onecycle" else {}) for number, kind in kinds
+    ]
+    plans.write(sweep, Plan("mine", ["schedule"], "data", "source", "", Config(), points))
+    for number, count in enumerate(epochs, start=1):
+        if count:
+            train(sweep, number, [(0.5, 1.0)] * count)
+    assert said in ranking.mixed_schedules(ranking.rank(sweep))
+    shown = doors.open("rank", "outputs/mine", "--table", folder=tmp_path).stdout
+    assert ("val_accuracy is the last epoch's" in shown) == bool(said)
+
+
 def test_unfinished_failed_and_diverged_runs_are_listed_without_a_rank(sweep: Path) -> None:
     train(sweep, 2, [(0.9, 0.1)], FAILED, "Traceback ...\nRuntimeError: no more")
     train(sweep, 3, [(0.25, math.nan)], DIVERGED, "the loss is not finite in epoch 1")
@@ -241,6 +321,7 @@ def test_what_is_written_can_be_read_by_others(sweep: Path) -> None:
         "id": 1,
         "lr": 0.1,
         "val_accuracy": 0.5,
+        "last_val_accuracy": 0.5,
         "val_loss": 1.0,
         "epoch": 1,
         "state": "COMPLETED",

@@ -280,7 +280,9 @@ def test_the_first_five_have_probability_and_expected_loss() -> None:
 
 
 def test_a_sweep_that_mixes_schedules_says_so() -> None:
-    assert "mean over the last 1 to 5 epochs: runs differ in their schedule or length" in text(made("strings"))
+    found = text(made("strings"))
+    assert "mean over the last 1 to 5 epochs, by a run's schedule and length." in found
+    assert "- val_accuracy is the last epoch's for runs " in section(found, "Notes")
     assert "is the validation accuracy of the last epoch." in text(made("one cycle"))
 
 
@@ -397,7 +399,7 @@ def test_what_was_not_read_and_which_source_trained_is_noted() -> None:
     problem = "run 1: remove /home/me/outputs/made-up/runs/001-lr=0.001 to train it anew"
     found = section(text((replace(ranking, rows=rows, problems=[problem]), analysis)), "Notes")
     assert "- Not readable: `run 1: remove runs/001-lr=0.001 to train it anew`." in found
-    assert "- Mixed versions of the source: run 1 by source1, run 2 by source2." in found
+    assert "- mixed versions of the source: run 1 by source1, run 2 by source2." in found
 
 
 def test_classes_that_nothing_validates_are_named() -> None:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from irmas.config import shown
+from irmas.config import anneals, averaged_epochs, shown
 from irmas.console import plain_table
 from irmas.files import atomic_write
 from irmas.results.points import by_accuracy, combination
-from irmas.run.events import VAL_ACCURACY, VAL_LOSS, RunScalars, read_all
+from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS, RunScalars, read_all
 from irmas.run.folder import CANCELLED, COMPLETED, PENDING, PROVENANCE, RUNNING, STOPPED, RunFolder
 from irmas.sweep import jobs, states
 from irmas.sweep import plan as plans
@@ -42,7 +42,7 @@ class Row:
     epoch: int
     """The epoch that the scalars are of, from 1; 0 where there is none yet."""
     accuracy: float | None
-    """Of validation, as the loss."""
+    """The validation accuracy that is ranked; None where it is not known, or not comparable with that of the others."""
     loss: float | None
     val_excerpts: int
     error: str
@@ -54,6 +54,13 @@ class Row:
     """Runs that differ in nothing but their seed are one point, and share its rank."""
     point_accuracy: float | None = None
     """The mean over the point's COMPLETED runs, by which it is ranked."""
+    last_accuracy: float | None = None
+    """Validation accuracy of the last epoch alone."""
+
+    @property
+    def is_old(self) -> bool:
+        """It was validated under batch norm's running statistics, by a version that knew no other."""
+        return VAL_ACCURACY in self.curves and RANKED not in self.curves
 
     @property
     def is_finished(self) -> bool:
@@ -72,9 +79,11 @@ class Ranking:
 
 
 def rank(sweep: Path, *, best: bool = False, state: SweepState | None = None) -> Ranking:
-    """Rank by validation accuracy in the last epoch or, with `best`, in each run's best one; ties by loss.
+    """Rank by the validation accuracy `events.RANKED` or, with `best`, by that of each run's best epoch; ties by loss.
 
     With several seeds a point, points are ranked by their mean. Slurm is not asked again where `state` is given.
+    Runs of an earlier version, which lack that figure, are ranked by their last epoch where the sweep has no others,
+    and have no rank where it has.
 
     The best epoch is chosen on the excerpts that it is judged on, which flatters every run.
     Raises UserError where the folder holds no plan.
@@ -87,6 +96,8 @@ def rank(sweep: Path, *, best: bool = False, state: SweepState | None = None) ->
         row, found = _row(sweep, plan, run, scalars, best)
         rows.append(row)
         problems += found
+    if not all(row.is_old for row in rows if row.curves):
+        rows = [replace(row, accuracy=None) if row.is_old else row for row in rows]
     ranked = _ranked([row for row in rows if row.is_finished])
     ranked += _ranked_behind(ranked, [row for row in rows if row.state == STOPPED and row.accuracy is not None])
     with_rank = {row.id for row in ranked}
@@ -122,6 +133,7 @@ def _row(sweep: Path, plan: Plan, run: RunState, scalars: RunScalars, best: bool
     point, status, folder = run.point, run.status, run_folder(sweep, run.point)
     accuracies = scalars.values.get(VAL_ACCURACY, {})
     epoch = (max(accuracies, key=lambda step: accuracies[step]) if best else max(accuracies)) if accuracies else 0
+    figures = accuracies if best else scalars.values.get(RANKED, accuracies)
     problems = [f"run {point.id}: {problem}" for problem in scalars.problems]
     try:
         source = _source(folder)
@@ -136,12 +148,13 @@ def _row(sweep: Path, plan: Plan, run: RunState, scalars: RunScalars, best: bool
         {key: plan.value(point, key) for key in plan.swept},
         status.state,
         epoch,
-        _finite(accuracies.get(epoch)),
+        _finite(figures.get(epoch)),
         _finite(scalars.values.get(VAL_LOSS, {}).get(epoch)),
         status.val_excerpts,
         status.reason,
         source,
         scalars.values,
+        last_accuracy=_finite(accuracies.get(max(accuracies, default=0))),
     ), problems
 
 
@@ -163,6 +176,41 @@ def mixed_sources(ranking: Ranking) -> str:
         return ""
     parts = [(min(ids), f"{jobs.named_runs(ids)} by {source.replace(' ', ' then ')}") for source, ids in runs.items()]
     return "mixed versions of the source: " + ", ".join(text for _, text in sorted(parts))
+
+
+def old_runs(ranking: Ranking) -> str:
+    """Name the runs that were validated under running statistics, and say what to do about them."""
+    old = [row.id for row in ranking.rows if row.is_old]
+    if not old:
+        return ""
+    trained = "trained by an earlier version and validated with batch norm's running statistics"
+    if all(row.is_old for row in ranking.rows if row.curves):
+        return (
+            f"all runs were {trained}: their rank is that of the last epoch's accuracy, which fluctuates; "
+            "train the sweep again under another name=..."
+        )
+    return (
+        f"{jobs.named_runs(old)}: {trained}, not comparable with the others and without a rank; remove their folders "
+        "in runs/ and rerun the sweep command, or train all runs under another name=..."
+    )
+
+
+def mixed_schedules(ranking: Ranking) -> str:
+    """Say over how many epochs the ranked accuracies are means, where some are means and others are not."""
+    last, means = list[int](), set[int]()
+    for row in ranking.rows:
+        if row.rank is not None and not row.is_old:
+            schedule = ranking.plan.points[row.id - 1].changes.get("schedule", ranking.plan.config.schedule)
+            if anneals(schedule):
+                last.append(row.id)
+            else:
+                means.add(averaged_epochs(schedule, row.epoch))
+    if not last or means <= {1}:
+        return ""
+    return (
+        f"val_accuracy is the last epoch's for {jobs.named_runs(sorted(last))}, whose learning rate ends near zero, "
+        f"and the mean over the last {' or '.join(map(str, sorted(means)))} epochs for the others"
+    )
 
 
 def _finite(value: float | None) -> float | None:
@@ -197,6 +245,7 @@ def _entry(row: Row, point: Point | None) -> dict[str, Any]:
         "id": row.id,
         **swept,
         "val_accuracy": row.accuracy,
+        "last_val_accuracy": row.last_accuracy,
         "val_loss": row.loss,
         "epoch": row.epoch,
         "state": row.state,
@@ -254,7 +303,7 @@ def table(ranking: Ranking, analysis: Analysis | None = None, *, by_run: bool = 
 def _means(rows: Sequence[Row]) -> tuple[str, str, str]:
     """Return the ranked accuracy, that of the last epoch and the loss, each the mean over the rows that have it."""
     accuracies = [row.accuracy for row in rows if row.accuracy is not None]
-    last = [curve[max(curve)] for row in rows if (curve := row.curves.get(VAL_ACCURACY))]
+    last = [row.last_accuracy for row in rows if row.last_accuracy is not None]
     losses = [row.loss for row in rows if row.loss is not None]
     shares = [f"{math.fsum(found) / len(found):.2%}" if found else "-" for found in (accuracies, last)]
     return shares[0], shares[1], f"{math.fsum(losses) / len(losses):.3f}" if losses else "-"

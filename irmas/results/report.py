@@ -13,28 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, StrictUndefined
-from numpy.typing import NDArray
 
-from irmas.config import averaged_epochs, shown
-from irmas.errors import DataError
+from irmas.config import anneals, averaged_epochs, shown
 from irmas.files import atomic_write
 from irmas.results import best, dashboard, page, plots
 from irmas.results.analysis import Analysis, Point
 from irmas.results.comparison import Estimate
 from irmas.results.effects import Effect, Level
+from irmas.results.outcomes import Confusion
 from irmas.results.page import PLOTS, code, counted, listed, plain, setting
-from irmas.results.ranking import Ranking, Row, mixed_sources
-from irmas.run import predictions
-from irmas.run.events import VAL_ACCURACY
+from irmas.results.ranking import Ranking, Row, mixed_schedules, mixed_sources, old_runs
 from irmas.sweep.halving import announced
 from irmas.sweep.jobs import named_runs
-from irmas.sweep.plan import run_folder
 from irmas.sweep.slurm import ranges
-
-Confusion = tuple[NDArray[np.integer], list[str]]
-"""Counts, (classes, classes), rows true, columns predicted; and the classes."""
 
 REPORT, PAGE = "report.md", "report.html"
 TEMPLATE = Path(__file__).with_name("report.md.j2")
@@ -52,14 +44,14 @@ SLOW = 0.0001
 PLATEAU = 0.8
 
 
-def write(sweep: Path, ranking: Ranking, analysis: Analysis | None) -> Path:
+def write(sweep: Path, ranking: Ranking, analysis: Analysis | None, confusion: Confusion | None) -> Path:
     """Write report, pictures and best.yaml; return the path of the HTML page. The same ranking writes the same bytes.
 
-    `analysis` is None where no run has finished. Raises OSError, with the file's path.
+    `analysis` is None where no run has finished, `confusion`, that of the leader's run with the lowest ID, where its
+    predictions are missing. Raises OSError, with the file's path.
     """
-    pictures, confusion = dict[str, bytes](), None
+    pictures = dict[str, bytes]()
     if analysis and len(analysis.points) > 1:
-        confusion = _confusion(sweep, ranking, analysis.points[0].runs[0])
         pictures = plots.draw(ranking, analysis, confusion)
     folder = sweep / PLOTS
     folder.mkdir(exist_ok=True)
@@ -75,15 +67,6 @@ def write(sweep: Path, ranking: Ranking, analysis: Analysis | None) -> Path:
     if analysis:
         atomic_write(sweep / best.BEST, best.text(ranking, analysis))
     return sweep / PAGE
-
-
-def _confusion(sweep: Path, ranking: Ranking, run: int) -> Confusion | None:
-    point = next(point for point in ranking.plan.points if point.id == run)
-    try:
-        found = predictions.read(run_folder(sweep, point).predictions)
-    except (DataError, OSError):
-        return None  # the ranking has named the file
-    return (found.confusion, found.classes.tolist()) if found else None
 
 
 def markdown(ranking: Ranking, analysis: Analysis | None, confusion: Confusion | None, pictures: Sequence[str]) -> str:
@@ -115,7 +98,6 @@ def markdown(ranking: Ranking, analysis: Analysis | None, confusion: Confusion |
 def _about(ranking: Ranking, pictures: Sequence[str], confusion: Confusion | None) -> dict[str, Any]:
     """Return what the report says of any sweep."""
     plan, rows = ranking.plan, sorted(ranking.rows, key=lambda row: row.id)
-    mixed = mixed_sources(ranking)
     states = Counter("finished" if row.is_finished else row.state for row in rows)
     return {
         "name": plan.name,
@@ -132,7 +114,7 @@ def _about(ranking: Ranking, pictures: Sequence[str], confusion: Confusion | Non
         "unseen": [plain(name) for name, row in zip(*reversed(confusion), strict=True) if not row.any()]
         if confusion
         else [],
-        "mixed_sources": mixed and f"{mixed[0].upper()}{mixed[1:]}",
+        "warnings": [*filter(None, (mixed_sources(ranking), old_runs(ranking), mixed_schedules(ranking)))],
         "slurm_is_silent": ranking.state.note and any(row.rank is None for row in rows),
         "problems": [_inside(problem) for problem in ranking.problems],
         "pictures": pictures,
@@ -155,7 +137,7 @@ def _found(ranking: Ranking, analysis: Analysis) -> dict[str, Any]:
         "best_ranks": ranges(best_set),
         "not_compared": sum(point.in_best_set is None for point in analysis.points[1:]),
         "one_seed": all(len(point.runs) == 1 for point in analysis.points),
-        "anneals": "onecycle" in schedules,
+        "anneals": any(map(anneals, schedules)),
         "effects": sorted(analysis.effects, key=lambda effect: math.inf if effect.p is None else effect.p),
         "edges": any(effect.edge for effect in analysis.effects),
         "averaged": _averaged(ranking, analysis),
@@ -182,7 +164,9 @@ def _averaged(ranking: Ranking, analysis: Analysis) -> list[int]:
     """Return over how many epochs accuracies are averaged: one number, or the fewest and the most."""
     ranked = {run for point in analysis.points for run in point.runs}
     epochs = {
-        averaged_epochs(_setting(ranking, row.id, "schedule"), row.epoch) for row in ranking.rows if row.id in ranked
+        1 if row.is_old else averaged_epochs(_setting(ranking, row.id, "schedule"), row.epoch)
+        for row in ranking.rows
+        if row.id in ranked
     }
     return sorted({min(epochs), max(epochs)})
 
@@ -193,8 +177,8 @@ def _setting(ranking: Ranking, run: int, key: str) -> Any:
 
 
 def _last_epoch(ranking: Ranking, point: Point) -> str:
-    curves = [row.curves[VAL_ACCURACY] for row in ranking.rows if row.id in point.runs]
-    return percent(math.fsum(curve[max(curve)] for curve in curves) / len(curves), 2)
+    found = [row.last_accuracy for row in ranking.rows if row.id in point.runs and row.last_accuracy is not None]
+    return percent(math.fsum(found) / len(found), 2) if found else page.NONE
 
 
 # The deductions of the reproduced report
