@@ -12,12 +12,12 @@ from dataclasses import asdict, replace
 from itertools import product
 
 from halving import read_curves
+from irmas.results.statistics import Outcome, analyse
 
 from irmas.config import Config, Data, Features, flatten
 from irmas.results import report
 from irmas.results.points import by_accuracy
 from irmas.results.ranking import Ranking, Row
-from irmas.results.statistics import Outcome, analyse
 from irmas.run.events import VAL_ACCURACY
 from irmas.run.folder import COMPLETED
 from irmas.sweep.plan import Plan, Point
