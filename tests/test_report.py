@@ -93,6 +93,7 @@ SWEEPS: Mapping[str, Any] = {
         {"dropout": [0.3, 0.4], "lr": [0.1, 0.2], "l2": [0.1, 0.2], "batch_size": [16, 32], "model.dense": [64, 128]},
         {"training_sd": 0.015},
     ),
+    "random": ({"lr": [number / 1000 for number in range(1, 41)]}, {"training_sd": 0.015}),
     "many values": ({"lr": [number / 1000 for number in range(1, 21)]}, {"training_sd": 0.015}),
 }
 
@@ -114,7 +115,7 @@ def test_every_sweep_has_a_report_whose_tables_are_whole(name: str) -> None:
     assert web.count("<table>") == len(tables(found))
     assert web.count("<img ") == len(shown)
     assert web.count("<li>") == len(re.findall("^- ", found, re.MULTILINE))
-    assert not re.search(r"\b(nan|inf|None(?! of)|-0\.0+)\b|\n\n\n", found)
+    assert not re.search(r"\b(nan|inf|None(?! of)|-0\.0+)\b|\n\n\n|[^\n]\n(Training noise|Next:|#)", found)
     assert ("\n## Top " in found) == (analysis is not None and len(analysis.points) > 1)
 
 
@@ -295,6 +296,7 @@ def test_a_key_has_a_row_with_its_lead_over_each_value() -> None:
     assert re.fullmatch(r"0\.0001: \*\*\d+\.\d ± \d\.\d\*\*, 0\.\d+: \d\.\d ± \d\.\d", row[2])
     assert row[3] == "< 0.001"
     many = text(made("many values"))
+    assert "0.024, 16 more |" in text(made("random"))
     assert re.search(r"\| lr \| .*(: \d\.\d ± \d\.\d,?){1} and 13 more \|", many)
 
 

@@ -31,8 +31,8 @@ from irmas.sweep.slurm import ranges
 REPORT, PAGE = "report.md", "report.html"
 TEMPLATE = Path(__file__).with_name("report.md.j2")
 TOP = 5
-MOST_KEYS, MOST_LEVELS, MOST_UNRANKED = 4, 6, 8
-"""Keys in the summary, values of a key, and reasons for missing ranks that are listed."""
+MOST_KEYS, MOST_LEVELS, MOST_UNRANKED, MOST_VALUES = 4, 6, 8, 24
+"""Keys in the summary, leads of a key, reasons for missing ranks, and swept values of a key that are listed."""
 DEDUCED: Mapping[str, frozenset[float]] = {
     "dropout": frozenset((0.3, 0.4, 0.5)),
     "lr": frozenset((0.001, 0.0005, 0.0001)),
@@ -128,7 +128,7 @@ def _about(ranking: Ranking, pictures: Sequence[str], confusion: Confusion | Non
 
 def _found(ranking: Ranking, analysis: Analysis) -> dict[str, Any]:
     """Return what the report says of finished runs."""
-    best_set = [rank for rank, point in enumerate(analysis.points, start=1) if point in analysis.best_set]
+    best_set = [rank for rank, point in enumerate(analysis.points, start=1) if rank == 1 or point.in_best_set]
     schedules = {_setting(ranking, run, "schedule") for point in analysis.points for run in point.runs}
     return {
         "analysis": analysis,
@@ -258,7 +258,9 @@ def _levels_shown(ranking: Ranking, key: str) -> str:
         changes = [setting(name, value) for name, value in point.changes.items() if name.startswith(f"{key}.")]
         value = plain(ranking.plan.value(point, key))
         changed.setdefault(value, {}).update(dict.fromkeys(changes if key in point.overrides else []))
-    return ", ".join(f"{value} ({listed([*told])})" if told else value for value, told in changed.items())
+    shown_values = [f"{value} ({listed([*told])})" if told else value for value, told in changed.items()]
+    more = [f"{len(shown_values) - MOST_VALUES} more"] if len(shown_values) > MOST_VALUES else []
+    return ", ".join(shown_values[:MOST_VALUES] + more)
 
 
 def _swept(ranking: Ranking, *names: str) -> str:
