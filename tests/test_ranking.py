@@ -391,7 +391,7 @@ def test_the_last_lines_are_the_next_command_and_why(sweep: Path, doors: Doors) 
     done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
     assert done.stdout.splitlines()[-2:] == [
         "next:    python -m irmas.train best=outputs/mine epochs=50 name=mine-production",
-        "why:     one point was trained, so that there is nothing to compare it with",
+        "why:     one point has finished, so that there is nothing to compare it with",
     ]
     assert "next:" not in doors.open("rank", "outputs/mine", "--best", folder=sweep.parent.parent).stdout
 

@@ -82,7 +82,7 @@ def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
     has_one_seed = all(len(point.runs) == 1 for point in analysis.points)
     production = production_command(ranking, analysis)
     if total == 1:
-        return NextStep(production, "one point was trained, so that there is nothing to compare it with")
+        return NextStep(production, "one point has finished, so that there is nothing to compare it with")
     if analysis.still_rising:
         gain = f" by {100 * analysis.rise.value:.1f} percentage points per epoch" if analysis.rise else ""
         return NextStep(_longer(ranking, analysis), f"accuracy still rises{gain}, and more epochs come first")
