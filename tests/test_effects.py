@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irmas.results.comparison import Comparison
+from irmas.results.comparison import Comparison, Estimate
 from irmas.results.edges import find_edge
 from irmas.results.effects import Grid, Level, main_effects
 
@@ -66,8 +66,12 @@ def test_values_drawn_at_random_are_no_grid() -> None:
     assert [*Grid.of(drawn, ["lr", "dropout"]).levels] == ["dropout"]
 
 
-def levels(*accuracies: float, values: tuple[float, ...] = (0.0001, 0.0005, 0.001)) -> list[Level]:
-    return [Level(value, accuracy, 6) for value, accuracy in zip(values, accuracies, strict=False)]
+def levels(*accuracies: float, values: tuple[float, ...] = (0.0001, 0.0005, 0.001), half: float = 0.01) -> list[Level]:
+    leads = [max(accuracies) - accuracy for accuracy in accuracies]
+    return [
+        Level(value, accuracy, 6, Estimate(lead, lead - half, lead + half))
+        for value, accuracy, lead in zip(values, accuracies, leads, strict=True)
+    ]
 
 
 def test_an_edge_is_named_only_where_the_means_rise_towards_it() -> None:
@@ -77,6 +81,7 @@ def test_an_edge_is_named_only_where_the_means_rise_towards_it() -> None:
     falling = find_edge("lr", levels(0.6, 0.55, 0.5))
     assert falling is not None
     assert falling.beyond < 0.0001
+    assert find_edge("lr", levels(0.5, 0.55, 0.6, half=0.2)) is None  # by chance
     assert find_edge("lr", levels(0.5, 0.6, 0.55)) is None  # inside
     assert find_edge("lr", levels(0.55, 0.5, 0.6)) is None  # no rise towards it
     assert find_edge("seed", levels(0.5, 0.55, 0.6, values=(0, 1, 2))) is None
