@@ -81,13 +81,14 @@ class _Launcher(Launcher):
 
     def freeze(self, job_overrides: Sequence[Sequence[str]]) -> Plan:
         # Hydra imports this module at each start: what only a launch needs is imported when it is needed.
+        from irmas import overrides
         from irmas.compose import Composer
         from irmas.sweep import prepare
         from irmas.sweep.freeze import freeze
         from irmas.sweep.plan import OUTPUTS
 
         composer = Composer(self.loader, self.config)
-        plan = freeze(composer.base, composer.points(job_overrides), self.name)
+        plan = freeze(composer.base, composer.points(job_overrides), self.name, overrides.typed)
         # A sweeper that proposes points in batches keeps to the name of its first.
         self.name = plan.name
         prepare.check(OUTPUTS / plan.name, plan)

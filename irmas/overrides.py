@@ -30,6 +30,8 @@ from irmas.errors import UserError, first_line
 from irmas.results.best import BEST, SETTINGS
 
 CONF = Path(__file__).parent / "conf"
+typed: list[str] = []
+"""Overrides of this process's command line, as they were typed: Hydra is given others in their place."""
 HYDRAS_OWN = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)\.(?!_).+")
 
 
@@ -51,7 +53,8 @@ def run(door: str, schema: type[Config | Prepare], task: Callable[[DictConfig], 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as orderly as Ctrl-C
     with told():
         try:
-            overrides = OverridesParser.create().parse_overrides(_read_command_line(schema))
+            typed[:] = _read_command_line(schema)
+            overrides = OverridesParser.create().parse_overrides(typed)
             _check_overrides(overrides, schema)
             given = {override.key_or_group: override for override in overrides}
             if "best" in given:

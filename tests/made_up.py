@@ -81,7 +81,8 @@ def sweep(
         outcomes.append(
             Outcome(number, values, figure, losses[-1], answers, tuple(curve.tolist()), schedule == "onecycle")
         )
-    plan = Plan("made-up", list(axes), "data", "source", "commit", config, points)
+    command = [f"{key}={','.join(map(shown, values))}" for key, values in axes.items()]
+    plan = Plan("made-up", list(axes), "data", "source", "commit", config, points, command)
     return ranked(plan, rows), analyse(outcomes, list(axes)) if outcomes else None
 
 

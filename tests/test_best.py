@@ -23,7 +23,6 @@ from irmas.config import OF_THE_COMMAND, Config, Data, Features, Model, flatten
 from irmas.results import best, ranking
 from irmas.results.analysis import Analysis, Outcome, analyse
 from irmas.results.best import BEST, NextStep
-from irmas.results.grid_command import grid_command
 from irmas.results.ranking import Ranking
 from irmas.run.events import RANKED, VAL_ACCURACY, EventWriter
 from irmas.run.folder import COMPLETED, Status
@@ -141,10 +140,10 @@ def test_runs_that_still_rise_are_trained_for_longer() -> None:
     assert best.next_step(later, analysis).command.endswith(" name=made-up-15")
 
 
-def test_points_that_are_no_grid_leave_the_leader_to_be_trained_for_longer() -> None:
+def test_a_sweep_of_an_earlier_version_leaves_the_leader_to_be_trained_for_longer() -> None:
     found, analysis = made(REPORT, level, base=Config(epochs=5), pace=5.0)
-    drawn = replace(found, plan=replace(found.plan, points=found.plan.points[:17]))
-    step = best.next_step(drawn, analysis)
+    old = replace(found, plan=replace(found.plan, command=[]))
+    step = best.next_step(old, analysis)
     assert step.command == "python -m irmas.train best=outputs/made-up epochs=15 name=made-up-15"
 
 
@@ -168,7 +167,7 @@ def test_a_single_best_point_goes_into_production() -> None:
 def test_unknown_training_noise_asks_for_a_second_seed() -> None:
     cycle = Config(schedule="onecycle", seed=3)
     step = best.next_step(*made({"lr": [0.002, 0.001]}, by_lr, base=cycle))
-    command = "python -m irmas.train -m lr=0.002,0.001 seed=3,4 schedule=onecycle name=made-up"
+    command = "python -m irmas.train -m lr=0.002,0.001 seed=3,4 name=made-up"
     assert step == NextStep(
         command, "with one seed nothing tells how much trainings of a point differ; a second one does"
     )
@@ -300,45 +299,37 @@ def test_the_capacity_sweep_holds_the_reports_winner_as_its_third_run(doors: Doo
 # From a sweep to the command that trains its points again
 
 
-def plan_of(doors: Doors, folder: Path, slurm: str, *arguments: str) -> Plan:
-    """Return the plan that a command freezes in the sweep `made` or, with a name, in its own."""
-    name = next((word.removeprefix("name=") for word in arguments if word.startswith("name=")), "made")
-    named = () if any(word.startswith("name=") for word in arguments) else ("name=made",)
-    found = doors.open("train", *arguments, *named, "hydra.launcher.submit=false", folder=folder, PATH=slurm)
+def plan_of(doors: Doors, folder: Path, slurm: str, *words: str) -> Plan:
+    """Return the plan that a command freezes."""
+    name = next(word.removeprefix("name=") for word in words if word.startswith("name="))
+    found = doors.open("train", *words, folder=folder, PATH=slurm)
     assert (found.code, found.stderr) == (0, "")
     return plans.read(folder / "outputs" / name)
 
 
-STANDIN = "data=standin features=small"
+STANDIN = "data=standin features=small name=made hydra.launcher.submit=false"
 COMMANDS = [
     f"{STANDIN} -m dropout=0.3,0.4 lr=0.001,0.0001",
-    f"{STANDIN} data.size=330 augment=none batch_size=16 class_weights=false -m seed=0,1 dropout=0.3,0.4",
     f"{STANDIN} recipe=strong model.dense=64 -m 'model.filters=[8,16],[32]' seed=3",
-    f"{STANDIN} -m recipe=report,strong seed=0,1",
     f"{STANDIN} lr=0.001 -m recipe=report,strong",
-    f"{STANDIN} model=deep -m recipe=report,strong",
-    f"{STANDIN} recipe=strong -m model=report,deep",
-    f"{STANDIN} model.dense=64 -m model=report,deep augment=none,specaugment",
-    f"{STANDIN} halving=3 device=cpu -m schedule=constant,plateau data.fold=0,1 features.mel_norm=slaney,null",
-    "data=folder data.root=corpus data.cache_dir=elsewhere/cache -m epochs=5,10 lr=0.001,0.0001",
+    f"{STANDIN} -m 'schedule=choice(constant,plateau)' epochs=5,10",
     f"{STANDIN} sweep=capacity",
     f"{STANDIN} lr=0.01",
 ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_command_sweeps_the_same_points(
-    command: str, doors: Doors, tmp_path: Path, slurm: str, corpus: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_command_trains_the_same_points_for_longer(
+    command: str, doors: Doors, tmp_path: Path, slurm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "corpus").symlink_to(corpus)
     plan = plan_of(doors, tmp_path, slurm, *shlex.split(command))
-    epochs = [3 * value for value in dict.fromkeys(plan.value(point, "epochs") for point in plan.points)]
-    printed = grid_command(plan, "longer", {"epochs": epochs})
-    assert printed
+    rising, analysis = made(REPORT, level, base=Config(epochs=5), pace=5.0)
+    assert analysis.still_rising
+    printed = best.next_step(replace(rising, plan=plan), analysis).command
     again = plan_of(doors, tmp_path, slurm, *shlex.split(printed.removeprefix("python -m irmas.train ")))
     expected = [
-        flatten(asdict(plan.config_of(point))) | {"name": "longer", "epochs": 3 * plan.value(point, "epochs")}
+        flatten(asdict(plan.config_of(point))) | {"name": again.name, "epochs": 3 * plan.value(point, "epochs")}
         for point in plan.points
     ]
     assert [flatten(asdict(again.config_of(point))) for point in again.points] == expected
@@ -349,8 +340,8 @@ def test_a_second_seed_grows_the_sweep_that_is_there(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     plan = plan_of(doors, tmp_path, slurm, *shlex.split(f"{STANDIN} recipe=strong -m dropout=0.3,0.4 data.fold=0,1"))
-    command = grid_command(plan, plan.name, {"seed": [0, 1]})
-    assert command
+    cycle, analysis = made({"lr": [0.002, 0.001]}, by_lr, base=Config(schedule="onecycle"))
+    command = best.next_step(replace(cycle, plan=plan), analysis).command
     grown = plan_of(doors, tmp_path, slurm, *shlex.split(command.removeprefix("python -m irmas.train ")))
     assert [grown.config_of(point) for point in grown.points[:4]] == [plan.config_of(point) for point in plan.points]
     assert [grown.config_of(point) for point in grown.points[4:]] == [
@@ -358,20 +349,9 @@ def test_a_second_seed_grows_the_sweep_that_is_there(
     ]
 
 
-def test_a_sweep_whose_settings_cannot_be_told_has_no_command() -> None:
-    found, _ = made({"model": ["report", "mine"], "lr": [0.001, 0.0001]}, level)
-    assert grid_command(found.plan, "longer", {"epochs": [45]}) is None
-    grown = replace(found.plan, points=[Point(1, {"lr": 0.001}, {}), *found.plan.points[1:]])
-    assert grid_command(grown, "longer", {"epochs": [45]}) is None
-    mixed = [Point(n, {"lr": lr}, {"lr": lr, "dropout": lr}) for n, lr in enumerate((0.1, 0.2), 1)]
-    assert grid_command(replace(found.plan, swept=["lr"], points=mixed), "longer", {"epochs": [45]}) is None
-
-
-def test_seeds_that_some_points_alone_have_are_left_out() -> None:
-    found, _ = made({"lr": [0.001, 0.0001], "seed": [0, 1, 2]}, level)
-    refined = replace(found.plan, points=[*found.plan.points[:4], found.plan.points[4]])
-    command = grid_command(refined, "longer", {"epochs": [45]})
-    assert command == "python -m irmas.train -m lr=0.001,0.0001 seed=0,1 epochs=45 name=longer"
+def test_a_sweep_that_starts_from_a_best_yaml_names_it_again(doors: Doors, folder: Path, slurm: str) -> None:
+    words = ["best=outputs/mine", "name=made", "data.fold=0,1", "hydra.launcher.submit=false", "data.root=standin"]
+    assert plan_of(doors, folder, slurm, *words).command == words
 
 
 WRONG: list[tuple[dict[Any, Any], str]] = [

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from irmas.config import OF_THE_COMMAND, Config, flatten, shown
-from irmas.results.grid_command import grid_command, override
 from irmas.sweep.jobs import named_runs
-from irmas.sweep.plan import OUTPUTS
+from irmas.sweep.plan import OUTPUTS, Plan
 
 if TYPE_CHECKING:
     from irmas.results.analysis import Analysis
@@ -22,6 +22,7 @@ PRODUCTION_EPOCHS = 50
 """Of the run that follows the sweep, as in the report."""
 LONGER = 3
 """Times as many epochs, where runs are still improving."""
+_WORD = re.compile(r"[A-Za-z0-9._/-]+")
 SETTINGS = sorted(flatten(asdict(Config())).keys() - OF_THE_COMMAND)
 """What a best.yaml holds, each of them."""
 
@@ -97,24 +98,25 @@ def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
 
 
 def _longer(ranking: Ranking, analysis: Analysis) -> str:
-    """Return the command that trains the same points, or else the leader alone, for more epochs."""
+    """Return the command that trains the same points for more epochs; the leader alone, if the command is not known."""
     plan = ranking.plan
     planned = list(dict.fromkeys(plan.value(point, "epochs") for point in plan.points))
     epochs = [LONGER * value for value in planned]
     stem = plan.name.removesuffix(f"-{max(planned)}")
     name = f"{stem[: 99 - len(str(max(epochs)))]}-{max(epochs)}"
-    given = {"best": f"{OUTPUTS}/{plan.name}", "epochs": max(epochs), "name": name}
-    leader = " ".join(["python -m irmas.train", *(override(key, value) for key, value in given.items())])
-    return grid_command(plan, name, {"epochs": epochs}) or leader
+    words = _words(plan, "epochs", "name") or [_override("best", f"{OUTPUTS}/{plan.name}")]
+    of_several = len(epochs) > 1 or any("," in word for word in words)
+    return _train(*words, _override("epochs", *epochs), _override("name", name), of_several=of_several)
 
 
 def _second_seed(ranking: Ranking) -> str | None:
-    """Return the command that grows the sweep by a second seed; None where its points are no grid."""
+    """Return the command that grows the sweep by a second seed; None if the command is not known."""
     seeds = {ranking.plan.value(point, "seed") for point in ranking.plan.points}
     if len(seeds) > 1:
         return None
     (seed,) = seeds
-    return grid_command(ranking.plan, ranking.plan.name, {"seed": [seed, seed + 1]})
+    words = [_override("seed", seed, seed + 1), _override("name", ranking.plan.name)]
+    return _train(*_words(ranking.plan, "seed", "name"), *words, of_several=True) if ranking.plan.command else None
 
 
 def production_command(ranking: Ranking, analysis: Analysis) -> str:
@@ -123,5 +125,21 @@ def production_command(ranking: Ranking, analysis: Analysis) -> str:
     numbered = re.fullmatch(r"(.+)-production(?:-(\d{1,4}))?", name)
     follows = f"{numbered[1][:84]}-production-{int(numbered[2] or 1) + 1}" if numbered else f"{name[:89]}-production"
     epochs = max(PRODUCTION_EPOCHS, config(ranking, analysis).epochs)
-    given = {"best": f"{OUTPUTS}/{name}", "epochs": epochs, "name": follows}
-    return " ".join(["python -m irmas.train", *(override(key, value) for key, value in given.items())])
+    return _train(_override("best", f"{OUTPUTS}/{name}"), _override("epochs", epochs), _override("name", follows))
+
+
+def _words(plan: Plan, *without: str) -> list[str]:
+    """Return the overrides of the sweep's command, quoted for a shell, without these keys."""
+    return [shlex.quote(word) for word in plan.command if word.partition("=")[0] not in without]
+
+
+def _train(*words: str, of_several: bool = False) -> str:
+    return " ".join(["python -m irmas.train", *(["-m"] if of_several else []), *words])
+
+
+def _override(key: str, *values: Any) -> str:
+    """Return an override as it is typed: Hydra reads quotes where there is more than letters, digits and . _ / -"""
+    texts = [shown(value) for value in values]
+    if all(map(_WORD.fullmatch, texts)):
+        return f"{key}={','.join(texts)}"
+    return shlex.quote(f"{key}=" + ",".join(f'"{text}"' for text in texts))

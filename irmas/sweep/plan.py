@@ -62,6 +62,8 @@ class Plan:
     """With `+` where files differed from it; empty for an installed package."""
     config: Config
     points: list[Point] = field(default_factory=list)
+    command: list[str] = field(default_factory=list)
+    """Overrides of the command that made it, as they were typed; empty in plans of earlier versions."""
 
     def config_of(self, point: Point) -> Config:
         return from_flat(flatten(asdict(self.config)) | point.changes)
