@@ -81,9 +81,10 @@ def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
     total, size = len(analysis.points), len(analysis.best_set)
     leader = named_runs(analysis.points[0].runs)
     has_one_seed = all(len(point.runs) == 1 for point in analysis.points)
-    production = production_command(ranking, analysis)
     if total == 1:
-        return NextStep(production, "one point has finished, so that there is nothing to compare it with")
+        return NextStep(
+            production_command(ranking, analysis), "one point has finished, so that there is nothing to compare it with"
+        )
     if analysis.still_rising:
         gain = f" by {100 * analysis.rise.value:.1f} percentage points per epoch" if analysis.rise else ""
         return NextStep(_longer(ranking, analysis), f"accuracy still rises{gain}, and more epochs come first")
@@ -93,8 +94,8 @@ def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
         reason = f"{size} of {total} points may be the best; fresh seeds of the first of them tell more"
         return NextStep(f"python -m irmas.refine {OUTPUTS}/{ranking.plan.name}", reason)
     if analysis.is_decided:
-        return NextStep(production, f"{leader} is better than every other point")
-    return NextStep(production, f"the other points cannot be compared with {leader}")
+        return NextStep(production_command(ranking, analysis), f"{leader} is better than every other point")
+    return NextStep(production_command(ranking, analysis), f"the other points cannot be compared with {leader}")
 
 
 def _longer(ranking: Ranking, analysis: Analysis) -> str:
