@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from irmas.config import anneals
 from irmas.errors import DataError, in_words
 from irmas.results.analysis import Outcome
 from irmas.results.comparison import Answers
@@ -57,4 +58,4 @@ def _outcome(ranking: Ranking, row: Row, made: Predictions | None) -> Outcome:
     # A swept group, such as recipe, may set it.
     schedule = ranking.plan.points[row.id - 1].changes.get("schedule", ranking.plan.config.schedule)
     curve = tuple(row.curves.get(VAL_ACCURACY, {}).values())
-    return Outcome(row.id, row.values, row.accuracy, row.loss, answers, curve, schedule == "onecycle")
+    return Outcome(row.id, row.values, row.accuracy, row.loss, answers, curve, anneals(schedule))
