@@ -21,6 +21,7 @@ from irmas.run.folder import COMPLETED, FINAL, PENDING, STOPPED
 from irmas.sweep import states
 
 if TYPE_CHECKING:  # scipy takes half a second to import
+    from irmas.results.outcomes import Confusion
     from irmas.results.statistics import Analysis
 
 
@@ -75,12 +76,10 @@ def show(sweep: Path, *, best: bool = False) -> Ranking:
     analysis, confusion = None, None
     if not best:
         # Here, since `--table` and the status door answer without scipy and matplotlib.
-        from irmas.results import conclude, outcomes, statistics
+        from irmas.results import conclude
         from irmas.results.best import production_command
 
-        found, confusion, problems = outcomes.read(sweep, result)
-        result.problems.extend(problems)
-        analysis = statistics.analyse(found, result.plan.swept, [row.values for row in result.rows]) if found else None
+        analysis, confusion = analysed(sweep, result)
     try:
         _print(console, sweep, result, analysis, best)
     finally:  # also where nobody reads on, as in `| head`
@@ -94,6 +93,19 @@ def show(sweep: Path, *, best: bool = False) -> Ranking:
     if analysis and report:
         console.print(f"winner:  {production_command(result, analysis)}")
     return result
+
+
+def analysed(sweep: Path, result: Ranking) -> tuple[Analysis | None, Confusion | None]:
+    """Return what the finished runs allow to conclude, None where there are none, and the leader's confusion matrix.
+
+    Adds to the ranking's problems what could not be read.
+    """
+    from irmas.results import outcomes, statistics
+
+    found, confusion, problems = outcomes.read(sweep, result)
+    result.problems.extend(problems)
+    planned = [row.values for row in result.rows]
+    return statistics.analyse(found, result.plan.swept, planned) if found else None, confusion
 
 
 @contextmanager

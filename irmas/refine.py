@@ -1,0 +1,353 @@
+"""Trains fresh seeds of a sweep's best points and ranks it anew: `python -m irmas.refine outputs/<name>`."""
+
+from __future__ import annotations
+
+import math
+import re
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from hydra_plugins.irmas_launcher import IrmasLauncher, LocalLauncher, SlurmLauncher
+from irmas import overrides, rank
+from irmas.commandline import Parser, told_by
+from irmas.config import shown
+from irmas.console import plain_console, plain_table, print_table
+from irmas.errors import ConfigError, UserError
+from irmas.results import ranking
+from irmas.results.page import counted
+from irmas.results.points import combination
+from irmas.results.ranking import Ranking
+from irmas.run.folder import CANCELLED, FINAL, PENDING, RUNNING
+from irmas.sweep import jobs, prepare, refinement, states
+from irmas.sweep import plan as plans
+from irmas.sweep.plan import OUTPUTS, Plan, Point
+from irmas.sweep.slurm import ranges
+from irmas.sweep.states import NOT_SUBMITTED, RunState, SweepState
+
+if TYPE_CHECKING:  # scipy takes half a second to import
+    from irmas.results.analysis import Analysis
+
+ROUNDS = 3
+"""Rounds of full size that `until=decided` may take unless `runs=` says otherwise."""
+EPILOG = f"""
+The first points of the ranking are trained again with seeds that no run of the sweep has, and join the sweep as new
+runs. A round that was interrupted is finished first. The command of the sweep still resumes all of it.
+
+settings:
+  candidates=3      points to train again: the leader, and those with the smallest expected loss
+  seeds=3           fresh seeds of each of them
+  edges=false       true: train the leader's neighbors too, one for each edge of the grid that the ranking names, with
+                    as many seeds as the leader then has
+  until=none        decided: repeat rounds until one point is known to be the best, or choosing any of those that may be
+                    loses at most loss=
+  loss=0.5          with until=decided: expected loss in points of accuracy
+  runs=N            with until=decided: runs that all rounds of this sweep together may add
+                    (default: {ROUNDS} * candidates * seeds)
+  dry_run=false     true: show what would be trained, and write nothing
+  allow_code_change=false, hydra/launcher=local|slurm, hydra.launcher.<setting>=...
+                    as irmas.train takes them; on Slurm, settings that are not given are those of the sweep's last
+                    submission
+"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line says."""
+
+    candidates: int = 3
+    seeds: int = 3
+    edges: bool = False
+    until: str = "none"
+    runs: int | None = None
+    """Runs that rounds may add in all."""
+    loss: float = 0.5
+    """In points of accuracy."""
+    dry_run: bool = False
+    allow_code_change: bool = False
+
+    @property
+    def is_repeated(self) -> bool:
+        return self.until == "decided"
+
+    @property
+    def budget(self) -> int:
+        return ROUNDS * self.candidates * self.seeds if self.runs is None else self.runs
+
+    @property
+    def words(self) -> list[str]:
+        """The same on a command line."""
+        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        return [f"{key}={shown(value)}" for key, (value, default) in values.items() if value != default]
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"0*[1-9]\d{0,8}", text):
+        raise ValueError(text)
+    return int(text)
+
+
+def _points(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(text)
+    return value
+
+
+BOOLEAN: tuple[Callable[[str], Any], str] = ({"true": True, "false": False}.__getitem__, "true or false")
+RULES: dict[str, tuple[Callable[[str], Any], str]] = {
+    "candidates": (_whole, "a whole number from 1"),
+    "seeds": (_whole, "a whole number from 1"),
+    "edges": BOOLEAN,
+    "until": ({"none": "none", "decided": "decided"}.__getitem__, "none or decided"),
+    "runs": (_whole, "a whole number from 1"),
+    "loss": (_points, "a number from 0, in points of accuracy"),
+    "dry_run": BOOLEAN,
+    "allow_code_change": BOOLEAN,
+}
+"""How each setting is read from its text, which raises ValueError or KeyError, and what is allowed."""
+
+
+def main() -> None:
+    parser = Parser("irmas.refine", "Train fresh seeds of a sweep's best points, and rank it anew.", EPILOG)
+    parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
+    parser.add_argument("settings", nargs="*", metavar="key=value")
+    parser.add_argument("--in-job", action="store_true", help="rank first, and train again nothing that has failed")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as orderly as Ctrl-C
+    with told_by("irmas.refine", "stopped; the same command goes on"):
+        arguments = parser.parse_intermixed_args()
+        sweep = arguments.sweep
+        request = read([word for word in arguments.settings if not word.startswith("hydra")])
+        plans.read(sweep, [])
+        if sweep.resolve().parent != OUTPUTS.resolve():
+            raise UserError(f"{sweep}: a sweep grows in {OUTPUTS}/ of the folder that this command is started in")
+        sweep = OUTPUTS / sweep.resolve().name
+        launcher = _launcher(sweep, request, [word for word in arguments.settings if word.startswith("hydra")])
+        raise SystemExit(_in_job(sweep, request, launcher) if arguments.in_job else _rounds(sweep, request, launcher))
+
+
+def read(words: Sequence[str]) -> Request:
+    """Raises UserError for the first word that is no setting, or breaks its rule."""
+    values: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if key not in RULES:
+            guesses = get_close_matches(key, RULES, n=1)
+            hint = f"did you mean {guesses[0]}? " if guesses else ""
+            raise UserError(
+                f"{word}: there is no setting {key!r}; {hint}settings: {' '.join(RULES)} hydra.launcher...."
+            )
+        if key in values:
+            raise UserError(f"{word}: {key} is given twice")
+        parse, allowed = RULES[key]
+        try:
+            values[key] = parse(text)
+        except (ValueError, KeyError):
+            raise (
+                ConfigError(key, text, f"must be {allowed}")
+                if equals
+                else UserError(f"{word}: must be followed by = and {allowed}")
+            ) from None
+    request = Request(**values)
+    for key in ("runs", "loss"):
+        if key in values and not request.is_repeated:
+            raise UserError(f"{key}={shown(values[key])}: is for until=decided, which repeats rounds")
+    return request
+
+
+def _launcher(sweep: Path, request: Request, words: Sequence[str]) -> IrmasLauncher:
+    """Return the launcher with the settings of `words` and, on Slurm, of the sweep's last submission."""
+    for word in words:
+        if not re.match(r"hydra/launcher=|hydra\.launcher\.", word):
+            raise UserError(f"{word}: of Hydra's own settings only hydra/launcher and hydra.launcher.... are taken")
+    keys = {word.partition("=")[0] for word in words}
+    name = next((word.partition("=")[2] for word in words if word.startswith("hydra/")), overrides.default_launcher())
+    before = jobs.recorded_launcher(sweep) if name == "slurm" else []
+    launcher = overrides.launcher([*(word for word in before if word.partition("=")[0] not in keys), *words])
+    launcher.check()
+    if isinstance(launcher, SlurmLauncher) and request.is_repeated:
+        if not launcher.submit:
+            raise UserError("hydra.launcher.submit=false: prints the jobs of one round; leave out until=decided")
+        launcher.refine = ["--in-job", *request.words, "hydra/launcher=slurm", *launcher.kept_words]
+    return launcher
+
+
+def _in_job(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
+    """Rank the sweep behind an array of it, and submit the next round unless a run has not finished."""
+    unranked = ranking.unranked(rank.show(sweep))
+    plan = plans.read(sweep)
+    unfinished = [run.point.id for run in states.look(sweep, plan, last_word=True).runs if not _is_finished(run)]
+    if waiting := sorted(plan.refined & set(unfinished)):
+        plain_console().print(
+            f"\n{sweep}: no further round, since {jobs.named_runs(waiting)} did not finish; once the reason is mended, "
+            f"python -m irmas.refine {' '.join([str(sweep), *request.words])} trains them and goes on"
+        )
+        return 1 if unranked else 0
+    return _rounds(sweep, request, launcher)
+
+
+def _rounds(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
+    """Train a round, or with until=decided one after another; the exit code. On Slurm jobs do what follows."""
+    console = plain_console()
+    while True:
+        plan, state = _look(sweep)
+        if runs := _interrupted(plan, state):
+            named = jobs.named_runs(run.id for run in runs)
+            console.print(f"{sweep}: an earlier round is unfinished and comes first: {named}")
+        else:
+            result = ranking.rank(sweep, state=state)
+            runs = _planned(sweep, plan, result, request, console)
+        if request.dry_run or not runs:
+            return 0
+        grown = refinement.extended(plan, runs, sweep.name, allow_code_change=request.allow_code_change)
+        prepare.check(sweep, grown)
+        statuses = launcher.train(grown, append=True)
+        if statuses is None or not isinstance(launcher, LocalLauncher):
+            return 0
+        if any(status.state not in FINAL for status in statuses):
+            return 1
+        if not request.is_repeated:
+            return 0
+
+
+def _look(sweep: Path) -> tuple[Plan, SweepState]:
+    """Raises UserError where runs still train or wait, or were interrupted before any round began."""
+    plan = plans.read(sweep)
+    state = states.look(sweep, plan, last_word=True)
+    unfinished = [run for run in state.runs if not _is_finished(run)]
+    if unfinished and state.note:
+        raise UserError(f"{sweep}: whether {_named(unfinished)} still train cannot be told: {state.note}")
+    live = [run for run in unfinished if run.status.state == RUNNING or (run.task is not None and run.task.is_live)]
+    if live or (unfinished and state.in_pool):
+        raise UserError(
+            f"{sweep}: {_named(live or unfinished)} still train or wait; refine the sweep when they have ended: "
+            f"python -m irmas.status {sweep} --watch"
+        )
+    idle = (PENDING, CANCELLED, NOT_SUBMITTED)
+    if begun := [run for run in unfinished if run.status.state in idle and run.point.id not in plan.refined]:
+        raise UserError(
+            f"{sweep}: {_named(begun)} were not trained to their end; give the sweep's own command again, which goes "
+            "on with them, and refine it then"
+        )
+    return plan, state
+
+
+def _named(runs: Sequence[RunState]) -> str:
+    return jobs.named_runs(run.point.id for run in runs)
+
+
+def _is_finished(run: RunState) -> bool:
+    return run.status.state in FINAL
+
+
+def _interrupted(plan: Plan, state: SweepState) -> list[Point]:
+    """Return all runs of the rounds that have unfinished ones."""
+    unfinished = {run.point.id for run in state.runs if not _is_finished(run)}
+    rounds = [range(first, last + 1) for first, last in plan.rounds]
+    return [plan.points[number - 1] for ids in rounds if unfinished.intersection(ids) for number in ids]
+
+
+def _planned(sweep: Path, plan: Plan, result: Ranking, request: Request, console: Console) -> list[Point]:
+    """Return the runs of the next round, and print them; none where there is nothing to decide, and print why.
+
+    Raises UserError where the finished runs do not tell which points to train again.
+    """
+    if plan.config.data.split == "all":
+        raise UserError(
+            f"{sweep}: data.split=all trained on the validation excerpts too, so that no seed tells which point is better"
+        )
+    if len({combination(row.values) for row in result.rows}) < 2:
+        raise UserError(
+            f"{sweep}: has one point, so that there is nothing to choose from; sweep a setting with irmas.train"
+        )
+    analysis, _ = rank.analysed(sweep, result)
+    if analysis is None or len(analysis.points) < 2:
+        raise UserError(
+            f"{sweep}: {'no run has' if analysis is None else 'the runs of one point alone have'} finished; "
+            f"python -m irmas.status {sweep} shows why"
+        )
+    if reason := decided(analysis, request):
+        console.print(f"\n{sweep}: {reason}")
+        return []
+    runs = next_round(plan, analysis, request)
+    used = len(plan.refined)
+    if request.is_repeated and used + len(runs) > request.budget:
+        console.print(
+            f"\n{sweep}: not decided: {counted(len(analysis.best_set), 'point')} may be the best. A further round has "
+            f"{len(runs)} runs, and {used} of runs={request.budget} are used; runs={used + len(runs)} allows it"
+        )
+        return []
+    _show(console, sweep, plan, analysis, runs, request)
+    return runs
+
+
+def decided(analysis: Analysis, request: Request) -> str:
+    """Return why no further round is needed; empty where one is."""
+    best = analysis.best_set
+    if analysis.is_decided and not (request.edges and _beyond(analysis)):
+        runs = jobs.named_runs(best[0].runs)
+        values = " ".join(f"{key}={shown(value)}" for key, value in best[0].values.items())
+        return f"decided: {values} ({runs}) is the only point that may be the best"
+    losses = [point.expected_loss for point in best]
+    if request.is_repeated and len(best) > 1 and all(x is not None and 100 * x <= request.loss for x in losses):
+        largest = max(100 * (loss or 0) for loss in losses)
+        return (
+            f"decided: {len(best)} points may be the best, and choosing any of them loses at most {largest:.2f} points "
+            f"of accuracy (expected; loss={request.loss:g})"
+        )
+    return ""
+
+
+def next_round(plan: Plan, analysis: Analysis, request: Request) -> list[Point]:
+    """Return the runs of the next round. Raises UserError where the points cannot be compared."""
+    chosen = analysis.candidates(request.candidates)
+    if len(analysis.best_set) == 1 and not analysis.is_decided:
+        if analysis.unpaired:
+            raise UserError(f"{analysis.unpaired} Fresh seeds of them would not tell which is better")
+        # Without training noise nothing can be told apart: seeds show it.
+        chosen = list(analysis.points[: request.candidates])
+    points = [plan.points[point.runs[0] - 1] for point in chosen]
+    return refinement.fresh_runs(plan, points, request.seeds, _beyond(analysis) if request.edges else {})
+
+
+def _beyond(analysis: Analysis) -> Mapping[str, Any]:
+    """Return the values beyond the grid that are worth a try, by key."""
+    edges = [effect.edge for effect in analysis.effects if effect.edge is not None]
+    return {edge.key: edge.beyond for edge in edges if edge.beyond is not None}
+
+
+def _show(
+    console: Console, sweep: Path, plan: Plan, analysis: Analysis, runs: Sequence[Point], request: Request
+) -> None:
+    """Print a row for each point that the round trains."""
+    keys = [key for key in plan.swept if key != "seed"]
+    known = {combination(point.values): point for point in analysis.points}
+    values: dict[tuple[str, ...], list[str]] = {}
+    seeds: dict[tuple[str, ...], list[int]] = {}
+    for run in runs:
+        point = {key: plan.value(run, key) for key in keys}
+        values[combination(point)] = [shown(value) for value in point.values()]
+        seeds.setdefault(combination(point), []).append(plan.config_of(run).seed)
+    rows = []
+    for key, cells in values.items():
+        found = known.get(key)
+        accuracy, trained = (f"{found.accuracy:.2%}", len(found.runs)) if found else ("-", 0)
+        rows.append([*cells, accuracy, str(trained), ranges(seeds[key])])
+    epochs = sum(plan.config_of(run).epochs for run in runs)
+    verb = "would train" if request.dry_run else "trains"
+    number = len(plan.rounds) + 1
+    total = f"{counted(len(runs), 'run')}, {counted(epochs, 'epoch')}"
+    console.print(f"\n{sweep}: round {number} {verb} {counted(len(rows), 'point')} again: {total}\n")
+    print_table(console, plain_table([*keys, "val_accuracy", "runs", "fresh seeds"], rows, left=()))
+    if request.is_repeated:
+        console.print(f"\nrounds go on until it is decided, up to {request.budget} runs in all")
+    console.print()
+
+
+if __name__ == "__main__":
+    main()
