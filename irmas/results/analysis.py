@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from irmas.results.comparison import Answers, Estimate, TrainingNoise
-from irmas.results.edges import Edge
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from irmas.config import averaged_epochs
+from irmas.results import comparison
+from irmas.results.comparison import (
+    CONFIDENCE,
+    ROUNDING,
+    Answers,
+    Comparison,
+    Estimate,
+    Sample,
+    TrainingNoise,
+    pooled_variance,
+)
+from irmas.results.effects import Effect, Grid, main_effects
+from irmas.results.points import by_accuracy
+from irmas.results.posterior import posterior
+
+FIRST = 5
+"""Points that get a probability of being the best."""
+FEWEST_DF = 4
+"""Degrees of freedom below which an estimate says too little."""
+TAIL = 4
+"""Epochs at the end of a run that a line is drawn through, at least."""
+FAST = 0.01
+"""Gain of accuracy per epoch above which more epochs change more than settings do."""
+NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True)
@@ -53,43 +81,6 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Level:
-    """The points with one value of a key."""
-
-    value: Any
-    accuracy: float
-    """Least-squares mean: as if every level had been trained with the same other settings."""
-    points: int
-    lead: Estimate | None = None
-    """The best level's accuracy minus this one's, with a 95 % interval for all pairs of levels of all keys together.
-
-    None for the best level itself, and where it is not known.
-    """
-
-    @property
-    def is_behind(self) -> bool:
-        """The interval of the best level's lead excludes 0."""
-        return self.lead is not None and self.lead.low > 0
-
-
-@dataclass(frozen=True)
-class Effect:
-    """The main effect of one swept key."""
-
-    key: str
-    levels: tuple[Level, ...]
-    """Numbers in ascending order, other values in the order of the runs."""
-    p: float | None
-    """Probability of such a difference between two levels without any effect, adjusted for all pairs of all keys."""
-    edge: Edge | None
-    """The value beyond the grid to try next, where the means rise towards its edge."""
-
-    @property
-    def best(self) -> Level:
-        return max(self.levels, key=lambda level: level.accuracy)
-
-
-@dataclass(frozen=True)
 class Analysis:
     points: tuple[Point, ...]
     """By rank; the first is the leader."""
@@ -128,15 +119,142 @@ class Analysis:
         return [self.points[0], *rest][:count]
 
 
-def analyse(
-    runs: Sequence[Outcome],
-    swept: Sequence[str],
-    planned: Sequence[Mapping[str, Any]] | None = None,
-    rounds: int = 0,
-) -> Analysis:
+def analyse(runs: Sequence[Outcome], swept: Sequence[str], rounds: int = 0) -> Analysis:
     """Return what a sweep's finished runs, at least one, allow to conclude. The same runs give the same numbers.
 
-    `planned` are the settings of all runs of the sweep, where more were planned than have finished. `rounds` is how
-    often the sweep was refined.
+    `rounds` is how often the sweep was refined: each look at it takes half of the error rate that the one before had.
     """
-    raise NotImplementedError
+    keys = [key for key in swept if key != "seed"]
+    means = by_accuracy(runs)
+    points = [
+        Point({key: seeds[0].values[key] for key in keys}, tuple(run.id for run in seeds), mean)
+        for mean, seeds in means
+    ]
+    noise = _training_noise(runs, [np.array([run.accuracy for run in seeds]) for _, seeds in means])
+    confidence = 1 - (1 - CONFIDENCE) / 2**rounds
+    grid = _grid(points, keys)
+    leading, everywhere, leader = None, None, None
+    for sample in comparison.samples({run.id: run.answers for run in runs if run.answers}):
+        inside = [number for number, point in enumerate(points) if sample.scores.keys() >= set(point.runs)]
+        if not inside:
+            continue
+        variance = _training_variance(noise, sample, [points[number].runs for number in inside])
+        compared = _compare([points[number] for number in inside], sample, noise, variance)
+        for number, estimate in zip(inside, compared.intervals(), strict=True):
+            # Where all excerpts are right, or none, resampling them tells nothing.
+            if points[number].accuracy not in (0, 1) or estimate.low < estimate.high:
+                points[number] = replace(points[number], estimate=estimate)
+        if inside[0] == 0:
+            leading = sample
+            everywhere = compared if noise and len(inside) == len(points) else None
+            if noise:
+                found = posterior(compared, _design(grid, inside), variance, noise.df, FIRST)
+                leader = found.leader
+                for number, kept in zip(inside, compared.best_set(confidence), strict=True):
+                    points[number] = replace(points[number], in_best_set=kept)
+                for number, p, loss in zip(inside, found.p_best, found.expected_loss, strict=False):
+                    points[number] = replace(points[number], p_best=p, expected_loss=loss)
+    rise, still_rising = _rise(runs)
+    return Analysis(
+        points=tuple(points),
+        leader=leader,
+        noise=noise,
+        effects=main_effects(grid, np.array([point.accuracy for point in points]), everywhere),
+        rise=rise,
+        still_rising=still_rising,
+        excerpts=len(leading.excerpts) if leading else 0,
+        recordings=len(leading.sizes) if leading else 0,
+        unpaired=_unpaired(runs, points[0], leading),
+        confidence=confidence,
+    )
+
+
+def _grid(points: Sequence[Point], keys: Sequence[str]) -> Grid:
+    """Return the grid of the points in their order, its levels in that of the runs."""
+    by_run = sorted(range(len(points)), key=lambda number: points[number].runs)
+    grid = Grid.of([points[number].values for number in by_run], keys)
+    return Grid(grid.levels, grid.codes[:, np.argsort(by_run)])
+
+
+def _design(grid: Grid, inside: Sequence[int]) -> NDArray[np.float64]:
+    """Return the columns of the main effects for these points; the mean alone where too few points would remain."""
+    design = grid.design()[inside]
+    columns = design.shape[1]
+    if len(inside) - columns >= FEWEST_DF and np.linalg.matrix_rank(design) == columns:
+        return design
+    return design[:, :1]
+
+
+def _compare(points: Sequence[Point], sample: Sample, noise: TrainingNoise | None, variance: float) -> Comparison:
+    return Comparison(
+        np.array([point.accuracy for point in points]),
+        np.array([np.mean([sample.scores[run] for run in point.runs], axis=0) for point in points]),
+        np.array([len(point.runs) for point in points]),
+        sample.sizes,
+        variance,
+        noise.df if noise else 0,
+    )
+
+
+def _training_noise(runs: Sequence[Outcome], points: Sequence[NDArray[np.float64]]) -> TrainingNoise | None:
+    """Return the spread among seeds or, where too few points have several, the fluctuation among epochs."""
+    variance, df = pooled_variance(points)
+    by_seeds = TrainingNoise(math.sqrt(variance), df, "seeds") if df and variance > ROUNDING**2 else None
+    if by_seeds and df >= FEWEST_DF:
+        return by_seeds
+    residuals = [left for run in runs if not run.anneals for left in [_about_line(run.curve)] if left is not None]
+    df = sum(len(left) - 2 for left in residuals)
+    if not df:
+        return by_seeds
+    return TrainingNoise(math.sqrt(sum(float((left**2).sum()) for left in residuals) / df), df, "epochs")
+
+
+def _training_variance(noise: TrainingNoise | None, sample: Sample, runs: Sequence[Sequence[int]]) -> float:
+    """Return one run's variance by training without what the choice of excerpts adds to the spread among seeds.
+
+    Trainings of a point are right on other excerpts. The resampling of recordings has that part already.
+    """
+    if not noise:
+        return 0.0
+    if noise.source != "seeds":
+        return noise.sd**2
+    by_excerpts, _ = pooled_variance([np.array([sample.scores[run] for run in ids]) for ids in runs])
+    n = len(sample.sizes)
+    return max(noise.sd**2 - by_excerpts * n / (n - 1), 0.0)
+
+
+def _tail(curve: Sequence[float]) -> NDArray[np.float64] | None:
+    """Return the accuracies of the last epochs, at least TAIL; None of a shorter run."""
+    size = max(TAIL, averaged_epochs("constant", len(curve)))
+    return np.array(curve[-size:]) if len(curve) >= size else None
+
+
+def _about_line(curve: Sequence[float]) -> NDArray[np.float64] | None:
+    """Return what a straight line through the last epochs leaves."""
+    tail = _tail(curve)
+    if tail is None:
+        return None
+    epochs = np.arange(len(tail))
+    return np.asarray(tail - np.polyval(np.polyfit(epochs, tail, 1), epochs))
+
+
+def _rise(runs: Sequence[Outcome]) -> tuple[Estimate | None, bool]:
+    """Return the mean slope of the runs' last epochs with its 95 % interval over runs, and whether nearly all rise."""
+    tails = [tail for run in runs if not run.anneals for tail in [_tail(run.curve)] if tail is not None]
+    if len(tails) < len(runs):
+        return None, False
+    slopes = np.array([np.polyfit(np.arange(len(tail)), tail, 1)[0] for tail in tails])
+    mean, n = float(slopes.mean()), len(slopes)
+    half = float(slopes.std(ddof=1) / math.sqrt(n) * stdtrit(n - 1, 0.975)) if n > 1 else math.inf
+    return Estimate(mean, mean - half, mean + half), bool(mean > FAST and (slopes > 0).mean() >= NEARLY_ALL)
+
+
+def _unpaired(runs: Sequence[Outcome], leader: Point, leading: Sample | None) -> str:
+    missing = {run.id for run in runs if not run.answers}
+    if not leading:
+        why = "lacks predictions" if missing & set(leader.runs) else "was validated on a single recording"
+        return f"The leader (run {leader.runs[0]}) {why}: nothing can be compared with it."
+    others = {run.id for run in runs} - missing - leading.scores.keys()
+    causes = {"without predictions": missing, "validated on other excerpts": others}
+    left_out = [f"{len(ids)} {cause}" for cause, ids in causes.items() if ids]
+    return f"Of {len(runs)} runs, {' and '.join(left_out)} cannot be compared with the leader." if left_out else ""

@@ -1,14 +1,13 @@
-"""Whether the leader lies on the edge of the swept values, and what to sweep beyond it."""
+"""Values beyond the edge of a grid towards which accuracies rise."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 from irmas.config import RULES
-from irmas.results.factorial import are_numbers
 
 LABELS = frozenset({"seed", "data.seed", "data.fold", "data.render_seed"})
 """Whole numbers that name something: nothing lies beyond the last of them."""
@@ -16,28 +15,42 @@ LABELS = frozenset({"seed", "data.seed", "data.fold", "data.render_seed"})
 
 @dataclass(frozen=True)
 class Edge:
-    """Where the leader's value of a numeric key lies among those swept."""
+    """A value beyond those swept that may be better still."""
 
     key: str
     value: float
-    levels: tuple[float, ...]
-    side: str
-    """`smallest`, `largest`, or empty: inside."""
-    beyond: float | None
-    """What to sweep next on that side; None inside, or where the setting allows nothing more."""
+    """The best level, on the edge of the grid."""
+    beyond: float
+    """The value to try next."""
 
 
-def find_edges(leader: Mapping[str, Any], levels: Mapping[str, tuple[Any, ...]]) -> tuple[Edge, ...]:
-    """Of every key whose levels, in ascending order, are numbers: with two levels the leader is always on an edge."""
-    return tuple(
-        _edge(key, leader[key], levels[key]) for key in levels if key not in LABELS and are_numbers(levels[key])
-    )
+class Level(Protocol):
+    """The mean of the points with one value of a key."""
+
+    @property
+    def value(self) -> Any: ...
+
+    @property
+    def accuracy(self) -> float: ...
+
+    @property
+    def is_behind(self) -> bool: ...
 
 
-def _edge(key: str, value: float, levels: tuple[float, ...]) -> Edge:
-    side = {levels[0]: "smallest", levels[-1]: "largest"}.get(value, "")
-    outwards = levels[::-1] if side == "smallest" else levels
-    return Edge(key, value, levels, side, _beyond(key, outwards) if side else None)
+def find_edge(key: str, levels: Sequence[Level]) -> Edge | None:
+    """Return what lies beyond the best of numeric levels, in ascending order, if the means rise towards it.
+
+    Of three levels or more the last three rise; of two, the lower one must be known to be behind, since one of two is
+    always higher. None where the setting allows nothing more.
+    """
+    best = max(range(len(levels)), key=lambda number: levels[number].accuracy)
+    if key in LABELS or best not in (0, len(levels) - 1):
+        return None
+    outwards = levels[::-1] if best == 0 else levels
+    means = [level.accuracy for level in outwards[-3:]]
+    rises = means == sorted(means) if len(levels) > 2 else outwards[0].is_behind
+    beyond = _beyond(key, [level.value for level in outwards]) if rises else None
+    return Edge(key, levels[best].value, beyond) if beyond is not None else None
 
 
 def _beyond(key: str, levels: Sequence[float]) -> float | None:

@@ -1,0 +1,198 @@
+"""Accuracies of points compared under two kinds of noise: other recordings, and other trainings of the same settings.
+
+Recordings are resampled, as all excerpts of one rise and fall together; all points are resampled alike, so that they
+are compared on the same excerpts. Training noise is drawn beside that, independent for every run: each has a random
+stream of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
+
+Array = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+SEED = 0
+MOST = 256
+"""Points among which all pairs are simulated; beyond them a bound takes the simulation's place."""
+ROUNDING = 1e-9
+"""Smallest standard error: accuracies that differ by less are equal."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How a run did on its validation excerpts, each array (excerpts,), in any order."""
+
+    correct: NDArray[np.floating]
+    """Share of correct answers over the ranked epochs, 0 to 1."""
+    excerpts: NDArray[np.str_]
+    """Unique names."""
+    recordings: NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A set of validation excerpts, and the runs that were validated on it."""
+
+    excerpts: NDArray[np.str_]
+    recordings: NDArray[np.str_]
+    codes: NDArray[np.intp]
+    """(excerpts,): number of each excerpt's recording."""
+    sizes: Array
+    """(recordings,): excerpts of each."""
+    scores: dict[int, Array]
+    """By run: (recordings,), correct answers beyond accuracy x size, over the number of excerpts. They sum to 0."""
+
+    def take(self, run: int, found: Answers) -> bool:
+        """Add the run if it was validated on these excerpts, in whatever order; return whether it was."""
+        if len(found.excerpts) != len(self.excerpts):
+            return False
+        if not np.array_equal(found.excerpts, self.excerpts):
+            order = np.argsort(found.excerpts)[np.argsort(np.argsort(self.excerpts))]
+            found = Answers(found.correct[order], found.excerpts[order], found.recordings[order])
+        if not (np.array_equal(found.excerpts, self.excerpts) and np.array_equal(found.recordings, self.recordings)):
+            return False
+        correct = np.bincount(self.codes, found.correct, minlength=len(self.sizes))
+        self.scores[run] = (correct - found.correct.mean() * self.sizes) / len(found.correct)
+        return True
+
+
+def samples(answers: Mapping[int, Answers]) -> list[Sample]:
+    """Return one sample for each set of excerpts; those of a single recording, which cannot be resampled, are left out."""
+    made: list[Sample] = []
+    for run, found in answers.items():
+        if not any(sample.take(run, found) for sample in made):
+            _, codes = np.unique(found.recordings, return_inverse=True)
+            sizes = np.bincount(codes).astype(np.float64)
+            made.append(Sample(found.excerpts, found.recordings, codes, sizes, {}))
+            made[-1].take(run, found)
+    return [sample for sample in made if len(sample.sizes) > 1]
+
+
+@dataclass(frozen=True)
+class TrainingNoise:
+    """How far one run's accuracy differs between trainings of the same settings, on the same excerpts."""
+
+    sd: float
+    df: int
+    source: str
+    """`seeds`: the spread among the runs of a point; `epochs`: the fluctuation of each run's last epochs."""
+
+
+@cache
+def draw(n: int) -> NDArray[np.integer]:
+    """Return how often each of n recordings is drawn, (resamples, n)."""
+    return np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+
+
+def widening(n: int) -> float:
+    """Return the factor that a deviation in a resample of n recordings, at least two, falls short by.
+
+    sqrt(n / (n - 1)), and Student's t instead of the normal quantile (Hesterberg 2015, expanded percentiles).
+    """
+    tail = (1 + CONFIDENCE) / 2
+    return float(math.sqrt(n / (n - 1)) * stdtrit(n - 1, tail) / ndtri(tail))
+
+
+def resample(sizes: Array) -> Array:
+    """Return weights, (resamples, recordings): times scores they give a resample's accuracy minus the real one.
+
+    A weight is how often the recording was drawn, over the relative size of all that was drawn, widened.
+    """
+    counts = draw(len(sizes))
+    return np.asarray(counts * (widening(len(sizes)) * sizes.sum() / (counts @ sizes))[:, None])
+
+
+class Comparison:
+    """The points that were validated on one set of excerpts, with draws of their noise."""
+
+    def __init__(self, accuracies: Array, scores: Array, runs: Array, sizes: Array, variance: float, df: float) -> None:
+        """Draw the noise of points with these accuracies, (points,), scores, (points, recordings), and runs, (points,).
+
+        `variance` is that of one run's training, without the excerpts' part in it, known with `df` degrees of freedom.
+        """
+        self.accuracies, self.runs = accuracies, runs
+        self.by_excerpts = scores @ resample(sizes).T
+        """(points, resamples)"""
+        rng = np.random.default_rng(SEED + 1)
+        drawn = np.sqrt(variance * df / rng.chisquare(df, RESAMPLES)) if df and variance > 0 else np.zeros(1)
+        self.training = variance / runs
+        """(points,): variance of each point's mean by training."""
+        by_training = drawn * rng.standard_normal(self.by_excerpts.shape) / np.sqrt(runs)[:, None]
+        self.noise = self.by_excerpts + by_training
+
+    def intervals(self) -> list[Estimate]:
+        """Return each point's accuracy with its own 95 % interval."""
+        ends = np.quantile(self.accuracies[:, None] + self.noise, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1)
+        low, high = ends.clip(0, 1).tolist()
+        return [Estimate(*found) for found in zip(self.accuracies.tolist(), low, high, strict=True)]
+
+    def errors(self, weights: Array) -> Array:
+        """Return the standard errors of weighted sums of accuracies; weights are (sums, points)."""
+        by_excerpts = (weights @ self.by_excerpts).var(axis=1)
+        return np.sqrt(by_excerpts + weights**2 @ self.training).clip(ROUNDING)
+
+    def best_set(self, confidence: float) -> list[bool]:
+        """Return for each point whether it may be the best: all of them together hold the best with `confidence`.
+
+        Hsu's comparison with the best (Hsu 1981), studentized, its quantiles from the draws: a point is out if it is
+        further behind any other, in standard errors of their difference, than the worst of equal points would be.
+        """
+        order = np.argsort(-self.accuracies, kind="stable")[:MOST]
+        n_points = len(self.accuracies)
+        # Beyond MOST points: Bonferroni's bound over all of them, and only the best as rivals.
+        bound = None if n_points <= MOST else float(-ndtri((1 - confidence) / (n_points - 1)))
+        centered = self.by_excerpts - self.by_excerpts.mean(axis=1, keepdims=True)
+        kept = []
+        for number in range(n_points):
+            rivals = order[order != number]
+            ahead = self.accuracies[rivals] - self.accuracies[number]
+            if not len(rivals) or ahead.max() <= 0:
+                kept.append(True)
+                continue
+            variance = ((centered[rivals] - centered[number]) ** 2).mean(axis=1)
+            error = np.sqrt(variance + self.training[rivals] + self.training[number]).clip(ROUNDING)
+            critical = bound
+            if critical is None:
+                worst = ((self.noise[rivals] - self.noise[number]) / error[:, None]).max(axis=0)
+                critical = float(np.quantile(worst, confidence))
+            kept.append(bool((ahead / error).max() <= critical))
+        return kept
+
+    def simultaneous(self, weights: Array) -> tuple[Array, Array]:
+        """Return, for sums with these weights, (sums, points), half-widths that hold for all of them together, and p.
+
+        p is the probability that the largest of all sums, in standard errors, is as far from 0 without any effect.
+        """
+        errors = self.errors(weights)
+        largest = np.abs((weights @ self.noise) / errors[:, None]).max(axis=0)
+        found = np.abs(weights @ self.accuracies) / errors
+        beyond = (largest[None] >= found[:, None]).sum(axis=1)
+        return np.quantile(largest, CONFIDENCE) * errors, (1 + beyond) / (1 + RESAMPLES)
+
+
+def pooled_variance(values: Sequence[Array]) -> tuple[float, int]:
+    """Return the variance within groups and its degrees of freedom; values are (runs,) or (runs, recordings).
+
+    Of several columns the variances are added up.
+    """
+    squares = sum(float(((group - group.mean(axis=0)) ** 2).sum()) for group in values)
+    df = sum(len(group) - 1 for group in values)
+    return (squares / df if df else 0.0), df
