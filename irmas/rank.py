@@ -21,8 +21,8 @@ from irmas.run.folder import COMPLETED, FINAL, PENDING, STOPPED
 from irmas.sweep import states
 
 if TYPE_CHECKING:  # scipy takes half a second to import
+    from irmas.results.analysis import Analysis
     from irmas.results.outcomes import Confusion
-    from irmas.results.statistics import Analysis
 
 
 def main() -> None:
@@ -100,12 +100,12 @@ def analysed(sweep: Path, result: Ranking) -> tuple[Analysis | None, Confusion |
 
     Adds to the ranking's problems what could not be read.
     """
-    from irmas.results import outcomes, statistics
+    from irmas.results import analysis, outcomes
 
     found, confusion, problems = outcomes.read(sweep, result)
     result.problems.extend(problems)
-    planned = [row.values for row in result.rows]
-    return statistics.analyse(found, result.plan.swept, planned) if found else None, confusion
+    plan, planned = result.plan, [row.values for row in result.rows]
+    return analysis.analyse(found, plan.swept, planned, len(plan.rounds)) if found else None, confusion
 
 
 @contextmanager
