@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -119,13 +119,15 @@ class Analysis:
         return [self.points[0], *rest][:count]
 
 
-def analyse(runs: Sequence[Outcome], swept: Sequence[str], rounds: int = 0) -> Analysis:
+def analyse(
+    runs: Sequence[Outcome], swept: Sequence[str], planned: Iterable[Mapping[str, Any]] = (), rounds: int = 0
+) -> Analysis:
     """Return what a sweep's finished runs, at least one, allow to conclude. The same runs give the same numbers.
 
-    `rounds` is how often the sweep was refined: each look at it takes half of the error rate that the one before had.
+    `planned` are the settings of all runs of the sweep, by which its points are ordered. `rounds` is how often the sweep was refined: each look at it takes half of the error rate that the one before had.
     """
     keys = [key for key in swept if key != "seed"]
-    means = by_accuracy(runs)
+    means = by_accuracy(runs, planned)
     points = [
         Point({key: seeds[0].values[key] for key in keys}, tuple(run.id for run in seeds), mean)
         for mean, seeds in means
