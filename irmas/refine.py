@@ -259,7 +259,7 @@ def _planned(sweep: Path, plan: Plan, result: Ranking, request: Request, console
     """
     if plan.config.data.split == "all":
         raise UserError(
-            f"{sweep}: data.split=all trained on the validation excerpts too, so that no seed tells which point is better"
+            f"{sweep}: data.split=all trained on the validation excerpts too: no seed tells which point is better"
         )
     if len({combination(row.values) for row in result.rows}) < 2:
         raise UserError(
@@ -317,8 +317,7 @@ def next_round(plan: Plan, analysis: Analysis, request: Request) -> list[Point]:
 
 def _beyond(analysis: Analysis) -> Mapping[str, Any]:
     """Return the values beyond the grid that are worth a try, by key."""
-    edges = [effect.edge for effect in analysis.effects if effect.edge is not None]
-    return {edge.key: edge.beyond for edge in edges if edge.beyond is not None}
+    return {effect.key: effect.edge.beyond for effect in analysis.effects if effect.edge is not None}
 
 
 def _show(

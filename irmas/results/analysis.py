@@ -125,7 +125,8 @@ def analyse(
 ) -> Analysis:
     """Return what a sweep's finished runs, at least one, allow to conclude. The same runs give the same numbers.
 
-    `planned` are the settings of all runs of the sweep, by which its points are ordered. `rounds` is how often the sweep was refined: each look at it takes half of the error rate that the one before had.
+    `planned` are the settings of all runs of the sweep, by which its points are ordered. `rounds` is how often the
+    sweep was refined: each look at it takes half of the error rate that the one before had.
     """
     keys = [key for key in swept if key != "seed"]
     means = by_accuracy(runs, planned)
