@@ -180,11 +180,13 @@ def _launcher(sweep: Path, request: Request, words: Sequence[str]) -> IrmasLaunc
 def _in_job(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
     """Rank the sweep behind an array of it, and submit the next round unless a run has not finished."""
     unranked = ranking.unranked(rank.show(sweep))
+    console = plain_console()
+    console.print()
     plan = plans.read(sweep)
     unfinished = [run.point.id for run in states.look(sweep, plan, last_word=True).runs if not _is_finished(run)]
     if waiting := sorted(plan.refined & set(unfinished)):
-        plain_console().print(
-            f"\n{sweep}: no further round, since {jobs.named_runs(waiting)} did not finish; once the reason is mended, "
+        console.print(
+            f"{sweep}: no further round, since {jobs.named_runs(waiting)} did not finish; once the reason is mended, "
             f"python -m irmas.refine {' '.join([str(sweep), *request.words])} trains them and goes on"
         )
         return 1 if unranked else 0
@@ -213,6 +215,7 @@ def _rounds(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
             return 1
         if not request.is_repeated:
             return 0
+        console.print()
 
 
 def _look(sweep: Path) -> tuple[Plan, SweepState]:
@@ -272,13 +275,13 @@ def _planned(sweep: Path, plan: Plan, result: Ranking, request: Request, console
             f"python -m irmas.status {sweep} shows why"
         )
     if reason := decided(analysis, request):
-        console.print(f"\n{sweep}: {reason}")
+        console.print(f"{sweep}: {reason}")
         return []
     runs = next_round(plan, analysis, request)
     used = len(plan.refined)
     if request.is_repeated and used + len(runs) > request.budget:
         console.print(
-            f"\n{sweep}: not decided: {counted(len(analysis.best_set), 'point')} may be the best. A further round has "
+            f"{sweep}: not decided: {counted(len(analysis.best_set), 'point')} may be the best. A further round has "
             f"{len(runs)} runs, and {used} of runs={request.budget} are used; runs={used + len(runs)} allows it"
         )
         return []
@@ -340,12 +343,13 @@ def _show(
     epochs = sum(plan.config_of(run).epochs for run in runs)
     verb = "would train" if request.dry_run else "trains"
     number = len(plan.rounds) + 1
-    total = f"{counted(len(runs), 'run')}, {counted(epochs, 'epoch')}"
-    console.print(f"\n{sweep}: round {number} {verb} {counted(len(rows), 'point')} again: {total}\n")
+    total = f"{counted(len(runs), 'run')} of {counted(len(rows), 'point')}, {counted(epochs, 'epoch')}"
+    console.print(f"{sweep}: round {number} {verb} {total}\n")
     print_table(console, plain_table([*keys, "val_accuracy", "runs", "fresh seeds"], rows, left=()))
     if request.is_repeated:
         console.print(f"\nrounds go on until it is decided, up to {request.budget} runs in all")
-    console.print()
+    if not request.dry_run:
+        console.print()
 
 
 if __name__ == "__main__":
