@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 import signal
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,16 +199,20 @@ def _rounds(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
     console = plain_console()
     while True:
         plan, state = _look(sweep)
-        if runs := _interrupted(plan, state):
-            named = jobs.named_runs(run.id for run in runs)
-            console.print(f"{sweep}: an earlier round is unfinished and comes first: {named}")
-        else:
-            result = ranking.rank(sweep, state=state)
-            runs = _planned(sweep, plan, result, request, console)
-        if request.dry_run or not runs:
-            return 0
+        runs, analysis = _interrupted(plan, state), None
+        if not runs:
+            analysis = _analysis(sweep, ranking.rank(sweep, state=state))
+            runs = next_round(plan, analysis, request)
+            if reason := decided(analysis, request) or _spent(plan, analysis, request, runs):
+                console.print(f"{sweep}: {reason}")
+                return 0
         grown = refinement.extended(plan, runs, sweep.name, allow_code_change=request.allow_code_change)
+        plans.refuse_source(sweep, replace(plan, config=grown.config), grown.source)
         prepare.check(sweep, grown)
+        _announce(console, sweep, grown, analysis, request)
+        if request.dry_run:
+            return 0
+        console.print()
         statuses = launcher.train(grown, append=True)
         if statuses is None or not isinstance(launcher, LocalLauncher):
             return 0
@@ -255,38 +260,21 @@ def _interrupted(plan: Plan, state: SweepState) -> list[Point]:
     return [plan.points[number - 1] for ids in rounds if unfinished.intersection(ids) for number in ids]
 
 
-def _planned(sweep: Path, plan: Plan, result: Ranking, request: Request, console: Console) -> list[Point]:
-    """Return the runs of the next round, and print them; none where there is nothing to decide, and print why.
-
-    Raises UserError where the finished runs do not tell which points to train again.
-    """
-    if plan.config.data.split == "all":
+def _analysis(sweep: Path, result: Ranking) -> Analysis:
+    """Raises UserError where the finished runs do not tell which points to train again."""
+    if result.plan.config.data.split == "all":
         raise UserError(
             f"{sweep}: data.split=all trained on the validation excerpts too: no seed tells which point is better"
         )
     if len({combination(row.values) for row in result.rows}) < 2:
-        raise UserError(
-            f"{sweep}: has one point, so that there is nothing to choose from; sweep a setting with irmas.train"
-        )
+        raise UserError(f"{sweep}: has one point, so that there is nothing to choose; sweep a setting with irmas.train")
     analysis, _ = rank.analysed(sweep, result)
     if analysis is None or len(analysis.points) < 2:
         raise UserError(
             f"{sweep}: {'no run has' if analysis is None else 'the runs of one point alone have'} finished; "
             f"python -m irmas.status {sweep} shows why"
         )
-    if reason := decided(analysis, request):
-        console.print(f"{sweep}: {reason}")
-        return []
-    runs = next_round(plan, analysis, request)
-    used = len(plan.refined)
-    if request.is_repeated and used + len(runs) > request.budget:
-        console.print(
-            f"{sweep}: not decided: {counted(len(analysis.best_set), 'point')} may be the best. A further round has "
-            f"{len(runs)} runs, and {used} of runs={request.budget} are used; runs={used + len(runs)} allows it"
-        )
-        return []
-    _show(console, sweep, plan, analysis, runs, request)
-    return runs
+    return analysis
 
 
 def decided(analysis: Analysis, request: Request) -> str:
@@ -323,33 +311,40 @@ def _beyond(analysis: Analysis) -> Mapping[str, Any]:
     return {effect.key: effect.edge.beyond for effect in analysis.effects if effect.edge is not None}
 
 
-def _show(
-    console: Console, sweep: Path, plan: Plan, analysis: Analysis, runs: Sequence[Point], request: Request
-) -> None:
-    """Print a row for each point that the round trains."""
-    keys = [key for key in plan.swept if key != "seed"]
+def _spent(plan: Plan, analysis: Analysis, request: Request, runs: Sequence[Point]) -> str:
+    """Return why a round with these runs is too large for the budget; empty where it is not."""
+    used = len(plan.refined)
+    if not request.is_repeated or used + len(runs) <= request.budget:
+        return ""
+    return (
+        f"not decided: {counted(len(analysis.best_set), 'point')} may be the best. Another round has {len(runs)} runs, "
+        f"and {used} of runs={request.budget} are used; runs={used + len(runs)} allows it"
+    )
+
+
+def _announce(console: Console, sweep: Path, grown: Plan, analysis: Analysis | None, request: Request) -> None:
+    """Print what is trained: a row for each point of a new round."""
+    if analysis is None:
+        named = jobs.named_runs(run.id for run in grown.points)
+        console.print(f"{sweep}: an earlier round is unfinished and comes first: {named}")
+        return
+    keys = [key for key in grown.swept if key != "seed"]
     known = {combination(point.values): point for point in analysis.points}
-    values: dict[tuple[str, ...], list[str]] = {}
-    seeds: dict[tuple[str, ...], list[int]] = {}
-    for run in runs:
-        point = {key: plan.value(run, key) for key in keys}
-        values[combination(point)] = [shown(value) for value in point.values()]
-        seeds.setdefault(combination(point), []).append(plan.config_of(run).seed)
+    seeds: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for run in grown.points:
+        seeds[combination({key: grown.value(run, key) for key in keys})].append(grown.config_of(run).seed)
     rows = []
-    for key, cells in values.items():
-        found = known.get(key)
-        accuracy, trained = (f"{found.accuracy:.2%}", len(found.runs)) if found else ("-", 0)
-        rows.append([*cells, accuracy, str(trained), ranges(seeds[key])])
-    epochs = sum(plan.config_of(run).epochs for run in runs)
+    for values, fresh in seeds.items():
+        point = known.get(values)
+        accuracy, trained = (f"{point.accuracy:.2%}", len(point.runs)) if point else ("-", 0)
+        rows.append([*values, accuracy, str(trained), ranges(fresh)])
     verb = "would train" if request.dry_run else "trains"
-    number = len(plan.rounds) + 1
-    total = f"{counted(len(runs), 'run')} of {counted(len(rows), 'point')}, {counted(epochs, 'epoch')}"
+    number, epochs = len(grown.rounds), sum(grown.config_of(run).epochs for run in grown.points)
+    total = f"{counted(len(grown.points), 'run')} of {counted(len(rows), 'point')}, {counted(epochs, 'epoch')}"
     console.print(f"{sweep}: round {number} {verb} {total}\n")
     print_table(console, plain_table([*keys, "val_accuracy", "runs", "fresh seeds"], rows, left=()))
     if request.is_repeated:
         console.print(f"\nrounds go on until it is decided, up to {request.budget} runs in all")
-    if not request.dry_run:
-        console.print()
 
 
 if __name__ == "__main__":
