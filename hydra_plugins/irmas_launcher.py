@@ -77,6 +77,10 @@ class IrmasLauncher(Launcher):
     name: str | None = None
     words: Sequence[str] = ()
     """Overrides that it was made from."""
+    refine: Sequence[str] = ()
+    """Arguments of `irmas.refine`, where a ranking job is to submit the next round."""
+    has_jobs = False
+    """Whether jobs train and rank, and do what follows."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader = hydra_context.config_loader
@@ -102,6 +106,12 @@ class IrmasLauncher(Launcher):
 
         Returns how each run of `plan` then stands; None where jobs do the work, and nobody waits for them.
         """
+
+    @property
+    def kept_words(self) -> list[str]:
+        """Overrides that a later submission of the same sweep takes too."""
+        own = ("hydra.launcher.submit=", "hydra.launcher.wait=")
+        return [word for word in self.words if word.startswith("hydra.launcher.") and not word.startswith(own)]
 
     def _freeze(self, job_overrides: Sequence[Sequence[str]]) -> Plan:
         # Hydra imports this module at each start: what only a launch needs is imported when it is needed.
@@ -143,8 +153,7 @@ class LocalLauncher(IrmasLauncher):
 class SlurmLauncher(IrmasLauncher):
     """Job arrays. Returns at once, without accuracies; with `wait`, when the arrays have ended."""
 
-    refine: Sequence[str] = ()
-    """Arguments of `irmas.refine`, where the ranking job is to submit the next round."""
+    has_jobs = True
 
     def __init__(self, *, submit: bool, wait: bool, **settings: Any) -> None:
         self.submit, self.wait, self.settings = submit, wait, settings
@@ -155,6 +164,8 @@ class SlurmLauncher(IrmasLauncher):
         for key in ("submit", "wait"):
             if not isinstance(getattr(self, key), bool):
                 raise ConfigError(f"hydra.launcher.{key}", getattr(self, key), "must be true or false")
+        if self.refine and not self.submit:
+            raise ConfigError("hydra.launcher.submit", "false", "prints the jobs of one round; leave out until=decided")
         values: Any = OmegaConf.to_container(OmegaConf.create(self.settings), resolve=True)
         self.asked = settings.read(values)
 
@@ -170,12 +181,6 @@ class SlurmLauncher(IrmasLauncher):
             return None
         _end(sweep, is_over=done.is_over)
         return [run_folder(sweep, point).status() for point in done.points]
-
-    @property
-    def kept_words(self) -> list[str]:
-        """Overrides that a later submission of the same sweep takes too."""
-        own = ("hydra.launcher.submit=", "hydra.launcher.wait=")
-        return [word for word in self.words if word.startswith("hydra.launcher.") and not word.startswith(own)]
 
 
 def _end(sweep: Path, is_over: bool) -> None:

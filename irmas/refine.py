@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from hydra_plugins.irmas_launcher import IrmasLauncher, LocalLauncher, SlurmLauncher
 from irmas import overrides, rank
 from irmas.commandline import Parser, told_by
 from irmas.config import shown
@@ -31,7 +30,8 @@ from irmas.sweep.plan import OUTPUTS, Plan, Point
 from irmas.sweep.slurm import ranges
 from irmas.sweep.states import NOT_SUBMITTED, RunState, SweepState
 
-if TYPE_CHECKING:  # scipy takes half a second to import
+if TYPE_CHECKING:  # scipy takes half a second to import, and Hydra imports its plugins anew
+    from hydra_plugins.irmas_launcher import IrmasLauncher
     from irmas.results.analysis import Analysis
 
 ROUNDS = 3
@@ -170,11 +170,9 @@ def _launcher(sweep: Path, request: Request, words: Sequence[str]) -> IrmasLaunc
     name = next((word.partition("=")[2] for word in words if word.startswith("hydra/")), overrides.default_launcher())
     before = jobs.recorded_launcher(sweep) if name == "slurm" else []
     launcher = overrides.launcher([*(word for word in before if word.partition("=")[0] not in keys), *words])
+    if request.is_repeated:
+        launcher.refine = ["--in-job", *request.words, f"hydra/launcher={name}", *launcher.kept_words]
     launcher.check()
-    if isinstance(launcher, SlurmLauncher) and request.is_repeated:
-        if not launcher.submit:
-            raise UserError("hydra.launcher.submit=false: prints the jobs of one round; leave out until=decided")
-        launcher.refine = ["--in-job", *request.words, "hydra/launcher=slurm", *launcher.kept_words]
     return launcher
 
 
@@ -214,7 +212,7 @@ def _rounds(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
             return 0
         console.print()
         statuses = launcher.train(grown, append=True)
-        if statuses is None or not isinstance(launcher, LocalLauncher):
+        if statuses is None or launcher.has_jobs:
             return 0
         if any(status.state not in FINAL for status in statuses):
             return 1
