@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="key=value")
     parser.add_argument("--in-job", action="store_true", help="rank first, and train again nothing that has failed")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as orderly as Ctrl-C
-    with told_by("irmas.refine", "stopped; the same command goes on"):
+    with told_by("irmas.refine", "stopped; rerun the command to resume"):
         arguments = parser.parse_intermixed_args()
         sweep = arguments.sweep
         request = read([word for word in arguments.settings if not word.startswith("hydra")])
@@ -185,8 +185,8 @@ def _in_job(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
     unfinished = [run.point.id for run in states.look(sweep, plan, last_word=True).runs if not _is_finished(run)]
     if waiting := sorted(plan.refined & set(unfinished)):
         console.print(
-            f"{sweep}: no further round, since {jobs.named_runs(waiting)} did not finish; once the reason is mended, "
-            f"python -m irmas.refine {' '.join([str(sweep), *request.words])} trains them and goes on"
+            f"{sweep}: no further round, as these did not finish: {jobs.named_runs(waiting)}. To train them and go "
+            f"on: python -m irmas.refine {' '.join([str(sweep), *request.words])}"
         )
         return 1 if unranked else 0
     return _rounds(sweep, request, launcher)
@@ -227,18 +227,18 @@ def _look(sweep: Path) -> tuple[Plan, SweepState]:
     state = states.look(sweep, plan, last_word=True)
     unfinished = [run for run in state.runs if not _is_finished(run)]
     if unfinished and state.note:
-        raise UserError(f"{sweep}: whether {_named(unfinished)} still train cannot be told: {state.note}")
+        raise UserError(f"{sweep}: {_named(unfinished)} may still be in the queue: {state.note}")
     live = [run for run in unfinished if run.status.state == RUNNING or (run.task is not None and run.task.is_live)]
     if live or (unfinished and state.in_pool):
         raise UserError(
-            f"{sweep}: {_named(live or unfinished)} still train or wait; refine the sweep when they have ended: "
-            f"python -m irmas.status {sweep} --watch"
+            f"{sweep}: still training or in the queue: {_named(live or unfinished)}; refine the sweep after they have "
+            f"ended: python -m irmas.status {sweep} --watch"
         )
     idle = (PENDING, CANCELLED, NOT_SUBMITTED)
     if begun := [run for run in unfinished if run.status.state in idle and run.point.id not in plan.refined]:
         raise UserError(
-            f"{sweep}: {_named(begun)} were not trained to their end; give the sweep's own command again, which goes "
-            "on with them, and refine it then"
+            f"{sweep}: not trained to the end: {_named(begun)}; rerun the command of the sweep to train them, and "
+            "refine it then"
         )
     return plan, state
 

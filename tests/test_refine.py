@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from doors import Doors, contents
 from left_behind import ranking, runs, status
 
 from irmas import refine
-from irmas.config import Config
+from irmas.config import Config, Data
 from irmas.errors import ConfigError, UserError
+from irmas.files import held_by_many
 from irmas.refine import Request
 from irmas.results.analysis import Analysis
 from irmas.results.analysis import Point as Combination
@@ -28,6 +30,7 @@ from irmas.results.comparison import TrainingNoise
 from irmas.results.edges import Edge
 from irmas.results.effects import Effect, Level
 from irmas.results.points import by_accuracy
+from irmas.run.folder import DIVERGED, FAILED
 from irmas.sweep import jobs, refinement
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, Point
@@ -408,3 +411,99 @@ def test_a_killed_round_goes_on_by_either_command_and_no_other_is_planned(mine: 
         "4 runs, 0 finished before"
         in doors.open("refine", "outputs/grid", "seeds=2", "candidates=2", LOCAL, folder=copy).stdout
     )
+
+
+def test_rounds_go_on_until_the_budget_is_used_or_the_loss_is_small(mine: Swept, doors: Doors) -> None:
+    words = ["outputs/grid", "until=decided", "candidates=2", "seeds=1", LOCAL]
+    done = doors.open("refine", *words, "runs=4", "loss=0", folder=mine.folder)
+    assert done.code == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if ": round " in line] == [
+        "outputs/grid: round 1 trains 2 runs of 2 points, 8 epochs",
+        "outputs/grid: round 2 trains 2 runs of 2 points, 8 epochs",
+    ]
+    assert "outputs/grid: 7 of 7 runs finished" in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert re.fullmatch(
+        r"outputs/grid: not decided: \d points may be the best\. Another round has 2 runs, and 4 of runs=4 are used; "
+        "runs=6 allows it",
+        last,
+    )
+    assert plans.read(mine.sweep).rounds == [[4, 5], [6, 7]]
+
+    before = contents(mine.folder)
+    for more, reason in (("runs=4", "not decided: "), ("loss=100", "decided: ")):
+        said = doors.open("refine", *words, more, folder=mine.folder)
+        assert (said.code, said.stdout.startswith(f"outputs/grid: {reason}"), said.stdout.count("\n")) == (0, True, 1)
+    assert contents(mine.folder) == before
+
+
+def test_a_failed_run_ends_the_rounds_and_is_trained_first_by_the_next_command(mine: Swept, doors: Doors) -> None:
+    words = ["outputs/grid", "until=decided", "candidates=1", "seeds=1", "runs=2", "loss=0", LOCAL]
+    lr = plans.read(mine.sweep).points[min(e["id"] for e in ranking(mine.sweep) if e["rank"] == 1) - 1].overrides["lr"]
+    broken = mine.sweep / "runs" / f"004-lr={lr},seed=1"
+    broken.mkdir(parents=True)
+    (broken / "config.yaml").write_text(yaml.safe_dump(asdict(Config(batch_size=16))))
+    done = doors.open("refine", *words, folder=mine.folder)
+    assert (done.code, status(broken)["state"]) == (1, FAILED)
+    assert "was trained with batch_size=16" in done.stdout
+    shutil.rmtree(broken)
+    done = doors.open("refine", *words, folder=mine.folder)
+    assert done.code == 0, done.stderr
+    assert done.stdout.startswith("outputs/grid: an earlier round is unfinished and comes first: run 4\n")
+    assert "round 2 trains 1 run of 1 point, 4 epochs" in done.stdout
+
+
+def test_a_run_of_the_sweep_that_failed_is_left_to_its_own_command(mine: Swept, doors: Doors) -> None:
+    failed = mine.sweep / "runs" / "003-lr=0.0001"
+    told = status(failed) | {"state": FAILED, "error": "a node fell over"}
+    (failed / "status.json").write_text(json.dumps(told))
+    said = doors.open("refine", "outputs/grid", "dry_run=true", LOCAL, folder=mine.folder)
+    assert said.stdout.startswith("outputs/grid: round 1 would train 6 runs of 2 points, 24 epochs\n")
+    shutil.rmtree(failed)
+    said_ = doors.refuse("refine", "outputs/grid", LOCAL, folder=mine.folder)
+    assert "outputs/grid: not trained to the end: run 3; rerun the command of the sweep" in said_
+
+
+def test_a_sweep_elsewhere_or_in_training_is_refused(mine: Swept, doors: Doors) -> None:
+    def refuse(sweep: str = "outputs/grid") -> str:
+        return doors.refuse("refine", sweep, LOCAL, folder=mine.folder)
+
+    assert "no sweep is here (plan.yaml is missing); sweeps: outputs/grid" in refuse("outputs/other")
+    shutil.copytree(mine.sweep, mine.folder / "copy")
+    assert "copy: a sweep grows in outputs/ of the folder that this command is started in" in refuse("copy")
+    (mine.sweep / "runs" / "003-lr=0.0001" / "status.json").unlink()
+    with held_by_many(mine.sweep / plans.POOL):
+        assert "outputs/grid: still training or in the queue: run 3; refine the sweep" in refuse()
+
+
+@pytest.mark.parametrize(
+    ("plan", "reason"),
+    [
+        (swept(GRID), "no run has finished; python -m irmas.status outputs/mine shows why"),
+        (
+            swept({"seed": [0, 1]}),
+            "has one point, so that there is nothing to choose; sweep a setting with irmas.train",
+        ),
+        (swept(GRID, Config(data=Data(split="all"))), "data.split=all trained on the validation excerpts too"),
+    ],
+    ids=["unfinished", "one point", "split"],
+)
+def test_a_sweep_that_tells_nothing_is_refused_with_the_reason(
+    plan: Plan, reason: str, doors: Doors, tmp_path: Path
+) -> None:
+    sweep = tmp_path / "outputs" / "mine"
+    plans.write(sweep, plan)
+    for point in plan.points:
+        run = plans.run_folder(sweep, point).path
+        run.mkdir(parents=True)
+        (run / "status.json").write_text(json.dumps({"state": DIVERGED, "pid": 1}))
+    assert f"outputs/mine: {reason}" in doors.refuse("refine", "outputs/mine", LOCAL, folder=tmp_path)
+
+
+def test_another_source_is_refused_before_anything_is_printed(mine: Swept, doors: Doors) -> None:
+    path = mine.sweep / plans.PLAN
+    path.write_text(re.sub("(?m)^source: .*", "source: another", path.read_text()))
+    said = doors.refuse("refine", "outputs/grid", LOCAL, folder=mine.folder)
+    assert "was planned with the package's source another, which now is" in said
+    allowed = ["allow_code_change=true", "dry_run=true", LOCAL]
+    assert doors.open("refine", "outputs/grid", *allowed, folder=mine.folder).code == 0
