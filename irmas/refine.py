@@ -118,7 +118,7 @@ def main() -> None:
     parser = Parser("irmas.refine", "Train fresh seeds of a sweep's best points, and rank it anew.", EPILOG)
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     parser.add_argument("settings", nargs="*", metavar="key=value")
-    parser.add_argument("--in-job", action="store_true", help="rank first, and train again nothing that has failed")
+    parser.add_argument("--in-job", action="store_true", help="what a ranking job runs: rank, then go on if all runs finished")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as orderly as Ctrl-C
     with told_by("irmas.refine", "stopped; rerun the command to resume"):
         arguments = parser.parse_intermixed_args()
@@ -177,16 +177,17 @@ def _launcher(sweep: Path, request: Request, words: Sequence[str]) -> IrmasLaunc
 
 
 def _in_job(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
-    """Rank the sweep behind an array of it, and submit the next round unless a run has not finished."""
+    """Rank the sweep behind an array of it, and submit the next round unless a run of the last one did not finish."""
     unranked = ranking.unranked(rank.show(sweep))
     console = plain_console()
     console.print()
     plan = plans.read(sweep)
-    unfinished = [run.point.id for run in states.look(sweep, plan, last_word=True).runs if not _is_finished(run)]
-    if waiting := sorted(plan.refined & set(unfinished)):
+    unfinished = [run for run in states.look(sweep, plan, last_word=True).runs if not _is_finished(run)]
+    if waiting := [run for run in unfinished if run.point.id in plan.refined]:
+        command = " ".join(["python -m irmas.refine", str(sweep), *request.words])
         console.print(
-            f"{sweep}: no further round, as these did not finish: {jobs.named_runs(waiting)}. To train them and go "
-            f"on: python -m irmas.refine {' '.join([str(sweep), *request.words])}"
+            f"{sweep}: no further round is submitted, since {_named(waiting)} did not finish\n"
+            f"to train them and go on, unless they are in the queue: {command}"
         )
         return 1 if unranked else 0
     return _rounds(sweep, request, launcher)

@@ -438,7 +438,7 @@ def test_rounds_go_on_until_the_budget_is_used_or_the_loss_is_small(mine: Swept,
 
 
 def test_a_failed_run_ends_the_rounds_and_is_trained_first_by_the_next_command(mine: Swept, doors: Doors) -> None:
-    words = ["outputs/grid", "until=decided", "candidates=1", "seeds=1", "runs=2", "loss=0", LOCAL]
+    words = ["outputs/grid", "until=decided", "candidates=2", "seeds=1", "runs=4", "loss=0", LOCAL]
     lr = plans.read(mine.sweep).points[min(e["id"] for e in ranking(mine.sweep) if e["rank"] == 1) - 1].overrides["lr"]
     broken = mine.sweep / "runs" / f"004-lr={lr},seed=1"
     broken.mkdir(parents=True)
@@ -449,8 +449,8 @@ def test_a_failed_run_ends_the_rounds_and_is_trained_first_by_the_next_command(m
     shutil.rmtree(broken)
     done = doors.open("refine", *words, folder=mine.folder)
     assert done.code == 0, done.stderr
-    assert done.stdout.startswith("outputs/grid: an earlier round is unfinished and comes first: run 4\n")
-    assert "round 2 trains 1 run of 1 point, 4 epochs" in done.stdout
+    assert done.stdout.startswith("outputs/grid: an earlier round is unfinished and comes first: runs 4-5\n")
+    assert "round 2 trains 2 runs of 2 points, 8 epochs" in done.stdout
 
 
 def test_a_run_of_the_sweep_that_failed_is_left_to_its_own_command(mine: Swept, doors: Doors) -> None:
