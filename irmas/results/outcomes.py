@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irmas.errors import DataError, in_words
-from irmas.results.analysis import Outcome
-from irmas.results.comparison import Answers
+from irmas.results.bootstrap import Answers
 from irmas.results.ranking import Ranking, Row
+from irmas.results.statistics import Outcome
 from irmas.run import predictions
 from irmas.run.predictions import Predictions
 from irmas.sweep.plan import run_folder
@@ -60,5 +60,4 @@ def _are_alike(one: Predictions, other: Predictions) -> bool:
 def _outcome(row: Row, answers: Predictions | None) -> Outcome:
     assert row.accuracy is not None
     judged = Answers(answers.correct, answers.excerpts, answers.recordings) if answers else None
-    curve = tuple(row.curves.get("val/accuracy", {}).values())
-    return Outcome(row.id, row.values, row.accuracy, row.loss, judged, curve)
+    return Outcome(row.id, row.values, row.accuracy, row.loss, judged)
