@@ -10,8 +10,8 @@ from sklearn.metrics import accuracy_score, f1_score, label_ranking_average_prec
 
 from irmas.evaluation import protocol
 from irmas.evaluation.protocol import FIXED, HIGHEST, MAX, MEAN, Rule, Scored
-from irmas.results import bootstrap
-from irmas.results.bootstrap import widening
+from irmas.results import comparison
+from irmas.results.comparison import widening
 
 CLASSES = ["cel", "cla", "flu", "voi"]
 
@@ -44,7 +44,7 @@ def test_values_are_scikit_learns(seed: int, threshold: float, empty: int | None
 
 
 def test_intervals_are_those_of_scikit_learn_on_every_resample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "RESAMPLES", 40)
+    monkeypatch.setattr(comparison, "RESAMPLES", 40)
     scored, rule = made(3), Rule(FIXED, 0.4)
     found = protocol.judge(scored, rule)
     answers = rule.answers(scored.scores)

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from irmas.results.bootstrap import CONFIDENCE, Interval, draw, widening
+from irmas.results.comparison import CONFIDENCE, draw, widening
 
 Array = NDArray[np.float64]
 Answers = NDArray[np.bool_]
@@ -62,6 +62,12 @@ class Rule:
         if self.threshold is None:
             return np.asarray(np.eye(scores.shape[1], dtype=bool)[scores.argmax(axis=1)])
         return np.asarray(scores >= self.threshold, dtype=bool)
+
+
+@dataclass(frozen=True)
+class Interval:
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,8 @@ from irmas.results.comparison import (
 )
 from irmas.results.effects import Effect, Grid, main_effects
 from irmas.results.points import by_accuracy
-from irmas.results.posterior import posterior
+from irmas.results.posterior import Posterior, posterior
 
-FIRST = 5
-"""Points that get a probability of being the best."""
 FEWEST_DF = 4
 """Degrees of freedom below which an estimate says too little."""
 TAIL = 4
@@ -142,22 +140,17 @@ def analyse(
         inside = [number for number, point in enumerate(points) if sample.scores.keys() >= set(point.runs)]
         if not inside:
             continue
-        variance = _training_variance(noise, sample, [points[number].runs for number in inside])
-        compared = _compare([points[number] for number in inside], sample, noise, variance)
-        for number, estimate in zip(inside, compared.intervals(), strict=True):
-            # Where all excerpts are right, or none, resampling them tells nothing.
-            if points[number].accuracy not in (0, 1) or estimate.low < estimate.high:
-                points[number] = replace(points[number], estimate=estimate)
+        compared, variance = _compare([points[number] for number in inside], sample, noise)
+        found = _with_estimates([points[number] for number in inside], compared)
         if inside[0] == 0:
             leading = sample
-            everywhere = compared if noise and len(inside) == len(points) else None
             if noise:
-                found = posterior(compared, _design(grid, inside), variance, noise.df, FIRST)
-                leader = found.leader
-                for number, kept in zip(inside, compared.best_set(confidence), strict=True):
-                    points[number] = replace(points[number], in_best_set=kept)
-                for number, p, loss in zip(inside, found.p_best, found.expected_loss, strict=False):
-                    points[number] = replace(points[number], p_best=p, expected_loss=loss)
+                everywhere = compared if len(inside) == len(points) else None
+                believed = posterior(compared, grid.take(inside), variance, noise.df)
+                leader = believed.leader
+                found = _judged(found, compared.best_set(confidence), believed)
+        for number, point in zip(inside, found, strict=True):
+            points[number] = point
     rise, still_rising = _rise(runs)
     return Analysis(
         points=tuple(points),
@@ -173,6 +166,19 @@ def analyse(
     )
 
 
+def _with_estimates(points: Sequence[Point], compared: Comparison) -> list[Point]:
+    """Add the intervals. Where all excerpts are right, or none, resampling them tells nothing."""
+    return [
+        replace(point, estimate=estimate if point.accuracy not in (0, 1) or estimate.low < estimate.high else None)
+        for point, estimate in zip(points, compared.intervals(), strict=True)
+    ]
+
+
+def _judged(points: Sequence[Point], kept: Sequence[bool], believed: Posterior) -> list[Point]:
+    judged = zip(points, kept, believed.p_best, believed.expected_loss, strict=True)
+    return [replace(point, in_best_set=in_set, p_best=p, expected_loss=loss) for point, in_set, p, loss in judged]
+
+
 def _grid(points: Sequence[Point], keys: Sequence[str]) -> Grid:
     """Return the grid of the points in their order, its levels in that of the runs."""
     by_run = sorted(range(len(points)), key=lambda number: points[number].runs)
@@ -180,16 +186,9 @@ def _grid(points: Sequence[Point], keys: Sequence[str]) -> Grid:
     return Grid(grid.levels, grid.codes[:, np.argsort(by_run)])
 
 
-def _design(grid: Grid, inside: Sequence[int]) -> NDArray[np.float64]:
-    """Return the columns of the main effects for these points; the mean alone where too few points would remain."""
-    design = grid.design()[inside]
-    columns = design.shape[1]
-    if len(inside) - columns >= FEWEST_DF and np.linalg.matrix_rank(design) == columns:
-        return design
-    return design[:, :1]
-
-
-def _compare(points: Sequence[Point], sample: Sample, noise: TrainingNoise | None, variance: float) -> Comparison:
+def _compare(points: Sequence[Point], sample: Sample, noise: TrainingNoise | None) -> tuple[Comparison, float]:
+    """Return the comparison of points on one sample, and the variance of one run by training that it reckons with."""
+    variance = _training_variance(noise, sample, [point.runs for point in points])
     return Comparison(
         np.array([point.accuracy for point in points]),
         np.array([np.mean([sample.scores[run] for run in point.runs], axis=0) for point in points]),
@@ -197,7 +196,7 @@ def _compare(points: Sequence[Point], sample: Sample, noise: TrainingNoise | Non
         sample.sizes,
         variance,
         noise.df if noise else 0,
-    )
+    ), variance
 
 
 def _training_noise(runs: Sequence[Outcome], points: Sequence[NDArray[np.float64]]) -> TrainingNoise | None:

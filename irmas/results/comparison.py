@@ -75,7 +75,7 @@ class Sample:
 
 
 def samples(answers: Mapping[int, Answers]) -> list[Sample]:
-    """Return one sample for each set of excerpts; those of a single recording, which cannot be resampled, are left out."""
+    """Return one sample for each set of excerpts, except those of a single recording, which cannot be resampled."""
     made: list[Sample] = []
     for run, found in answers.items():
         if not any(sample.take(run, found) for sample in made):
@@ -96,7 +96,6 @@ class TrainingNoise:
     """`seeds`: the spread among the runs of a point; `epochs`: the fluctuation of each run's last epochs."""
 
 
-@cache
 def draw(n: int) -> NDArray[np.integer]:
     """Return how often each of n recordings is drawn, (resamples, n)."""
     return np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
@@ -111,12 +110,15 @@ def widening(n: int) -> float:
     return float(math.sqrt(n / (n - 1)) * stdtrit(n - 1, tail) / ndtri(tail))
 
 
+_drawn = cache(draw)  # simulations ask for the same number of recordings thousands of times
+
+
 def resample(sizes: Array) -> Array:
     """Return weights, (resamples, recordings): times scores they give a resample's accuracy minus the real one.
 
     A weight is how often the recording was drawn, over the relative size of all that was drawn, widened.
     """
-    counts = draw(len(sizes))
+    counts = _drawn(len(sizes))
     return np.asarray(counts * (widening(len(sizes)) * sizes.sum() / (counts @ sizes))[:, None])
 
 
@@ -147,7 +149,7 @@ class Comparison:
     def errors(self, weights: Array) -> Array:
         """Return the standard errors of weighted sums of accuracies; weights are (sums, points)."""
         by_excerpts = (weights @ self.by_excerpts).var(axis=1)
-        return np.sqrt(by_excerpts + weights**2 @ self.training).clip(ROUNDING)
+        return np.asarray(np.sqrt(by_excerpts + weights**2 @ self.training).clip(ROUNDING))
 
     def best_set(self, confidence: float) -> list[bool]:
         """Return for each point whether it may be the best: all of them together hold the best with `confidence`.

@@ -83,31 +83,27 @@ class Grid:
                 codes.append([number[shown(point[key])] for point in settings])
         return cls(levels, np.array(codes, dtype=np.intp).reshape(len(levels), len(settings)))
 
-    def design(self) -> Array:
-        """Return the columns of the main effects, (points, columns): the mean, and each level but the last of a key.
+    def take(self, points: Sequence[int]) -> Grid:
+        return Grid(self.levels, self.codes[:, points])
 
-        A level counts 1 and the last one -1 in all columns of its key, so that the coefficients of a key add up to 0.
-        """
+    def keys(self) -> NDArray[np.intp]:
+        """Return the number of the key that each column of the design but the first belongs to."""
+        return np.repeat(np.arange(len(self.levels)), [len(levels) for levels in self.levels.values()])
+
+    def design(self) -> Array:
+        """Return the columns of the main effects, (points, columns): 1, then each level of each key, 1 where it is."""
         columns = [np.ones((self.codes.shape[1], 1))]
         for code, levels in zip(self.codes, self.levels.values(), strict=True):
-            columns.append(self._rows(len(levels))[code])
+            columns.append(np.eye(len(levels))[code])
         return np.hstack(columns)
 
-    @staticmethod
-    def _rows(n_levels: int) -> Array:
-        return np.vstack([np.eye(n_levels - 1), -np.ones(n_levels - 1)])
-
-    def level_rows(self) -> list[Array]:
-        """Return for each key the rows, (levels, columns), of its levels' means: other keys balanced."""
-        width = 1 + sum(len(levels) - 1 for levels in self.levels.values())
-        made, start = [], 1
-        for levels in self.levels.values():
-            rows = np.zeros((len(levels), width))
-            rows[:, 0] = 1
-            rows[:, start : start + len(levels) - 1] = self._rows(len(levels))
-            made.append(rows)
-            start += len(levels) - 1
-        return made
+    def level_rows(self, key: int) -> Array:
+        """Return the rows, (levels, columns), of the means of a key's levels: all levels of other keys alike."""
+        sizes = [len(levels) for levels in self.levels.values()]
+        others = np.concatenate([[1.0], *(np.full(size, 1 / size) for size in sizes)])
+        rows = np.tile(others, (sizes[key], 1))
+        rows[:, 1:][:, self.keys() == key] = np.eye(sizes[key])
+        return rows
 
 
 def main_effects(grid: Grid, accuracies: Array, compared: Comparison | None) -> tuple[Effect, ...]:
@@ -118,8 +114,9 @@ def main_effects(grid: Grid, accuracies: Array, compared: Comparison | None) -> 
     design = grid.design()
     inverse = np.linalg.pinv(design)
     means, pairs = {}, []
-    for number, (key, rows) in enumerate(zip(grid.levels, grid.level_rows(), strict=True)):
-        differences = rows[1:] - rows[:-1]
+    for number, key in enumerate(grid.levels):
+        rows = grid.level_rows(number)
+        differences = np.diff(rows, axis=0)
         if np.allclose(differences @ inverse @ design, differences, atol=1e-6):
             means[key] = number, rows @ inverse
             pairs += [(key, low, high) for low, high in combinations(range(len(rows)), 2)]

@@ -1,4 +1,4 @@
-"""What the ranked runs answered, as `statistics` takes it."""
+"""Finished runs with their predictions, as `analysis` takes them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irmas.errors import DataError, in_words
-from irmas.results.bootstrap import Answers
+from irmas.results.analysis import Outcome
+from irmas.results.comparison import Answers
 from irmas.results.ranking import Ranking, Row
-from irmas.results.statistics import Outcome
 from irmas.run import predictions
+from irmas.run.events import VAL_ACCURACY
 from irmas.run.predictions import Predictions
 from irmas.sweep.plan import run_folder
 
@@ -21,43 +22,39 @@ Confusion = tuple[NDArray[np.integer], list[str]]
 
 
 def read(sweep: Path, ranking: Ranking) -> tuple[list[Outcome], Confusion | None, list[str]]:
-    """The finished runs' outcomes, in their order; the confusion matrix of the leader; and what could not be read.
+    """Return the ranked runs in their order, the confusion matrix of the leader's first run, and what was unreadable.
 
-    A run without predictions, or with damaged ones, keeps its accuracy alone. The matrix is the sum over the leader's
-    seeds; None where it lacks the predictions of one, or they are of several data sets.
+    A run without predictions, or with damaged ones, keeps its accuracy alone.
     """
-    found, problems, leaders = list[Outcome](), list[str](), list[Predictions | None]()
+    found, problems, leading = list[Outcome](), list[str](), dict[int, Predictions]()
     before = None
     for row in ranking.rows:
         if not row.is_finished:
             continue
-        answers = None
+        made = None
         try:
-            answers = predictions.read(run_folder(sweep, ranking.plan.points[row.id - 1]).predictions)
+            made = predictions.read(run_folder(sweep, ranking.plan.points[row.id - 1]).predictions)
         except (DataError, OSError) as error:
             problems.append(f"run {row.id}: {in_words(error)}; it keeps its rank, and loses its interval")
-        if answers and before and _are_alike(answers, before):
+        if made and before and _are_alike(made, before):
             # Of 10,000 runs the names alone would take 1.5 GB.
-            answers = replace(answers, excerpts=before.excerpts, recordings=before.recordings)
-        if row.rank == 1:
-            leaders.append(answers)
-        found.append(_outcome(row, answers))
-        before = answers or before
-    return found, _confusion(leaders), problems
-
-
-def _confusion(leaders: list[Predictions | None]) -> Confusion | None:
-    known = [answers for answers in leaders if answers]
-    if not known or len(known) < len(leaders) or len({tuple(answers.classes) for answers in known}) > 1:
-        return None
-    return np.sum([answers.confusion for answers in known], axis=0), known[0].classes.tolist()
+            made = replace(made, excerpts=before.excerpts, recordings=before.recordings)
+        if made and row.rank == 1:
+            leading[row.id] = made
+        found.append(_outcome(ranking, row, made))
+        before = made or before
+    first = leading[min(leading)] if leading else None
+    return found, (first.confusion, first.classes.tolist()) if first else None, problems
 
 
 def _are_alike(one: Predictions, other: Predictions) -> bool:
     return np.array_equal(one.excerpts, other.excerpts) and np.array_equal(one.recordings, other.recordings)
 
 
-def _outcome(row: Row, answers: Predictions | None) -> Outcome:
+def _outcome(ranking: Ranking, row: Row, made: Predictions | None) -> Outcome:
     assert row.accuracy is not None
-    judged = Answers(answers.correct, answers.excerpts, answers.recordings) if answers else None
-    return Outcome(row.id, row.values, row.accuracy, row.loss, judged)
+    answers = Answers(made.correct, made.excerpts, made.recordings) if made else None
+    # A swept group, such as recipe, may set it.
+    schedule = ranking.plan.points[row.id - 1].changes.get("schedule", ranking.plan.config.schedule)
+    curve = tuple(row.curves.get(VAL_ACCURACY, {}).values())
+    return Outcome(row.id, row.values, row.accuracy, row.loss, answers, curve, schedule == "onecycle")

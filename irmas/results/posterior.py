@@ -1,8 +1,9 @@
-"""What points are worth, given that the best-looking ones owe some of their accuracy to luck.
+"""What points are worth, given that those which look best owe some of it to luck.
 
-A hierarchical model: a point's accuracy is the sum of its main effects and a deviation of its own, all deviations
-alike distributed, and is seen with noise. Its posterior pulls each point towards the main effects, by as much as noise
-explains (empirical Bayes, with the deviations' size integrated out; Gelman et al., Bayesian Data Analysis, ch. 5).
+A hierarchical model: a point's accuracy is the sum of its levels' effects and a deviation of its own, and is seen with
+noise. How large the effects of a key are, and the deviations, the points themselves tell: where nothing stands out, all
+are pulled to the mean; what does stand out is left where it is. Deviations come from a mixture of normal distributions
+(adaptive shrinkage: Stephens 2017, Biostatistics 18). Gibbs sampling, many short chains side by side.
 """
 
 from __future__ import annotations
@@ -13,67 +14,102 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtri
 
-from irmas.results.comparison import CONFIDENCE, MOST, SEED, Comparison, Estimate
+from irmas.results.comparison import CONFIDENCE, SEED, Comparison, Estimate
+from irmas.results.effects import Grid
 
 Array = NDArray[np.float64]
 
-DRAWS = 4000
-SIZES = 32
-"""Sizes of the deviations that are tried, from 0 to three times the points' spread."""
-NOISES = 8
-"""Training variances that are tried: quantiles of what the estimate allows."""
+SIZES = np.array([0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16])
+"""Standard deviations, in accuracy, of the components of the deviations."""
+PRIOR = np.array([10.0, 1, 1, 1, 1, 1, 1])
+"""Points that each component counts for beforehand; the first one as in Stephens 2017."""
+EFFECT_SIZES = np.array([0.0025, *SIZES[1:]])
+"""Standard deviations of the effects of a key's levels, each as likely beforehand."""
+CHAINS, WARM_UP, STEPS = 100, 20, 40
+CELLS = 500_000
+"""Chains times points at most: 4 MB for each array."""
 
 
 @dataclass(frozen=True)
 class Posterior:
     leader: Estimate
     p_best: list[float]
+    """Of all points, as the next."""
     expected_loss: list[float]
-    """Accuracy lost by choosing the point, on the average; both for the first points only, the leader first."""
+    """Accuracy lost by choosing the point, on the average."""
 
 
-def posterior(found: Comparison, design: Array, variance: float, df: float, first: int) -> Posterior:
-    """Return the posterior of points whose first one leads; `design` is (points, columns), of full column rank.
+def posterior(found: Comparison, grid: Grid, variance: float, df: float) -> Posterior:
+    """Return the posterior of the points of `grid`, of which the first one leads.
 
-    `variance` is that of one run's training, known with `df` degrees of freedom. The `first` points get probabilities.
+    `variance` is that of one run's training, known with `df` degrees of freedom.
     """
     rng = np.random.default_rng(SEED + 2)
+    n = len(found.accuracies)
+    chains = min(CHAINS, max(CELLS // n, 4))
     common, own = _excerpt_variances(found.by_excerpts)
-    # (noises * sizes,), (noises * sizes, points): what is tried, and the variance that the points are then seen with.
-    shares = (np.arange(NOISES) + 0.5) / NOISES
-    trained = variance * df / np.array([chdtri(df, share) for share in shares]) if df else np.array([variance])
-    spread = 3 * found.accuracies.std() + 1e-4
-    noises, sizes = np.meshgrid(trained, np.linspace(0, spread, SIZES), indexing="ij")
-    sizes = sizes.ravel()
-    seen = own + noises.reshape(-1, 1) / found.runs + 1e-12
-    weights, beta, covariance = _fit(found.accuracies, design, sizes[:, None] ** 2 + seen)
-
-    kept = np.argsort(-found.accuracies, kind="stable")[:MOST]
-    kept = np.concatenate([[0], kept[kept != 0]])
-    y, rows = found.accuracies[kept], design[kept]
-    wins, losses = np.zeros(len(kept)), np.zeros(len(kept))
-    leading = []
-    counts = rng.multinomial(DRAWS, weights)
-    for tried in np.flatnonzero(counts):
-        n, tau = counts[tried], sizes[tried] ** 2
-        fit = rng.multivariate_normal(beta[tried], covariance[tried], n, method="eigh") @ rows.T
-        pull = tau / (tau + seen[tried, kept])
-        true = fit + pull * (y - fit) + np.sqrt(tau * (1 - pull)) * rng.standard_normal(fit.shape)
-        best = true.max(axis=1)
-        wins += np.bincount(true.argmax(axis=1), minlength=len(kept))
-        losses += (best[:, None] - true).sum(axis=0)
+    # Each chain has a training variance that the estimate allows.
+    shares = (np.arange(chains) + 0.5) / chains
+    trained = variance * df / chdtri(df, shares) if df else np.full(chains, variance)
+    seen = own + trained[:, None] / found.runs + 1e-12
+    wins, losses, leading = np.zeros(n), np.zeros(n), []
+    for true in _draws(rng, found.accuracies, grid, seen):
+        wins += np.bincount(true.argmax(axis=1), minlength=n)
+        losses += (true.max(axis=1)[:, None] - true).sum(axis=0)
         leading.append(true[:, 0])
     drawn = np.concatenate(leading)
-    # What is common to all points moves none of them against another, but the leader's accuracy.
-    ends = drawn + np.sqrt(common) * rng.standard_normal(DRAWS)
+    # What the choice of recordings does to all points alike moves none against another, but the leader's accuracy.
+    ends = drawn + np.sqrt(common) * rng.standard_normal(len(drawn))
     low, high = np.quantile(ends, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).clip(0, 1).tolist()
-    place = {int(point): number for number, point in enumerate(kept)}
-    at = [place[point] for point in range(min(first, len(kept))) if point in place]
-    return Posterior(
-        Estimate(float(drawn.mean()), low, high),
-        [float(wins[number] / DRAWS) for number in at],
-        [float(losses[number] / DRAWS) for number in at],
-    )
+    leader = Estimate(float(drawn.mean()), low, high)
+    return Posterior(leader, (wins / len(drawn)).tolist(), (losses / len(drawn)).tolist())
+
+
+def _draws(rng: np.random.Generator, y: Array, grid: Grid, seen: Array) -> list[Array]:
+    """Draw true accuracies, (chains, points) in each step, where y is seen with variances `seen`, (chains, points)."""
+    design, keys = grid.design(), grid.keys()
+    chains, n = seen.shape
+    chosen = rng.integers(len(SIZES), size=(chains, n))
+    sizes = rng.choice(EFFECT_SIZES, (chains, len(grid.levels)))
+    draws = []
+    for step in range(WARM_UP + STEPS):
+        deviation = SIZES[chosen] ** 2
+        beforehand = np.hstack([np.zeros((chains, 1)), 1 / sizes[:, keys] ** 2])
+        effects = _effects(rng, y, design, 1 / (deviation + seen), beforehand)
+        fit = effects @ design.T
+        left = y - fit
+        if step >= WARM_UP:
+            pull = deviation / (deviation + seen)
+            draws.append(fit + pull * left + np.sqrt(pull * seen) * rng.standard_normal(seen.shape))
+        counts = (chosen[:, :, None] == np.arange(len(SIZES))).sum(axis=1)
+        weights = np.log(rng.gamma(PRIOR + counts))  # Dirichlet, up to a factor
+        total = SIZES**2 + seen[:, :, None]
+        chosen = _choose(rng, weights[:, None] - 0.5 * (np.log(total) + left[:, :, None] ** 2 / total))
+        for key in range(len(grid.levels)):
+            own = effects[:, 1:][:, keys == key]
+            squares = (own**2).sum(axis=1)[:, None]
+            likelihood = -own.shape[1] * np.log(EFFECT_SIZES) - 0.5 * squares / EFFECT_SIZES**2
+            sizes[:, key] = EFFECT_SIZES[_choose(rng, likelihood)]
+    return draws
+
+
+def _effects(rng: np.random.Generator, y: Array, design: Array, precision: Array, beforehand: Array) -> Array:
+    """Draw the coefficients, (chains, columns), given the precision of each point and that of each coefficient."""
+    weighted = precision[:, :, None] * design
+    information = design.T @ weighted
+    diagonal = np.arange(design.shape[1])
+    information[:, diagonal, diagonal] += beforehand
+    factor = np.linalg.cholesky(information)
+    right = (weighted.transpose(0, 2, 1) @ y)[:, :, None]
+    # With information = L L', the mean plus L'^-1 times noise has the inverse of information for a covariance.
+    half = np.linalg.solve(factor, right) + rng.standard_normal(right.shape)
+    return np.asarray(np.linalg.solve(factor.transpose(0, 2, 1), half)[:, :, 0])
+
+
+def _choose(rng: np.random.Generator, log_weights: Array) -> NDArray[np.intp]:
+    """Draw from the last axis, with probabilities proportional to the exponentials."""
+    below = np.exp(log_weights - log_weights.max(axis=-1, keepdims=True)).cumsum(axis=-1)
+    return np.asarray((below < rng.random((*below.shape[:-1], 1)) * below[..., -1:]).sum(axis=-1))
 
 
 def _excerpt_variances(by_excerpts: Array) -> tuple[float, float]:
@@ -85,18 +121,3 @@ def _excerpt_variances(by_excerpts: Array) -> tuple[float, float]:
     together = float(by_excerpts.sum(axis=0).var())
     common = max((together - n * total) / (n * (n - 1)), 0.0)
     return common, max(total - common, 0.0)
-
-
-def _fit(y: Array, design: Array, variances: Array) -> tuple[Array, Array, Array]:
-    """Fit the main effects by generalized least squares under each row of `variances`, (tried, points).
-
-    Return the tried rows' probabilities (by restricted likelihood, all equal beforehand), coefficients and covariances.
-    """
-    precision = 1 / variances
-    information = np.einsum("tp,pk,pl->tkl", precision, design, design, optimize=True)
-    covariance = np.linalg.inv(information)
-    beta = np.einsum("tkl,pl,tp->tk", covariance, design, precision * y, optimize=True)
-    squares = (precision * (y - beta @ design.T) ** 2).sum(axis=1)
-    likelihood = -0.5 * (np.log(variances).sum(axis=1) + np.linalg.slogdet(information)[1] + squares)
-    weights = np.exp(likelihood - likelihood.max())
-    return weights / weights.sum(), beta, covariance
