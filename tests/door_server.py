@@ -30,7 +30,6 @@ BEHIND = (
     "sweep.task",
     "sweep.freeze",
     "data.features",
-    "results.conclude",
     "results.outcomes",
     "evaluation.picture",
     "inference.models",
