@@ -118,7 +118,7 @@ def main() -> None:
     parser = Parser("irmas.refine", "Train fresh seeds of a sweep's best points, and rank it anew.", EPILOG)
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     parser.add_argument("settings", nargs="*", metavar="key=value")
-    parser.add_argument("--in-job", action="store_true", help="what a ranking job runs: rank, then go on if all runs finished")
+    parser.add_argument("--in-job", action="store_true", help="for ranking jobs: rank, then go on if all has finished")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as orderly as Ctrl-C
     with told_by("irmas.refine", "stopped; rerun the command to resume"):
         arguments = parser.parse_intermixed_args()
