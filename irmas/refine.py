@@ -23,7 +23,7 @@ from irmas.results import ranking
 from irmas.results.page import counted
 from irmas.results.points import combination
 from irmas.results.ranking import Ranking
-from irmas.run.folder import CANCELLED, FINAL, PENDING, RUNNING
+from irmas.run.folder import CANCELLED, COMPLETED, FINAL, PENDING, RUNNING, STOPPED
 from irmas.sweep import jobs, prepare, refinement, states
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import OUTPUTS, Plan, Point
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # scipy takes half a second to import, and Hydra imports its 
     from hydra_plugins.irmas_launcher import IrmasLauncher
     from irmas.results.analysis import Analysis
 
+MOST = 10_000
 ROUNDS = 3
 """Rounds of full size that `until=decided` may take unless `runs=` says otherwise."""
 EPILOG = f"""
@@ -44,7 +45,7 @@ settings:
   candidates=3      points to train again: the leader, and those with the smallest expected loss
   seeds=3           fresh seeds of each of them
   edges=false       true: train the leader's neighbors too, one for each edge of the grid that the ranking names, with
-                    as many seeds as the leader then has
+                    as many seeds as the leader then has; it is not decided while an edge is named
   until=none        decided: repeat rounds until one point is known to be the best, or choosing any of those that may be
                     loses at most loss=
   loss=0.5          with until=decided: expected loss in points of accuracy
@@ -88,7 +89,7 @@ class Request:
 
 
 def _whole(text: str) -> int:
-    if not re.fullmatch(r"0*[1-9]\d{0,8}", text):
+    if not (text.isdecimal() and 1 <= int(text) <= MOST):
         raise ValueError(text)
     return int(text)
 
@@ -100,13 +101,14 @@ def _points(text: str) -> float:
     return value
 
 
+WHOLE: tuple[Callable[[str], Any], str] = (_whole, f"a whole number from 1 to {MOST}")
 BOOLEAN: tuple[Callable[[str], Any], str] = ({"true": True, "false": False}.__getitem__, "true or false")
 RULES: dict[str, tuple[Callable[[str], Any], str]] = {
-    "candidates": (_whole, "a whole number from 1"),
-    "seeds": (_whole, "a whole number from 1"),
+    "candidates": WHOLE,
+    "seeds": WHOLE,
     "edges": BOOLEAN,
     "until": ({"none": "none", "decided": "decided"}.__getitem__, "none or decided"),
-    "runs": (_whole, "a whole number from 1"),
+    "runs": WHOLE,
     "loss": (_points, "a number from 0, in points of accuracy"),
     "dry_run": BOOLEAN,
     "allow_code_change": BOOLEAN,
@@ -141,7 +143,8 @@ def read(words: Sequence[str]) -> Request:
             guesses = get_close_matches(key, RULES, n=1)
             hint = f"did you mean {guesses[0]}? " if guesses else ""
             raise UserError(
-                f"{word}: there is no setting {key!r}; {hint}settings: {' '.join(RULES)} hydra.launcher...."
+                f"{word}: there is no setting {key!r}; {hint}settings: {' '.join(RULES)} hydra.launcher.<setting>; "
+                "python -m irmas.refine --help explains them"
             )
         if key in values:
             raise UserError(f"{word}: {key} is given twice")
@@ -165,7 +168,9 @@ def _launcher(sweep: Path, request: Request, words: Sequence[str]) -> IrmasLaunc
     """Return the launcher with the settings of `words` and, on Slurm, of the sweep's last submission."""
     for word in words:
         if not re.match(r"hydra/launcher=|hydra\.launcher\.", word):
-            raise UserError(f"{word}: of Hydra's own settings only hydra/launcher and hydra.launcher.... are taken")
+            raise UserError(
+                f"{word}: of Hydra's own settings only hydra/launcher and hydra.launcher.<setting> are taken"
+            )
     keys = {word.partition("=")[0] for word in words}
     name = next((word.partition("=")[2] for word in words if word.startswith("hydra/")), overrides.default_launcher())
     before = jobs.recorded_launcher(sweep) if name == "slurm" else []
@@ -213,12 +218,11 @@ def _rounds(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
             return 0
         console.print()
         statuses = launcher.train(grown, append=True)
-        if statuses is None or launcher.has_jobs:
+        if statuses is None:
             return 0
-        if any(status.state not in FINAL for status in statuses):
-            return 1
-        if not request.is_repeated:
-            return 0
+        ended_badly = {status.state for status in statuses} - {COMPLETED, STOPPED}
+        if launcher.has_jobs or not request.is_repeated or ended_badly - FINAL:
+            return 1 if ended_badly else 0
         console.print()
 
 
@@ -279,7 +283,9 @@ def _analysis(sweep: Path, result: Ranking) -> Analysis:
 def decided(analysis: Analysis, request: Request) -> str:
     """Return why no further round is needed; empty where one is."""
     best = analysis.best_set
-    if analysis.is_decided and not (request.edges and _beyond(analysis)):
+    if request.edges and _beyond(analysis):
+        return ""
+    if analysis.is_decided:
         runs = jobs.named_runs(best[0].runs)
         values = " ".join(f"{key}={shown(value)}" for key, value in best[0].values.items())
         return f"decided: {values} ({runs}) is the only point that may be the best"

@@ -253,6 +253,7 @@ DECIDED = ((0.6, True, 0.0), (0.5, False, 0.1), (0.4, False, 0.2), (0.3, False, 
         (analysis(*DECIDED), Request(), r"dropout=0.3 lr=0.001 \(run 1\) is the only point"),
         (analysis(*DECIDED, edges=EDGES), Request(), "is the only point"),
         (analysis(*DECIDED, edges=EDGES), Request(edges=True), ""),
+        (analysis(*UNDECIDED, edges=EDGES), Request(until="decided", loss=2, edges=True), ""),
     ],
 )  # fmt: skip
 def test_it_is_decided_when_one_point_is_left_or_all_are_as_good(found: Analysis, request_: Request, why: str) -> None:
@@ -268,9 +269,9 @@ def test_it_is_decided_when_one_point_is_left_or_all_are_as_good(found: Analysis
     [
         (["candidate=3"], ["candidate=3: there is no setting 'candidate'", "did you mean candidates?"]),
         (["lr=0.1"], ["lr=0.1: there is no setting 'lr'", "settings: candidates seeds edges"]),
-        (["candidates=many"], ["candidates=many: must be a whole number from 1"]),
-        (["candidates=0"], ["candidates=0: must be a whole number from 1"]),
-        (["seeds=1.5"], ["seeds=1.5: must be a whole number from 1"]),
+        (["candidates=many"], ["candidates=many: must be a whole number from 1 to 10000"]),
+        (["candidates=0"], ["candidates=0: must be a whole number from 1 to 10000"]),
+        (["seeds=1.5"], ["seeds=1.5: must be a whole number from 1 to 10000"]),
         (["edges=yes"], ["edges=yes: must be true or false"]),
         (["until=dawn"], ["until=dawn: must be none or decided"]),
         (["until=decided", "loss=-1"], ["loss=-1: must be a number from 0"]),
