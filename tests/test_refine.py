@@ -143,6 +143,14 @@ def test_a_round_that_two_commands_plan_at_once_is_one_round(tmp_path: Path) -> 
     assert plans.write(tmp_path, replace(once[0], points=added), append=True) == once
 
 
+def test_a_round_whose_runs_were_swept_meanwhile_is_none(tmp_path: Path) -> None:
+    plan = swept(GRID)
+    added = refinement.fresh_runs(plan, plan.points[:2], 1, {})
+    plans.write(tmp_path, swept(GRID | {"seed": [0, 1]}))
+    written, asked = plans.write(tmp_path, grown(plan, added), append=True)
+    assert (written.rounds, [point.id for point in asked]) == ([], [5, 6])
+
+
 def test_a_grid_over_seeds_takes_the_fresh_runs_as_its_own(tmp_path: Path) -> None:
     plan = swept(GRID)
     plans.write(tmp_path, plan)
