@@ -76,6 +76,7 @@ def show(sweep: Path, *, best: bool = False) -> Ranking:
     analysis, confusion = None, None
     if not best:
         # Here, since `--table` and the status door answer without scipy and matplotlib.
+        from irmas.results import conclude
         from irmas.results.best import production_command
 
         analysis, confusion = analysed(sweep, result)
@@ -85,7 +86,7 @@ def show(sweep: Path, *, best: bool = False) -> Ranking:
         states.settle(sweep, result.state)
         with _nothing_in_the_way():
             written = ranking.write(sweep, result, analysis, "ranking-best" if best else "ranking")
-            report = None if best else sweep / "report.html"
+            report = None if best else conclude.write(sweep, result, analysis, confusion)
     console.print(f"\nwritten: {' '.join(map(str, written))}")
     console.print(f"report:  {report or f'of last epochs alone: python -m irmas.rank {sweep}'}")
     console.print(f"curves:  tensorboard --logdir {sweep}")

@@ -30,6 +30,7 @@ BEHIND = (
     "sweep.task",
     "sweep.freeze",
     "data.features",
+    "results.conclude",
     "results.outcomes",
     "evaluation.picture",
     "inference.models",

@@ -15,7 +15,7 @@ from irmas.sweep.plan import OUTPUTS
 
 if TYPE_CHECKING:
     from irmas.results.ranking import Ranking
-    from irmas.results.analysis import Analysis
+    from irmas.results.statistics import Analysis
 
 BEST = "best.yaml"
 PRODUCTION_EPOCHS = 50
@@ -35,8 +35,8 @@ def text(ranking: Ranking, analysis: Analysis) -> str:
     """The content of best.yaml: the leader's settings under a comment that says where they come from."""
     leader, winner = analysis.points[0], config(ranking, analysis)
     accuracy = f"{100 * leader.accuracy:.2f} %"
-    if leader.estimate:
-        accuracy += f" (95 % interval {100 * leader.estimate.low:.2f} to {100 * leader.estimate.high:.2f} %)"
+    if leader.interval:
+        accuracy += f" (95 % interval {100 * leader.interval.low:.2f} to {100 * leader.interval.high:.2f} %)"
     if winner.data.split == "all":
         accuracy += ", which tells nothing: these excerpts were trained on too,"
     values = " ".join(f"{key}={shown(value)}" for key, value in leader.values.items())

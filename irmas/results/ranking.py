@@ -27,7 +27,7 @@ from irmas.sweep.plan import Plan, run_folder
 from irmas.sweep.states import NOT_SUBMITTED, RunState, SweepState
 
 if TYPE_CHECKING:  # scipy takes half a second to import
-    from irmas.results.analysis import Analysis, Point
+    from irmas.results.statistics import Analysis, Point
 
 
 @dataclass(frozen=True)
@@ -203,9 +203,9 @@ def _entry(row: Row, point: Point | None) -> dict[str, Any]:
         "state": row.state,
         "val_excerpts": row.val_excerpts,
         "point_accuracy": row.point_accuracy,
-        "point_low": point.estimate.low if point and point.estimate else None,
-        "point_high": point.estimate.high if point and point.estimate else None,
-        "in_set": point.in_best_set if point else None,
+        "point_low": point.interval.low if point and point.interval else None,
+        "point_high": point.interval.high if point and point.interval else None,
+        "in_set": point.in_set if point else None,
         # With the prefix no digest reads as a number: 1234e5678901 by itself would.
         "source": " ".join(f"sha256:{digest}" for digest in row.source.split()),
     }
@@ -261,4 +261,4 @@ def _percent(share: float | None) -> str:
 
 
 def _interval(point: Point | None) -> str:
-    return f"{point.estimate.low:.1%} - {point.estimate.high:.1%}" if point and point.estimate else "-"
+    return f"{point.interval.low:.1%} - {point.interval.high:.1%}" if point and point.interval else "-"
