@@ -2,8 +2,8 @@
 
     python benchmarks/bare.py FEATURES.npz --dropout 0.4 --lr 0.001 --l2 0.0001 --epochs 5 --threads 1
 
-Model, augmentation, allocator and layout are the project's own, the loop is not. Prints one JSON object: accuracy,
-seconds of imports and of training, and the Unix times at which training began and ended.
+Model, augmentation, batch-norm statistics, allocator and layout are the project's own, the loop is not. Prints one JSON
+object: accuracy, seconds of imports and of training, and the Unix times at which training began and ended.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from torch import Tensor  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from irmas.config import Augment, Config, Model  # noqa: E402
+from irmas.learning import batch_norm  # noqa: E402
 from irmas.learning.augment import spec_augment  # noqa: E402
-from irmas.learning.device import set_up  # noqa: E402
+from irmas.learning.device import seed, set_up  # noqa: E402
 from irmas.learning.model import Classifier  # noqa: E402
 
 BATCH = 32
@@ -35,8 +36,8 @@ class Run:
     """The state of a run; `stored` are (excerpts, bands, frames) as uint8, in steps of 80 / 255 dB."""
 
     def __init__(self, stored: Tensor, targets: Tensor, train: Tensor, config: Config) -> None:
-        torch.manual_seed(config.seed)
-        self.stored, self.targets, self.train, self.augment = stored, targets, train, config.augment
+        seed(config, epoch=0)
+        self.stored, self.targets, self.train, self.config = stored, targets, train, config
         total = torch.zeros(2, dtype=torch.double)
         for rows in train.split(BATCH):
             decibels = self.decibels(rows).double()
@@ -54,15 +55,17 @@ class Run:
         self.optimizer = torch.optim.Adam(groups, lr=config.lr)
         counts = torch.bincount(targets[train], minlength=classes)
         self.weights = len(train) / (classes * counts)
+        self.clean = batch_norm.draw(train)
 
     def decibels(self, rows: Tensor) -> Tensor:
         return self.stored[rows][:, None].float().mul_(80 / 255).sub_(80)
 
-    def train_epoch(self) -> None:
+    def train_epoch(self, epoch: int) -> None:
+        seed(self.config, epoch)
         self.model.train()
         order = self.train[torch.randperm(len(self.train))]
         for rows in order.tensor_split(math.ceil(len(order) / BATCH)):
-            self.step(spec_augment(self.decibels(rows), self.augment, self.mean_db), self.targets[rows])
+            self.step(spec_augment(self.decibels(rows), self.config.augment, self.mean_db), self.targets[rows])
 
     def step(self, batch: Tensor, targets: Tensor) -> Tensor:
         loss = F.cross_entropy(self.model(batch), targets, self.weights)
@@ -73,7 +76,8 @@ class Run:
 
     @torch.inference_mode()
     def validate(self, validation: Tensor) -> float:
-        self.model.eval()
+        batches = self.clean.tensor_split(math.ceil(len(self.clean) / BATCH))
+        batch_norm.recompute(self.model, (self.decibels(rows) for rows in batches))
         correct = torch.zeros((), dtype=torch.long)
         loss = torch.zeros((), dtype=torch.double)
         for rows in validation.split(BATCH):
@@ -99,8 +103,8 @@ def main() -> None:
         )
     config = Config(dropout=given.dropout, lr=given.lr, l2=given.l2, model=Model(), augment=Augment())
     run = Run(stored, targets, train, config)
-    for _ in range(given.epochs):
-        run.train_epoch()
+    for epoch in range(1, given.epochs + 1):
+        run.train_epoch(epoch)
         accuracy = run.validate(validation)
     times = {"import_s": imported - STARTED, "train_s": time.perf_counter() - imported}
     print(json.dumps({"accuracy": accuracy, **times, "began": began, "ended": time.time()}))  # noqa: T201

@@ -4,8 +4,10 @@
     PYTHONPATH=tests python benchmarks/error_rates.py --sweeps 1000 --shared     # runs of a seed share a random stream
 
 A row is a truth and a number of seeds. `named out`: a point named beforehand is left out of the best set though nothing
-is better; `best kept`: the best of unequal points is in the set; `behind`: a level is called behind though no key has an
-effect; `covers`: the leader's interval holds the true accuracy of its settings. Of each rate its standard error follows.
+is better; `best kept`: the best of unequal points is in the set; `behind`: a level is called behind though no key has
+an effect; `covers`: the leader's interval holds the true accuracy of its settings; each rate with its standard error.
+`set`: points in it; `too high`, `honest figure`: the leader's mean and its estimate, minus the truth; `regret`: what
+the leader lacks to the best point; in points of accuracy.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ TAGS = (
     events.VAL_LOSS,
     events.VAL_ACCURACY,
     events.VAL_MACRO_F1,
+    events.RANKED,
     events.LR,
     events.EPOCH_S,
     events.EXCERPTS_PER_S,
@@ -113,13 +114,16 @@ def _finish(sweep: Path, made: Plan, point: Point, rng: np.random.Generator, eas
     names = np.array([f"excerpt{number:04d}" for number in range(EXCERPTS)])
     recordings = np.array([f"recording{number // 3:04d}" for number in range(EXCERPTS)])
     classes = np.array([f"class{number:02d}" for number in range(11)])
-    answers = Predictions(classes, names, recordings, targets, np.where(correct, targets, (targets + 1) % 11))
+    predicted = np.where(correct, targets, (targets + 1) % 11)
+    answers = Predictions(classes, names, recordings, targets, predicted, correct.astype(np.float64))
     predictions.write(folder.predictions, answers)
     epochs, accuracy = made.config.epochs, float(correct.mean())
-    metrics = dict.fromkeys(TAGS, 1.0) | {events.VAL_ACCURACY: accuracy, events.VAL_LOSS: 2 - accuracy}
+    metrics = dict.fromkeys(TAGS, 1.0) | {events.VAL_LOSS: 2 - accuracy}
+    metrics |= dict.fromkeys((events.RANKED, events.VAL_ACCURACY), accuracy)
     with EventWriter(folder.path, purge_step=1) as writer:
         for epoch in range(1, epochs + 1):
-            writer.scalars(epoch, metrics | {events.VAL_ACCURACY: accuracy * (1 - 0.5**epoch) / (1 - 0.5**epochs)})
+            risen = accuracy * (1 - 0.5**epoch) / (1 - 0.5**epochs)
+            writer.scalars(epoch, metrics | dict.fromkeys((events.RANKED, events.VAL_ACCURACY), risen))
         writer.commit()
     (folder.path / PROVENANCE).write_text(json.dumps({"source": made.source}))
     done = Status(COMPLETED, epochs, epochs, metrics=metrics, val_excerpts=EXCERPTS, node="node", started=time.time())

@@ -18,7 +18,7 @@ import numpy as np
 from simulation import GRID, KEYS, OWN_STREAMS, TRUTHS, Sweep
 
 from irmas.processes import cpu_count
-from irmas.results.analysis import Analysis, Outcome, analyse
+from irmas.results.analysis import Analysis, analyse
 
 CANDIDATES, SEEDS, LOSS = 3, 3, 0.005
 

@@ -198,10 +198,13 @@ def _end(sweep: Path, is_over: bool) -> None:
 
 
 def _returned(overrides: Sequence[str], status: Status) -> JobReturn:
-    """What sweepers read: the validation accuracy that it came to, or the error that ended the run."""
+    """What sweepers read: the ranked validation accuracy, or the error that ended the run.
+
+    None for a run of an earlier version, whose accuracy cannot be compared with those of this one.
+    """
     from irmas.run.events import RANKED
     from irmas.run.folder import COMPLETED, STOPPED
 
     if status.state in (COMPLETED, STOPPED) and status.metrics:
-        return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=status.metrics[RANKED])
+        return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=status.metrics.get(RANKED))
     return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=RunFailedError(status.error))

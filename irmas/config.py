@@ -310,13 +310,18 @@ def run_digest(config: Config) -> str:
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:16]
 
 
+def anneals(schedule: str) -> bool:
+    """Return whether the learning rate ends near zero."""
+    return schedule == "onecycle"
+
+
 def averaged_epochs(schedule: str, epoch: int) -> int:
     """Return over how many epochs, up to `epoch`, the validation accuracy is averaged to the figure that is ranked.
 
     A third of them, rounded up, at most five; the last one alone where the learning rate ends near zero, since its
     neighbors are worse by training less.
     """
-    return 1 if schedule == "onecycle" else min(-(-epoch // 3), 5)
+    return 1 if anneals(schedule) else min(-(-epoch // 3), 5)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

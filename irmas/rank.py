@@ -29,24 +29,25 @@ def main() -> None:
     parser = Parser("irmas.rank", "Rank a sweep from its event files.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     parser.add_argument("--best", action="store_true", help="each run's best epoch instead of its last (flatters it)")
+    parser.add_argument("--runs", action="store_true", help="a row per run also where points have several seeds")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--table", action="store_true", help="the table alone, at once; nothing is written")
     what.add_argument("--watch", action="store_true", help="until nothing of the sweep trains or waits any more")
     with told_by("irmas.rank"):
         arguments = parser.parse_args()
-        sweep, best = arguments.sweep, arguments.best
+        sweep, best, by_run = arguments.sweep, arguments.best, arguments.runs
         if arguments.table:
             result = ranking.rank(sweep, best=best)
-            _print(plain_console(), sweep, result, None, best)
+            _print(plain_console(), sweep, result, None, best=best, by_run=by_run)
         else:
             if arguments.watch:
-                watch(sweep, best=best)
-            result = show(sweep, best=best)
+                watch(sweep, best=best, by_run=by_run)
+            result = show(sweep, best=best, by_run=by_run)
         if ranking.unranked(result):
             sys.exit(1)
 
 
-def watch(sweep: Path, *, best: bool = False) -> None:
+def watch(sweep: Path, *, best: bool = False, by_run: bool = False) -> None:
     """Show the table as it grows until nothing of the sweep trains or is in the queue.
 
     On a terminal in its place, elsewhere anew whenever a run has ended.
@@ -57,14 +58,14 @@ def watch(sweep: Path, *, best: bool = False) -> None:
             result = ranking.rank(sweep, best=best, state=state)
             was_live |= state.is_live or bool(state.note)
             if console.is_terminal:
-                view.update(ranking.table(result), refresh=True)
+                view.update(ranking.table(result, by_run=by_run), refresh=True)
             elif ranked != (ranked := sum(row.rank is not None for row in result.rows)):
-                _print(console, sweep, result, None, best)
+                _print(console, sweep, result, None, best=best, by_run=by_run)
     if not was_live and any(row.state not in FINAL for row in result.rows):
         console.print(f"{sweep}: nothing of it trains or waits; the sweep's command, given again, trains what is left")
 
 
-def show(sweep: Path, *, best: bool = False) -> Ranking:
+def show(sweep: Path, *, best: bool = False, by_run: bool = False) -> Ranking:
     """Print the ranking, write it to the sweep's folder with report and pictures, and how dead runs ended into theirs.
 
     By best epochs the ranking alone: predictions are of the last one.
@@ -76,22 +77,23 @@ def show(sweep: Path, *, best: bool = False) -> Ranking:
     analysis, confusion = None, None
     if not best:
         # Here, since `--table` and the status door answer without scipy and matplotlib.
-        from irmas.results import conclude
-        from irmas.results.best import production_command
+        from irmas.results import report
+        from irmas.results.best import next_step
 
         analysis, confusion = analysed(sweep, result)
     try:
-        _print(console, sweep, result, analysis, best)
+        _print(console, sweep, result, analysis, best=best, by_run=by_run)
     finally:  # also where nobody reads on, as in `| head`
         states.settle(sweep, result.state)
         with _nothing_in_the_way():
             written = ranking.write(sweep, result, analysis, "ranking-best" if best else "ranking")
-            report = None if best else conclude.write(sweep, result, analysis, confusion)
+            page = None if best else report.write(sweep, result, analysis, confusion)
     console.print(f"\nwritten: {' '.join(map(str, written))}")
-    console.print(f"report:  {report or f'of last epochs alone: python -m irmas.rank {sweep}'}")
+    console.print(f"report:  {page or f'of last epochs alone: python -m irmas.rank {sweep}'}")
     console.print(f"curves:  tensorboard --logdir {sweep}")
-    if analysis and report:
-        console.print(f"winner:  {production_command(result, analysis)}")
+    if analysis:
+        step = next_step(result, analysis)
+        console.print(f"next:    {step.command}\nwhy:     {step.reason}")
     return result
 
 
@@ -117,13 +119,15 @@ def _nothing_in_the_way() -> Iterator[None]:
         raise UserError(f"{in_words(error)}; {remedy}") from error
 
 
-def _print(console: Console, sweep: Path, result: Ranking, analysis: Analysis | None, best: bool) -> None:
-    lines = ranking.table(result, analysis)
+def _print(
+    console: Console, sweep: Path, result: Ranking, analysis: Analysis | None, *, best: bool, by_run: bool
+) -> None:
+    lines = ranking.table(result, analysis, by_run=by_run)
     finished = sum(row.state == COMPLETED for row in result.rows)
     stopped = sum(row.state == STOPPED for row in result.rows)
     console.print(
         f"\n{sweep}: {finished} of {len(result.rows)} runs finished, {f'{stopped} stopped early, ' * (stopped > 0)}"
-        f"by validation accuracy in the {'best' if best else 'last'} epoch\n"
+        f"by {'validation accuracy in the best epoch' if best else 'val_accuracy'} (last: the last epoch by itself)\n"
     )
     if result.plan.config.data.split == "all":
         console.print(
@@ -136,7 +140,9 @@ def _print(console: Console, sweep: Path, result: Ranking, analysis: Analysis | 
     for problem in result.problems:
         console.print(f"could not be read: {problem}", style="yellow")
     unpaired = analysis.unpaired if analysis else ""
-    for warning in filter(None, (unpaired, ranking.mixed_sources(result), result.state.note)):
+    schedules = "" if best else ranking.mixed_schedules(result)
+    warnings = (unpaired, ranking.mixed_sources(result), ranking.old_runs(result), schedules, result.state.note)
+    for warning in filter(None, warnings):
         console.print(warning, style="yellow")
 
 

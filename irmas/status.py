@@ -20,7 +20,7 @@ from irmas.config import shown
 from irmas.console import plain_console, plain_table, print_table, width
 from irmas.errors import UserError
 from irmas.results.ranking import styled
-from irmas.run.events import VAL_ACCURACY, VAL_LOSS
+from irmas.run.events import RANKED, VAL_LOSS
 from irmas.run.folder import COMPLETED, PENDING, RUNNING, STOPPED
 from irmas.sweep import plan as plans
 from irmas.sweep import states
@@ -177,7 +177,7 @@ def _cells(run: RunState, swept: Sequence[str]) -> dict[str, str | Text]:
         "node": (task.node if task else "") or status.node or "-",
         "elapsed": _elapsed(run),
         "epoch": f"{status.epoch}/{status.epochs}" if status.epochs else "-",
-        "val accuracy": f"{metrics[VAL_ACCURACY]:.2%}" if VAL_ACCURACY in metrics else "-",
+        "val_accuracy": f"{metrics[RANKED]:.2%}" if RANKED in metrics else "-",
         "val loss": f"{metrics[VAL_LOSS]:.4f}" if VAL_LOSS in metrics else "-",
     }
 

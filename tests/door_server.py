@@ -30,7 +30,7 @@ BEHIND = (
     "sweep.task",
     "sweep.freeze",
     "data.features",
-    "results.conclude",
+    "results.report",
     "results.outcomes",
     "evaluation.picture",
     "inference.models",

@@ -33,6 +33,7 @@ KNOWN_BY = {
     "tensorboard": {"irmas.run.events"},
     "argparse": {"irmas.commandline", "irmas.evaluate", "irmas.predict"},
     "pickle": {"irmas.run.checkpoint"},
+    "jinja2": {"irmas.results.report"},
 }
 """Only these modules import what the key names."""
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
 import torch
+from commands import ROOT
+from test_ranking import train
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
+import halving
 from bare import Run
 from bench import BEGIN, END, renewed
 from rounds import HEAD, Row, in_turn
@@ -17,6 +22,9 @@ from rounds import HEAD, Row, in_turn
 from irmas.config import Config, Model
 from irmas.learning.trainer import Examples, Learner
 from irmas.run import events
+from irmas.sweep import plan as plans
+from irmas.sweep.halving import KEPT
+from irmas.sweep.plan import Plan, Point
 
 
 def test_what_is_not_measured_anew_stays_in_the_table() -> None:
@@ -37,13 +45,12 @@ def test_the_bare_loop_does_the_same_computation() -> None:
     config = Config(model=Model(filters=[4, 8], dense=8), l2=0.01)
     learner, run = Learner(config, examples, torch.device("cpu")), Run(features, targets, rows[:60], config)
 
-    learner.train_epoch(1, lambda step: None)
-    torch.manual_seed(int(np.random.SeedSequence([config.seed, 1]).generate_state(1)[0]))
-    run.train_epoch()
-
+    for epoch in (1, 2):
+        learner.train_epoch(epoch, lambda step: None)
+        run.train_epoch(epoch)
+        assert learner.validate(epoch)[0][events.VAL_ACCURACY] == run.validate(rows[60:])
     for ours, theirs in zip(learner.model.state_dict().values(), run.model.state_dict().values(), strict=True):
         torch.testing.assert_close(ours, theirs)
-    assert learner.validate()[0][events.VAL_ACCURACY] == run.validate(rows[60:])
 
 
 def test_every_side_runs_once_a_round_and_begins_in_turn() -> None:
@@ -65,3 +72,60 @@ def test_a_goal_is_held_against_the_median(goal: str, met: str) -> None:
     assert (
         str(Row("what", "a / b", [1.0, 2.0, 9.0], goal)) == f"| what | a / b | 2.00 (1.00 - 9.00) | {goal} | {met} |  |"
     )
+
+
+def grid(folder: Path, config: Config) -> Path:
+    """A full grid of two points and two seeds, of 6 epochs."""
+    swept = [{"lr": lr, "seed": seed} for seed in (0, 1) for lr in (0.1, 0.2)]
+    points = [Point(number, values, values) for number, values in enumerate(swept, start=1)]
+    plans.write(folder, Plan(folder.name, ["lr", "seed"], "data", "source", "", config, points))
+    for number in range(1, 5):
+        train(folder, number, [(number / 8 + epoch / 64, 1.0) for epoch in range(6)])
+    return folder
+
+
+def test_grids_of_each_seed_are_recorded_in_place_of_those_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(halving, "CURVES", tmp_path / "curves.csv")
+    (tmp_path / "curves.csv").write_text("sweep,run,settings,val_accuracy\nold,1,lr=0.1,0.5\n")
+    halving.record([grid(tmp_path / "full", Config(epochs=6))])
+    grids = halving.read_curves()
+    assert {name: [(run.id, run.settings) for run in runs] for name, runs in grids.items()} == {
+        "full-0": [(1, "lr=0.1"), (2, "lr=0.2")],
+        "full-1": [(3, "lr=0.1"), (4, "lr=0.2")],
+    }
+    curve = grids["full-1"][1].curve
+    assert curve == pytest.approx([0.5 + epoch / 64 for epoch in range(6)], abs=1e-4)
+    assert grids["full-1"][1].final == fmean(curve[-2:])
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [(Config(epochs=6, halving=2), "was halved"), (Config(epochs=6, schedule="onecycle"), "must be constant")],
+)
+def test_what_is_no_full_grid_is_not_recorded(tmp_path: Path, config: Config, said: str) -> None:
+    with pytest.raises(SystemExit, match=said):
+        halving.full_grids(grid(tmp_path / "grid", config))
+    train_more = grid(tmp_path / "more", Config(epochs=6))
+    plan = plans.read(train_more)
+    plans.write(train_more, Plan(**vars(plan) | {"points": [*plan.points, Point(5, {"lr": 0.3}, {"lr": 0.3})]}))
+    with pytest.raises(SystemExit, match="run 5 is PENDING"):
+        halving.full_grids(train_more)
+
+
+def test_a_replay_judges_by_the_mean_over_the_last_epochs() -> None:
+    # 12 epochs have rungs after 2, 3 and 6. After 6 the second run has the higher last epoch and the lower mean.
+    first = halving.Run(1, "", (0.1, 0.2, 0.2, 0.2, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5))
+    second = halving.Run(2, "", (0.1, 0.3, 0.3, 0.2, 0.2, 0.6, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9))
+    outcome = halving.replay([first, second], factor=2)
+    assert outcome.spent == (12 + 6) / 24
+    assert outcome.lost == pytest.approx(40)
+    assert not outcome.leader
+    assert halving.replay([second, first], factor=2).leader
+
+
+def test_what_is_said_of_halving_is_what_the_recorded_curves_give() -> None:
+    kept = fmean(outcome.leader for outcome in halving.replays(3, 1000)[halving.ALL_SHUFFLED])
+    assert re.findall(r"(\d+) %", KEPT) == [f"{100 * kept:.0f}"]
+    assert f"leader in {100 * kept:.0f} % of" in (ROOT / "docs" / "halving.md").read_text()

@@ -1,8 +1,10 @@
-"""best.yaml: the winner of a sweep, as the train door takes it."""
+"""best.yaml, as irmas.train takes it, and the command that follows a ranking."""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -14,14 +16,16 @@ import yaml
 from doors import Doors
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from made_up import REPORT, Values, sweep
+from made_up import REPORT, SEEDS, Values, sweep
 
 from irmas import overrides
 from irmas.config import OF_THE_COMMAND, Config, Data, Features, Model, flatten
 from irmas.results import best, ranking
-from irmas.results.best import BEST
-from irmas.results.statistics import Outcome, analyse
-from irmas.run.events import VAL_ACCURACY, EventWriter
+from irmas.results.analysis import Analysis, Outcome, analyse
+from irmas.results.best import BEST, NextStep
+from irmas.results.grid_command import grid_command
+from irmas.results.ranking import Ranking
+from irmas.run.events import RANKED, VAL_ACCURACY, EventWriter
 from irmas.run.folder import COMPLETED, Status
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, Point, run_folder
@@ -65,37 +69,111 @@ def composed(doors: Doors, folder: Path, *arguments: str) -> dict[str, Any]:
 # Writing
 
 
-def regularised(values: Values) -> float:
+def regularized(values: Values) -> float:
     return (0.8 if values["dropout"] == 0.4 else 0.75) + 50 * float(values["lr"])
 
 
-def test_the_file_holds_the_leaders_settings_and_says_where_they_come_from() -> None:
-    found, analysis = sweep(REPORT, regularised, base=replace(WINNER, epochs=15))
+def by_lr(values: Values) -> float:
+    return 0.6 + 50 * float(values["lr"])
+
+
+def level(values: Values) -> float:
+    return 0.7
+
+
+def made(*given: Any, **options: Any) -> tuple[Ranking, Analysis]:
+    found, analysis = sweep(*given, **options)
     assert analysis
+    return found, analysis
+
+
+def test_the_file_holds_the_leaders_settings_and_says_how_good_they_are() -> None:
+    found, analysis = made(REPORT, regularized, base=replace(WINNER, epochs=15))
     text = best.text(found, analysis)
-    leader = analysis.points[0]
+    leader, honest = analysis.points[0], analysis.leader
     assert yaml.safe_load(text) == settings(replace(WINNER, epochs=15, **leader.values))
     head = [line for line in text.splitlines() if line.startswith("# ")]
     values = " ".join(f"{key}={value}" for key, value in leader.values.items())
-    assert head[0] == f"# The winner of the sweep made-up: run {leader.runs[0]}, {values}"
-    assert leader.interval
+    assert head[0] == f"# The leader of the sweep made-up: run {leader.runs[0]}, {values}"
+    assert honest
     assert head[1] == (
-        f"# Validation accuracy {100 * leader.accuracy:.2f} % (95 % interval {100 * leader.interval.low:.2f} to "
-        f"{100 * leader.interval.high:.2f} %) after 15 epochs"
+        f"# val_accuracy {100 * honest.value:.2f} % expected when trained again (95 % interval {100 * honest.low:.2f} "
+        f"to {100 * honest.high:.2f} %); observed: {100 * leader.accuracy:.2f} % after 15 epochs"
     )
-    assert head[2].endswith("python -m irmas.train best=outputs/made-up epochs=50 name=made-up-production")
+    assert len(analysis.best_set) > 1
+    assert head[2] == f"# {len(analysis.best_set)} of 18 points may be the best; this is the first of them"
+    assert head[3].endswith("python -m irmas.train best=outputs/made-up epochs=50 name=made-up-production")
     assert text == best.text(found, analysis)
 
 
+def test_it_says_whether_the_leader_is_the_best() -> None:
+    assert "\n# It is better than every other point\n" in best.text(*made({"lr": [0.005, 0.0001]}, by_lr))
+    alone = best.text(*made({"lr": [0.005, 0.0001]}, by_lr, predicted=False))
+    assert "\n# The others cannot be compared with it\n" in alone
+    assert re.search(r"\n# val_accuracy \d\d\.\d\d % after 15 epochs\n", alone)
+    single = best.text(*made({}, level))
+    assert single.count("\n# ") == 2
+
+
 def test_of_several_seeds_the_first_run_stands_for_the_point_and_not_the_luckiest() -> None:
-    found, analysis = sweep(
+    found, analysis = made(
         {"lr": [0.001, 0.0001], "seed": [5, 6, 7]}, lambda values: 0.6 + 50 * values["lr"] + values["seed"] / 100
     )
-    assert analysis
     assert best.config(found, analysis).seed == 5
     assert best.config(found, analysis).lr == 0.001
     head = best.text(found, analysis).splitlines()[0]
-    assert "made-up: runs 1-3, which differ in their seed (below: seed 5, of run 1), lr=0.001" in head
+    assert "made-up: runs 1,3,5, which differ in their seed (below: seed 5, of run 1), lr=0.001" in head
+
+
+# The next command
+
+
+def test_runs_that_still_rise_are_trained_for_longer() -> None:
+    found, analysis = made(REPORT, level, base=Config(epochs=5), pace=5.0)
+    step = best.next_step(found, analysis)
+    assert analysis.rise
+    assert step == NextStep(
+        "python -m irmas.train -m dropout=0.3,0.4,0.5 lr=0.001,0.0005,0.0001 l2=0.001,0.0001 epochs=15 name=made-up-15",
+        f"accuracy still rises by {100 * analysis.rise.value:.1f} percentage points per epoch, "
+        "and more epochs come first",
+    )
+    later = replace(found, plan=replace(found.plan, name="made-up-5"))
+    assert best.next_step(later, analysis).command.endswith(" name=made-up-15")
+
+
+def test_points_that_are_no_grid_leave_the_leader_to_be_trained_for_longer() -> None:
+    found, analysis = made(REPORT, level, base=Config(epochs=5), pace=5.0)
+    drawn = replace(found, plan=replace(found.plan, points=found.plan.points[:17]))
+    step = best.next_step(drawn, analysis)
+    assert step.command == "python -m irmas.train best=outputs/made-up epochs=15 name=made-up-15"
+
+
+def test_several_points_in_the_best_set_are_refined() -> None:
+    found, analysis = made(SEEDS, level, training_sd=0.015)
+    assert best.next_step(found, analysis) == NextStep(
+        "python -m irmas.refine outputs/made-up",
+        f"{len(analysis.best_set)} of 18 points may be the best; fresh seeds of the first of them tell more",
+    )
+
+
+def test_a_single_best_point_goes_into_production() -> None:
+    found, analysis = made({"lr": [0.005, 0.0001]}, by_lr)
+    step = best.next_step(found, analysis)
+    assert step == NextStep(best.production_command(found, analysis), "run 1 is better than every other point")
+    apart = best.next_step(*made({"lr": [0.005, 0.0001]}, by_lr, predicted=False))
+    assert apart == NextStep(step.command, "the other points cannot be compared with run 1")
+    assert "nothing to compare it with" in best.next_step(*made({}, level)).reason
+
+
+def test_unknown_training_noise_asks_for_a_second_seed() -> None:
+    cycle = Config(schedule="onecycle", seed=3)
+    step = best.next_step(*made({"lr": [0.002, 0.001]}, by_lr, base=cycle))
+    command = "python -m irmas.train -m lr=0.002,0.001 seed=3,4 schedule=onecycle name=made-up"
+    assert step == NextStep(
+        command, "with one seed nothing tells how much trainings of a point differ; a second one does"
+    )
+    two = best.next_step(*made({"lr": [0.002, 0.001], "seed": [3, 4]}, by_lr, base=cycle, training_sd=0.02))
+    assert " seed=" not in two.command
 
 
 @pytest.mark.parametrize(
@@ -110,17 +188,12 @@ def test_of_several_seeds_the_first_run_stands_for_the_point_and_not_the_luckies
     ],
 )
 def test_the_command_can_be_pasted_whatever_the_sweep_is_called(name: str, follows: str, tmp_path: Path) -> None:
-    found, analysis = sweep({"lr": [0.001, 0.0001]}, regularised_by_lr)
-    assert analysis
+    found, analysis = made({"lr": [0.001, 0.0001]}, by_lr)
     command = best.production_command(replace(found, plan=replace(found.plan, name=name)), analysis)
     pasted = ["sh", "-c", f"printf '%s\\n' {command.removeprefix('python -m irmas.train ')}"]
     words = subprocess.run(pasted, capture_output=True, text=True, check=True).stdout.splitlines()
     given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(words)}
     assert given == {"best": f"outputs/{name}", "epochs": 50, "name": follows}
-
-
-def regularised_by_lr(values: Values) -> float:
-    return 0.6 + 50 * float(values["lr"])
 
 
 # Reading
@@ -224,6 +297,83 @@ def test_the_capacity_sweep_holds_the_reports_winner_as_its_third_run(doors: Doo
     assert runs[2] == flatten(asdict(Config(name="made"))) | standin
 
 
+# From a sweep to the command that trains its points again
+
+
+def plan_of(doors: Doors, folder: Path, slurm: str, *arguments: str) -> Plan:
+    """Return the plan that a command freezes in the sweep `made` or, with a name, in its own."""
+    name = next((word.removeprefix("name=") for word in arguments if word.startswith("name=")), "made")
+    named = () if any(word.startswith("name=") for word in arguments) else ("name=made",)
+    found = doors.open("train", *arguments, *named, "hydra.launcher.submit=false", folder=folder, PATH=slurm)
+    assert (found.code, found.stderr) == (0, "")
+    return plans.read(folder / "outputs" / name)
+
+
+STANDIN = "data=standin features=small"
+COMMANDS = [
+    f"{STANDIN} -m dropout=0.3,0.4 lr=0.001,0.0001",
+    f"{STANDIN} data.size=330 augment=none batch_size=16 class_weights=false -m seed=0,1 dropout=0.3,0.4",
+    f"{STANDIN} recipe=strong model.dense=64 -m 'model.filters=[8,16],[32]' seed=3",
+    f"{STANDIN} -m recipe=report,strong seed=0,1",
+    f"{STANDIN} lr=0.001 -m recipe=report,strong",
+    f"{STANDIN} model=deep -m recipe=report,strong",
+    f"{STANDIN} recipe=strong -m model=report,deep",
+    f"{STANDIN} model.dense=64 -m model=report,deep augment=none,specaugment",
+    f"{STANDIN} halving=3 device=cpu -m schedule=constant,plateau data.fold=0,1 features.mel_norm=slaney,null",
+    "data=folder data.root=corpus data.cache_dir=elsewhere/cache -m epochs=5,10 lr=0.001,0.0001",
+    f"{STANDIN} sweep=capacity",
+    f"{STANDIN} lr=0.01",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_command_sweeps_the_same_points(
+    command: str, doors: Doors, tmp_path: Path, slurm: str, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus").symlink_to(corpus)
+    plan = plan_of(doors, tmp_path, slurm, *shlex.split(command))
+    epochs = [3 * value for value in dict.fromkeys(plan.value(point, "epochs") for point in plan.points)]
+    printed = grid_command(plan, "longer", {"epochs": epochs})
+    assert printed
+    again = plan_of(doors, tmp_path, slurm, *shlex.split(printed.removeprefix("python -m irmas.train ")))
+    expected = [
+        flatten(asdict(plan.config_of(point))) | {"name": "longer", "epochs": 3 * plan.value(point, "epochs")}
+        for point in plan.points
+    ]
+    assert [flatten(asdict(again.config_of(point))) for point in again.points] == expected
+
+
+def test_a_second_seed_grows_the_sweep_that_is_there(
+    doors: Doors, tmp_path: Path, slurm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of(doors, tmp_path, slurm, *shlex.split(f"{STANDIN} recipe=strong -m dropout=0.3,0.4 data.fold=0,1"))
+    command = grid_command(plan, plan.name, {"seed": [0, 1]})
+    assert command
+    grown = plan_of(doors, tmp_path, slurm, *shlex.split(command.removeprefix("python -m irmas.train ")))
+    assert [grown.config_of(point) for point in grown.points[:4]] == [plan.config_of(point) for point in plan.points]
+    assert [grown.config_of(point) for point in grown.points[4:]] == [
+        replace(plan.config_of(point), seed=1) for point in plan.points
+    ]
+
+
+def test_a_sweep_whose_settings_cannot_be_told_has_no_command() -> None:
+    found, _ = made({"model": ["report", "mine"], "lr": [0.001, 0.0001]}, level)
+    assert grid_command(found.plan, "longer", {"epochs": [45]}) is None
+    grown = replace(found.plan, points=[Point(1, {"lr": 0.001}, {}), *found.plan.points[1:]])
+    assert grid_command(grown, "longer", {"epochs": [45]}) is None
+    mixed = [Point(n, {"lr": lr}, {"lr": lr, "dropout": lr}) for n, lr in enumerate((0.1, 0.2), 1)]
+    assert grid_command(replace(found.plan, swept=["lr"], points=mixed), "longer", {"epochs": [45]}) is None
+
+
+def test_seeds_that_some_points_alone_have_are_left_out() -> None:
+    found, _ = made({"lr": [0.001, 0.0001], "seed": [0, 1, 2]}, level)
+    refined = replace(found.plan, points=[*found.plan.points[:4], found.plan.points[4]])
+    command = grid_command(refined, "longer", {"epochs": [45]})
+    assert command == "python -m irmas.train -m lr=0.001,0.0001 seed=0,1 epochs=45 name=longer"
+
+
 WRONG: list[tuple[dict[Any, Any], str]] = [
     ({"dropout": 1.5}, "dropout=1.5: must be a number from 0 up to"),
     ({"dropout": "much"}, "dropout=much: must be a number from 0 up to"),
@@ -304,7 +454,7 @@ def test_the_winner_of_a_sweep_is_trained_for_longer(
         run = run_folder(folder, point)
         run.amend_status(Status(COMPLETED, epoch=1, epochs=1))
         with EventWriter(run.path, purge_step=1) as writer:
-            writer.scalars(1, {VAL_ACCURACY: accuracy})
+            writer.scalars(1, {RANKED: accuracy, VAL_ACCURACY: accuracy})
             writer.commit()
     found = ranking.rank(folder)
     analysis = analyse([Outcome(row.id, row.values, row.accuracy or 0) for row in found.rows], ["lr"])

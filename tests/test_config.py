@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import pytest
 
+from irmas import config as schema
 from irmas.config import (
     RULES,
     Config,
     Data,
     Model,
     Prepare,
+    averaged_epochs,
     check,
     differing_key,
     flatten,
     from_flat,
+    run_digest,
     setting_names,
     shown,
 )
@@ -105,3 +108,58 @@ def test_what_an_earlier_version_did_not_know_is_what_it_did_without() -> None:
     assert from_flat(earlier) == Config(model=Model(convs_per_block=2))
     assert differing_key(earlier, flat | {"model.convs_per_block": 2}) is None
     assert differing_key(earlier, flat | {"model.convs_per_block": 2, "model.dense": 8}) == "model.dense"
+
+
+def test_the_digest_of_a_run_is_that_of_the_settings_that_change_it() -> None:
+    one = Config(lr=0.01, data=Data(split="clip"), model=Model(filters=[8, 16]))
+    digest = run_digest(one)
+    assert len(digest) == 16
+    assert int(digest, 16) >= 0
+    alike = [
+        replace(one, seed=7),
+        replace(one, name="x", device="cuda", allow_code_change=True, halving=3),
+        replace(one, data=replace(one.data, root="/a", cache="/b", cache_dir="/c", recordings="/d.csv")),
+        from_flat(flatten(asdict(one))),
+    ]
+    assert {run_digest(config) for config in alike} == {digest}
+    changed = [
+        Config(),
+        replace(one, lr=0.02),
+        replace(one, dropout=0.3),
+        replace(one, epochs=16),
+        replace(one, schedule="onecycle"),
+        replace(one, data=replace(one.data, fold=1)),
+        replace(one, model=Model(filters=[16, 8])),
+        replace(one, data=Data(split="/a/split.csv")),
+    ]
+    assert len({digest, *map(run_digest, changed)}) == 1 + len(changed)
+    assert run_digest(Config(data=Data(split="/a/split.csv"))) == run_digest(Config(data=Data(split="b.csv")))
+
+
+def test_a_setting_that_is_added_later_changes_no_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class LaterModel(Model):
+        activation: str = "relu"
+
+    @dataclass
+    class Later(Config):
+        mixup: float = 0.0
+        model: Model = field(default_factory=LaterModel)
+
+    before = [run_digest(Config()), run_digest(Config(lr=0.01, model=Model(dense=8)))]
+    monkeypatch.setattr(schema, "Config", Later)
+    assert [run_digest(Later()), run_digest(Later(lr=0.01, model=LaterModel(dense=8)))] == before
+    others = [run_digest(Later(mixup=0.5)), run_digest(Later(model=LaterModel(activation="silu")))]
+    assert len({*before, *others}) == 4
+
+
+def test_the_digest_of_a_run_stays_what_it_is() -> None:
+    """Another one would change what every run draws."""
+    assert run_digest(Config()) == "4f53cda18c2baa0c"
+    assert run_digest(Config(lr=0.0005, l2=0.001, model=Model(filters=[8, 16]))) == "24df03e44d511ad8"
+
+
+@pytest.mark.parametrize(("epoch", "averaged"), [(1, 1), (3, 1), (4, 2), (6, 2), (7, 3), (12, 4), (13, 5), (50, 5)])
+def test_a_third_of_the_epochs_but_at_most_five_are_averaged(epoch: int, averaged: int) -> None:
+    assert averaged_epochs("constant", epoch) == averaged_epochs("plateau", epoch) == averaged
+    assert averaged_epochs("onecycle", epoch) == 1

@@ -17,7 +17,7 @@ from tensorboard_server import Fetch, tensorboard
 
 from irmas.config import Config
 from irmas.results import dashboard
-from irmas.run.events import CONFUSION, VAL_ACCURACY, VAL_LOSS, EventWriter, event_files
+from irmas.run.events import CONFUSION, JUDGED, RANKED, VAL_ACCURACY, VAL_LOSS, VAL_MACRO_F1, EventWriter, event_files
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, Point, run_folder
 
@@ -25,6 +25,12 @@ KEYS = ("dropout", "lr", "l2")
 GRID = itertools.product((0.3, 0.4, 0.5), (0.001, 0.0005, 0.0001), (0.001, 0.0001))
 VALUES = [dict(zip(KEYS, values, strict=True)) for values in GRID]
 POINTS = [Point(number, values, values) for number, values in enumerate(VALUES, start=1)]
+
+
+def metrics(point: Point, epoch: int) -> dict[str, float]:
+    """What HParams shows of a run: the last epoch's own accuracy orders them the other way round."""
+    share = epoch * point.id / 64
+    return {RANKED: share, VAL_ACCURACY: 1 - share, VAL_LOSS: 4 - share, VAL_MACRO_F1: share / 2}
 
 
 def png(grey: int) -> bytes:
@@ -60,9 +66,9 @@ def board(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         path = run_folder(sweep, point).path
         path.mkdir(parents=True)
         with EventWriter(path, purge_step=1) as writer:
-            writer.hparams(point.overrides, [VAL_ACCURACY, VAL_LOSS], path.name)
+            writer.hparams(point.overrides, JUDGED, path.name)
             for epoch in (1, 2):
-                writer.scalars(epoch, {VAL_ACCURACY: epoch * point.id / 64, VAL_LOSS: 4 - epoch * point.id / 64})
+                writer.scalars(epoch, metrics(point, epoch))
             writer.image(2, CONFUSION, np.full((5, 7, 3), point.id, np.uint8))
             writer.end(ok=True)
             writer.commit()
@@ -76,18 +82,22 @@ def board(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_every_run_has_its_curves_under_its_readable_name(board: Board) -> None:
     curves = board.tags("scalars")
     assert set(curves) == {f"runs/{point.folder_name}" for point in POINTS}
-    assert curves["runs/008-dropout=0.4,lr=0.001,l2=0.0001"] == {VAL_ACCURACY, VAL_LOSS}
+    assert curves["runs/008-dropout=0.4,lr=0.001,l2=0.0001"] == set(JUDGED)
 
 
 def test_the_hparams_table_has_a_row_a_run_and_none_for_the_summary(board: Board) -> None:
     experiment = json.loads(board.fetch("hparams/experiment", {"experimentName": ""}))
     assert {info["name"] for info in experiment["hparamInfos"]} == set(KEYS)
-    assert [info["name"]["tag"] for info in experiment["metricInfos"]] == [VAL_ACCURACY, VAL_LOSS]
+    assert [info["name"]["tag"] for info in experiment["metricInfos"]] == list(JUDGED)
+    assert JUDGED[0] == RANKED == "val_accuracy"
 
     body = {
         "experimentName": "",
         "allowedStatuses": ["STATUS_SUCCESS", "STATUS_UNKNOWN", "STATUS_FAILURE", "STATUS_RUNNING"],
-        "colParams": [{"metric": {"tag": VAL_ACCURACY}, "order": "ORDER_DESC"}, {"metric": {"tag": VAL_LOSS}}],
+        "colParams": [
+            {"metric": {"tag": RANKED}, "order": "ORDER_DESC"},
+            *({"metric": {"tag": tag}} for tag in JUDGED[1:]),
+        ],
         "startIndex": 0,
         "sliceSize": 100,
     }
@@ -95,8 +105,7 @@ def test_the_hparams_table_has_a_row_a_run_and_none_for_the_summary(board: Board
     assert [row["hparams"] for row in rows] == [point.overrides for point in POINTS[::-1]]
     for row, point in zip(rows, POINTS[::-1], strict=True):
         assert [session["name"] for session in row["sessions"]] == [f"runs/{point.folder_name}"]
-        metrics = {metric["name"]["tag"]: metric["value"] for metric in row["metricValues"]}
-        assert metrics == {VAL_ACCURACY: point.id / 32, VAL_LOSS: 4 - point.id / 32}  # of the last epoch
+        assert {metric["name"]["tag"]: metric["value"] for metric in row["metricValues"]} == metrics(point, epoch=2)
 
 
 def test_confusion_matrices_and_the_rankings_pictures_are_shown(board: Board) -> None:

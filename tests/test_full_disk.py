@@ -17,7 +17,7 @@ from irmas.console import plain_console
 from irmas.errors import in_words
 from irmas.files import atomic_write
 from irmas.results import ranking
-from irmas.run.events import CONFUSION, VAL_ACCURACY, EventWriter, event_files, read_scalars
+from irmas.run.events import CONFUSION, RANKED, VAL_ACCURACY, EventWriter, event_files, read_scalars
 from irmas.run.folder import COMPLETED, FAILED, RunFolder, Status
 from irmas.sweep import local
 from irmas.sweep import plan as plans
@@ -95,9 +95,9 @@ def test_a_run_fails_with_path_and_reason_and_goes_on_when_there_is_room(
 
     here.free()
     (status,) = local.launch(plan, 1)
-    assert (status.state, status.metrics and status.metrics[VAL_ACCURACY]) == (
+    assert (status.state, status.metrics and status.metrics[RANKED]) == (
         COMPLETED,
-        whole.metrics and whole.metrics[VAL_ACCURACY],
+        whole.metrics and whole.metrics[RANKED],
     )
     assert scalars(RUN) == scalars(tmp_path / RUN)
     assert read_scalars(RUN).problems == []

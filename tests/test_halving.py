@@ -11,7 +11,7 @@ from doors import Doors
 from left_behind import ranking, runs, status
 
 from irmas.config import Config
-from irmas.sweep.halving import Halving, announced, goes_on, place, rungs
+from irmas.sweep.halving import KEPT, Halving, announced, goes_on, place, rungs
 from irmas.sweep.plan import Plan, Point
 
 
@@ -40,6 +40,7 @@ def test_each_number_of_epochs_has_its_rungs_told() -> None:
         "halving=3: after 1 and 3 of 9",
         "halving=3: after 2 and 4 and 11 of 32",
     ]
+    assert all(line.endswith(KEPT) for line in told)
 
 
 def test_the_best_third_so_far_goes_on() -> None:
@@ -105,13 +106,13 @@ def test_a_sweep_is_halved_and_not_taken_up_again(doors: Doors, tmp_path: Path) 
     (sweep / "rungs" / "1").mkdir(parents=True)
     (sweep / "rungs" / "1" / "99-0.99").touch()  # as if a better run had come first
     data = ["data=standin", "data.size=132", "features=small", "data.pool=2", "model.filters=[8,16]"]
-    alike = "l2=0,1e-9"
-    command = [*data, "-m", alike, "epochs=4", "halving=2", "name=half", "hydra.launcher.processes=1"]
+    # The first run learns nothing, so that the second is ahead of it after one epoch.
+    command = [*data, "-m", "lr=1e-9,0.003", "epochs=4", "halving=2", "name=half", "hydra.launcher.processes=1"]
     done = doors.train(*command, folder=tmp_path)
     assert done.code == 0, done.stderr
     assert "halving=2: after 1 and 2 of 4 epochs a run stops, unless" in done.stdout
     assert "1 of 2 runs finished, 1 stopped early" in done.stdout
-    assert "\nwinner:  python -m irmas.train best=outputs/half epochs=50 name=half-production\n" in done.stdout
+    assert "\nnext:    python -m irmas.train best=outputs/half epochs=50 name=half-production\n" in done.stdout
     entries = [(entry["rank"], entry["id"], entry["state"], entry["epoch"]) for entry in ranking(sweep)]
     assert entries == [(1, 2, "COMPLETED", 4), (2, 1, "STOPPED", 1)]
     first, second = map(status, runs(sweep))

@@ -20,7 +20,7 @@ pairs = st.lists(st.tuples(st.integers(0, CLASSES - 1), st.integers(0, CLASSES -
 def test_confusion_accuracy_and_macro_f1_are_scikit_learns(drawn: list[tuple[int, int]]) -> None:
     true, predicted = (np.array(column) for column in zip(*drawn, strict=True))
     names = np.array(["same"] * len(true))
-    answers = Predictions(np.arange(CLASSES).astype(str), names, names, true, predicted)
+    answers = Predictions(np.arange(CLASSES).astype(str), names, names, true, predicted, true == predicted)
     counts = torch.from_numpy(answers.confusion)
     labels = range(CLASSES)
     assert counts.tolist() == confusion_matrix(true, predicted, labels=labels).tolist()

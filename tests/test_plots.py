@@ -23,9 +23,9 @@ from irmas import figures
 from irmas.config import Config
 from irmas.labels import CODES
 from irmas.results import plots
-from irmas.results.bootstrap import Answers
+from irmas.results.analysis import Analysis, Outcome, analyse
+from irmas.results.comparison import Answers
 from irmas.results.ranking import Ranking, Row
-from irmas.results.statistics import Analysis, Outcome, analyse
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS
 from irmas.run.folder import COMPLETED, DIVERGED
 from irmas.sweep.plan import Plan
@@ -41,7 +41,7 @@ def grid(levels: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 def sweep(
     values: Sequence[dict[str, Any]], *, epochs: int = 5, excerpts: int = 60, paired: bool = True, loss: float = 2.4
 ) -> tuple[Ranking, Analysis]:
-    """Finished runs 1, 2, ..., the later the better, and one that diverged; without predictions unless `paired`."""
+    """Return finished runs 1, 2, ..., the later the better, and one that diverged; with predictions if `paired`."""
     rng = np.random.default_rng(0)
     names = np.array([f"excerpt {number}" for number in range(excerpts)])
     recordings = np.array([f"recording {number // 2}" for number in range(excerpts)])
@@ -49,7 +49,7 @@ def sweep(
     rows, outcomes = [], []
     for number, its in enumerate(values, start=1):
         skill = 0.2 + 0.6 * number / len(values)
-        correct = 0.7 * difficulty + 0.3 * rng.random(excerpts) < skill
+        correct = (0.7 * difficulty + 0.3 * rng.random(excerpts) < skill).astype(float)
         accuracy = float(correct.mean())
         curves = {
             VAL_ACCURACY: {epoch: accuracy * (1 - 0.6**epoch) for epoch in range(1, epochs)} | {epochs: accuracy},
@@ -57,7 +57,8 @@ def sweep(
         }
         rows.append(Row(number, its, COMPLETED, epochs, accuracy, 1.0, excerpts, "", "", curves))
         answers = Answers(correct, names, recordings) if paired else None
-        outcomes.append(Outcome(number, its, accuracy, None, answers))
+        curve = tuple(curves[VAL_ACCURACY].values())
+        outcomes.append(Outcome(number, its, accuracy, None, answers, curve))
     lost = {VAL_ACCURACY: {1: 0.1, 2: 0.1}, VAL_LOSS: {1: 5.0, 2: math.nan}}
     rows.append(Row(len(rows) + 1, values[0], DIVERGED, 2, 0.1, None, excerpts, "", "", lost))
     plan = Plan("made-up", list(values[0]), "data", "source", "", Config(), [])
@@ -69,6 +70,7 @@ def confusion(classes: Sequence[str] = CODES) -> tuple[NDArray[np.integer], Sequ
     return counts + 20 * np.eye(len(classes), dtype=np.int64), classes
 
 
+FOUR = ["accuracy.png", "heatmap.png", "curves.png", "confusion.png"]
 Picture = NDArray[np.uint8]
 
 
@@ -92,7 +94,7 @@ def report() -> dict[str, bytes]:
 
 
 def test_the_reports_grid_has_every_picture_at_print_size(report: dict[str, bytes]) -> None:
-    assert list(report) == ["accuracy.png", "heatmap.png", "curves.png", "effects.png", "confusion.png"]
+    assert list(report) == FOUR
     for name, png in report.items():
         picture = pixels(png)
         assert picture.shape[1] == int(15 / 2.54 * figures.DPI), name
@@ -121,23 +123,23 @@ def test_grey_curves_are_named_where_there_are_any() -> None:
     [
         ({"dropout": (0.3, 0.4), "lr": (0.1, 0.2)}, {"confusion.png"}),
         ({"lr": (0.1, 0.2)}, {"confusion.png", "heatmap.png"}),
-        ({}, {"confusion.png", "heatmap.png", "effects.png"}),
+        ({}, {"confusion.png", "heatmap.png"}),
     ],
 )
 def test_what_lacks_its_data_is_left_out(levels: dict[str, Any], left_out: set[str]) -> None:
     pictures = plots.draw(*sweep(grid(levels), epochs=1), None)
-    assert set(pictures) == {"accuracy.png", "heatmap.png", "curves.png", "effects.png", "confusion.png"} - left_out
+    assert pictures.keys() == set(FOUR) - left_out
     assert not any(is_cut(pixels(png)) for png in pictures.values())
 
 
-def test_the_leaders_set_is_blue_and_what_is_behind_it_vermillion_below(report: dict[str, bytes]) -> None:
+def test_the_best_set_is_blue_and_what_is_behind_vermillion_below(report: dict[str, bytes]) -> None:
     accuracy = pixels(report["accuracy.png"])[200:]  # without the legend
-    in_set, behind = places(accuracy, figures.BLUE), places(accuracy, figures.VERMILLION)
-    assert in_set[:, 0].max() < behind[:, 0].min()
-    assert in_set[:, 1].mean() > behind[:, 1].mean()  # the better, the further to the right
+    best_set, behind = places(accuracy, figures.BLUE), places(accuracy, figures.VERMILLION)
+    assert best_set[:, 0].max() < behind[:, 0].min()
+    assert best_set[:, 1].mean() > behind[:, 1].mean()  # the better, the further to the right
 
 
-def test_without_predictions_no_point_is_said_to_be_in_the_set_or_behind() -> None:
+def test_without_predictions_no_point_is_in_the_best_set_or_behind() -> None:
     accuracy = pixels(plots.draw(*sweep(grid({"lr": (0.1, 0.2)}), paired=False), None)["accuracy.png"])
     assert not len(places(accuracy, figures.BLUE)) + len(places(accuracy, figures.VERMILLION))
 
@@ -158,6 +160,35 @@ def test_cells_without_a_finished_run_are_hatched(report: dict[str, bytes]) -> N
     hatched = places(pixels(plots.draw(*sweep(values), None)["heatmap.png"]), figures.FAINT)
     assert len(hatched) > 200
     assert not len(places(pixels(report["heatmap.png"]), figures.FAINT))
+
+
+def test_a_point_with_seeds_has_its_mean_and_the_band_of_its_runs() -> None:
+    ranking, analysis = sweep(grid({"lr": (0.1, 0.2), "seed": (1, 2, 3)}))
+    curves = {row.id: row.curves[VAL_ACCURACY] for row in ranking.rows}
+    leader = analysis.points[0]
+    assert leader.runs == (4, 5, 6)
+    axes = plots._curves(ranking, analysis).axes[0]
+    (line,) = [line for line in axes.lines if str(line.get_label()).startswith("runs 4-6")]
+    assert np.asarray(line.get_ydata())[4] == pytest.approx(100 * np.mean([curves[run][5] for run in leader.runs]))
+    bands = [np.asarray(band.get_paths()[0].vertices) for band in axes.collections]
+    assert len(bands) == 2
+    last = bands[0][bands[0][:, 0] == 5][:, 1]
+    expected = [100 * curves[run][5] for run in leader.runs]
+    assert (last.min(), last.max()) == (pytest.approx(min(expected)), pytest.approx(max(expected)))
+    one_seed = plots._curves(*sweep(grid({"lr": (0.1, 0.2)})))
+    assert not one_seed.axes[0].collections
+    assert "bands" not in " ".join(text.get_text() for text in one_seed.texts)
+
+
+def test_the_confusion_matrix_names_its_run_and_its_own_n() -> None:
+    def title(levels: dict[str, Any]) -> str:
+        _, analysis = sweep(grid(levels))
+        counts = np.array([[3, 1], [0, 5]])
+        return plots._confusion(analysis, counts, ["a", "b"]).texts[0].get_text()
+
+    assert title({"lr": (0.1, 0.2)}) == "Confusion matrix of run 2, the leader, n = 9 excerpts"
+    seeds = title({"lr": (0.1, 0.2), "seed": (1, 2, 3)})
+    assert seeds == "Confusion matrix of run 4, the first of the leader's 3, n = 9 excerpts"
 
 
 def test_rows_of_the_confusion_matrix_are_true_and_columns_predicted() -> None:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import made_up
 import numpy as np
 import pytest
 from commands import ENVIRONMENT, ROOT, start
 from doors import Doors, contents
+from made_up import REPORT, SEEDS
+from rich.console import Console
+from rich.table import Table
 
 from irmas.config import Config, Data
+from irmas.console import width
 from irmas.results import outcomes, ranking
 from irmas.run import predictions
-from irmas.run.events import VAL_ACCURACY, VAL_LOSS, EventWriter, event_files
+from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS, EventWriter, event_files
 from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PENDING, RUNNING, STOPPED, RunFolder, Status
 from irmas.run.predictions import Predictions
 from irmas.sweep import plan as plans
@@ -38,14 +45,25 @@ def sweep(tmp_path: Path) -> Path:
 
 
 def train(
-    sweep: Path, number: int, epochs: Sequence[tuple[float, float]], state: str = COMPLETED, error: str = ""
+    sweep: Path,
+    number: int,
+    epochs: Sequence[tuple[float, float]],
+    state: str = COMPLETED,
+    error: str = "",
+    ranked: Sequence[float] | None = None,
 ) -> RunFolder:
-    """A run with these (accuracy, loss) an epoch, in float32-exact numbers."""
+    """A run with these (accuracy, loss) an epoch, in float32-exact numbers.
+
+    `ranked` is the figure that is ranked, an epoch each, where it is another one; empty for a run that has none.
+    """
     folder = run_folder(sweep, plans.read(sweep, [number]).points[0])
     folder.path.mkdir(parents=True)
     with EventWriter(folder.path, purge_step=1) as writer:
         for epoch, (accuracy, loss) in enumerate(epochs, start=1):
-            writer.scalars(epoch, {VAL_ACCURACY: accuracy, VAL_LOSS: loss})
+            figures = {VAL_ACCURACY: accuracy, VAL_LOSS: loss}
+            if ranked is None or len(ranked):
+                figures[RANKED] = accuracy if ranked is None else ranked[epoch - 1]
+            writer.scalars(epoch, figures)
         writer.commit()
     folder.write_status(Status(state, epoch=len(epochs), epochs=2, val_excerpts=64, error=error))
     return folder
@@ -84,19 +102,23 @@ def answer(folder: RunFolder, correct: int) -> None:
     targets = np.zeros(64, dtype=int)
     predicted = (np.arange(64) >= correct).astype(int)
     recordings = np.array([f"{row // 2}" for row in range(64)])
-    predictions.write(folder.predictions, Predictions(np.array(["cel", "flu"]), names, recordings, targets, predicted))
+    answers = Predictions(np.array(["cel", "flu"]), names, recordings, targets, predicted, 1.0 - predicted)
+    predictions.write(folder.predictions, answers)
 
 
-def test_intervals_and_the_set_of_the_best_come_from_the_predictions(sweep: Path, doors: Doors) -> None:
+def test_intervals_and_the_best_set_come_from_the_predictions(sweep: Path, doors: Doors) -> None:
     for number, correct in ((1, 60), (2, 59), (3, 8), (4, 7)):
-        answer(train(sweep, number, [(correct / 64, 1.0)]), correct)
+        epochs = [((correct - epoch % 2) / 64, 1.0) for epoch in range(5)]
+        answer(train(sweep, number, epochs), correct)
     done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
     assert (done.code, done.stderr) == (0, "")
     entries = json.loads((sweep / "ranking.json").read_text())
-    assert [entry["in_set"] for entry in entries] == [True, True, False, False]
+    assert [entry["in_best_set"] for entry in entries] == [True, True, False, False]
+    assert sum(entry["p_best"] for entry in entries) == pytest.approx(1, abs=0.01)
+    assert [entry["expected_loss"] > 0.5 for entry in entries] == [False, False, True, True]
     for entry in entries:
         assert entry["point_low"] < entry["val_accuracy"] == entry["point_accuracy"] < entry["point_high"]
-    shown = re.search(r"93\.75% +(\S+)% - (\S+)% ", done.stdout)
+    shown = re.search(r"93\.75% +93\.75% +(\S+) - (\S+)% +yes ", done.stdout)
     assert shown is not None
     assert [float(end) / 100 for end in shown.groups()] == pytest.approx(
         [entries[0]["point_low"], entries[0]["point_high"]], abs=0.0006
@@ -106,7 +128,8 @@ def test_intervals_and_the_set_of_the_best_come_from_the_predictions(sweep: Path
     done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
     assert "could not be read: run 3: " in done.stdout
     assert "predictions.npz: is damaged" in done.stdout
-    assert [entry["in_set"] for entry in json.loads((sweep / "ranking.json").read_text())] == [True, True, None, False]
+    entries = json.loads((sweep / "ranking.json").read_text())
+    assert [entry["in_best_set"] for entry in entries] == [True, True, None, False]
 
 
 def test_who_reads_no_further_loses_no_file(sweep: Path) -> None:
@@ -141,7 +164,7 @@ def test_where_the_output_finds_a_full_disk_it_says_so(sweep: Path) -> None:
     assert (sweep / "report.md").is_file()
 
 
-def test_the_confusion_matrix_is_of_all_seeds_of_the_leader(tmp_path: Path) -> None:
+def test_the_confusion_matrix_is_of_the_leaders_first_run(tmp_path: Path) -> None:
     swept = [{"lr": lr, "seed": seed} for seed in (1, 2) for lr in (0.1, 0.2)]
     points = [Point(number, values, values) for number, values in enumerate(swept, start=1)]
     plans.write(tmp_path, Plan("mine", ["lr", "seed"], "data", "source", "", Config(), points))
@@ -150,8 +173,9 @@ def test_the_confusion_matrix_is_of_all_seeds_of_the_leader(tmp_path: Path) -> N
         answer(run, correct)
     _, confusion, _ = outcomes.read(tmp_path, ranking.rank(tmp_path))
     assert confusion is not None
-    assert confusion[0].tolist() == [[110, 18], [0, 0]]
-    runs[2].predictions.unlink()
+    assert confusion[0].tolist() == [[60, 4], [0, 0]]
+    for run in (runs[0], runs[2]):
+        run.predictions.unlink()
     assert outcomes.read(tmp_path, ranking.rank(tmp_path))[1] is None
 
 
@@ -198,6 +222,74 @@ def test_the_last_epoch_counts_and_the_best_on_request(sweep: Path) -> None:
     assert [(row.id, row.epoch, row.loss) for row in best.rows[:2]] == [(1, 1, 0.5), (2, 2, 1.0)]
 
 
+def test_the_ranked_figure_decides_and_the_last_epochs_own_stands_beside_it(sweep: Path) -> None:
+    train(sweep, 1, [(0.25, 1.0), (0.75, 1.0)], ranked=[0.25, 0.5])
+    train(sweep, 2, [(0.25, 1.0), (0.5, 1.0)], ranked=[0.25, 0.625])
+    result = ranking.rank(sweep)
+    figures = [(row.id, row.accuracy, row.last_accuracy, row.point_accuracy) for row in result.rows[:2]]
+    assert figures == [(2, 0.625, 0.5, 0.625), (1, 0.5, 0.75, 0.5)]
+    assert not ranking.old_runs(result)
+    ranking.write(sweep, result)
+    entries = json.loads((sweep / "ranking.json").read_text())
+    assert [(entry["val_accuracy"], entry["last_val_accuracy"]) for entry in entries[:2]] == [(0.625, 0.5), (0.5, 0.75)]
+
+
+def test_runs_of_an_earlier_version_have_no_rank_beside_new_ones(sweep: Path, doors: Doors) -> None:
+    train(sweep, 1, [(0.25, 1.0), (0.75, 1.0)], ranked=[])
+    train(sweep, 2, [(0.5, 1.0)])
+    train(sweep, 3, [(0.75, 1.0)], STOPPED, ranked=[])
+    result = ranking.rank(sweep)
+    assert [(row.rank, row.id, row.accuracy, row.last_accuracy) for row in result.rows] == [
+        (1, 2, 0.5, 0.5),
+        (None, 1, None, 0.75),
+        (None, 3, None, 0.75),
+        (None, 4, None, None),
+    ]
+    assert [outcome.id for outcome in outcomes.read(sweep, result)[0]] == [2]
+    done = doors.open("rank", "outputs/mine", "--table", folder=sweep.parent.parent)
+    said = " ".join(done.stdout.split())
+    assert done.code == 1
+    assert "runs 1,3: trained by an earlier version and validated with batch norm's running statistics, " in said
+    assert "without a rank; remove their folders in runs/ and rerun the sweep command, or train all runs under" in said
+
+
+def test_a_sweep_of_an_earlier_version_is_ranked_by_its_last_epochs_and_told(sweep: Path, doors: Doors) -> None:
+    train(sweep, 1, [(0.75, 1.0), (0.25, 1.0)], ranked=[])
+    train(sweep, 2, [(0.25, 1.0), (0.5, 1.0)], ranked=[])
+    assert [(row.rank, row.id, row.accuracy) for row in ranking.rank(sweep).rows[:2]] == [(1, 2, 0.5), (2, 1, 0.25)]
+    done = doors.open("rank", "outputs/mine", "--table", folder=sweep.parent.parent)
+    said = " ".join(done.stdout.split())
+    assert done.code == 0
+    assert "all runs were trained by an earlier version" in said
+    assert "train the sweep again under another name=..." in said
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"),
+    [
+        ((6, 6, 6), "for runs 1,3, whose learning rate ends near zero, and the mean over the last 2 epochs for"),
+        ((3, 6, 13), "for runs 1,3, whose learning rate ends near zero, and the mean over the last 2 epochs for"),
+        ((6, 3, 6), ""),  # a mean over one epoch
+        ((6, 0, 6), ""),
+    ],
+)
+def test_a_sweep_that_mixes_means_with_last_epochs_says_so(
+    tmp_path: Path, doors: Doors, epochs: tuple[int, ...], said: str
+) -> None:
+    sweep = tmp_path / "outputs" / "mine"
+    kinds = enumerate(("onecycle", "constant", "onecycle"), start=1)
+    points = [
+        Point(number, {"schedule": kind}, {"schedule": kind} if kind == "onecycle" else {}) for number, kind in kinds
+    ]
+    plans.write(sweep, Plan("mine", ["schedule"], "data", "source", "", Config(), points))
+    for number, count in enumerate(epochs, start=1):
+        if count:
+            train(sweep, number, [(0.5, 1.0)] * count)
+    assert said in ranking.mixed_schedules(ranking.rank(sweep))
+    shown = doors.open("rank", "outputs/mine", "--table", folder=tmp_path).stdout
+    assert ("val_accuracy is the last epoch's" in shown) == bool(said)
+
+
 def test_unfinished_failed_and_diverged_runs_are_listed_without_a_rank(sweep: Path) -> None:
     train(sweep, 2, [(0.9, 0.1)], FAILED, "Traceback ...\nRuntimeError: no more")
     train(sweep, 3, [(0.25, math.nan)], DIVERGED, "the loss is not finite in epoch 1")
@@ -241,6 +333,7 @@ def test_what_is_written_can_be_read_by_others(sweep: Path) -> None:
         "id": 1,
         "lr": 0.1,
         "val_accuracy": 0.5,
+        "last_val_accuracy": 0.5,
         "val_loss": 1.0,
         "epoch": 1,
         "state": "COMPLETED",
@@ -248,7 +341,9 @@ def test_what_is_written_can_be_read_by_others(sweep: Path) -> None:
         "point_accuracy": 0.5,
         "point_low": None,
         "point_high": None,
-        "in_set": None,
+        "in_best_set": None,
+        "p_best": None,
+        "expected_loss": None,
         "source": "",
     }
     assert [entry["id"] for entry in entries] == [1, 2, 3, 4]
@@ -280,16 +375,68 @@ def test_a_damaged_status_file_costs_its_own_run_alone(sweep: Path) -> None:
     assert "status.json" in rows[1].error
 
 
-def test_the_door_prints_the_reports_columns_and_every_reason(sweep: Path, doors: Doors) -> None:
-    train(sweep, 1, [(0.5, 1.25)])
+def test_the_command_prints_every_column_and_reason(sweep: Path, doors: Doors) -> None:
+    train(sweep, 1, [(0.5, 1.25)], ranked=[0.75])
     train(sweep, 2, [(0.5, 1.0)], FAILED, "RuntimeError: [no] more")
     done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
     assert done.code == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
-    heads = "rank run ID lr validation accuracy 95 % interval validation loss epoch excerpts state"
-    assert heads in map(" ".join, lines)
-    assert ["1", "1", "0.1", "50.00%", "-", "1.2500", "1", "64", "COMPLETED"] in lines
+    assert "rank run lr val_accuracy last 95 % interval best set loss state" in map(" ".join, lines)
+    assert ["1", "1", "0.1", "75.00%", "50.00%", "-", "-", "1.250", "COMPLETED"] in lines
     assert "run 2 FAILED: RuntimeError: [no] more" in done.stdout
+
+
+def test_the_last_lines_are_the_next_command_and_why(sweep: Path, doors: Doors) -> None:
+    train(sweep, 1, [(0.5, 1.25)])
+    done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
+    assert done.stdout.splitlines()[-2:] == [
+        "next:    python -m irmas.train best=outputs/mine epochs=50 name=mine-production",
+        "why:     one point has finished, so that there is nothing to compare it with",
+    ]
+    assert "next:" not in doors.open("rank", "outputs/mine", "--best", folder=sweep.parent.parent).stdout
+
+
+def cells(table: Table) -> list[list[str]]:
+    return [[str(cell) for cell in row] for row in zip(*(column.cells for column in table.columns), strict=True)]
+
+
+@pytest.mark.parametrize("axes", [REPORT, SEEDS], ids=["one seed", "three seeds"])
+def test_the_table_of_the_reports_grid_fits_100_columns(axes: Mapping[str, Sequence[Any]]) -> None:
+    table = ranking.table(*made_up.sweep(axes, lambda values: 0.8 - values["lr"], training_sd=0.02))
+    file = io.StringIO()
+    console = Console(file=file, width=100)
+    assert width(console, table) <= 100
+    console.print(table)
+    lines = [line.split() for line in file.getvalue().splitlines()]
+    assert len(lines) == 19
+    interval = 2  # words that its dash adds
+    assert {len(line) for line in lines[1:]} == {len(table.columns) + interval}
+    assert "…" not in file.getvalue()
+
+
+def test_a_point_with_seeds_has_one_row_and_every_run_its_own_on_request(tmp_path: Path, doors: Doors) -> None:
+    folder = tmp_path / "outputs" / "mine"
+    swept = [{"lr": lr, "seed": seed} for seed in (1, 2) for lr in (0.1, 0.2, 0.3)]
+    points = [Point(number, values, values) for number, values in enumerate(swept, start=1)]
+    plans.write(folder, Plan("mine", ["lr", "seed"], "data", "source", "", Config(), points))
+    for number, accuracy in ((1, 0.5), (2, 0.75), (4, 0.75)):
+        train(folder, number, [(accuracy, accuracy)])
+    train(folder, 5, [(0.25, 9.0)], RUNNING)
+    result = ranking.rank(folder)
+    assert cells(ranking.table(result)) == [
+        ["1", "2,5", "0.2", "75.00%", "75.00%", "0.750", "1/2"],
+        ["2", "1,4", "0.1", "62.50%", "62.50%", "0.625", "2/2"],
+        ["-", "3,6", "0.3", "-", "-", "-", "0/2"],
+    ]
+    by_run = cells(ranking.table(result, by_run=True))
+    assert [row[:5] for row in by_run[:3]] == [
+        ["1", "2", "0.2", "1", "75.00%"],
+        ["2", "1", "0.1", "1", "50.00%"],
+        ["2", "4", "0.1", "2", "75.00%"],
+    ]
+    assert len(by_run) == 6
+    told = doors.open("rank", "outputs/mine", "--table", "--runs", folder=tmp_path)
+    assert [line for line in told.stdout.splitlines() if line.split()[:4] == ["2", "4", "0.1", "2"]]
 
 
 def test_who_trained_on_what_validates_is_told_wherever_the_accuracy_stands(tmp_path: Path, doors: Doors) -> None:
@@ -299,11 +446,8 @@ def test_who_trained_on_what_validates_is_told_wherever_the_accuracy_stands(tmp_
     train(folder, 1, [(0.5, 1.0)])
     done = doors.open("rank", "outputs/mine", folder=tmp_path)
     assert "data.split=all: the validation excerpts were trained on, so that it tells nothing" in done.stdout
-    assert "is 50.00 %, which tells nothing" in (folder / "report.md").read_text()
-    assert (
-        "accuracy 50.00 %, which tells nothing: these excerpts were trained on too, after"
-        in (folder / "best.yaml").read_text()
-    )
+    assert "**These accuracies tell nothing:**" in (folder / "report.md").read_text()
+    assert "val_accuracy 50.00 % after 15 epochs, which tells nothing" in (folder / "best.yaml").read_text()
 
 
 def test_the_best_epochs_are_written_beside_the_last_ones(sweep: Path, doors: Doors) -> None:

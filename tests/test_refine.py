@@ -148,7 +148,8 @@ def test_a_round_whose_runs_were_swept_meanwhile_is_none(tmp_path: Path) -> None
     added = refinement.fresh_runs(plan, plan.points[:2], 1, {})
     plans.write(tmp_path, swept(GRID | {"seed": [0, 1]}))
     written, asked = plans.write(tmp_path, grown(plan, added), append=True)
-    assert (written.rounds, [point.id for point in asked]) == ([], [5, 6])
+    assert (written.rounds, settings(written, asked, "seed")) == ([], [(1,), (1,)])
+    assert len(written.points) == 8
 
 
 def test_a_grid_over_seeds_takes_the_fresh_runs_as_its_own(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from rich.table import Table
 from irmas import status
 from irmas.config import Config
 from irmas.files import held_by_many
-from irmas.run.events import VAL_ACCURACY, VAL_LOSS
+from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import POOL, Plan, Point, run_folder
@@ -39,7 +39,7 @@ def sweep(tmp_path: Path) -> Path:
     folder = tmp_path / "outputs" / "mine"
     points = [Point(number, {"lr": number / 10}, {"lr": number / 10}) for number in range(1, 6)]
     plans.write(folder, Plan("mine", ["lr"], "data", "source", "", Config(), points))
-    scores = {VAL_ACCURACY: 0.5, VAL_LOSS: 1.25}
+    scores = {RANKED: 0.5, VAL_ACCURACY: 0.75, VAL_LOSS: 1.25}
     write(folder, 1, Status(COMPLETED, epoch=15, epochs=15, metrics=scores, node="n1", pid=4))
     write(folder, 2, Status(FAILED, epoch=3, epochs=15, exit_code=1, pid=4, error=TRACEBACK))
     for number in (3, 4):

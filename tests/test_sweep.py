@@ -65,7 +65,7 @@ def test_the_reports_sweep_is_trained_ranked_and_left_alone_afterwards(
     assert [entry["val_accuracy"] for entry in entries] == sorted((e["val_accuracy"] for e in entries), reverse=True)
     assert "008-dropout=0.4,lr=0.001,l2=0.0001" in [run.name for run in runs(sweep)]
     assert "18 of 18 runs finished" in done.stdout
-    assert "run ID  dropout      lr      l2  validation accuracy  95 % interval  validation loss" in done.stdout
+    assert "run  dropout      lr      l2  val_accuracy    last  95 % interval  best set   loss  state" in done.stdout
 
     before = {path: path.stat().st_mtime_ns for path in sweep.rglob("*") if path.parent.parent.name == "runs"}
     again = doors.train(*command, folder=tmp_path)
@@ -90,7 +90,7 @@ def test_a_run_leaves_all_that_is_needed_to_understand_it(standin: list[str], tm
     assert {"torch", "torchaudio", "python"} <= set(provenance["versions"])
     assert status(run)["state"] == "COMPLETED"
     assert "epoch 2/2" in (run / "log.txt").read_text()
-    for tag in (events.TRAIN_LOSS, events.TRAIN_ACCURACY, events.VAL_LOSS, events.VAL_ACCURACY, events.VAL_MACRO_F1):
+    for tag in (events.TRAIN_LOSS, events.TRAIN_ACCURACY, *events.JUDGED):
         assert list(scalars(run)[tag]) == [1, 2]
     assert scalars(run)[events.LR][1] == pytest.approx(0.0005)
     split = (sweep / "splits" / "standin-recording-seed0.csv").read_text().splitlines()

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from irmas.config import Config, Model
+from irmas.config import Augment, Config, Data, Model, averaged_epochs
 from irmas.data.cache import FeatureCache
 from irmas.data.split import Split
 from irmas.errors import DataError, UserError
 from irmas.learning import trainer
+from irmas.learning.augment import spec_augment
 from irmas.learning.model import Classifier
 from irmas.learning.trainer import Examples, Learner, fit, load_examples
 from irmas.run import checkpoint, events, predictions
@@ -41,6 +42,7 @@ SCALARS = {
     events.VAL_LOSS,
     events.VAL_ACCURACY,
     events.VAL_MACRO_F1,
+    events.RANKED,
     events.LR,
     events.EPOCH_S,
     events.EXCERPTS_PER_S,
@@ -139,6 +141,50 @@ def test_the_seed_alone_decides(tmp_path: Path) -> None:
     assert not torch.equal(first["blocks.0.weight"], other["blocks.0.weight"])
 
 
+def test_two_points_of_one_seed_share_neither_weights_nor_order_nor_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders, masks, weights = list[list[int]](), list[Tensor](), list[Tensor]()
+    step = Learner._step
+
+    def masked(log_mel_db: Tensor, augment: Augment, fill_db: float) -> Tensor:
+        result = spec_augment(log_mel_db, augment, fill_db)
+        masks.append(result == fill_db)
+        return result
+
+    def ordered(self: Learner, rows: Tensor) -> tuple[Tensor, Tensor]:
+        orders[-1].extend(rows.tolist())
+        return step(self, rows)
+
+    monkeypatch.setattr(trainer, "spec_augment", masked)
+    monkeypatch.setattr(Learner, "_step", ordered)
+    for changes in ({}, {"lr": 0.02}, {"dropout": 0.3}, {"l2": 0.001}, {"schedule": "plateau"}):
+        learner = Learner(settings(**changes), toy(), CPU)
+        weights.append(learner.model.state_dict()["blocks.0.weight"])
+        orders.append([])
+        learner.train_epoch(1, lambda step: None)
+    for one in range(5):
+        for other in range(one):
+            assert not torch.equal(weights[one], weights[other])
+            assert orders[one] != orders[other]
+            assert not torch.equal(masks[4 * one], masks[4 * other])  # of the first of four steps
+
+
+def test_the_same_settings_and_seed_give_the_same_run_wherever_they_stand(tmp_path: Path) -> None:
+    one = settings(epochs=2, seed=3)
+    other = replace(
+        one,
+        name="elsewhere",
+        device="cpu",
+        allow_code_change=True,
+        halving=3,
+        data=Data(root="/far", cache="/far/cache", cache_dir="/far/caches"),
+    )
+    for name, config in (("one", one), ("other", other)):
+        train(tmp_path / name, config, toy())
+    for part in ("model", "optimizer", "correct"):
+        assert same(state_of(tmp_path / "one")[part], state_of(tmp_path / "other")[part])
+    assert scalars_of(tmp_path / "one") == scalars_of(tmp_path / "other")
+
+
 def test_a_verdict_stops_a_run_between_two_epochs(tmp_path: Path) -> None:
     asked = []
 
@@ -149,7 +195,7 @@ def test_a_verdict_stops_a_run_between_two_epochs(tmp_path: Path) -> None:
     status = fit(RunFolder(tmp_path), settings(), toy(), CPU, {}, verdict)
     assert (status.state, status.epoch, status.error) == (STOPPED, 3, "too far behind")
     assert RunFolder(tmp_path).status().state == STOPPED
-    accuracies = scalars_of(tmp_path)[events.VAL_ACCURACY]
+    accuracies = scalars_of(tmp_path)[events.RANKED]
     assert [epoch for epoch, _ in asked] == [1, 2, 3]
     assert [accuracy for _, accuracy in asked] == pytest.approx([accuracies[epoch] for epoch in (1, 2, 3)])
     assert list(accuracies) == [1, 2, 3]
@@ -159,7 +205,7 @@ def test_a_verdict_stops_a_run_between_two_epochs(tmp_path: Path) -> None:
     asked.clear()
     assert fit(RunFolder(tmp_path), settings(), toy(), CPU, {}, verdict).state == STOPPED
     assert [epoch for epoch, _ in asked] == [3]
-    assert scalars_of(tmp_path)[events.VAL_ACCURACY] == accuracies
+    assert scalars_of(tmp_path)[events.RANKED] == accuracies
 
 
 def test_a_run_that_no_verdict_stops_ends_as_one_that_was_never_asked(tmp_path: Path) -> None:
@@ -223,6 +269,8 @@ def test_a_run_that_goes_on_ends_as_one_that_was_never_stopped(
     whole = uninterrupted[schedule]
     assert (status.state, status.epoch) == (COMPLETED, 8)
     assert same(state_of(path), state_of(whole))
+    assert len(state_of(path)["correct"]) == averaged_epochs(schedule, 8)
+    assert RunFolder(path).predictions.read_bytes() == RunFolder(whole).predictions.read_bytes()
     assert scalars_of(path) == scalars_of(whole)
     assert same(status.metrics, RunFolder(whole).status().metrics)
     rates = scalars_of(whole)[events.LR].values()
@@ -430,18 +478,48 @@ def test_features_that_are_not_finite_are_refused_in_training_and_diverge_in_val
         train(tmp_path / "other", settings(), examples)
 
 
-def test_the_predictions_are_those_that_the_scalars_are_of(tmp_path: Path) -> None:
-    status = train(tmp_path / "run", settings(epochs=3), toy())
+@pytest.mark.parametrize(
+    ("schedule", "epochs", "averaged"), [("constant", 4, 2), ("plateau", 3, 1), ("onecycle", 4, 1)]
+)
+def test_the_predictions_are_those_that_the_scalars_are_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str, epochs: int, averaged: int
+) -> None:
+    answers: list[NDArray[np.integer]] = []
+    validate = Learner.validate
+
+    def listening(self: Learner, epoch: int) -> tuple[dict[str, float], predictions.Predictions]:
+        result = validate(self, epoch)
+        answers.append(result[1].predicted)
+        return result
+
+    monkeypatch.setattr(Learner, "validate", listening)
+    config = settings(epochs=epochs, schedule=schedule, lr=0.003, seed=1)
+    status = train(tmp_path / "run", config, toy())
     found = predictions.read(tmp_path / "run" / "predictions.npz")
     assert found is not None
     assert status.metrics is not None
-    assert found.correct.mean() == status.metrics[events.VAL_ACCURACY]
     assert found.classes.tolist() == CLASSES
     assert found.excerpts.tolist() == [f"{row:03d}" for row in range(0, 75, 5)]
     assert found.recordings.tolist() == [f"{row // 3}" for row in range(0, 75, 5)]
     assert found.targets.tolist() == toy().targets[toy().validation].tolist()
+    assert found.predicted.tolist() == answers[-1].tolist()
     assert found.confusion.sum() == 15
-    assert np.diagonal(found.confusion).sum() == found.correct.sum()
+    assert np.diagonal(found.confusion).sum() / 15 == status.metrics[events.VAL_ACCURACY]
+    shares = np.mean([own == found.targets for own in answers[-averaged:]], axis=0)
+    assert found.correct.tolist() == shares.tolist()
+    assert (0.5 in shares) == (averaged > 1)
+    assert found.correct.mean() == status.metrics[events.RANKED]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "onecycle"])
+def test_the_ranked_accuracy_is_the_mean_over_the_last_epochs(tmp_path: Path, schedule: str) -> None:
+    train(tmp_path / "run", settings(schedule=schedule, lr=0.003, seed=1), toy())
+    scalars = scalars_of(tmp_path / "run")
+    each, ranked = scalars[events.VAL_ACCURACY], scalars[events.RANKED]
+    assert len(set(each.values())) > 2
+    for epoch, averaged in zip(range(1, 9), (1, 1, 1, 2, 2, 2, 3, 3), strict=True):
+        last = [each[epoch - back] for back in range(averaged if schedule == "constant" else 1)]
+        assert ranked[epoch] == pytest.approx(np.mean(last), rel=1e-6)
 
 
 def test_the_event_file_tells_the_whole_run(tmp_path: Path) -> None:
@@ -561,7 +639,7 @@ def test_activations_are_channels_last_in_training_and_validation() -> None:
         module.register_forward_hook(look)
     learner.train_epoch(1, lambda step: None)
     in_training = len(layouts)
-    learner.validate()
+    learner.validate(1)
     assert len(layouts) > in_training > 0
     assert all(layouts)
 

@@ -1,4 +1,4 @@
-"""Where a run computes, and every switch that depends on it."""
+"""Where a run computes and which numbers it draws: every switch of torch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils import deterministic
 
-from irmas.config import Config
+from irmas.config import Config, run_digest
 from irmas.errors import UserError
 from irmas.processes import keep_freed_memory
 
@@ -72,6 +73,15 @@ def set_up(device: torch.device, threads: int) -> None:
     torch.set_deterministic_debug_mode("warn")
     # Otherwise every new tensor is first filled with NaN: 3 % of a step's CPU time, and nothing reads it.
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def seed(config: Config, epoch: int) -> None:
+    """Seed torch with the run's own stream for an epoch, so that a resumed run draws the same numbers.
+
+    Epoch 0 draws the initial weights.
+    """
+    sequence = np.random.SeedSequence([config.seed, int(run_digest(config), 16), epoch])
+    torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from irmas.config import Config, averaged_epochs, run_digest
+from irmas.config import Config, averaged_epochs
 from irmas.data.cache import FeatureCache
 from irmas.data.split import Split
 from irmas.errors import DataError, UserError
 from irmas.learning import batch_norm, metrics
 from irmas.learning.augment import spec_augment
-from irmas.learning.device import autocast
+from irmas.learning.device import autocast, seed
 from irmas.learning.model import Classifier, pooled
 from irmas.learning.optim import Schedule, make_optimizer
 from irmas.run import checkpoint, events, model_file, pictures, predictions
@@ -83,9 +83,8 @@ class Learner:
     """A net, its optimizer and its schedule: trains an epoch, validates, and remembers itself as a state_dict."""
 
     def __init__(self, config: Config, examples: Examples, device: torch.device) -> None:
-        self.digest = int(run_digest(config), 16)
         self.config, self.examples, self.device = config, examples, device
-        self._seed(epoch=0)
+        seed(config, epoch=0)
         mean_db, std_db = _moments(examples, config.batch_size)
         model = Classifier(config.model, len(examples.classes), config.dropout, mean_db, std_db)
         # The kernels' layout decides that of the activations: an input of one channel has both.
@@ -100,14 +99,9 @@ class Learner:
         self.correct = torch.zeros((0, len(examples.validation)), dtype=torch.bool)
         """(epochs, validation excerpts), of the last epochs, over which the ranked accuracy is the mean."""
 
-    def _seed(self, epoch: int) -> None:
-        """Seed torch with the run's own stream for the epoch, so that a resumed run draws the same numbers."""
-        sequence = np.random.SeedSequence([self.config.seed, self.digest, epoch])
-        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
-
     def train_epoch(self, epoch: int, on_step: Callable[[int], None]) -> dict[str, float]:
         """Pass once over the training part and return its scalars."""
-        self._seed(epoch)
+        seed(self.config, epoch)
         self.model.train()
         loss_sum = torch.zeros((), device=self.device)
         correct = torch.zeros((), dtype=torch.long, device=self.device)
@@ -148,8 +142,9 @@ class Learner:
         The loss is unweighted cross-entropy without penalty, the same for any l2.
         """
         with autocast(self.device):
-            # As large as those of training, whose activations the device's memory holds.
-            batches = self.clean.tensor_split(math.ceil(len(self.clean) / self.config.batch_size))
+            # As large as those of training, whose activations the device's memory holds; never of one excerpt, whose
+            # last maps may have a single bin, of which there is no variance.
+            batches = self.clean.tensor_split(math.ceil(len(self.clean) / max(self.config.batch_size, 3)))
             batch_norm.recompute(self.model, (self.examples.decibels(rows) for rows in batches))
         loss_sum = torch.zeros((), dtype=torch.double, device=self.device)
         predicted = []

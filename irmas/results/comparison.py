@@ -157,26 +157,31 @@ class Comparison:
         Hsu's comparison with the best (Hsu 1981), studentized, its quantiles from the draws: a point is out if it is
         further behind any other, in standard errors of their difference, than the worst of equal points would be.
         """
-        order = np.argsort(-self.accuracies, kind="stable")[:MOST]
         n_points = len(self.accuracies)
         # Beyond MOST points: Bonferroni's bound over all of them, and only the best as rivals.
         bound = None if n_points <= MOST else float(-ndtri((1 - confidence) / (n_points - 1)))
-        centered = self.by_excerpts - self.by_excerpts.mean(axis=1, keepdims=True)
+        best = np.argsort(-self.accuracies, kind="stable")[:MOST]
+        errors = self._errors_of_differences(best)
         kept = []
         for number in range(n_points):
-            rivals = order[order != number]
-            ahead = self.accuracies[rivals] - self.accuracies[number]
-            if not len(rivals) or ahead.max() <= 0:
-                kept.append(True)
-                continue
-            variance = ((centered[rivals] - centered[number]) ** 2).mean(axis=1)
-            error = np.sqrt(variance + self.training[rivals] + self.training[number]).clip(ROUNDING)
+            is_rival = best != number
+            error = errors[is_rival, number]
+            ahead = self.accuracies[best[is_rival]] - self.accuracies[number]
             critical = bound
             if critical is None:
-                worst = ((self.noise[rivals] - self.noise[number]) / error[:, None]).max(axis=0)
+                worst = ((self.noise[best[is_rival]] - self.noise[number]) / error[:, None]).max(axis=0, initial=0)
                 critical = float(np.quantile(worst, confidence))
-            kept.append(bool((ahead / error).max() <= critical))
+            kept.append(bool((ahead / error).max(initial=0) <= critical))
         return kept
+
+    def _errors_of_differences(self, rivals: NDArray[np.intp]) -> Array:
+        """Return the standard errors, (rivals, points), of the differences between rivals and all points."""
+        centered = self.by_excerpts - self.by_excerpts.mean(axis=1, keepdims=True)
+        variances = (centered**2).mean(axis=1)
+        together = centered[rivals] @ centered.T / centered.shape[1]
+        by_excerpts = variances[rivals, None] + variances - 2 * together
+        by_training = self.training[rivals, None] + self.training
+        return np.asarray(np.sqrt((by_excerpts + by_training).clip(ROUNDING**2)))
 
     def simultaneous(self, weights: Array) -> tuple[Array, Array]:
         """Return, for sums with these weights, (sums, points), half-widths that hold for all of them together, and p.

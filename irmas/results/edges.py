@@ -40,15 +40,15 @@ class Level(Protocol):
 def find_edge(key: str, levels: Sequence[Level]) -> Edge | None:
     """Return what lies beyond the best of numeric levels, in ascending order, if the means rise towards it.
 
-    Of three levels or more the last three rise; of two, the lower one must be known to be behind, since one of two is
-    always higher. None where the setting allows nothing more.
+    The level farthest from that edge must be known to be behind: by chance alone one level of two is always higher, and
+    three rise or fall throughout in one of three cases. None where the setting allows nothing more.
     """
     best = max(range(len(levels)), key=lambda number: levels[number].accuracy)
     if key in LABELS or best not in (0, len(levels) - 1):
         return None
     outwards = levels[::-1] if best == 0 else levels
     means = [level.accuracy for level in outwards[-3:]]
-    rises = means == sorted(means) if len(levels) > 2 else outwards[0].is_behind
+    rises = means == sorted(means) and outwards[0].is_behind
     beyond = _beyond(key, [level.value for level in outwards]) if rises else None
     return Edge(key, levels[best].value, beyond) if beyond is not None else None
 

@@ -1,4 +1,4 @@
-"""A ranking's pictures, as PNG: for print at 15 cm width, and told apart without colour too."""
+"""A ranking's pictures, as PNG: for print at 15 cm width, and told apart without color too."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from irmas.config import shown
 from irmas.figures import (
     BLUE,
     CHARACTER,
-    DASHES,
     FAINT,
     GREEN,
     GREY,
@@ -35,14 +34,16 @@ from irmas.figures import (
     our_style,
     shortened,
 )
-from irmas.results.bootstrap import Interval
-from irmas.results.factorial import are_numbers
+from irmas.results.analysis import Analysis, Point
+from irmas.results.comparison import Estimate
+from irmas.results.effects import are_numbers
 from irmas.results.ranking import Ranking
-from irmas.results.statistics import Analysis, Margin, Point
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS
 from irmas.sweep.slurm import ranges
 
 Array = NDArray[np.float64]
+Curve = Mapping[int, float]
+Curves = Mapping[int, Curve]
 
 TABLE = 54  # characters
 MOST_POINTS = 40
@@ -58,32 +59,36 @@ LINES = ((BLUE, "-", "o"), (VERMILLION, "--", "s"), (GREEN, "-.", "^"), (PURPLE,
 @dataclass(frozen=True)
 class Mark:
     shape: str
-    colour: str
+    color: str
     fill: str
 
     @property
     def style(self) -> dict[str, Any]:
-        return {"marker": self.shape, "color": self.colour, "markerfacecolor": self.fill, "markersize": 4.5}
+        return {"marker": self.shape, "color": self.color, "markerfacecolor": self.fill, "markersize": 4.5}
 
 
-LEVEL, BEHIND, UNKNOWN = Mark("o", BLUE, BLUE), Mark("D", VERMILLION, "white"), Mark("s", GREY, "white")
-"""Not distinguishable from the best; distinguishable; not known."""
+MARKS = (
+    (True, Mark("o", BLUE, BLUE), "may be the best: in the best set"),
+    (False, Mark("D", VERMILLION, "white"), "behind the best"),
+    (None, Mark("s", GREY, "white"), "not compared"),
+)
+"""By `Point.in_best_set`."""
 
 
 def draw(
     ranking: Ranking, analysis: Analysis, confusion: tuple[NDArray[np.integer], Sequence[str]] | None
 ) -> dict[str, bytes]:
-    """File names -> PNG, 15 cm wide. `confusion` is the leader's: counts (true x predicted), and the classes.
+    """Return PNG files, 15 cm wide, by name. `confusion` is that of the leader's run with the lowest ID: counts (true x
+    predicted), and the classes.
 
     The same input gives the same bytes. What lacks its data is left out: the heat map without two keys that have
-    several levels (or with too many of them), the effects without any, the confusion matrix without `confusion`.
+    several values (or with too many of them), the confusion matrix without `confusion`.
     """
     with our_style():
         figures = {
             "accuracy.png": _accuracy(ranking, analysis),
             "heatmap.png": _heatmap(ranking, analysis),
             "curves.png": _curves(ranking, analysis),
-            "effects.png": _effects(ranking, analysis),
             "confusion.png": _confusion(analysis, *confusion) if confusion else None,
         }
         return {name: as_png(figure) for name, figure in figures.items() if figure}
@@ -94,52 +99,46 @@ def draw(
 
 def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
     points = analysis.points[:MOST_POINTS]
+    marks = [mark for mark in MARKS if any(point.in_best_set is mark[0] for point in points)]
+    with_seeds = any(len(point.runs) > 1 for point in points)
+    with_bars = any(point.estimate for point in points)
+    other = "recordings and other trainings" if analysis.noise else "recordings"
     notes = [
         _excerpts(ranking, analysis),
-        _bars(analysis) if any(point.interval for point in points) else "",
+        f"Bars: 95 % intervals of each point by itself, for other {other}." if with_bars else "",
+        "Points are compared on the same excerpts, so that bars may overlap." if len(marks) > 1 and with_bars else "",
         f"The first {len(points)} of {len(analysis.points)} points." if len(points) < len(analysis.points) else "",
         analysis.unpaired,
     ]
-    title = f"Validation accuracy of {_counted(ranking, analysis)}, best first"
-    with_seeds = any(len(point.runs) > 1 for point in points)
-    legend_lines = len({point.in_set for point in points}) + with_seeds
-    figure = new_figure(0.7 + 0.165 * len(points), title, notes, legend_lines)
+    title = f"val_accuracy of {_counted(ranking, analysis)}, best first"
+    figure = new_figure(0.7 + 0.165 * len(points), title, notes, len(marks) + with_seeds)
     axes = figure.subplots()
     axes.grid(axis="x")
-    _draw_points(axes, points, analysis)
+    for in_best_set, mark, text in marks:
+        _draw_points(axes, [point if point.in_best_set is in_best_set else None for point in points], mark, text)
     if with_seeds:
         _draw_seeds(axes, ranking, points)
     axes.set_ylim(len(points) - 0.4, -1.6)
     axes.margins(x=0.03)
     _label_rows(axes, points)
-    axes.set_xlabel("validation accuracy, %")
+    axes.set_xlabel("val_accuracy, %")
     axes.spines["left"].set_visible(False)
     add_legend(figure, axes.get_legend_handles_labels()[0])
     return figure
 
 
-def _draw_points(axes: Axes, points: Sequence[Point], analysis: Analysis) -> None:
-    threshold = analysis.threshold or 0.0
-    near = "too few excerpts to tell" if analysis.is_blind else f"at most {100 * threshold:.1f} points behind it"
-    if any(point.in_set is False for point in points):
-        edge = 100 * (points[0].accuracy - threshold)
-        axes.axvline(edge, color=GREY, linewidth=0.8, linestyle=DASHES)
-    for in_set, mark, text in (
-        (True, LEVEL, f"not distinguishable from the leader: {near}"),
-        (False, BEHIND, "behind the leader"),
-        (None, UNKNOWN, "not compared"),
-    ):
-        those = [(place, point) for place, point in enumerate(points) if point.in_set is in_set]
-        bars = [(place, *_percent(point.interval)) for place, point in those if point.interval]
-        if bars:
-            axes.hlines(*zip(*bars, strict=True), color=mark.colour, linewidth=1.2)
-        if those:
-            accuracies = [100 * point.accuracy for _, point in those]
-            axes.plot(accuracies, [place for place, _ in those], label=text, linestyle="none", **mark.style)
+def _draw_points(axes: Axes, points: Sequence[Point | None], mark: Mark, text: str) -> None:
+    """Draw the points that are there at their places, with their intervals."""
+    drawn = [(place, point) for place, point in enumerate(points) if point]
+    bars = [(place, *_percent(point.estimate)) for place, point in drawn if point.estimate]
+    if bars:
+        axes.hlines(*zip(*bars, strict=True), color=mark.color, linewidth=1.2)
+    accuracies = [100 * point.accuracy for _, point in drawn]
+    axes.plot(accuracies, [place for place, _ in drawn], label=text, linestyle="none", **mark.style)
 
 
 def _draw_seeds(axes: Axes, ranking: Ranking, points: Sequence[Point]) -> None:
-    """The single runs of points with several."""
+    """Draw the single runs of points with several."""
     accuracies = {row.id: row.accuracy for row in ranking.rows}
     places = [(run, place) for place, point in enumerate(points) for run in point.runs if len(point.runs) > 1]
     seeds = [(100 * accuracy, place) for run, place in places if (accuracy := accuracies[run]) is not None]
@@ -148,7 +147,7 @@ def _draw_seeds(axes: Axes, ranking: Ranking, points: Sequence[Point]) -> None:
 
 
 def _label_rows(axes: Axes, points: Sequence[Point]) -> None:
-    """A table of run IDs and swept values, its head above the first point."""
+    """Write a table of run IDs and swept values, its head above the first point."""
     table = [["run", *points[0].values]]
     table += [[ranges(point.runs), *map(_text, point.values.values())] for point in points]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -167,9 +166,28 @@ def _cell(text: str, width: int) -> str:
 # The grid
 
 
+@dataclass(frozen=True)
+class Key:
+    """A key with several values among the points."""
+
+    name: str
+    levels: tuple[Any, ...]
+    """Numbers in ascending order, other values by rank."""
+
+
+def _keys(points: Sequence[Point]) -> list[Key]:
+    """Return the keys with several values, those with the most first."""
+    keys = []
+    for name in points[0].values:
+        values = [*{shown(point.values[name]): point.values[name] for point in points}.values()]
+        if len(values) > 1:
+            keys.append(Key(name, tuple(sorted(values) if are_numbers(values) else values)))
+    return sorted(keys, key=lambda key: -len(key.levels))
+
+
 def _heatmap(ranking: Ranking, analysis: Analysis) -> Figure | None:
-    """By the two keys with the most levels, with a panel for each combination of the others."""
-    keys = sorted(analysis.margins, key=lambda margin: -len(margin.levels))
+    """Draw the grid by the two keys with the most values, with a panel for each combination of the others."""
+    keys = _keys(analysis.points)
     if len(keys) < 2 or len(keys[0].levels) > MOST_LEVELS or len(keys[1].levels) > MOST_COLUMNS:
         return None
     rows, columns, *others = keys
@@ -187,7 +205,7 @@ def _heatmap(ranking: Ranking, analysis: Analysis) -> Figure | None:
         "Hatched: no finished run." if np.isnan(accuracies).any() else "",
         f"{len(chosen)} of {len(panels)} panels, those with the best points." if len(panels) > len(chosen) else "",
     ]
-    title = f"Validation accuracy by {shortened(rows.key, 24)} and {shortened(columns.key, 24)}"
+    title = f"val_accuracy by {shortened(rows.name, 24)} and {shortened(columns.name, 24)}"
     rows_with_names = 1 if len(chosen) == down * across else 2
     turned = _turned_height(_names(columns), wide / len(columns.levels))
     figure = new_figure(0.5 + down * high + rows_with_names * turned, title, notes)
@@ -197,22 +215,23 @@ def _heatmap(ranking: Ranking, analysis: Analysis) -> Figure | None:
         if place == leader[2:]:
             corner = leader[1] - 0.5, leader[0] - 0.5
             axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2.5, clip_on=False))
-        lines = [f"{key.key} = {_text(key.levels[level].value)}" for key, level in zip(others, place, strict=True)]
+        lines = [f"{key.name} = {_text(key.levels[level])}" for key, level in zip(others, place, strict=True)]
         axes.set_title("\n".join(shortened(line, int(wide / CHARACTER)) for line in lines))
         _name_levels(axes.yaxis, rows if number % across == 0 else None, CELL_HEIGHT)
         _name_levels(axes.xaxis, columns if number + across >= len(chosen) else None, wide / len(columns.levels))
     for axes in grid.flat[len(chosen) :]:
         axes.remove()
-    figure.colorbar(image, ax=figure.axes, label="accuracy, %", aspect=30, pad=0.02)
+    figure.colorbar(image, ax=figure.axes, label="val_accuracy, %", aspect=30, pad=0.02)
     return figure
 
 
-def _panels(analysis: Analysis, keys: Sequence[Margin]) -> tuple[dict[tuple[int, ...], Array], tuple[int, ...]]:
-    """Accuracies, %, (levels of the first key, of the second), by the levels of the others; and the leader's levels.
+def _panels(analysis: Analysis, keys: Sequence[Key]) -> tuple[dict[tuple[int, ...], Array], tuple[int, ...]]:
+    """Return accuracies, %, (levels of the first key, of the second), by the levels of the others; and the leader's
+    levels.
 
     NaN where no point is. In the order of the best point in each.
     """
-    codes = {key.key: {shown(level.value): number for number, level in enumerate(key.levels)} for key in keys}
+    codes = {key.name: {shown(level): number for number, level in enumerate(key.levels)} for key in keys}
     shape = len(keys[0].levels), len(keys[1].levels)
     panels: dict[tuple[int, ...], Array] = {}
     places = [tuple(codes[key][shown(point.values[key])] for key in codes) for point in analysis.points]
@@ -222,31 +241,31 @@ def _panels(analysis: Analysis, keys: Sequence[Margin]) -> tuple[dict[tuple[int,
 
 
 def _draw_panel(axes: Axes, panel: Array, accuracies: Array) -> AxesImage:
-    """In the colours of all `accuracies`."""
+    """Draw one panel in the colors of all `accuracies`."""
     low = np.nanmin(accuracies)
     high = max(np.nanmax(accuracies), low + 1)
     image = axes.imshow(panel, cmap="cividis", vmin=low, vmax=high, aspect="auto")
     axes.patch.set(hatch="////", edgecolor=FAINT)  # seen where the image has no value
     axes.spines[:].set_visible(False)
     for row, column in np.argwhere(~np.isnan(panel)):
-        colour = "white" if panel[row, column] < (low + high) / 2 else "black"
-        text = axes.text(column, row, f"{panel[row, column]:.1f}", color=colour, in_layout=False)
+        color = "white" if panel[row, column] < (low + high) / 2 else "black"
+        text = axes.text(column, row, f"{panel[row, column]:.1f}", color=color, in_layout=False)
         text.set(horizontalalignment="center", verticalalignment="center_baseline")
     return image
 
 
-def _name_levels(axis: Axis, key: Margin | None, room: float) -> None:
-    """And the axis after the key; neither where there is none."""
+def _name_levels(axis: Axis, key: Key | None, room: float) -> None:
+    """Name the ticks after the levels and the axis after the key; neither where there is none."""
     _name_ticks(axis, _names(key) if key else [], room)
-    axis.set_label_text(shortened(key.key, 24) if key else "")
+    axis.set_label_text(shortened(key.name, 24) if key else "")
 
 
-def _names(key: Margin) -> list[str]:
-    return [shortened(_text(level.value), 14) for level in key.levels]
+def _names(key: Key) -> list[str]:
+    return [shortened(_text(level), 14) for level in key.levels]
 
 
 def _name_ticks(axis: Axis, names: Sequence[str], room: float) -> None:
-    """At 0, 1, ..., which lie `room` inches apart; on the x-axis turned where they need more."""
+    """Name the ticks at 0, 1, ..., which lie `room` inches apart; on the x-axis turned where they need more."""
     every = math.ceil(0.85 * LINE / room)
     is_turned = isinstance(axis, XAxis) and _turned_height(names, room) > 0
     axis.set_ticks(range(0, len(names), every), names[::every], rotation=90 if is_turned else 0)
@@ -254,103 +273,77 @@ def _name_ticks(axis: Axis, names: Sequence[str], room: float) -> None:
 
 
 def _turned_height(names: Sequence[str], room: float) -> float:
-    """What names of the x-axis need beyond a line, turned if one is wider than `room`: inches."""
+    """Return what names of the x-axis need beyond a line, turned if one is wider than `room`: inches."""
     widest = max(map(len, names), default=0) * CHARACTER
     return widest if widest > 0.95 * room else 0.0
-
-
-# One key at a time
-
-
-def _effects(ranking: Ranking, analysis: Analysis) -> Figure | None:
-    """A panel a key: the mean of each of its levels."""
-    keys = [key for key in analysis.margins if len(key.levels) <= MOST_LEVELS]
-    if not keys:
-        return None
-    levels = [level for key in keys for level in key.levels]
-    left_out = [key.key for key in analysis.margins if key not in keys]
-    behind = "Open: behind the key's best level (95 % for all pairs together)."
-    notes = [
-        _excerpts(ranking, analysis),
-        "Each level's mean over the other keys; dashed: the mean of all points.",
-        _bars(analysis) if any(level.interval for level in levels) else "",
-        behind if any(level.holds for level in levels) else "",
-        "" if analysis.anova.is_complete else "Combinations are missing: levels also differ in the other keys.",
-        f"Left out, with more than {MOST_LEVELS} levels: {', '.join(left_out)}." if left_out else "",
-    ]
-    down = math.ceil(len(keys) / 3)
-    across = math.ceil(len(keys) / down)
-    rooms = [0.85 * WIDTH / across / (len(key.levels) + 0.2) for key in keys]
-    turned = max(_turned_height(_names(key), room) for key, room in zip(keys, rooms, strict=True))
-    title = f"Mean validation accuracy by level, {_counted(ranking, analysis)}"
-    figure = new_figure(0.1 + down * (1.9 + turned), title, notes)
-    grid = figure.subplots(down, across, sharey=True, squeeze=False)
-    mean = 100 * sum(point.accuracy for point in analysis.points) / len(analysis.points)
-    for axes, key, room in zip(grid.flat, keys, rooms, strict=False):
-        axes.grid(axis="y")
-        axes.axhline(mean, color=GREY, linewidth=0.8, linestyle=DASHES)
-        _draw_levels(axes, key)
-        axes.set_xlim(-0.6, len(key.levels) - 0.4)
-        _name_levels(axes.xaxis, key, room)
-    for axes in grid.flat[len(keys) :]:
-        axes.remove()
-    for axes in grid[:, 0]:
-        axes.set_ylabel("accuracy, %")
-    return figure
-
-
-def _draw_levels(axes: Axes, key: Margin) -> None:
-    if are_numbers(level.value for level in key.levels):
-        axes.plot([100 * level.accuracy for level in key.levels], color=FAINT, linewidth=1)
-    for place, level in enumerate(key.levels):
-        mark = BEHIND if level.holds else LEVEL
-        if level.interval:
-            axes.plot([place, place], _percent(level.interval), color=mark.colour, linewidth=1.2)
-        axes.plot(place, 100 * level.accuracy, **mark.style)
 
 
 # Epochs
 
 
 def _curves(ranking: Ranking, analysis: Analysis) -> Figure:
-    """Every run, and those of the first points in front."""
-    best = analysis.points[: len(LINES)]
-    followed = f" and the next {len(best) - 1}" if len(best) > 2 else " and the next" * (len(best) - 1)
+    """Draw the mean over the seeds of each point, and the first points in front with the band of their seeds."""
+    best, others = analysis.points[: len(LINES)], analysis.points[len(LINES) :]
+    ranked = {run for point in analysis.points for run in point.runs}
     losses = [loss for row in ranking.rows for loss in row.curves.get(VAL_LOSS, {}).values() if math.isfinite(loss)]
     highest = 1.2 * float(np.quantile(losses, 0.95)) if losses else math.inf
     is_cut = max(losses, default=0) > 1.5 * highest
-    in_front = {run for point in best for run in point.runs}
-    others = any(row.curves.get(VAL_ACCURACY) for row in ranking.rows if row.id not in in_front)
+    unranked = [row.id for row in ranking.rows if row.id not in ranked and row.curves.get(VAL_ACCURACY)]
+    with_seeds = any(len(point.runs) > 1 for point in best)
+    followed = f" and the next {len(best) - 1}" if len(best) > 2 else " and the next" * (len(best) - 1)
     notes = [
         _excerpts(ranking, analysis),
-        f"In front: the leader{followed}; grey: all others." if others else "",
+        "Lines: means over a point's seeds; bands: from its lowest to its highest run." if with_seeds else "",
+        f"In front: the leader{followed}; grey: all others." if others or unranked else "",
         f"Losses above {highest:.3g} are cut off." if is_cut else "",
     ]
-    title = f"Validation accuracy and loss by epoch, {len(ranking.rows)} runs"
+    title = f"Validation accuracy and loss by epoch, {_counted(ranking, analysis)}"
     figure = new_figure(2.5, title, notes, legend_lines=len(best))
     left, right = figure.subplots(1, 2)
     last = max(epoch for row in ranking.rows for epoch in row.curves.get(VAL_ACCURACY, {}))
     for axes, tag, factor in ((left, VAL_ACCURACY, 100), (right, VAL_LOSS, 1)):
         curves = {row.id: row.curves.get(tag, {}) for row in ranking.rows}
         axes.grid()
-        axes.plot(*_joined(curves.values(), factor), color=FAINT, linewidth=0.7, marker=".", markersize=2)
-        for place, (point, (colour, dash, shape)) in enumerate(zip(best, LINES, strict=False)):
-            line = _joined([curves[run] for run in point.runs], factor)
-            text = f"{'run' if len(point.runs) == 1 else 'runs'} {ranges(point.runs)}  {_named(point.values)}"
-            axes.plot(*line, color=colour, linestyle=dash, marker=shape, markersize=3, label=text, zorder=9 - place)
+        behind = [_over_seeds(curves, point.runs)[0] for point in others] + [curves[run] for run in unranked]
+        axes.plot(*_joined(behind, factor), color=FAINT, linewidth=0.7, marker=".", markersize=2)
+        for place, (point, line) in enumerate(zip(best, LINES, strict=False)):
+            _draw_curve(axes, curves, point, line, factor, 9 - place)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
         axes.set_xlim(0.5, last + 0.5)
-    left.set_ylabel("validation accuracy, %")
-    right.set_ylabel("validation loss")
+    left.set_ylabel("val/accuracy, %")
+    right.set_ylabel("val/loss")
     if is_cut:
         right.set_ylim(top=highest)
     add_legend(figure, left.get_legend_handles_labels()[0])
     return figure
 
 
-def _joined(curves: Iterable[Mapping[int, float]], factor: float) -> tuple[list[float], list[float]]:
-    """Epochs and values of all, as one line with gaps between them."""
+def _draw_curve(
+    axes: Axes, curves: Curves, point: Point, line: tuple[str, str, str], factor: float, layer: int
+) -> None:
+    """Draw a point's mean and, of several seeds, the band from the lowest to the highest run."""
+    color, dash, shape = line
+    mean, lowest, highest = _over_seeds(curves, point.runs)
+    text = f"{'run' if len(point.runs) == 1 else 'runs'} {ranges(point.runs)}  {_named(point.values)}"
+    style: dict[str, Any] = {"color": color, "linestyle": dash, "marker": shape, "markersize": 3}
+    axes.plot(*_joined([mean], factor), label=text, zorder=layer, **style)
+    if len(point.runs) > 1:
+        low, high = ([factor * value for value in edge.values()] for edge in (lowest, highest))
+        axes.fill_between([*mean], low, high, color=color, alpha=0.18, linewidth=0, zorder=layer - 5)
+
+
+def _over_seeds(curves: Curves, runs: Sequence[int]) -> tuple[Curve, Curve, Curve]:
+    """Return the mean, the lowest and the highest value of each epoch that all these runs have."""
+    found = [curves[run] for run in runs]
+    epochs = [epoch for epoch in found[0] if all(epoch in curve for curve in found)]
+    values = {epoch: [curve[epoch] for curve in found] for epoch in epochs}
+    mean = {epoch: math.fsum(of_epoch) / len(of_epoch) for epoch, of_epoch in values.items()}
+    return mean, {epoch: min(values[epoch]) for epoch in epochs}, {epoch: max(values[epoch]) for epoch in epochs}
+
+
+def _joined(curves: Iterable[Curve], factor: float) -> tuple[list[float], list[float]]:
+    """Return epochs and values of all curves as one line with gaps between them."""
     epochs, values = [], []
     for curve in curves:
         epochs += [*curve, math.nan]
@@ -362,14 +355,15 @@ def _joined(curves: Iterable[Mapping[int, float]], factor: float) -> tuple[list[
 
 
 def _confusion(analysis: Analysis, counts: NDArray[np.integer], classes: Sequence[str]) -> Figure:
-    n, values = len(classes), analysis.points[0].values
+    n, leader = len(classes), analysis.points[0]
+    seeds = f", the first of the leader's {len(leader.runs)}" if len(leader.runs) > 1 else ", the leader"
     notes = [
-        f"The leader: {_named(values)}." if values else "",
-        f"{100 * np.trace(counts) / max(counts.sum(), 1):.1f} % are right.",
-        "Colour: per cent of the row, so that the diagonal is each class's recall.",
+        f"The leader: {_named(leader.values)}." if leader.values else "",
+        f"{100 * np.trace(counts) / max(counts.sum(), 1):.1f} % are right in the last epoch.",
+        "Color: per cent of the row, so that the diagonal is each class's recall.",
         "Numbers: per cent and, small, excerpts." if n <= MOST_COUNTED else "",
     ]
-    title = f"Confusion matrix of the leader, n = {counts.sum():,} excerpts"
+    title = f"Confusion matrix of run {leader.runs[0]}{seeds}, n = {counts.sum():,} excerpts"
     names = [shortened(name, 16) for name in classes]
     width, height = 4.6, min(4.6, 0.4 * n)
     figure = new_figure(0.4 + height + _turned_height(names, width / n), title, notes)
@@ -383,8 +377,8 @@ def _confusion(analysis: Analysis, counts: NDArray[np.integer], classes: Sequenc
     axes.set_ylabel("true")
     if n <= MOST_COUNTED:
         for row, column in np.argwhere(counts):
-            colour = "white" if share[row, column] > 60 else "black"
-            style: dict[str, Any] = {"color": colour, "horizontalalignment": "center", "in_layout": False}
+            color = "white" if share[row, column] > 60 else "black"
+            style: dict[str, Any] = {"color": color, "horizontalalignment": "center", "in_layout": False}
             axes.text(column, row, f"{share[row, column]:.0f}", verticalalignment="bottom", **style)
             axes.text(column, row + 0.06, f"{counts[row, column]}", verticalalignment="top", fontsize=6.5, **style)
     else:
@@ -408,19 +402,14 @@ def _excerpts(ranking: Ranking, analysis: Analysis) -> str:
     return f"n = {leader.val_excerpts:,} excerpts."
 
 
-def _bars(analysis: Analysis) -> str:
-    noise = "recordings and seeds" if analysis.intervals_hold_training_noise else "recordings"
-    return f"Bars: 95 % intervals, what other {noise} might have given."
-
-
 def _named(values: Mapping[str, Any]) -> str:
     return shortened(", ".join(f"{key} {_text(value)}" for key, value in values.items()), 75)
 
 
 def _text(value: object) -> str:
-    """As it is written on the command line, but a fraction with five digits."""
+    """Return a value as it is written on the command line, but a fraction with five digits."""
     return f"{value:.5g}" if isinstance(value, float) else shown(value)
 
 
-def _percent(interval: Interval) -> tuple[float, float]:
-    return 100 * interval.low, 100 * interval.high
+def _percent(estimate: Estimate) -> tuple[float, float]:
+    return 100 * estimate.low, 100 * estimate.high

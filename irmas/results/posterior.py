@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from scipy.special import chdtri
 
 from irmas.results.comparison import CONFIDENCE, SEED, Comparison, Estimate
@@ -26,8 +27,8 @@ PRIOR = np.array([10.0, 1, 1, 1, 1, 1, 1])
 EFFECT_SIZES = np.array([0.0025, *SIZES[1:]])
 """Standard deviations of the effects of a key's levels, each as likely beforehand."""
 CHAINS, WARM_UP, STEPS = 100, 20, 40
-CELLS = 500_000
-"""Chains times points at most: 4 MB for each array."""
+CELLS = 100_000
+"""Chains times points at most, so that large sweeps take seconds: they get fewer draws."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def posterior(found: Comparison, grid: Grid, variance: float, df: float) -> Post
 def _draws(rng: np.random.Generator, y: Array, grid: Grid, seen: Array) -> list[Array]:
     """Draw true accuracies, (chains, points) in each step, where y is seen with variances `seen`, (chains, points)."""
     design, keys = grid.design(), grid.keys()
+    products = _products(grid, design.shape[1])
     chains, n = seen.shape
     chosen = rng.integers(len(SIZES), size=(chains, n))
     sizes = rng.choice(EFFECT_SIZES, (chains, len(grid.levels)))
@@ -75,7 +77,7 @@ def _draws(rng: np.random.Generator, y: Array, grid: Grid, seen: Array) -> list[
     for step in range(WARM_UP + STEPS):
         deviation = SIZES[chosen] ** 2
         beforehand = np.hstack([np.zeros((chains, 1)), 1 / sizes[:, keys] ** 2])
-        effects = _effects(rng, y, design, 1 / (deviation + seen), beforehand)
+        effects = _effects(rng, y, design, products, 1 / (deviation + seen), beforehand)
         fit = effects @ design.T
         left = y - fit
         if step >= WARM_UP:
@@ -93,14 +95,27 @@ def _draws(rng: np.random.Generator, y: Array, grid: Grid, seen: Array) -> list[
     return draws
 
 
-def _effects(rng: np.random.Generator, y: Array, design: Array, precision: Array, beforehand: Array) -> Array:
+def _products(grid: Grid, width: int) -> csr_array:
+    """Return each point's products of two columns of the design, (points, width²).
+
+    A point is in one level of each key, so that nearly all of them are 0.
+    """
+    starts = np.searchsorted(grid.keys(), np.arange(len(grid.levels))) + 1
+    ones = np.vstack([np.zeros((1, grid.codes.shape[1]), dtype=np.intp), grid.codes + starts[:, None]])
+    places = (ones[:, None] * width + ones).reshape(-1, ones.shape[1])
+    points = np.broadcast_to(np.arange(ones.shape[1]), places.shape)
+    return csr_array((np.ones(places.size), (points.ravel(), places.ravel())), shape=(ones.shape[1], width**2))
+
+
+def _effects(
+    rng: np.random.Generator, y: Array, design: Array, products: csr_array, precision: Array, beforehand: Array
+) -> Array:
     """Draw the coefficients, (chains, columns), given the precision of each point and that of each coefficient."""
-    weighted = precision[:, :, None] * design
-    information = design.T @ weighted
+    information = (precision @ products).reshape(len(precision), design.shape[1], design.shape[1])
     diagonal = np.arange(design.shape[1])
     information[:, diagonal, diagonal] += beforehand
     factor = np.linalg.cholesky(information)
-    right = (weighted.transpose(0, 2, 1) @ y)[:, :, None]
+    right = ((precision * y) @ design)[:, :, None]
     # With information = L L', the mean plus L'^-1 times noise has the inverse of information for a covariance.
     half = np.linalg.solve(factor, right) + rng.standard_normal(right.shape)
     return np.asarray(np.linalg.solve(factor.transpose(0, 2, 1), half)[:, :, 0])

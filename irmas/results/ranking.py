@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from irmas.config import shown
+from irmas.config import anneals, averaged_epochs, shown
 from irmas.console import plain_table
 from irmas.files import atomic_write
-from irmas.results.points import by_accuracy
-from irmas.run.events import VAL_ACCURACY, VAL_LOSS, RunScalars, read_all
+from irmas.results.points import by_accuracy, combination
+from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS, RunScalars, read_all
 from irmas.run.folder import CANCELLED, COMPLETED, PENDING, PROVENANCE, RUNNING, STOPPED, RunFolder
 from irmas.sweep import jobs, states
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, run_folder
+from irmas.sweep.slurm import ranges
 from irmas.sweep.states import NOT_SUBMITTED, RunState, SweepState
 
 if TYPE_CHECKING:  # scipy takes half a second to import
-    from irmas.results.statistics import Analysis, Point
+    from irmas.results.analysis import Analysis, Point
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Row:
     epoch: int
     """The epoch that the scalars are of, from 1; 0 where there is none yet."""
     accuracy: float | None
-    """Of validation, as the loss."""
+    """The validation accuracy that is ranked; None where it is not known, or not comparable with that of the others."""
     loss: float | None
     val_excerpts: int
     error: str
@@ -53,6 +54,13 @@ class Row:
     """Runs that differ in nothing but their seed are one point, and share its rank."""
     point_accuracy: float | None = None
     """The mean over the point's COMPLETED runs, by which it is ranked."""
+    last_accuracy: float | None = None
+    """Validation accuracy of the last epoch alone."""
+
+    @property
+    def is_old(self) -> bool:
+        """It was validated under batch norm's running statistics, by a version that knew no other."""
+        return VAL_ACCURACY in self.curves and RANKED not in self.curves
 
     @property
     def is_finished(self) -> bool:
@@ -71,9 +79,11 @@ class Ranking:
 
 
 def rank(sweep: Path, *, best: bool = False, state: SweepState | None = None) -> Ranking:
-    """Rank by validation accuracy in the last epoch or, with `best`, in each run's best one; ties by loss.
+    """Rank by the validation accuracy `events.RANKED` or, with `best`, by that of each run's best epoch; ties by loss.
 
     With several seeds a point, points are ranked by their mean. Slurm is not asked again where `state` is given.
+    Runs of an earlier version, which lack that figure, are ranked by their last epoch where the sweep has no others,
+    and have no rank where it has.
 
     The best epoch is chosen on the excerpts that it is judged on, which flatters every run.
     Raises UserError where the folder holds no plan.
@@ -86,6 +96,8 @@ def rank(sweep: Path, *, best: bool = False, state: SweepState | None = None) ->
         row, found = _row(sweep, plan, run, scalars, best)
         rows.append(row)
         problems += found
+    if not all(row.is_old for row in rows if row.curves):
+        rows = [replace(row, accuracy=None) if row.is_old else row for row in rows]
     ranked = _ranked(rows)
     ranked += _ranked_behind(ranked, [row for row in rows if row.state == STOPPED and row.accuracy is not None])
     with_rank = {row.id for row in ranked}
@@ -123,6 +135,7 @@ def _row(sweep: Path, plan: Plan, run: RunState, scalars: RunScalars, best: bool
     point, status, folder = run.point, run.status, run_folder(sweep, run.point)
     accuracies = scalars.values.get(VAL_ACCURACY, {})
     epoch = (max(accuracies, key=lambda step: accuracies[step]) if best else max(accuracies)) if accuracies else 0
+    figures = accuracies if best else scalars.values.get(RANKED, accuracies)
     problems = [f"run {point.id}: {problem}" for problem in scalars.problems]
     try:
         source = _source(folder)
@@ -137,12 +150,13 @@ def _row(sweep: Path, plan: Plan, run: RunState, scalars: RunScalars, best: bool
         {key: plan.value(point, key) for key in plan.swept},
         status.state,
         epoch,
-        _finite(accuracies.get(epoch)),
+        _finite(figures.get(epoch)),
         _finite(scalars.values.get(VAL_LOSS, {}).get(epoch)),
         status.val_excerpts,
         status.reason,
         source,
         scalars.values,
+        last_accuracy=_finite(accuracies.get(max(accuracies, default=0))),
     ), problems
 
 
@@ -166,16 +180,51 @@ def mixed_sources(ranking: Ranking) -> str:
     return "mixed versions of the source: " + ", ".join(text for _, text in sorted(parts))
 
 
+def old_runs(ranking: Ranking) -> str:
+    """Name the runs that were validated under running statistics, and say what to do about them."""
+    old = [row.id for row in ranking.rows if row.is_old]
+    if not old:
+        return ""
+    trained = "trained by an earlier version and validated with batch norm's running statistics"
+    if all(row.is_old for row in ranking.rows if row.curves):
+        return (
+            f"all runs were {trained}: their rank is that of the last epoch's accuracy, which fluctuates; "
+            "train the sweep again under another name=..."
+        )
+    return (
+        f"{jobs.named_runs(old)}: {trained}, not comparable with the others and without a rank; remove their folders "
+        "in runs/ and rerun the sweep command, or train all runs under another name=..."
+    )
+
+
+def mixed_schedules(ranking: Ranking) -> str:
+    """Say over how many epochs the ranked accuracies are means, where some are means and others are not."""
+    last, means = list[int](), set[int]()
+    for row in ranking.rows:
+        if row.rank is not None and not row.is_old:
+            schedule = ranking.plan.points[row.id - 1].changes.get("schedule", ranking.plan.config.schedule)
+            if anneals(schedule):
+                last.append(row.id)
+            else:
+                means.add(averaged_epochs(schedule, row.epoch))
+    if not last or means <= {1}:
+        return ""
+    return (
+        f"val_accuracy is the last epoch's for {jobs.named_runs(sorted(last))}, whose learning rate ends near zero, "
+        f"and the mean over the last {' or '.join(map(str, sorted(means)))} epochs for the others"
+    )
+
+
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
 def write(sweep: Path, ranking: Ranking, analysis: Analysis | None = None, stem: str = "ranking") -> list[Path]:
-    """<stem>.csv and <stem>.json, a list of objects: one entry a run, in the ranking's order.
+    """Write <stem>.csv and <stem>.json, a list of objects: one entry per run, in the ranking's order. Return the paths.
 
     Raises OSError, with the file's name, where it cannot be written.
     """
-    points = by_run(analysis)
+    points = _by_run(analysis)
     entries = [_entry(row, points.get(row.id)) for row in ranking.rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(entries[0]), lineterminator="\n")
@@ -187,7 +236,7 @@ def write(sweep: Path, ranking: Ranking, analysis: Analysis | None = None, stem:
     return list(contents)
 
 
-def by_run(analysis: Analysis | None) -> dict[int, Point]:
+def _by_run(analysis: Analysis | None) -> dict[int, Point]:
     return {run: point for point in (analysis.points if analysis else ()) for run in point.runs}
 
 
@@ -198,14 +247,17 @@ def _entry(row: Row, point: Point | None) -> dict[str, Any]:
         "id": row.id,
         **swept,
         "val_accuracy": row.accuracy,
+        "last_val_accuracy": row.last_accuracy,
         "val_loss": row.loss,
         "epoch": row.epoch,
         "state": row.state,
         "val_excerpts": row.val_excerpts,
         "point_accuracy": row.point_accuracy,
-        "point_low": point.interval.low if point and point.interval else None,
-        "point_high": point.interval.high if point and point.interval else None,
-        "in_set": point.in_set if point else None,
+        "point_low": point.estimate.low if point and point.estimate else None,
+        "point_high": point.estimate.high if point and point.estimate else None,
+        "in_best_set": point.in_best_set if point else None,
+        "p_best": point.p_best if point else None,
+        "expected_loss": point.expected_loss if point else None,
         # With the prefix no digest reads as a number: 1234e5678901 by itself would.
         "source": " ".join(f"sha256:{digest}" for digest in row.source.split()),
     }
@@ -219,46 +271,55 @@ def styled(state: str) -> Text:
     return Text(state, style=STYLES.get(state, "red"))
 
 
-def table(ranking: Ranking, analysis: Analysis | None = None) -> Table:
-    """In the report's columns: run ID, swept keys, validation accuracy, validation loss.
+def table(ranking: Ranking, analysis: Analysis | None = None, *, by_run: bool = False) -> Table:
+    """Return the table of the points where there are seeds, and otherwise, or `by_run`, of the runs.
 
-    With several seeds a point also the mean, and with an analysis the interval, of the point.
+    A point has the means over its finished runs. With an analysis there are intervals, and marks of the best set.
     """
-    points, with_seeds = by_run(analysis), "seed" in ranking.plan.swept
-    heads = [
-        "rank",
-        "run ID",
-        *ranking.plan.swept,
-        "validation accuracy",
-        *(["mean over seeds"] if with_seeds else []),
-        *(["95 % interval of the mean" if with_seeds else "95 % interval"] if analysis else []),
-        "validation loss",
-        "epoch",
-        "excerpts",
-        "state",
-    ]
-    rows = list[list[str | Text]]()
+    of_points = "seed" in ranking.plan.swept and not by_run
+    keys = [key for key in ranking.plan.swept if not (of_points and key == "seed")]
+    heads = ["rank", "runs" if of_points else "run", *keys, "val_accuracy", "last"]
+    heads += ["95 % interval", "best set"] if analysis else []
+    heads += ["loss", "seeds" if of_points else "state"]
+    groups: dict[Any, list[Row]] = defaultdict(list)
     for row in ranking.rows:
-        point = points.get(row.id)
-        cells: list[str | Text] = [
-            "-" if row.rank is None else str(row.rank),
-            str(row.id),
-            *(shown(value) for value in row.values.values()),
-            _percent(row.accuracy),
-            *([_percent(row.point_accuracy)] if with_seeds else []),
-            *([_interval(point)] if analysis else []),
-            "-" if row.loss is None else f"{row.loss:.4f}",
-            str(row.epoch),
-            str(row.val_excerpts),
-            styled(row.state),
-        ]
-        rows.append(cells)
+        groups[combination(row.values) if of_points else row.id].append(row)
+    points = _by_run(analysis)
+    rows = list[list[str | Text]]()
+    for group in groups.values():
+        finished = [row for row in group if row.is_finished]
+        rows.append(
+            [
+                "-" if group[0].rank is None else str(group[0].rank),
+                ranges(row.id for row in group),
+                *(shown(group[0].values[key]) for key in keys),
+                *_means(finished or group)[:2],
+                *(_compared(points.get((finished or group)[0].id)) if analysis else []),
+                _means(finished or group)[2],
+                _counted(len(finished), len(group)) if of_points else styled(group[0].state),
+            ]
+        )
     return plain_table(heads, rows, left=["state"])
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.2%}"
+def _means(rows: Sequence[Row]) -> tuple[str, str, str]:
+    """Return the ranked accuracy, that of the last epoch and the loss, each the mean over the rows that have it."""
+    accuracies = [row.accuracy for row in rows if row.accuracy is not None]
+    last = [row.last_accuracy for row in rows if row.last_accuracy is not None]
+    losses = [row.loss for row in rows if row.loss is not None]
+    shares = [f"{math.fsum(found) / len(found):.2%}" if found else "-" for found in (accuracies, last)]
+    return shares[0], shares[1], f"{math.fsum(losses) / len(losses):.3f}" if losses else "-"
 
 
-def _interval(point: Point | None) -> str:
-    return f"{point.interval.low:.1%} - {point.interval.high:.1%}" if point and point.interval else "-"
+def _compared(point: Point | None) -> list[str]:
+    """Return the cells of a point's interval and of the best set."""
+    interval = point.estimate if point else None
+    in_best_set = point.in_best_set if point else None
+    return [
+        f"{100 * interval.low:.1f} - {interval.high:.1%}" if interval else "-",
+        "-" if in_best_set is None else "yes" if in_best_set else "no",
+    ]
+
+
+def _counted(finished: int, seeds: int) -> Text:
+    return Text(f"{finished}/{seeds}", style="green" if finished == seeds else "yellow")

@@ -1,369 +1,297 @@
-"""A ranking and its analysis -> report.md: the sections of the report that the suite reproduces.
+"""A ranking and its analysis -> report.md, report.html, pictures and best.yaml.
 
-Written from these two alone, so that whoever ranks a sweep reads the same.
+This module prepares values; the sentences of the report are in report.md.j2.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from irmas.config import shown
-from irmas.results import best, conclusions, grid
-from irmas.results.anova import Anova, Variation
-from irmas.results.bootstrap import CONFIDENCE, RESAMPLES
-from irmas.results.edges import Edge
+from jinja2 import Environment, StrictUndefined
+
+from irmas.config import anneals, averaged_epochs, shown
+from irmas.files import atomic_write
+from irmas.results import best, dashboard, page, plots
+from irmas.results.analysis import Analysis, Point
+from irmas.results.comparison import Estimate
+from irmas.results.effects import Effect, Level
 from irmas.results.outcomes import Confusion
-from irmas.results.page import (
-    NONE,
-    between,
-    code,
-    counted,
-    in_cell,
-    listed,
-    p_in_cell,
-    percent,
-    picture,
-    plain,
-    points,
-    setting,
-    table,
-    whole_percent,
-    yes_no,
-)
-from irmas.results.ranking import Ranking, mixed_sources
-from irmas.results.statistics import Analysis, Point
+from irmas.results.page import PLOTS, code, counted, listed, plain, setting
+from irmas.results.ranking import Ranking, Row, mixed_schedules, mixed_sources, old_runs
+from irmas.sweep.halving import announced
 from irmas.sweep.jobs import named_runs
+from irmas.sweep.slurm import ranges
 
-TOP = 10
+REPORT, PAGE = "report.md", "report.html"
+TEMPLATE = Path(__file__).with_name("report.md.j2")
+TOP = 5
+MOST_KEYS, MOST_LEVELS, MOST_UNRANKED, MOST_VALUES = 4, 6, 8, 24
+"""Keys in the summary, leads of a key, reasons for missing ranks, and swept values of a key that are listed."""
+DEDUCED: Mapping[str, frozenset[float]] = {
+    "dropout": frozenset((0.3, 0.4, 0.5)),
+    "lr": frozenset((0.001, 0.0005, 0.0001)),
+    "l2": frozenset((0.001, 0.0001)),
+}
+"""The grid from which the reproduced report drew its deductions."""
+BASELINE = {"dropout": 0.5, "l2": 0.001}
+SLOW = 0.0001
+PLATEAU = 0.8
+
+
+def write(sweep: Path, ranking: Ranking, analysis: Analysis | None, confusion: Confusion | None) -> Path:
+    """Write report, pictures and best.yaml; return the path of the HTML page. The same ranking writes the same bytes.
+
+    `analysis` is None where no run has finished, `confusion`, that of the leader's run with the lowest ID, where its
+    predictions are missing. Raises OSError, with the file's path.
+    """
+    pictures = dict[str, bytes]()
+    if analysis and len(analysis.points) > 1:
+        pictures = plots.draw(ranking, analysis, confusion)
+    folder = sweep / PLOTS
+    folder.mkdir(exist_ok=True)
+    for stale in set(folder.glob("*.png")) - {folder / name for name in pictures}:
+        stale.unlink()
+    for name, png in pictures.items():
+        atomic_write(folder / name, png)
+    if pictures:
+        dashboard.write(sweep, pictures)
+    text = markdown(ranking, analysis, confusion, list(pictures))
+    atomic_write(sweep / REPORT, text)
+    atomic_write(sweep / PAGE, page.html(text, pictures))
+    if analysis:
+        atomic_write(sweep / best.BEST, best.text(ranking, analysis))
+    return sweep / PAGE
 
 
 def markdown(ranking: Ranking, analysis: Analysis | None, confusion: Confusion | None, pictures: Sequence[str]) -> str:
-    """The report of a ranking by last epochs. `analysis` is None where no run has finished, `confusion`, the leader's,
-    where its predictions are missing.
+    """Return the report of a ranking by last epochs. `confusion` is that of the leader's run with the lowest ID.
 
     `pictures` are the file names of those that there are, which lie in plots/ beside the report.
     """
-    blocks = [f"# Tuning report: {ranking.plan.name}", *_in_short(ranking, analysis), *_objective(ranking)]
-    blocks += grid.written(ranking, analysis)
-    if analysis:
-        blocks += _top(ranking, analysis, pictures)
-        blocks += _explained(ranking, analysis, pictures)
-        blocks += conclusions.written(ranking, analysis, pictures)
-        blocks += _optimised(ranking, analysis)
-    return "\n\n".join(blocks + _notes(ranking, analysis, confusion)) + "\n"
+    # Markdown, whose special characters `plain` and `code` escape.
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, autoescape=False)  # noqa: S701
+    environment.globals |= {
+        "percent": percent,
+        "whole": lambda share: f"{100 * share:.3g}",
+        "counted": counted,
+        "listed": listed,
+        "plain": plain,
+        "code": code,
+        "runs": named_runs,
+        "ranges": ranges,
+        "values": _values,
+        "others": _others,
+        "swept": partial(_swept, ranking),
+        "last": partial(_last_epoch, ranking),
+    }
+    template = environment.from_string(TEMPLATE.read_text())
+    text = template.render(_about(ranking, pictures, confusion) | (_found(ranking, analysis) if analysis else {}))
+    return _with_single_blank_lines(text)
 
 
-def _in_short(ranking: Ranking, analysis: Analysis | None) -> list[str]:
-    if not analysis:
-        return [f"None of {counted(len(ranking.rows), 'run')} has finished: there is nothing to compare yet."]
-    leader, total = analysis.points[0], len(analysis.points)
-    accuracy = percent(leader.accuracy) + (f" ({between(leader.interval)})" if leader.interval else "")
-    if analysis.recordings and not leader.interval:
-        accuracy += " (no interval: excerpts that are all right, or all wrong, do not tell what others would be)"
-    if ranking.plan.config.data.split == "all":
-        accuracy += ", which tells nothing, since the validation excerpts were trained on too"
-    if total == 1:
-        return [f"The validation accuracy of {_named(leader)} is {accuracy}."]
-    text = f"The leader is {_named(leader)}, with a validation accuracy of {accuracy}."
-    if analysis.threshold is not None:
-        text += f" {_undecided(analysis)}"
-        if apart := sum(point.in_set is None for point in analysis.points):
-            text += f" {counted(apart, 'combination')} cannot be compared with it."
-    return [text]
+def _about(ranking: Ranking, pictures: Sequence[str], confusion: Confusion | None) -> dict[str, Any]:
+    """Return what the report says of any sweep."""
+    plan, rows = ranking.plan, sorted(ranking.rows, key=lambda row: row.id)
+    states = Counter("finished" if row.is_finished else row.state for row in rows)
+    return {
+        "name": plan.name,
+        "plan": plan,
+        "config": plan.config,
+        "rows": rows,
+        "analysis": None,
+        "claims": None,
+        "trained_on": plan.config.data.split == "all",
+        "grid": {key: _levels_shown(ranking, key) for key in plan.swept},
+        "halving": announced(plan),
+        "states": ", ".join(f"{n} {state}" for state, n in sorted(states.items())),
+        "unranked": _unranked(rows),
+        "unseen": [plain(name) for name, row in zip(*reversed(confusion), strict=True) if not row.any()]
+        if confusion
+        else [],
+        "warnings": [*filter(None, (mixed_sources(ranking), old_runs(ranking), mixed_schedules(ranking)))],
+        "slurm_is_silent": ranking.state.note and any(row.rank is None for row in rows),
+        "problems": [_inside(problem) for problem in ranking.problems],
+        "pictures": pictures,
+        "plots": PLOTS,
+        "none_cell": page.NONE,
+        "most_keys": MOST_KEYS,
+        "most_levels": MOST_LEVELS,
+        "most_unranked": MOST_UNRANKED,
+    }
 
 
-def _undecided(analysis: Analysis) -> str:
-    """How many points may be the best beside the leader; of two points or more."""
-    others = len(analysis.points) - 1
-    equal = sum(point.in_set is True for point in analysis.points[1:])
-    if equal == others:
-        each = "The other combination cannot" if others == 1 else f"None of the other {others} combinations can"
-        return f"{each} be told from the leader."
-    text = f"The leader stands apart from {'the other' if others == 1 else 'all that can be compared with it'}."
-    if equal:
-        text = f"{equal} of the other {others} combinations cannot be told from the leader."
-    return text if analysis.training_noise else f"{text} That is of these trained nets: training noise is not known."
+def _found(ranking: Ranking, analysis: Analysis) -> dict[str, Any]:
+    """Return what the report says of finished runs."""
+    best_set = [rank for rank, point in enumerate(analysis.points, start=1) if rank == 1 or point.in_best_set]
+    schedules = {_setting(ranking, run, "schedule") for point in analysis.points for run in point.runs}
+    return {
+        "analysis": analysis,
+        "step": best.next_step(ranking, analysis),
+        "top": analysis.points[:TOP],
+        "best_ranks": ranges(best_set),
+        "not_compared": sum(point.in_best_set is None for point in analysis.points[1:]),
+        "one_seed": all(len(point.runs) == 1 for point in analysis.points),
+        "anneals": any(map(anneals, schedules)),
+        "effects": sorted(analysis.effects, key=lambda effect: math.inf if effect.p is None else effect.p),
+        "edges": any(effect.edge for effect in analysis.effects),
+        "averaged": _averaged(ranking, analysis),
+        "epochs": ranking.plan.config.epochs,
+        "claims": _claims(ranking, analysis) if _is_the_reports_grid(ranking) else None,
+    }
 
 
-def _named(point: Point) -> str:
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share in per cent, or a difference of two in percentage points; no zero is negative."""
+    return f"{round(100 * share, digits) + 0.0:.{digits}f}"
+
+
+def _values(point: Point) -> str:
     values = ", ".join(setting(key, value) for key, value in point.values.items())
-    return named_runs(point.runs) + (f" ({values})" if values else "")
+    return f" ({values})" if values else ""
 
 
-def _objective(ranking: Ranking) -> list[str]:
-    keys = [key for key in ranking.plan.swept if key != "seed"]
-    aim = (
-        f"Find the values of {listed(keys)} that raise validation accuracy past its plateau, and tell which "
-        "differences between the runs can be relied on."
-        if keys
-        else "Train one configuration, and tell how far its validation accuracy can be relied on."
-    )
-    return ["## Objective", aim]
+def _others(effect: Effect) -> list[Level]:
+    return [level for level in effect.levels if level is not effect.best]
 
 
-# Top performers
+def _averaged(ranking: Ranking, analysis: Analysis) -> list[int]:
+    """Return over how many epochs accuracies are averaged: one number, or the fewest and the most."""
+    ranked = {run for point in analysis.points for run in point.runs}
+    epochs = {
+        1 if row.is_old else averaged_epochs(_setting(ranking, row.id, "schedule"), row.epoch)
+        for row in ranking.rows
+        if row.id in ranked
+    }
+    return sorted({min(epochs), max(epochs)})
 
 
-def _top(ranking: Ranking, analysis: Analysis, pictures: Sequence[str]) -> list[str]:
-    keys = list(analysis.points[0].values)
-    heads = ["rank", "run ID", *keys, "validation accuracy, % [95 %]", "validation loss"]
-    if len(analysis.points) > 1:
-        heads += ["behind the leader, points [95 %]", "may be the best"]
-    shown_points = analysis.points[:TOP]
-    blocks = [
-        "## Top performers",
-        table(
-            heads, [_point(rank, point, ranking)[: len(heads)] for rank, point in enumerate(shown_points, 1)], left=0
-        ),
-    ]
-    if len(analysis.points) > TOP:
-        blocks.append(f"The first {TOP} of {len(analysis.points)} combinations; ranking.csv has every run.")
-    if any(len(point.runs) > 1 for point in analysis.points):
-        blocks.append("Accuracy and loss are the means over a combination's seeds.")
-    return [
-        *blocks,
-        *picture("accuracy.png", pictures, "Validation accuracy of the combinations, with 95 % intervals"),
-        *_set_of_the_best(analysis),
-        *_selection(analysis),
-        _training_noise(analysis),
-        *picture("confusion.png", pictures, "Confusion matrix of the leader"),
-    ]
+def _setting(ranking: Ranking, run: int, key: str) -> Any:
+    point = ranking.plan.points[run - 1]
+    return point.changes.get(key, getattr(ranking.plan.config, key))
 
 
-def _point(rank: int, point: Point, ranking: Ranking) -> list[str]:
-    losses = [row.loss for row in ranking.rows if row.id in point.runs and row.loss is not None]
-    return [
-        str(rank),
-        ", ".join(map(str, point.runs)),
-        *map(plain, point.values.values()),
-        in_cell(point.accuracy, point.interval),
-        f"{math.fsum(losses) / len(losses):.4f}" if losses else NONE,
-        in_cell(point.gap, point.gap_interval) if rank > 1 else NONE,
-        yes_no(point.in_set),
-    ]
+def _last_epoch(ranking: Ranking, point: Point) -> str:
+    found = [row.last_accuracy for row in ranking.rows if row.id in point.runs and row.last_accuracy is not None]
+    return percent(math.fsum(found) / len(found), 2) if found else page.NONE
 
 
-def _set_of_the_best(analysis: Analysis) -> list[str]:
-    total = len(analysis.points)
-    if total == 1:
-        return []
-    if analysis.threshold is None:
-        return [f"{analysis.unpaired} Which combinations may be the best is not known."]
-    if analysis.is_blind:
-        few = "too few excerpts or seeds" if analysis.training_noise else "too few excerpts"
-        return [
-            f"**{_undecided(analysis)}** There are {few} to exclude any: one that is never right would not lie far "
-            "enough behind. The order says little."
-        ]
-    return [
-        f"**{_undecided(analysis)}** A combination is out of the set of the best only if it lies more than "
-        f"{points(analysis.threshold)} behind the leader: among equal combinations the largest difference exceeds "
-        "that in 5 % of sweeps. Any of the set may be the best one; the order within it says little."
-    ]
+# The deductions of the reproduced report
 
 
-def _selection(analysis: Analysis) -> list[str]:
-    paired = [point for point in analysis.points if point.gap_interval]
-    if analysis.luck is None or analysis.optimism is None or len(paired) < 2:
-        return []
-    lead = analysis.points[0].accuracy - math.fsum(point.accuracy for point in paired) / len(paired)
-    return [
-        f"The leader was chosen as the best of {len(paired)}. Were all of them equal, the best would by luck alone "
-        f"exceed their common accuracy by about {points(analysis.luck)}; the leader exceeds their mean by "
-        f"{points(lead)}{'' if lead > analysis.luck else ', which is no more than luck'}. Part of its accuracy comes "
-        f"from having been chosen: resampling expects {points(analysis.optimism)}, a low guess where they are equal."
-    ]
+@dataclass(frozen=True)
+class Baseline:
+    """The point that the reproduced report calls over-regularized, at the leader's learning rate."""
+
+    point: Point
+    verdict: bool | None
 
 
-def _training_noise(analysis: Analysis) -> str:
-    noise = analysis.training_noise
-    if noise is None:
-        return (
-            "Training noise is not known, and no interval holds it: intervals are of these trained nets on other "
-            "excerpts. Trained again, the same settings may come out otherwise; several seeds would tell."
-        )
-    size = (
-        f"one run's accuracy has a standard deviation of {points(noise.sd)} ({counted(noise.df, 'degree')} of freedom)"
-    )
-    if noise.source == "seeds":
-        text = f"Training noise, from the seeds: {size}. All intervals hold it."
-        if analysis.anova.blocks:
-            text += (
-                " That is without what a seed does to all combinations alike: intervals of accuracies hold it "
-                "too, those of differences need not."
-            )
-        return text
-    return (
-        "Each combination was trained once: the intervals of accuracies do not hold training noise. Its estimate is "
-        f"what main effects and two-way interactions leave of the grid: {size}. The intervals of differences and the "
-        "set hold it, so that no conclusion is drawn which it would overturn."
-        + (" It is a rough estimate, and they are wide for that: several seeds tell more." if noise.df < 10 else "")
-    )
+@dataclass(frozen=True)
+class Rate:
+    """How the learning rate that the reproduced report calls too slow ends."""
+
+    is_best: bool
+    best: str
+    behind: float
+    """Accuracy of the best learning rate minus that of this one."""
+    lead: Estimate | None
+    """The same with its interval; None where it is not known."""
+    p: float | None
+    verdict: bool | None
 
 
-# What the grid explains
+@dataclass(frozen=True)
+class Claims:
+    baseline: Baseline | None
+    rate: Rate | None
+    reached: int
+    """Points at PLATEAU or above."""
 
 
-def _explained(ranking: Ranking, analysis: Analysis, pictures: Sequence[str]) -> list[str]:
-    if not analysis.margins:
-        return []
-    blocks = ["## What the grid explains"]
-    if analysis.anova.is_complete:
-        blocks += _anova(analysis.anova)
-    else:
-        blocks.append(
-            f"The grid is incomplete: {len(analysis.points)} of {analysis.combinations} combinations have a finished "
-            "run. There is no analysis of variance, and the levels of a key below also differ in the other keys."
-        )
-    heads = ["key", "value", "runs", "mean accuracy, % [95 %]", "behind the best value, points [95 %]", "holds"]
-    rows = [
-        [
-            margin.key,
-            plain(level.value),
-            str(level.runs),
-            in_cell(level.accuracy, level.interval),
-            in_cell(level.gap, level.gap_interval) if level.gap else NONE,
-            yes_no(level.holds) if level.gap and analysis.anova.is_complete else NONE,
-        ]
-        for margin in analysis.margins
-        for level in margin.levels
-    ]
-    return [
-        *blocks,
-        "Main effects: the mean accuracy of all combinations with a value. The intervals of differences are for all "
-        "pairs of values of all keys together; a difference holds if its interval excludes 0.",
-        table(heads, rows, left=2),
-        *picture("effects.png", pictures, "Main effects"),
-        *picture("heatmap.png", pictures, "Validation accuracy over the grid"),
-    ]
+def _is_the_reports_grid(ranking: Ranking) -> bool:
+    keys = set(ranking.plan.swept) - {"seed"}
+    return keys == DEDUCED.keys() and all({row.values[key] for row in ranking.rows} == DEDUCED[key] for key in keys)
 
 
-def _anova(found: Anova) -> list[str]:
-    def line(name: str, variation: Variation, *test: str) -> list[str]:
-        return [name, f"{100 * variation.share:.1f}", str(variation.df), *(test or (NONE, NONE, NONE))]
-
-    rows = []
-    for effect in found.effects:
-        test: tuple[str, ...] = ()
-        if effect.f is not None and effect.p is not None and effect.p_holm is not None:
-            test = (f"{effect.f:.3g}", p_in_cell(effect.p), p_in_cell(effect.p_holm))
-        rows.append(line(" x ".join(effect.keys), effect.variation, *test))
-    for name, variation in (("residual", found.residual), ("seed", found.blocks), ("among seeds", found.seeds)):
-        if variation and variation.df:
-            rows.append(line(name, variation))
-    return [
-        "Analysis of variance of the accuracies:",
-        table(["effect", "share of the variation, %", "df", "F", "p", "p after Holm"], rows),
-        _tested(found),
-    ]
+def _claims(ranking: Ranking, analysis: Analysis) -> Claims:
+    reached = sum(point.accuracy >= PLATEAU for point in analysis.points)
+    effect = next((effect for effect in analysis.effects if effect.key == "lr"), None)
+    return Claims(_baseline(analysis), _rate(effect) if effect else None, reached)
 
 
-def _tested(found: Anova) -> str:
-    if not found.error or all(effect.p_holm is None for effect in found.effects):
-        return (
-            "There is nothing to test the effects against: each combination was trained once, and nothing is left over."
-        )
-    error = "the spread among the seeds of a combination" if found.error == "seeds" else "the residual"
-    clear = [" x ".join(effect.keys) for effect in found.effects if effect.p_holm is not None and effect.p_holm < 0.05]
-    says = f"Clear: {listed(clear)}." if clear else "No effect is clear."
-    return (
-        f"F compares with {error}: does an effect exceed training noise, on these excerpts? Holm's p allows for all "
-        f"effects of the table; below 0.05 an effect is clear. {says}"
-    )
-
-
-# Optimised configuration
-
-
-def _optimised(ranking: Ranking, analysis: Analysis) -> list[str]:
-    winner = best.config(ranking, analysis)
+def _baseline(analysis: Analysis) -> Baseline | None:
     leader = analysis.points[0]
-    values = dict.fromkeys(leader.values) | {"dropout": None, "lr": None, "l2": None}
-    flat = {"dropout": winner.dropout, "lr": winner.lr, "l2": winner.l2} | leader.values
-    rows = [[key, plain(flat[key])] for key in values]
-    pool = winner.data.pool
-    rows.append(["input", f"{winner.features.n_mels // pool} x {winner.features.n_frames // pool}"])
-    if not any(key.partition(".")[0] == "augment" for key in values):
-        rows.append(["SpecAugment", yes_no(bool(winner.augment.freq_masks + winner.augment.time_masks))])
-    if "class_weights" not in values:
-        rows.append(["class weights", yes_no(winner.class_weights)])
-    seed = f", with seed {winner.seed} of run {leader.runs[0]}" if len(leader.runs) > 1 else ""
-    blocks = [
-        "## Optimised configuration",
-        f"The values of {named_runs(leader.runs)}; best.yaml holds every setting{seed}.",
-        table(["setting", "value"], rows, left=2),
-    ]
-    if edges := [_edge(edge) for edge in analysis.edges if edge.side]:
-        blocks += ["On the edge of the grid, so that the best value may lie beyond:", "\n".join(edges)]
-    return [
-        *blocks,
-        "The production run, a job where sbatch is found; with `hydra/launcher=local` added it trains on this machine:",
-        f"```\n{best.production_command(ranking, analysis)}\n```",
-    ]
+    wanted = {**leader.values, **BASELINE}
+    point = next((point for point in analysis.points if point.values == wanted), None)
+    if point is None:
+        return None
+    if point is leader:
+        return Baseline(point, False if analysis.is_decided else None)
+    # The leader regularizes less: no value of the grid is above the baseline's.
+    return Baseline(point, True if point.in_best_set is False else None)
 
 
-def _edge(edge: Edge) -> str:
-    end = f"- {edge.key} {shown(edge.value)} is the {edge.side} of {len(edge.levels)} values"
-    return end + (
-        f"; add {edge.key}={shown(edge.beyond)}." if edge.beyond is not None else "; nothing more is allowed."
-    )
+def _rate(effect: Effect) -> Rate | None:
+    slow = next((level for level in effect.levels if level.value == SLOW), None)
+    if slow is None:
+        return None
+    is_best = slow is effect.best
+    verdict = None
+    if slow.is_behind or (is_best and any(level.is_behind for level in effect.levels)):
+        verdict = not is_best
+    return Rate(is_best, shown(effect.best.value), effect.best.accuracy - slow.accuracy, slow.lead, effect.p, verdict)
 
 
-# Notes
+# The grid
 
 
-def _notes(ranking: Ranking, analysis: Analysis | None, confusion: Confusion | None) -> list[str]:
-    data = ranking.plan.config.data
-    notes = []
-    if analysis:
-        notes += [*_about_numbers(analysis), *([analysis.unpaired] if analysis.unpaired else [])]
-        chosen = "The validation excerpts have chosen the leader. Its" if len(analysis.points) > 1 else "The"
-        notes.append(f"{chosen} accuracy on a test set is not known, nor that on recordings of another kind.")
-    if confusion and (unseen := [name for name, row in zip(confusion[1], confusion[0], strict=True) if not row.any()]):
-        notes.append(
-            f"No excerpt of {listed([plain(name) for name in unseen])} is among those that validate the leader."
-        )
-    if data.split == "clip":
-        notes.append(
-            "The split is by excerpt: excerpts of one recording stand on both sides, and all accuracies are too high."
-        )
-    if data.split == "all":
-        notes.append("The validation excerpts were trained on too: accuracies and losses of validation tell nothing.")
-    if data.source == "standin" and data.cache is None:
-        notes.append("The music is rendered: these accuracies say nothing about IRMAS.")
-    if mixed := mixed_sources(ranking):
-        notes.append(f"{mixed[0].upper()}{mixed[1:]}.")
-    if ranking.state.note and any(row.rank is None for row in ranking.rows):
-        notes.append("Slurm could not be asked: the states of unfinished runs are what they last said.")
-    notes += [f"Could not be read: {code(_inside(problem))}." for problem in ranking.problems]
-    notes.append(_made_by(ranking))
-    return ["## Notes", "\n".join(f"- {note}" for note in notes)]
+def _levels_shown(ranking: Ranking, key: str) -> str:
+    """Return the values of a swept key; those of a group with what they change of the base configuration."""
+    changed: dict[str, dict[str, None]] = {}
+    for point in ranking.plan.points:
+        changes = [setting(name, value) for name, value in point.changes.items() if name.startswith(f"{key}.")]
+        value = plain(ranking.plan.value(point, key))
+        changed.setdefault(value, {}).update(dict.fromkeys(changes if key in point.overrides else []))
+    shown_values = [f"{value} ({listed([*told])})" if told else value for value, told in changed.items()]
+    more = [f"{len(shown_values) - MOST_VALUES} more"] if len(shown_values) > MOST_VALUES else []
+    return ", ".join(shown_values[:MOST_VALUES] + more)
 
 
-def _about_numbers(analysis: Analysis) -> list[str]:
-    leader = analysis.points[0]
-    notes = [
-        "Accuracies are of validation in the last epoch; no epoch was chosen. The validation loss is cross-entropy "
-        "without the penalty, so that it can be compared across l2."
-    ]
-    if leader.interval and analysis.excerpts:
-        error = math.sqrt(leader.accuracy * (1 - leader.accuracy) / analysis.excerpts)
-        notes.append(
-            f"One excerpt is {points(1 / analysis.excerpts)}. Were the {analysis.excerpts} excerpts independent, the "
-            f"standard error of the leader's accuracy would be {points(error)}. Excerpts of one recording are right "
-            f"and wrong together: the {whole_percent(CONFIDENCE)} intervals come from {RESAMPLES} resamples of the "
-            f"{analysis.recordings} recordings."
-        )
-    return notes
+def _swept(ranking: Ranking, *names: str) -> str:
+    """Return which of these settings, or of the settings of these groups, are swept."""
+    keys = [key for key in ranking.plan.swept if key.partition(".")[0] in names]
+    return f" ({listed(keys)}: see above)" if keys else ""
+
+
+@dataclass(frozen=True)
+class Unranked:
+    """Runs that ended alike."""
+
+    ids: list[int]
+    state: str
+    reason: str
+
+
+def _unranked(rows: Iterable[Row]) -> list[Unranked]:
+    reasons: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for row in rows:
+        if row.rank is None:
+            reasons[row.state, row.error].append(row.id)
+    return [Unranked(ids, state, reason) for (state, reason), ids in reasons.items()]
 
 
 def _inside(problem: str) -> str:
-    """Without the part of a path that depends on where the sweep lies."""
+    """Return a message without the part of a path that depends on where the sweep lies."""
     return " ".join(word[word.find("runs/") :] if "/runs/" in word else word for word in problem.split(" "))
 
 
-def _made_by(ranking: Ranking) -> str:
-    plan = ranking.plan
-    commit = f", commit {plan.commit[:12]}{'+' * plan.commit.endswith('+')}" if plan.commit else ""
-    return f"Digests: data {plan.data}, source {plan.source}{commit}."
+def _with_single_blank_lines(text: str) -> str:
+    """Return the text without the blank lines that branches of the template leave."""
+    lines = [line.rstrip() for line in text.strip().splitlines()]
+    return "".join(f"{line}\n" for line, before in zip(lines, ["", *lines], strict=False) if line or before)

@@ -27,7 +27,7 @@ class Predictions:
     predicted: NDArray[np.integer]
     """Classes predicted in the last epoch."""
     correct: NDArray[np.floating]
-    """Share of correct answers over the epochs that the ranked accuracy averages, 0 to 1; their mean is that accuracy."""
+    """Share of correct answers over the epochs that the ranked accuracy averages, 0 to 1; its mean is that accuracy."""
 
     @property
     def confusion(self) -> NDArray[np.integer]:

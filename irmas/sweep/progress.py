@@ -74,5 +74,5 @@ def label_width(points: list[Point]) -> int:
 
 def _scores(status: Status) -> str:
     metrics = status.metrics or {}  # what is not finite is left out
-    accuracy = f"val accuracy {metrics[events.VAL_ACCURACY]:.2%}" if events.VAL_ACCURACY in metrics else ""
+    accuracy = f"val_accuracy {metrics[events.RANKED]:.2%}" if events.RANKED in metrics else ""
     return accuracy + (f" loss {metrics[events.VAL_LOSS]:.4f}" if events.VAL_LOSS in metrics else "")

@@ -12,7 +12,7 @@ from cluster.sweeps import TASK, Desk
 from commands import ROOT, wait_until
 from left_behind import ranking, runs, status
 
-from irmas.run.events import VAL_ACCURACY
+from irmas.run.events import RANKED
 
 PROPOSING = '''
 import json
@@ -102,7 +102,7 @@ def test_a_sweeper_that_proposes_points_is_told_the_accuracies(desk: Desk, tmp_p
     folders = runs(desk.sweep("proposed"))
     last = [status(run) for run in folders]
     assert [run["state"] for run in last] == ["COMPLETED"] * 4
-    accuracies = [run["metrics"][VAL_ACCURACY] for run in last]
+    accuracies = [run["metrics"][RANKED] for run in last]
     assert json.loads(told.read_text()) == accuracies
     better = "0.1" if accuracies[0] >= accuracies[1] else "0.9"
     assert [run.name for run in folders[2:]] == [

@@ -1,0 +1,110 @@
+"""Points compared under noise: against the tables of others, and against what simulated noise does."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import studentized_range
+
+from irmas.results import comparison
+from irmas.results.comparison import Answers, Comparison, pooled_variance
+
+NO_EXCERPTS = np.ones(50)
+
+
+def compared(accuracies: list[float], runs: int, sd: float, df: float) -> Comparison:
+    """Points that training noise alone moves."""
+    n = len(accuracies)
+    return Comparison(np.array(accuracies), np.zeros((n, 50)), np.full(n, runs), NO_EXCERPTS, sd**2, df)
+
+
+@pytest.mark.parametrize(("points", "df", "dunnett"), [(3, 10, 2.15), (5, 10, 2.47), (5, 20, 2.30), (6, 20, 2.39)])
+def test_the_best_set_is_hsus(points: int, df: int, dunnett: float) -> None:
+    """One-sided quantiles of Dunnett 1955, table 1a, which Hsu's comparison uses where all points are alike."""
+    error = 0.01 * math.sqrt(2 / 3)
+
+    def keeps(distance: float) -> bool:
+        """Whether the last point is kept, that far behind equal others."""
+        found = compared([0.6] * (points - 1) + [0.6 - distance * error], runs=3, sd=0.01, df=df)
+        *others, last = found.best_set(0.95)
+        assert all(others)
+        return last
+
+    assert keeps(dunnett - 0.15)
+    assert not keeps(dunnett + 0.15)
+
+
+def test_a_higher_confidence_keeps_more() -> None:
+    found = compared([0.6, 0.575], runs=1, sd=0.01, df=100)
+    assert found.best_set(0.95) == [True, False] or found.best_set(0.99) == [True, True]
+    assert sum(found.best_set(0.80)) <= sum(found.best_set(0.95)) <= sum(found.best_set(0.999))
+    assert found.best_set(0.80) != found.best_set(0.999)
+
+
+def test_beyond_many_points_a_bound_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = [0.60, 0.597, 0.59, *np.linspace(0.5, 0.58, 37)]
+    exact = compared(accuracies, runs=1, sd=0.004, df=200).best_set(0.95)
+    monkeypatch.setattr(comparison, "MOST", 10)
+    bounded = compared(accuracies, runs=1, sd=0.004, df=200).best_set(0.95)
+    assert exact[0]
+    assert bounded[0]
+    assert not any(bounded[3:])
+    assert all(bound or not kept for kept, bound in zip(exact, bounded, strict=True))  # never narrower
+
+
+def test_simultaneous_half_widths_are_tukeys() -> None:
+    found = compared([0.6, 0.6, 0.6, 0.6], runs=2, sd=0.02, df=12)
+    pairs = np.array([[1, -1, 0, 0], [1, 0, -1, 0], [1, 0, 0, -1], [0, 1, -1, 0], [0, 1, 0, -1], [0, 0, 1, -1.0]])
+    halves, p = found.simultaneous(pairs)
+    tukey = float(studentized_range.ppf(0.95, 4, 12)) * 0.02 / math.sqrt(2)
+    assert halves == pytest.approx(np.full(6, tukey), rel=0.05)
+    assert (p == 1).all()
+    apart = compared([0.6, 0.6, 0.6, 0.6 - 1.2 * tukey], runs=2, sd=0.02, df=12).simultaneous(pairs)[1]
+    assert apart[2] < 0.05 < apart[0]
+
+
+def test_points_are_compared_on_the_same_excerpts() -> None:
+    """Two points that are right on the same recordings differ by nothing, however few the recordings are."""
+    rng = np.random.default_rng(0)
+    scores = np.tile(rng.standard_normal(40) / 400, (2, 1))
+    scores -= scores.mean(axis=1, keepdims=True)
+    found = Comparison(np.array([0.6, 0.59]), scores, np.ones(2), np.full(40, 3.0), 0.0, 0)
+    assert found.best_set(0.95) == [True, False]
+    assert found.errors(np.array([[1.0, -1.0]])) == pytest.approx([0], abs=1e-8)
+    wide = found.intervals()
+    assert wide[0].high - wide[0].low > 0.02
+
+
+def test_an_interval_is_that_of_a_cluster_bootstrap_and_training() -> None:
+    rng = np.random.default_rng(1)
+    scores = rng.standard_normal((1, 200)) / 200 * 0.3
+    scores -= scores.mean()
+    by_excerpts = math.sqrt(200 / 199 * float((scores**2).sum()))
+    alone = Comparison(np.array([0.5]), scores, np.ones(1), np.full(200, 3.0), 0.0, 0).intervals()[0]
+    assert (alone.high - alone.low) / 2 == pytest.approx(1.97 * by_excerpts, rel=0.08)
+    both = Comparison(np.array([0.5]), scores, np.full(1, 4), np.full(200, 3.0), 0.04**2, 1000).intervals()[0]
+    assert (both.high - both.low) / 2 == pytest.approx(1.97 * math.hypot(by_excerpts, 0.02), rel=0.08)
+
+
+def test_runs_are_paired_by_name_and_shares_of_epochs_count() -> None:
+    names, recordings = np.array(["a", "b", "c", "d"]), np.array(["1", "1", "2", "3"])
+    one = Answers(np.array([1.0, 0.5, 0.0, 0.2]), names, recordings)
+    order = [2, 0, 3, 1]
+    other = Answers(one.correct[order], names[order], recordings[order])
+    strange = Answers(one.correct, np.array(["a", "b", "c", "x"]), recordings)
+    alone = Answers(one.correct, names, np.array(["1"] * 4))
+    first, second = comparison.samples({1: one, 2: other, 3: strange, 4: alone})
+    assert first.scores.keys() == {1, 2}
+    assert second.scores.keys() == {3}
+    assert first.scores[1] == pytest.approx(first.scores[2])
+    assert first.scores[1].sum() == pytest.approx(0)
+    assert first.scores[1] == pytest.approx((np.array([1.5, 0.0, 0.2]) - 0.425 * np.array([2, 1, 1])) / 4)
+
+
+def test_pooled_variance() -> None:
+    assert pooled_variance([np.array([1.0, 3.0]), np.array([5.0]), np.array([2.0, 2.0, 5.0])]) == (8 / 3, 3)
+    assert pooled_variance([np.array([1.0])]) == (0.0, 0)
+    both, df = pooled_variance([np.array([[1.0, 2.0], [3.0, 4.0]])])
+    assert (both, df) == (4.0, 1)
