@@ -5,6 +5,7 @@ Hydra imports this module at each start of any Hydra program, so its imports sta
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -70,16 +71,49 @@ def _values(override: Override) -> list[str]:
     return values
 
 
-class _Launcher(Launcher):
-    """Freezes the points that a sweeper proposes into a plan."""
+class IrmasLauncher(Launcher):
+    """Freezes the points that a sweeper proposes into a plan, and trains it."""
 
     name: str | None = None
+    words: Sequence[str] = ()
+    """Overrides that it was made from."""
+    refine: Sequence[str] = ()
+    """Arguments of `irmas.refine`, where a ranking job is to submit the next round."""
+    has_jobs = False
+    """Whether jobs train and rank, and do what follows."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader = hydra_context.config_loader
         self.config = config
+        self.words = list(config.hydra.overrides.hydra)
 
-    def freeze(self, job_overrides: Sequence[Sequence[str]]) -> Plan:
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        self.check()
+        statuses = self.train(self._freeze(job_overrides), append=initial_job_idx > 0)
+        if statuses is None:
+            return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
+        # Runs that irmas.refine has added stand behind those of the command.
+        of_runs = [*job_overrides, *[()] * (len(statuses) - len(job_overrides))]
+        return [_returned(overrides, status) for overrides, status in zip(of_runs, statuses, strict=True)]
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise ConfigError for the first of its settings that breaks its rule."""
+
+    @abstractmethod
+    def train(self, plan: Plan, *, append: bool) -> list[Status] | None:
+        """Train what is unfinished of `plan` and rank its sweep; `append` is that of `plans.write`.
+
+        Returns how each run of `plan` then stands; None where jobs do the work, and nobody waits for them.
+        """
+
+    @property
+    def kept_words(self) -> list[str]:
+        """Overrides that a later submission of the same sweep takes too."""
+        own = ("hydra.launcher.submit=", "hydra.launcher.wait=")
+        return [word for word in self.words if word.startswith("hydra.launcher.") and not word.startswith(own)]
+
+    def _freeze(self, job_overrides: Sequence[Sequence[str]]) -> Plan:
         # Hydra imports this module at each start: what only a launch needs is imported when it is needed.
         from irmas import overrides
         from irmas.compose import Composer
@@ -95,50 +129,59 @@ class _Launcher(Launcher):
         return plan
 
 
-class LocalLauncher(_Launcher):
+class LocalLauncher(IrmasLauncher):
     """This machine as a cluster."""
 
     def __init__(self, processes: int | None) -> None:
         self.processes = processes
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+    def check(self) -> None:
+        if not (self.processes is None or (isinstance(self.processes, int) and self.processes >= 1)):
+            raise ConfigError("hydra.launcher.processes", self.processes, "must be a whole number from 1, or null")
+
+    def train(self, plan: Plan, *, append: bool) -> list[Status]:
         from irmas import rank
         from irmas.results import ranking
         from irmas.sweep import local
         from irmas.sweep.plan import OUTPUTS
 
-        if not (self.processes is None or (isinstance(self.processes, int) and self.processes >= 1)):
-            raise ConfigError("hydra.launcher.processes", self.processes, "must be a whole number from 1, or null")
-        plan = self.freeze(job_overrides)
-        statuses = local.launch(plan, self.processes, append=initial_job_idx > 0)
+        statuses = local.launch(plan, self.processes, append=append)
         if ranking.unranked(rank.show(OUTPUTS / plan.name)):
             raise SystemExit(1)
-        return [_returned(overrides, status) for overrides, status in zip(job_overrides, statuses, strict=True)]
+        return statuses
 
 
-class SlurmLauncher(_Launcher):
+class SlurmLauncher(IrmasLauncher):
     """Job arrays. Returns at once, without accuracies; with `wait`, when the arrays have ended."""
+
+    has_jobs = True
 
     def __init__(self, *, submit: bool, wait: bool, **settings: Any) -> None:
         self.submit, self.wait, self.settings = submit, wait, settings
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from irmas.sweep import settings, submit
-        from irmas.sweep.plan import OUTPUTS, run_folder
+    def check(self) -> None:
+        from irmas.sweep import settings
 
         for key in ("submit", "wait"):
             if not isinstance(getattr(self, key), bool):
                 raise ConfigError(f"hydra.launcher.{key}", getattr(self, key), "must be true or false")
+        if self.refine and not self.submit:
+            raise ConfigError("hydra.launcher.submit", "false", "prints the jobs of one round; leave out until=decided")
         values: Any = OmegaConf.to_container(OmegaConf.create(self.settings), resolve=True)
-        asked = settings.read(values)
-        plan = self.freeze(job_overrides)
+        self.asked = settings.read(values)
+
+    def train(self, plan: Plan, *, append: bool) -> list[Status] | None:
+        from irmas.sweep import jobs, submit
+        from irmas.sweep.plan import OUTPUTS, run_folder
+
         sweep = OUTPUTS / plan.name
-        done = submit.launch(plan, asked, append=initial_job_idx > 0, by_hand=not self.submit)
+        done = submit.launch(plan, self.asked, append=append, by_hand=not self.submit, refine=self.refine)
+        if done.batches:
+            jobs.record_launcher(sweep, self.kept_words)
         if not self.submit or not (self.wait or done.is_over):
-            return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
+            return None
         _end(sweep, is_over=done.is_over)
-        statuses = [run_folder(sweep, point).status() for point in done.points]
-        return [_returned(overrides, status) for overrides, status in zip(job_overrides, statuses, strict=True)]
+        return [run_folder(sweep, point).status() for point in done.points]
 
 
 def _end(sweep: Path, is_over: bool) -> None:

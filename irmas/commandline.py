@@ -17,8 +17,15 @@ from irmas.errors import UserError, in_words
 class Parser(argparse.ArgumentParser):
     """Of `python -m <door>`. A wrong call is a mistake like any other: parse inside of `told_by`."""
 
-    def __init__(self, door: str, description: str) -> None:
-        super().__init__(prog=f"python -m {door}", description=description, allow_abbrev=False)
+    def __init__(self, door: str, description: str, epilog: str | None = None) -> None:
+        formatter = argparse.HelpFormatter if epilog is None else argparse.RawDescriptionHelpFormatter
+        super().__init__(
+            prog=f"python -m {door}",
+            description=description,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=formatter,
+        )
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; {self.prog} --help shows what it takes")

@@ -7,12 +7,12 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 import yaml
@@ -21,6 +21,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -28,6 +29,9 @@ from irmas.commandline import Parser, told_by
 from irmas.config import OF_THE_COMMAND, RULES, Config, Prepare, check, flatten, setting_names
 from irmas.errors import UserError, first_line
 from irmas.results.best import BEST, SETTINGS
+
+if TYPE_CHECKING:
+    from hydra_plugins.irmas_launcher import IrmasLauncher
 
 CONF = Path(__file__).parent / "conf"
 typed: list[str] = []
@@ -59,11 +63,36 @@ def run(door: str, schema: type[Config | Prepare], task: Callable[[DictConfig], 
             given = {override.key_or_group: override for override in overrides}
             if "best" in given:
                 _take_best(given)
-            if schema is Config and shutil.which("sbatch") and "hydra/launcher" not in given:
-                sys.argv.append("hydra/launcher=slurm")
+            if schema is Config and "hydra/launcher" not in given:
+                sys.argv.append(f"hydra/launcher={default_launcher()}")
             hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name=door)(guarded)()
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_in_our_words(error)) from error
+
+
+def default_launcher() -> str:
+    return "slurm" if shutil.which("sbatch") else "local"
+
+
+def launcher(words: Sequence[str]) -> IrmasLauncher:
+    """Return the launcher that `words` describe, overrides of hydra/launcher and of hydra.launcher.*, as `irmas.train`
+    takes them. Raises UserError."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    try:
+        given = OverridesParser.create().parse_overrides(list(words))
+        _check_overrides(given, Config)
+        for override in given:
+            if override.is_sweep_override():
+                raise UserError(f"{override.input_line}: is one for the whole sweep")
+        if all(override.key_or_group != "hydra/launcher" for override in given):
+            words = [f"hydra/launcher={default_launcher()}", *words]
+        with hydra.initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+            config = hydra.compose("train", list(words), return_hydra_config=True)
+            found: IrmasLauncher = instantiate(config.hydra.launcher)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_in_our_words(error)) from error
+    found.words = list(words)
+    return found
 
 
 def _read_command_line(schema: type[Config | Prepare]) -> list[str]:

@@ -22,6 +22,7 @@ from irmas.sweep import states
 
 if TYPE_CHECKING:  # scipy takes half a second to import
     from irmas.results.analysis import Analysis
+    from irmas.results.outcomes import Confusion
 
 
 def main() -> None:
@@ -76,13 +77,10 @@ def show(sweep: Path, *, best: bool = False, by_run: bool = False) -> Ranking:
     analysis, confusion = None, None
     if not best:
         # Here, since `--table` and the status door answer without scipy and matplotlib.
-        from irmas.results import outcomes, report
-        from irmas.results.analysis import analyse
+        from irmas.results import report
         from irmas.results.best import next_step
 
-        found, confusion, problems = outcomes.read(sweep, result)
-        result.problems.extend(problems)
-        analysis = analyse(found, result.plan.swept) if found else None
+        analysis, confusion = analysed(sweep, result)
     try:
         _print(console, sweep, result, analysis, best=best, by_run=by_run)
     finally:  # also where nobody reads on, as in `| head`
@@ -97,6 +95,19 @@ def show(sweep: Path, *, best: bool = False, by_run: bool = False) -> Ranking:
         step = next_step(result, analysis)
         console.print(f"next:    {step.command}\nwhy:     {step.reason}")
     return result
+
+
+def analysed(sweep: Path, result: Ranking) -> tuple[Analysis | None, Confusion | None]:
+    """Return what the finished runs allow to conclude, None where there are none, and the leader's confusion matrix.
+
+    Adds to the ranking's problems what could not be read.
+    """
+    from irmas.results import analysis, outcomes
+
+    found, confusion, problems = outcomes.read(sweep, result)
+    result.problems.extend(problems)
+    plan, planned = result.plan, [row.values for row in result.rows]
+    return analysis.analyse(found, plan.swept, planned, len(plan.rounds)) if found else None, confusion
 
 
 @contextmanager

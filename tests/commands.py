@@ -18,8 +18,12 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
 
 def _command(door: str, arguments: tuple[str, ...]) -> list[str]:
     """Where Slurm is installed it would be the default."""
-    launcher = ["hydra/launcher=local"] if door == "train" and not any("launcher=" in a for a in arguments) else []
+    launcher = ["hydra/launcher=local"] if _takes_launcher(door, arguments) else []
     return [sys.executable, "-m", f"irmas.{door}", *arguments, *launcher]
+
+
+def _takes_launcher(door: str, arguments: tuple[str, ...]) -> bool:
+    return door in ("train", "refine") and not any("launcher=" in word for word in arguments)
 
 
 def irmas(door: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -22,7 +22,7 @@ from irmas.data import workers
 from irmas.sweep import local
 
 DOORS = (
-    *("train", "prepare", "rank", "status", "evaluate", "predict", "export"),
+    *("train", "prepare", "rank", "refine", "status", "evaluate", "predict", "export"),
     *("sweep.array", "sweep.prepare", "sweep.submit"),
 )
 BEHIND = (

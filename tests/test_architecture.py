@@ -23,7 +23,7 @@ FLOORS = (
     "ground",
 )
 """From the top. Rooms of one floor do not know each other."""
-DOORS = {"train", "prepare", "rank", "status", "evaluate", "predict", "export", "overrides", "compose"}
+DOORS = {"train", "prepare", "rank", "refine", "status", "evaluate", "predict", "export", "overrides", "compose"}
 """The modules of the package itself that stand on top; the others are the ground."""
 KNOWN_BY = {
     "hydra": {"irmas.overrides", "irmas.compose", "irmas.prepare", "hydra_plugins.irmas_launcher"},

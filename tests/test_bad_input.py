@@ -153,7 +153,7 @@ def test_preparing_is_refused_before_anything_is_made(
     assert message in doors.refuse("prepare", *arguments, folder=folder)
 
 
-READERS = ["rank", "status", "sweep.array", "sweep.prepare"]
+READERS = ["rank", "refine", "status", "sweep.array", "sweep.prepare"]
 
 
 def test_a_cache_that_is_there_needs_no_folder_that_can_be_written(

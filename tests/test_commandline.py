@@ -122,7 +122,9 @@ def test_what_hydra_shows_of_itself_takes_settings_too(arguments: list[str], doo
     assert "Defaults List" in said.stdout
 
 
-@pytest.mark.parametrize("door", ["train", "prepare", "rank", "status", "evaluate", "sweep.array", "sweep.prepare"])
+@pytest.mark.parametrize(
+    "door", ["train", "prepare", "rank", "refine", "status", "evaluate", "sweep.array", "sweep.prepare"]
+)
 def test_a_real_command_refuses_like_a_fork_of_one(door: str, tmp_path: Path) -> None:
     done = irmas(door, "--nope", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
@@ -131,7 +133,7 @@ def test_a_real_command_refuses_like_a_fork_of_one(door: str, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("door", ["train", "prepare", "rank"])
+@pytest.mark.parametrize("door", ["train", "prepare", "rank", "refine"])
 def test_help_shows_how_to_call_the_door(door: str, tmp_path: Path) -> None:
     done = irmas(door, "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -98,7 +98,7 @@ def rank(sweep: Path, *, best: bool = False, state: SweepState | None = None) ->
         problems += found
     if not all(row.is_old for row in rows if row.curves):
         rows = [replace(row, accuracy=None) if row.is_old else row for row in rows]
-    ranked = _ranked([row for row in rows if row.is_finished])
+    ranked = _ranked(rows)
     ranked += _ranked_behind(ranked, [row for row in rows if row.state == STOPPED and row.accuracy is not None])
     with_rank = {row.id for row in ranked}
     return Ranking(plan, ranked + [row for row in rows if row.id not in with_rank], problems, state)
@@ -109,10 +109,12 @@ def unranked(ranking: Ranking) -> list[Row]:
     return [row for row in ranking.rows if row.state == COMPLETED and row.rank is None]
 
 
-def _ranked(finished: Sequence[Row]) -> list[Row]:
+def _ranked(rows: Sequence[Row]) -> list[Row]:
+    """Return the finished runs by rank."""
+    points = by_accuracy([row for row in rows if row.is_finished], [row.values for row in rows])
     return [
         replace(row, rank=number, point_accuracy=accuracy)
-        for number, (accuracy, runs) in enumerate(by_accuracy(finished), start=1)
+        for number, (accuracy, runs) in enumerate(points, start=1)
         for row in runs
     ]
 

@@ -15,6 +15,7 @@ from irmas.sweep.jobs import ARRAY, DATA, RANKING, Work
 from irmas.sweep.plan import OUTPUTS, Plan
 from irmas.sweep.settings import Settings
 
+MODULES = {DATA: "irmas.sweep.prepare", ARRAY: "irmas.sweep.array", RANKING: "irmas.rank"}
 SCRIPTS = Path(__file__).parents[1] / "slurm"
 SCRIPT = {DATA: "prepare.sbatch", ARRAY: "sweep.sbatch", RANKING: "rank.sbatch"}
 
@@ -26,10 +27,12 @@ class Batch:
     name: str
     """`data`, `array1`, ..., `ranking`: what the dependencies of others call it."""
     stage: str
+    module: str
+    """Of Python, which the job runs."""
     options: dict[str, Any]
     """sbatch's own, long; True for one without a value, None for one that is not given."""
     arguments: list[str]
-    """Of the batch script."""
+    """Of the batch script, which gives them to the module."""
     after_ok: str = ""
     after_any: tuple[str, ...] = ()
     """Names of other batches, or numbers of jobs that are in the queue already."""
@@ -57,6 +60,8 @@ class Order:
     """Whether the data is."""
     behind: list[str]
     """Arrays of this sweep that are in the queue."""
+    refine: Sequence[str] = ()
+    """Arguments of `irmas.refine`, where the ranking job is to submit the next round."""
 
     def batches(self, ids: Sequence[int], per_task: int) -> list[Batch]:
         """Data job, arrays, ranking job.
@@ -73,7 +78,7 @@ class Order:
 
     def _data(self) -> Batch:
         options = self._common(DATA) | self.settings.prepare.options()
-        return Batch("data", DATA, options, [self._sweep])
+        return Batch("data", DATA, MODULES[DATA], options, [self._sweep])
 
     def _array(self, name: str, work: Work, indices: str, after_data: bool, behind: tuple[str, ...]) -> Batch:
         settings = self.settings
@@ -87,11 +92,13 @@ class Order:
         }
         waits = behind if settings.throttle is not None else ()
         arguments = [self._sweep, *work.arguments(), "--requeues", str(settings.requeues)]
-        return Batch(name, ARRAY, options | settings.task.options(), arguments, "data" * after_data, waits, work)
+        options |= settings.task.options()
+        return Batch(name, ARRAY, MODULES[ARRAY], options, arguments, "data" * after_data, waits, work)
 
     def _ranking(self, after: tuple[str, ...]) -> Batch:
         options = self._common(RANKING) | self.settings.rank.options()
-        return Batch("ranking", RANKING, options, [self._sweep], after_any=after)
+        module = "irmas.refine" if self.refine else MODULES[RANKING]
+        return Batch("ranking", RANKING, module, options, [self._sweep, *self.refine], after_any=after)
 
     @property
     def _sweep(self) -> str:

@@ -44,7 +44,8 @@ def announced(plan: Plan) -> list[str]:
     if factor is None:
         return []
     lines = []
-    for epochs in sorted({plan.value(point, "epochs") for point in plan.points}):
+    halved = [point for point in plan.points if point.changes.get("halving", factor)]
+    for epochs in sorted({plan.value(point, "epochs") for point in halved}):
         at = " and ".join(map(str, rungs(epochs, factor)))
         lines.append(
             f"halving={factor}: after {at} of {epochs} epochs a run stops, unless among the best 1 in {factor} so far; "

@@ -13,6 +13,7 @@ from irmas.sweep.slurm import expand_ranges, ranges
 
 FOLDER = "slurm"
 FAILURE = "data.json"
+LAUNCHER = "launcher.json"
 DATA, ARRAY, RANKING = "data", "array", "ranking"
 """The three stages."""
 
@@ -106,6 +107,23 @@ def _read(path: Path) -> Job:
         raise UserError(
             f"{path}: is damaged ({error}); remove it, and scancel the job if it is still in the queue"
         ) from None
+
+
+def record_launcher(sweep: Path, overrides: Sequence[str]) -> None:
+    """Write down what the last submission was given of the launcher's settings, for `irmas.refine` to give again."""
+    atomic_write(private_folder(sweep) / LAUNCHER, json.dumps(list(overrides)) + "\n")
+
+
+def recorded_launcher(sweep: Path) -> list[str]:
+    """Raises UserError where the record is damaged."""
+    path = sweep / FOLDER / LAUNCHER
+    try:
+        overrides = json.loads(path.read_text())
+        return [str(override) for override in overrides]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: is damaged ({error}); remove it, and give the launcher's settings anew") from None
 
 
 def record_data_failure(sweep: Path, failure: DataFailure | None) -> None:

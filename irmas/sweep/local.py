@@ -99,7 +99,7 @@ def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[S
     unfinished = _unfinished(sweep, points)
     runs = "1 run" if len(points) == 1 else f"{len(points)} runs"
     console.print(f"{sweep}: {runs}, {len(points) - len(unfinished)} finished before")
-    for line in halving.announced(merged):
+    for line in halving.announced(replace(merged, points=points)):
         console.print(line)
     if unfinished:
         with (

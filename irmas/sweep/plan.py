@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from irmas.config import NEUTRAL, Config, flatten, from_flat, shown
+from irmas.config import NEUTRAL, OF_THE_COMMAND, Config, flatten, from_flat, shown
 from irmas.errors import ConfigError, UserError, first_line
 from irmas.files import atomic_write, locked
 from irmas.run.folder import CONFIG, RunFolder
@@ -64,6 +64,13 @@ class Plan:
     points: list[Point] = field(default_factory=list)
     command: list[str] = field(default_factory=list)
     """Overrides of the command that made it, as they were typed; empty in plans of earlier versions."""
+    rounds: list[list[int]] = field(default_factory=list)
+    """First and last run of each round of `irmas.refine`."""
+
+    @property
+    def refined(self) -> set[int]:
+        """Runs that rounds of `irmas.refine` added."""
+        return {number for first, last in self.rounds for number in range(first, last + 1)}
 
     def config_of(self, point: Point) -> Config:
         return from_flat(flatten(asdict(self.config)) | point.changes)
@@ -124,7 +131,8 @@ def write(folder: Path, plan: Plan, *, append: bool = False) -> tuple[Plan, list
     Returns what the folder then holds, and the points of `plan` in their order as they are numbered there.
 
     Old points keep their numbers and new ones follow. Unless `append` (a sweeper that proposes points in
-    batches) the new grid must contain the old one.
+    batches, or a round of `irmas.refine`) the new grid must contain the old one, but for the runs that rounds have
+    added; these are then returned too, behind the points of `plan`.
 
     Raises ConfigError, naming the key, where the folder's plan differs in anything else.
     """
@@ -212,7 +220,7 @@ def _sweeps_beside(folder: Path) -> str:
 def _extended(old: Plan, new: Plan, append: bool, begun: bool) -> tuple[Plan, list[Point]]:
     """`old` with the points of `new` that it lacks; and the points of `new`."""
     flat_old, flat_new = flatten(asdict(old.config)), flatten(asdict(new.config))
-    swept = {key for point in [*old.points, *new.points] for key in point.changes}
+    swept = {key for point in [*old.points, *new.points] for key in point.changes} - OF_THE_COMMAND
     for key in flat_old:
         if key not in NEUTRAL | swept and flat_old[key] != flat_new[key]:
             raise ConfigError(
@@ -234,7 +242,8 @@ def _extended(old: Plan, new: Plan, append: bool, begun: bool) -> tuple[Plan, li
 
     known = {identity(flat_old, point): point for point in old.points}
     proposed = {identity(flat_new, point): point for point in new.points}
-    for missing in [] if append else [known[key] for key in known.keys() - proposed.keys()]:
+    left_out = [] if append else [point for key, point in known.items() if key not in proposed]
+    for missing in (point for point in left_out if point.id not in old.refined):
         values = missing.overrides | {
             key: flat_old[key] for key in new.swept if key in flat_old.keys() - missing.overrides
         }
@@ -255,5 +264,8 @@ def _extended(old: Plan, new: Plan, append: bool, begun: bool) -> tuple[Plan, li
     config = from_flat(flat_old | {key: flat_new[key] for key in NEUTRAL - {"name"}})
     made_by = old if begun and not new.config.allow_code_change else new
     new = replace(new, source=made_by.source, commit=made_by.commit)
-    plan = replace(new, swept=list(dict.fromkeys(old.swept + new.swept)), config=config, points=points)
-    return plan, [known[key] for key in proposed]
+    rounds = list(old.rounds)
+    if len(new.rounds) > len(old.rounds) and len(points) > len(old.points):
+        rounds.append([len(old.points) + 1, len(points)])
+    plan = replace(new, swept=list(dict.fromkeys(old.swept + new.swept)), config=config, points=points, rounds=rounds)
+    return plan, [*(known[key] for key in proposed), *left_out]

@@ -23,13 +23,12 @@ from irmas.run.folder import FINAL
 from irmas.sweep import halving, jobs, prepare, slurm, states
 from irmas.sweep import plan as plans
 from irmas.sweep.batches import Batch, Order, by_hand, flags
-from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job
+from irmas.sweep.jobs import ARRAY, Job
 from irmas.sweep.plan import OUTPUTS, Plan, Point
 from irmas.sweep.settings import Settings
 from irmas.sweep.slurm import SlurmError
 from irmas.sweep.states import SweepState
 
-MODULES = {DATA: "irmas.sweep.prepare", ARRAY: "irmas.sweep.array", RANKING: "irmas.rank"}
 INHERITED = re.compile(r"(SLURM_(?!CONF$)|SLURMD_|SRUN_|SBATCH_)")
 LATER = "now+120"
 """Not on hold: sbatch takes a job on hold that no node could run, and it would stay there if this process died."""
@@ -66,9 +65,9 @@ class SubmitLimitError(UserError):
     """More tasks than an association or QOS lets a user have in the queue."""
 
 
-def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool) -> Submission:
+def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refine: Sequence[str] = ()) -> Submission:
     """Submit, and say how to go on. Raises UserError as `submit` does."""
-    done = submit(plan, settings, append=append, by_hand=by_hand)
+    done = submit(plan, settings, append=append, by_hand=by_hand, refine=refine)
     _say(plain_console(), OUTPUTS / plan.name, settings, done, halving.announced(plan))
     return done
 
@@ -110,8 +109,12 @@ def _chain(done: Submission) -> str:
     return text.removeprefix(" -> ")
 
 
-def submit(plan: Plan, settings: Settings, *, append: bool = False, by_hand: bool = False) -> Submission:
+def submit(
+    plan: Plan, settings: Settings, *, append: bool = False, by_hand: bool = False, refine: Sequence[str] = ()
+) -> Submission:
     """Write the plan, and submit the points that are neither finished nor in the queue; not `by_hand`.
+
+    With `refine`, the arguments of `irmas.refine`, the ranking job submits the next round.
 
     Raises UserError, after which everything is as it was before, where Slurm does not answer or refuses a job.
     """
@@ -138,7 +141,7 @@ def submit(plan: Plan, settings: Settings, *, append: bool = False, by_hand: boo
         held = [] if by_hand else _held(state)
         for task in held:
             slurm.release(task)
-        order = Order(plan, settings, largest, is_made, sorted(set(live.values()), key=int))
+        order = Order(plan, settings, largest, is_made, sorted(set(live.values()), key=int), refine)
         per_task, batches = settings.points_per_task, list[Batch]()
         numbers: dict[str, str] = {}
         while missing or (live and not state.is_to_be_ranked):
@@ -216,7 +219,7 @@ def _sbatch(sweep: Path, batch: Batch, numbers: Mapping[str, str], setup: str | 
     )
     with _outside_a_job(), redirect_stderr(StringIO()):  # submitit prints what it raises
         try:
-            job = executor._submit_command(_command(batch.stage))
+            job = executor._submit_command(_command(batch.module))
         except submitit.core.utils.FailedJobError as error:
             jobs.tidy(sweep)
             raise _refusal(batch, str(error)) from None
@@ -231,8 +234,8 @@ def _begin(batch: Batch, number: str) -> None:
         raise _refusal(batch, error.reason) from None
 
 
-def _command(stage: str) -> str:
-    return f'exec srun --cpus-per-task=$SLURM_CPUS_PER_TASK {shlex.quote(sys.executable)} -u -m {MODULES[stage]} "$@"'
+def _command(module: str) -> str:
+    return f'exec srun --cpus-per-task=$SLURM_CPUS_PER_TASK {shlex.quote(sys.executable)} -u -m {module} "$@"'
 
 
 def _refusal(batch: Batch, stderr: str) -> UserError:

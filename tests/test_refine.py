@@ -1,0 +1,519 @@
+"""Fresh seeds for the best points: which runs a round adds, what the plan remembers of it, and the command itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from commands import start, wait_until
+from doors import Doors, contents
+from left_behind import ranking, runs, status
+
+from irmas import refine
+from irmas.config import Config, Data
+from irmas.errors import ConfigError, UserError
+from irmas.files import held_by_many
+from irmas.refine import Request
+from irmas.results.analysis import Analysis
+from irmas.results.analysis import Point as Combination
+from irmas.results.comparison import TrainingNoise
+from irmas.results.edges import Edge
+from irmas.results.effects import Effect, Level
+from irmas.results.points import by_accuracy
+from irmas.run.folder import DIVERGED, FAILED
+from irmas.sweep import jobs, refinement
+from irmas.sweep import plan as plans
+from irmas.sweep.plan import Plan, Point
+
+
+def swept(axes: Mapping[str, Sequence[Any]], base: Config | None = None) -> Plan:
+    """The plan of a grid over single settings."""
+    config = base or Config()
+    points = []
+    for number, combination in enumerate(product(*axes.values()), start=1):
+        values = dict(zip(axes, combination, strict=True))
+        changes = {key: value for key, value in values.items() if value != getattr(config, key)}
+        points.append(Point(number, values, changes))
+    return Plan("mine", list(axes), "data", "source", "commit", config, points)
+
+
+def grown(plan: Plan, runs: Sequence[Point]) -> Plan:
+    """What `refinement.extended` makes of it, but for the digests."""
+    keys = list(dict.fromkeys([*plan.swept, "seed"]))
+    return replace(plan, points=list(runs), swept=keys, rounds=[*plan.rounds, [runs[0].id, runs[-1].id]])
+
+
+def settings(plan: Plan, runs: Sequence[Point], *keys: str) -> list[tuple[Any, ...]]:
+    return [tuple(getattr(plan.config_of(run), key) for key in keys) for run in runs]
+
+
+GRID = {"dropout": [0.3, 0.5], "lr": [0.001, 0.0001]}
+
+
+# ---- which runs a round adds
+
+
+def test_a_round_adds_seeds_that_no_run_has_the_same_for_all_points() -> None:
+    plan = swept(GRID | {"seed": [0, 2]})
+    added = refinement.fresh_runs(plan, [plan.points[2], plan.points[0]], 3, {})
+    assert [run.id for run in added] == [9, 10, 11, 12, 13, 14]
+    first, second = (0.3, 0.0001), (0.3, 0.001)
+    first = settings(plan, plan.points[2:3], "dropout", "lr")[0]
+    assert settings(plan, added, "seed") == [(1,), (1,), (3,), (3,), (4,), (4,)]
+    assert settings(plan, added, "dropout", "lr") == [first, second] * 3
+
+
+def test_a_sweep_without_seeds_keeps_the_names_of_its_runs_and_seeds_are_fresh_beside_the_base_s() -> None:
+    plan = swept(GRID, replace(Config(), seed=1))
+    added = refinement.fresh_runs(plan, plan.points[:1], 2, {})
+    assert settings(plan, added, "seed") == [(0,), (2,)]
+    assert [run.folder_name for run in added] == ["005-dropout=0.3,lr=0.001,seed=0", "006-dropout=0.3,lr=0.001,seed=2"]
+    assert plan.points[0].folder_name == "001-dropout=0.3,lr=0.001"
+
+
+def test_a_seed_that_is_the_base_s_but_was_not_swept_is_fresh() -> None:
+    plan = swept({"dropout": [0.3, 0.5], "seed": [3, 4]})
+    (run,) = refinement.fresh_runs(plan, plan.points[:1], 1, {})
+    assert (plan.config_of(run).seed, run.changes) == (0, {"dropout": 0.3})
+
+
+def test_neighbors_have_the_settings_of_the_leader_and_all_the_seeds_that_it_then_has() -> None:
+    plan = swept(GRID)
+    added = refinement.fresh_runs(plan, [plan.points[3], plan.points[0]], 2, {"lr": 3e-05, "dropout": 0.7})
+    assert settings(plan, added[:4], "dropout", "lr", "seed") == [
+        (0.5, 0.0001, 1), (0.3, 0.001, 1), (0.5, 0.0001, 2), (0.3, 0.001, 2),
+    ]  # fmt: skip
+    assert settings(plan, added[4:], "dropout", "lr", "seed") == [
+        (0.5, 3e-05, 0), (0.7, 0.0001, 0), (0.5, 3e-05, 1), (0.7, 0.0001, 1), (0.5, 3e-05, 2), (0.7, 0.0001, 2),
+    ]  # fmt: skip
+    assert plan.value(added[4], "lr") == 3e-05
+
+
+def test_a_neighbor_that_the_sweep_holds_is_not_trained_twice() -> None:
+    plan = swept({"dropout": [0.3, 0.5, 0.7]})
+    added = refinement.fresh_runs(plan, plan.points[1:2], 1, {"dropout": 0.7})
+    assert settings(plan, added, "dropout", "seed") == [(0.5, 1), (0.7, 1)]
+
+
+def test_a_neighbor_whose_settings_do_not_fit_is_refused() -> None:
+    plan = swept({"dropout": [0.3, 0.5]})
+    with pytest.raises(ConfigError, match=r"dropout=1\.5"):
+        refinement.fresh_runs(plan, plan.points[:1], 1, {"dropout": 1.5})
+
+
+def test_fresh_runs_are_not_halved_since_only_lucky_ones_would_count() -> None:
+    plan = swept(GRID, replace(Config(), halving=3))
+    added = refinement.fresh_runs(plan, plan.points[:1], 1, {})
+    assert settings(plan, [*plan.points[:1], *added], "halving") == [(3,), (None,)]
+
+
+# ---- what the plan remembers
+
+
+def test_the_command_of_the_sweep_resumes_the_rounds_too(tmp_path: Path) -> None:
+    plan = swept(GRID)
+    plans.write(tmp_path, plan)
+    added = refinement.fresh_runs(plan, plan.points[:2], 1, {})
+    refined, asked = plans.write(tmp_path, grown(plan, added), append=True)
+    assert asked == added
+    assert (refined.rounds, refined.refined, refined.swept) == ([[5, 6]], {5, 6}, ["dropout", "lr", "seed"])
+    assert refined.points[:4] == plan.points
+    assert plans.read(tmp_path) == refined
+    assert plans.write(tmp_path, plan) == (refined, refined.points)
+    with pytest.raises(ConfigError, match=r"holds dropout=0\.5 lr=0\.001, which"):
+        plans.write(tmp_path, swept({"dropout": [0.3], "lr": GRID["lr"]}))
+
+
+def test_a_round_that_two_commands_plan_at_once_is_one_round(tmp_path: Path) -> None:
+    plan = swept(GRID)
+    plans.write(tmp_path, plan)
+    added = refinement.fresh_runs(plan, plan.points[:2], 1, {})
+    once = plans.write(tmp_path, grown(plan, added), append=True)
+    assert plans.write(tmp_path, grown(plan, added), append=True) == once
+    assert plans.write(tmp_path, replace(once[0], points=added), append=True) == once
+
+
+def test_a_round_whose_runs_were_swept_meanwhile_is_none(tmp_path: Path) -> None:
+    plan = swept(GRID)
+    added = refinement.fresh_runs(plan, plan.points[:2], 1, {})
+    plans.write(tmp_path, swept(GRID | {"seed": [0, 1]}))
+    written, asked = plans.write(tmp_path, grown(plan, added), append=True)
+    assert (written.rounds, settings(written, asked, "seed")) == ([], [(1,), (1,)])
+    assert len(written.points) == 8
+
+
+def test_a_grid_over_seeds_takes_the_fresh_runs_as_its_own(tmp_path: Path) -> None:
+    plan = swept(GRID)
+    plans.write(tmp_path, plan)
+    plans.write(tmp_path, grown(plan, refinement.fresh_runs(plan, plan.points[:2], 1, {})), append=True)
+    wider, _ = plans.write(tmp_path, swept(GRID | {"seed": [0, 1]}))
+    trained = settings(wider, wider.points, "dropout", "lr", "seed")
+    assert (len(trained), len(set(trained)), wider.rounds) == (8, 8, [[5, 6]])
+    assert settings(wider, refinement.fresh_runs(wider, plan.points[:1], 1, {}), "seed") == [(2,)]
+
+
+def test_another_halving_is_refused_after_a_round_as_before(tmp_path: Path) -> None:
+    plan = swept(GRID, replace(Config(), halving=3))
+    plans.write(tmp_path, plan)
+    added = refinement.fresh_runs(plan, plan.points[:1], 1, {})
+    refined, _ = plans.write(tmp_path, grown(plan, added), append=True)
+    assert plans.write(tmp_path, plan)[0] == refined
+    assert settings(refined, refined.points, "halving") == [(3,)] * 4 + [(None,)]
+    with pytest.raises(ConfigError, match="halving=2: sweep mine was made with halving=3"):
+        plans.write(tmp_path, swept(GRID, replace(Config(), halving=2)))
+
+
+def test_a_plan_of_before_there_were_rounds_has_none(tmp_path: Path) -> None:
+    plans.write(tmp_path, swept(GRID))
+    head = yaml.safe_load((tmp_path / plans.PLAN).read_text())
+    del head["rounds"]
+    (tmp_path / plans.PLAN).write_text(yaml.safe_dump(head))
+    assert plans.read(tmp_path) == swept(GRID)
+
+
+# ---- the order of a refined sweep
+
+
+@dataclass(frozen=True)
+class Run:
+    id: int
+    values: dict[str, Any]
+    accuracy: float
+    loss: float = 1.0
+
+
+def test_points_that_were_trained_again_come_first_whatever_failed() -> None:
+    def values(lr: float, seed: int) -> dict[str, Any]:
+        return {"lr": lr, "seed": seed}
+
+    planned = [values(lr, seed) for lr, seeds in ((0.1, 1), (0.2, 3), (0.3, 3), (0.4, 1)) for seed in range(seeds)]
+    finished = [
+        Run(1, values(0.1, 0), 0.9),
+        Run(2, values(0.2, 0), 0.5), Run(3, values(0.2, 1), 0.7), Run(4, values(0.2, 2), 0.6),
+        Run(5, values(0.3, 0), 0.65),  # its fresh seeds failed
+        Run(8, values(0.4, 0), 0.8),
+    ]  # fmt: skip
+    order = [[run.id for run in found] for _, found in by_accuracy(finished, planned)]
+    assert order == [[5], [2, 3, 4], [1], [8]]
+    assert [[run.id for run in found] for _, found in by_accuracy(finished)] == [[1], [8], [5], [2, 3, 4]]
+    once = [run for run in finished if run.values["seed"] == 0]
+    assert [found[0].id for _, found in by_accuracy(once, [run.values for run in once])] == [1, 8, 5, 2]
+
+
+# ---- what an analysis leads to
+
+
+def analysis(
+    *points: tuple[float, bool | None, float | None], edges: Sequence[Edge] = (), noisy: bool = True
+) -> Analysis:
+    """Of the grid's points in their order: accuracy, whether in the best set, expected loss."""
+    plan = swept(GRID)
+    found = tuple(
+        Combination(point.overrides, (point.id,), accuracy, None, kept, None, loss)
+        for point, (accuracy, kept, loss) in zip(plan.points, points, strict=False)
+    )
+    effects = tuple(Effect(edge.key, (Level(edge.value, 0.5, 2),), None, edge) for edge in edges)
+    noise = TrainingNoise(0.01, 9, "seeds") if noisy else None
+    return Analysis(found, None, noise, effects, None, False, 100, 30, "", 0.95)
+
+
+UNDECIDED = ((0.6, True, 0.002), (0.59, True, 0.02), (0.58, True, 0.001), (0.4, False, 0.2))
+EDGES = [Edge("lr", 0.0001, 3e-05)]
+
+
+def test_candidates_are_the_leader_and_those_that_lose_least() -> None:
+    plan = swept(GRID)
+    added = refine.next_round(plan, analysis(*UNDECIDED), Request(candidates=2, seeds=1))
+    assert settings(plan, added, "dropout", "lr", "seed") == [(0.3, 0.001, 1), (0.5, 0.001, 1)]
+    with_edges = refine.next_round(plan, analysis(*UNDECIDED, edges=EDGES), Request(candidates=1, seeds=1, edges=True))
+    assert settings(plan, with_edges, "lr", "seed") == [(0.001, 1), (3e-05, 0), (3e-05, 1)]
+
+
+def test_without_training_noise_the_first_of_the_ranking_show_it() -> None:
+    unknown = analysis(*((accuracy, None, None) for accuracy in (0.6, 0.5, 0.4, 0.3)), noisy=False)
+    plan = swept(GRID)
+    added = refine.next_round(plan, unknown, Request(candidates=2, seeds=1))
+    assert settings(plan, added, "dropout", "lr") == [(0.3, 0.001), (0.3, 0.0001)]
+    with pytest.raises(UserError, match="Fresh seeds of them would not tell"):
+        refine.next_round(plan, replace(unknown, unpaired="They differ."), Request())
+
+
+DECIDED = ((0.6, True, 0.0), (0.5, False, 0.1), (0.4, False, 0.2), (0.3, False, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("found", "request_", "why"),
+    [
+        (analysis(*UNDECIDED), Request(until="decided"), ""),
+        (analysis(*UNDECIDED), Request(until="decided", loss=1.9), ""),
+        (analysis(*UNDECIDED), Request(until="decided", loss=2), "3 points may be .* loses at most 2.00 points"),
+        (analysis(*UNDECIDED), Request(loss=2), ""),
+        (analysis((0.6, True, 0.0), (0.5, True, None), (0.4, False, None)), Request(until="decided"), ""),
+        (analysis(*DECIDED), Request(), r"dropout=0.3 lr=0.001 \(run 1\) is the only point"),
+        (analysis(*DECIDED, edges=EDGES), Request(), "is the only point"),
+        (analysis(*DECIDED, edges=EDGES), Request(edges=True), ""),
+        (analysis(*UNDECIDED, edges=EDGES), Request(until="decided", loss=2, edges=True), ""),
+    ],
+)  # fmt: skip
+def test_it_is_decided_when_one_point_is_left_or_all_are_as_good(found: Analysis, request_: Request, why: str) -> None:
+    said = refine.decided(found, request_)
+    assert bool(re.search(why, said)) if why else said == ""
+
+
+# ---- the command line
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["candidate=3"], ["candidate=3: there is no setting 'candidate'", "did you mean candidates?"]),
+        (["lr=0.1"], ["lr=0.1: there is no setting 'lr'", "settings: candidates seeds edges"]),
+        (["candidates=many"], ["candidates=many: must be a whole number from 1 to 10000"]),
+        (["candidates=0"], ["candidates=0: must be a whole number from 1 to 10000"]),
+        (["seeds=1.5"], ["seeds=1.5: must be a whole number from 1 to 10000"]),
+        (["edges=yes"], ["edges=yes: must be true or false"]),
+        (["until=dawn"], ["until=dawn: must be none or decided"]),
+        (["until=decided", "loss=-1"], ["loss=-1: must be a number from 0"]),
+        (["until=decided", "loss=nan"], ["loss=nan: must be a number from 0"]),
+        (["runs=9"], ["runs=9: is for until=decided"]),
+        (["loss=1"], ["loss=1.0: is for until=decided"]),
+        (["seeds=1", "seeds=2"], ["seeds is given twice"]),
+        (["dry_run"], ["dry_run: must be followed by = and true or false"]),
+        (["hydra.sweeper.params=3"], ["hydra.sweeper.params=3: of Hydra's own settings only hydra/launcher"]),
+        (["hydra/launcher=basic"], ["hydra/launcher=basic: must be one of local, slurm"]),
+        (["hydra/launcher=local", "hydra.launcher.procs=2"], ["hydra.launcher.procs", "processes"]),
+        (["hydra/launcher=local", "hydra.launcher.processes=0"], ["hydra.launcher.processes=0", "from 1"]),
+        (["hydra/launcher=local", "hydra.launcher.processes=1,2"], ["hydra.launcher.processes=1,2", "whole sweep"]),
+        (["hydra/launcher=slurm", "hydra.launcher.time=soon"], ["hydra.launcher.time=soon", "minutes"]),
+        (["hydra/launcher=slurm", "hydra.launcher.submit=false", "until=decided"], ["submit=false", "until=decided"]),
+        (["--nope"], ["--nope", "--help"]),
+    ],
+    ids=lambda value: " ".join(value)[:40],
+)
+def test_a_mistake_is_one_message(words: list[str], wanted: list[str], doors: Doors, tmp_path: Path) -> None:
+    plans.write(tmp_path / "outputs" / "mine", swept(GRID))
+    said = doors.refuse("refine", "outputs/mine", *words, folder=tmp_path)
+    assert said.count("\n") == 1
+    for text in wanted:
+        assert text in said
+
+
+def test_what_the_last_submission_was_given_is_given_again(tmp_path: Path) -> None:
+    jobs.record_launcher(tmp_path, ["hydra.launcher.partition=gpu", "hydra.launcher.cpus=4"])
+    request = Request(until="decided", seeds=2)
+    words = ["hydra.launcher.cpus=1", "hydra/launcher=slurm", "hydra.launcher.wait=true"]
+    launcher = refine._launcher(tmp_path, request, words)
+    assert launcher.words == ["hydra.launcher.partition=gpu", *words]
+    # The job that ranks waits for no round that it has submitted.
+    ours = ["hydra/launcher=slurm", "hydra.launcher.partition=gpu", "hydra.launcher.cpus=1"]
+    assert launcher.refine == ["--in-job", "seeds=2", "until=decided", *ours]
+    assert refine._launcher(tmp_path, Request(), ["hydra/launcher=slurm"]).refine == ()
+    assert refine._launcher(tmp_path, request, ["hydra/launcher=local"]).words == ["hydra/launcher=local"]
+
+
+def test_a_damaged_record_of_the_launcher_is_named(tmp_path: Path) -> None:
+    path = jobs.private_folder(tmp_path) / "launcher.json"
+    path.write_text("[")
+    with pytest.raises(UserError, match=r"launcher\.json: is damaged"):
+        refine._launcher(tmp_path, Request(), ["hydra/launcher=slurm"])
+
+
+# ---- the command
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A folder with a finished sweep of three runs, and the command that made it."""
+
+    folder: Path
+    command: list[str]
+
+    @property
+    def sweep(self) -> Path:
+        return self.folder / "outputs" / "grid"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, doors: Doors) -> Swept:
+    folder = tmp_path_factory.mktemp("refined")
+    data = ["data=standin", "data.size=132", f"data.root={folder}/data", f"data.cache_dir={folder}/data/cache"]
+    net = ["features=small", "model.filters=[4,8]", "epochs=4", "device=cpu"]
+    command = ["-m", *data, *net, "lr=0.003,0.001,0.0001", "name=grid"]
+    done = doors.train(*command, folder=folder)
+    assert done.code == 0, done.stderr
+    return Swept(folder, command)
+
+
+@pytest.fixture
+def mine(finished: Swept, tmp_path: Path) -> Swept:
+    shutil.copytree(finished.folder / "outputs", tmp_path / "outputs")
+    return Swept(tmp_path, finished.command)
+
+
+LOCAL = "hydra/launcher=local"
+
+
+def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(mine: Swept, doors: Doors) -> None:
+    before = contents(mine.folder)
+    said = doors.open("refine", "outputs/grid", "dry_run=true", "candidates=2", "seeds=2", LOCAL, folder=mine.folder)
+    assert (said.code, said.stderr) == (0, "")
+    assert contents(mine.folder) == before
+    lines = said.stdout.splitlines()
+    assert lines[0] == "outputs/grid: round 1 would train 4 runs of 2 points, 16 epochs"
+    assert lines[2].split() == ["lr", "val_accuracy", "runs", "fresh", "seeds"]
+    leader = next(entry for entry in ranking(mine.sweep) if entry["rank"] == 1)
+    assert lines[3].split() == [str(leader["lr"]), f"{leader['point_accuracy']:.2%}", "1", "1-2"]
+    assert len(lines) == 5
+
+
+def test_a_round_is_trained_ranked_and_kept_by_the_sweeps_own_command(mine: Swept, doors: Doors) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (mine.sweep / "runs").rglob("*") if path.is_file()}
+    done = doors.open("refine", "outputs/grid", "candidates=2", "seeds=2", LOCAL, folder=mine.folder)
+    assert done.code == 0, done.stderr
+    assert "outputs/grid: 4 runs, 0 finished before" in done.stdout
+    assert "outputs/grid: 7 of 7 runs finished" in done.stdout
+    assert [run.name.rpartition(",")[2] for run in runs(mine.sweep)][3:] == ["seed=1", "seed=1", "seed=2", "seed=2"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    entries = ranking(mine.sweep)
+    assert sorted(entry["rank"] for entry in entries) == [1, 1, 1, 2, 2, 2, 3]
+    assert {entry["seed"] for entry in entries if entry["rank"] == 1} == {0, 1, 2}
+
+    again = doors.train(*mine.command, folder=mine.folder)
+    assert again.code == 0, again.stderr
+    assert "outputs/grid: 7 runs, 7 finished before" in again.stdout
+    planned = plans.read(mine.sweep)
+    assert (planned.rounds, len(planned.points)) == ([[4, 7]], 7)
+
+
+def test_a_killed_round_goes_on_by_either_command_and_no_other_is_planned(mine: Swept, doors: Doors) -> None:
+    words = ["candidates=2", "seeds=2", "hydra.launcher.processes=1"]
+    process = start("refine", "outputs/grid", *words, cwd=mine.folder)
+    wait_until(lambda: len(runs(mine.sweep)) > 3 and status(runs(mine.sweep)[3])["epoch"] >= 1, "an epoch", 60)
+    child = status(runs(mine.sweep)[3])["pid"]
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    wait_until(lambda: not Path(f"/proc/{child}").exists(), "the end of the child", 15)
+    before = plans.read(mine.sweep)
+    assert before.rounds == [[4, 7]]
+    unfinished = contents(mine.folder)
+
+    said = doors.open("refine", "outputs/grid", "dry_run=true", LOCAL, folder=mine.folder)
+    assert said.stdout == "outputs/grid: an earlier round is unfinished and comes first: runs 4-7\n"
+    assert contents(mine.folder) == unfinished
+    copy = mine.folder / "copy"
+    shutil.copytree(mine.folder / "outputs", copy / "outputs")
+    for folder, command in ((mine.folder, ["refine", "outputs/grid", LOCAL]), (copy, ["train", *mine.command, LOCAL])):
+        done = doors.open(*command, folder=folder)
+        assert done.code == 0, done.stderr
+        assert "7 of 7 runs finished" in done.stdout
+        assert plans.read(folder / "outputs" / "grid") == before
+    assert (
+        "4 runs, 0 finished before"
+        in doors.open("refine", "outputs/grid", "seeds=2", "candidates=2", LOCAL, folder=copy).stdout
+    )
+
+
+def test_rounds_go_on_until_the_budget_is_used_or_the_loss_is_small(mine: Swept, doors: Doors) -> None:
+    words = ["outputs/grid", "until=decided", "candidates=2", "seeds=1", LOCAL]
+    done = doors.open("refine", *words, "runs=4", "loss=0", folder=mine.folder)
+    assert done.code == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if ": round " in line] == [
+        "outputs/grid: round 1 trains 2 runs of 2 points, 8 epochs",
+        "outputs/grid: round 2 trains 2 runs of 2 points, 8 epochs",
+    ]
+    assert "outputs/grid: 7 of 7 runs finished" in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert re.fullmatch(
+        r"outputs/grid: not decided: \d points may be the best\. Another round has 2 runs, and 4 of runs=4 are used; "
+        "runs=6 allows it",
+        last,
+    )
+    assert plans.read(mine.sweep).rounds == [[4, 5], [6, 7]]
+
+    before = contents(mine.folder)
+    for more, reason in (("runs=4", "not decided: "), ("loss=100", "decided: ")):
+        said = doors.open("refine", *words, more, folder=mine.folder)
+        assert (said.code, said.stdout.startswith(f"outputs/grid: {reason}"), said.stdout.count("\n")) == (0, True, 1)
+    assert contents(mine.folder) == before
+
+
+def test_a_failed_run_ends_the_rounds_and_is_trained_first_by_the_next_command(mine: Swept, doors: Doors) -> None:
+    words = ["outputs/grid", "until=decided", "candidates=2", "seeds=1", "runs=4", "loss=0", LOCAL]
+    lr = plans.read(mine.sweep).points[min(e["id"] for e in ranking(mine.sweep) if e["rank"] == 1) - 1].overrides["lr"]
+    broken = mine.sweep / "runs" / f"004-lr={lr},seed=1"
+    broken.mkdir(parents=True)
+    (broken / "config.yaml").write_text(yaml.safe_dump(asdict(Config(batch_size=16))))
+    done = doors.open("refine", *words, folder=mine.folder)
+    assert (done.code, status(broken)["state"]) == (1, FAILED)
+    assert "was trained with batch_size=16" in done.stdout
+    shutil.rmtree(broken)
+    done = doors.open("refine", *words, folder=mine.folder)
+    assert done.code == 0, done.stderr
+    assert done.stdout.startswith("outputs/grid: an earlier round is unfinished and comes first: runs 4-5\n")
+    assert "round 2 trains 2 runs of 2 points, 8 epochs" in done.stdout
+
+
+def test_a_run_of_the_sweep_that_failed_is_left_to_its_own_command(mine: Swept, doors: Doors) -> None:
+    failed = mine.sweep / "runs" / "003-lr=0.0001"
+    told = status(failed) | {"state": FAILED, "error": "a node fell over"}
+    (failed / "status.json").write_text(json.dumps(told))
+    said = doors.open("refine", "outputs/grid", "dry_run=true", LOCAL, folder=mine.folder)
+    assert said.stdout.startswith("outputs/grid: round 1 would train 6 runs of 2 points, 24 epochs\n")
+    shutil.rmtree(failed)
+    said_ = doors.refuse("refine", "outputs/grid", LOCAL, folder=mine.folder)
+    assert "outputs/grid: not trained to the end: run 3; rerun the command of the sweep" in said_
+
+
+def test_a_sweep_elsewhere_or_in_training_is_refused(mine: Swept, doors: Doors) -> None:
+    def refuse(sweep: str = "outputs/grid") -> str:
+        return doors.refuse("refine", sweep, LOCAL, folder=mine.folder)
+
+    assert "no sweep is here (plan.yaml is missing); sweeps: outputs/grid" in refuse("outputs/other")
+    shutil.copytree(mine.sweep, mine.folder / "copy")
+    assert "copy: a sweep grows in outputs/ of the folder that this command is started in" in refuse("copy")
+    (mine.sweep / "runs" / "003-lr=0.0001" / "status.json").unlink()
+    with held_by_many(mine.sweep / plans.POOL):
+        assert "outputs/grid: still training or in the queue: run 3; refine the sweep" in refuse()
+
+
+@pytest.mark.parametrize(
+    ("plan", "reason"),
+    [
+        (swept(GRID), "no run has finished; python -m irmas.status outputs/mine shows why"),
+        (
+            swept({"seed": [0, 1]}),
+            "has one point, so that there is nothing to choose; sweep a setting with irmas.train",
+        ),
+        (swept(GRID, Config(data=Data(split="all"))), "data.split=all trained on the validation excerpts too"),
+    ],
+    ids=["unfinished", "one point", "split"],
+)
+def test_a_sweep_that_tells_nothing_is_refused_with_the_reason(
+    plan: Plan, reason: str, doors: Doors, tmp_path: Path
+) -> None:
+    sweep = tmp_path / "outputs" / "mine"
+    plans.write(sweep, plan)
+    for point in plan.points:
+        run = plans.run_folder(sweep, point).path
+        run.mkdir(parents=True)
+        (run / "status.json").write_text(json.dumps({"state": DIVERGED, "pid": 1}))
+    assert f"outputs/mine: {reason}" in doors.refuse("refine", "outputs/mine", LOCAL, folder=tmp_path)
+
+
+def test_another_source_is_refused_before_anything_is_printed(mine: Swept, doors: Doors) -> None:
+    path = mine.sweep / plans.PLAN
+    path.write_text(re.sub("(?m)^source: .*", "source: another", path.read_text()))
+    said = doors.refuse("refine", "outputs/grid", LOCAL, folder=mine.folder)
+    assert "was planned with the package's source another, which now is" in said
+    allowed = ["allow_code_change=true", "dry_run=true", LOCAL]
+    assert doors.open("refine", "outputs/grid", *allowed, folder=mine.folder).code == 0
