@@ -113,8 +113,7 @@ class Analysis:
 
     def candidates(self, count: int) -> list[Point]:
         """Return the leader and the points with the smallest expected loss, at most `count`, all in the best set."""
-        # Only the first points have an expected loss; the others, by rank, lose more.
-        rest = sorted(self.best_set[1:], key=lambda p: math.inf if p.expected_loss is None else p.expected_loss)
+        rest = sorted(self.best_set[1:], key=lambda point: point.expected_loss or 0.0)
         return [self.points[0], *rest][:count]
 
 

@@ -47,7 +47,7 @@ def extended(plan: Plan, runs: Sequence[Point], name: str, *, allow_code_change:
     added = [run for run in runs if run.id > len(plan.points)]
     rounds = [*plan.rounds, [added[0].id, added[-1].id]] if added else plan.rounds
     config = replace(plan.config, allow_code_change=allow_code_change)
-    whole = freeze(config, [*plan.points, *added], name)
+    whole = freeze(config, [*plan.points, *added], name, plan.command)
     return replace(whole, points=list(runs), rounds=rounds)
 
 
