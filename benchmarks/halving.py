@@ -83,10 +83,10 @@ def _outcome(runs: Sequence[Run], survivors: Sequence[Run], spent: float) -> Out
     return Outcome(spent, survivor == leader, 100 * (leader - survivor))
 
 
-def read_curves() -> dict[str, list[Run]]:
-    """Return the recorded grids by name, each of one seed."""
+def read_curves(path: Path) -> dict[str, list[Run]]:
+    """Return recorded grids by name, each of one seed."""
     grids: dict[str, list[Run]] = defaultdict(list)
-    with CURVES.open() as file:
+    with path.open() as file:
         for row in csv.DictReader(file):
             curve = tuple(float(text) for text in row["val_accuracy"].split())
             grids[row["sweep"]].append(Run(int(row["run"]), row["settings"], curve))
@@ -116,9 +116,10 @@ def _run(row: Row) -> Run:
     return Run(row.id, settings, tuple(row.curves[VAL_ACCURACY].values()))
 
 
-def record(sweeps: Iterable[Path]) -> None:
+def record(sweeps: Iterable[Path], path: Path) -> None:
+    """Write the curves of these full grids in the place of those that the file holds."""
     grids = [grid for sweep in sweeps for grid in full_grids(sweep).items()]  # before anything is written
-    with CURVES.open("w", newline="") as file:
+    with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for name, runs in grids:
@@ -150,7 +151,7 @@ def replays(factor: int, orders: int) -> dict[str, list[Outcome]]:
     """Return the outcomes of each recorded grid as numbered and in random orders, and those of all of them."""
     rng = random.Random(0)  # noqa: S311
     numbered, shuffled = {}, {}
-    for sweep, runs in read_curves().items():
+    for sweep, runs in read_curves(CURVES).items():
         numbered[f"{sweep}, as numbered"] = [replay(runs, factor)]
         shuffled[f"{sweep}, random orders"] = [replay(rng.sample(runs, len(runs)), factor) for _ in range(orders)]
     return {
@@ -169,7 +170,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path, nargs=2, action="append", default=[], metavar=("FULL", "HALVED"))
     arguments = parser.parse_args()
     if arguments.record:
-        record(arguments.record)
+        record(arguments.record, CURVES)
     print(f"{'':44} epochs spent               leader   points lost")  # noqa: T201
     outcomes = [real(*sweeps) for sweeps in arguments.real]
     for (_, halved), outcome in zip(arguments.real, outcomes, strict=True):

@@ -1,8 +1,9 @@
 """Own random streams for runs beside streams that the runs of a seed share: components of variance, errors and power.
 
-    python benchmarks/streams.py                                     # from the recorded grids
-    python benchmarks/streams.py --record outputs/grid:own ...       # adds a sweep's curves to them, under that name
+    python benchmarks/streams.py                        # from the recorded grids
+    python benchmarks/streams.py --record outputs/grid  # a grid of shared streams in the place of the recorded one
 
+Own streams are in curves.csv (`benchmarks/halving.py --record` writes it), shared ones in shared_streams.csv.
 The grids are the report's, 18 points times seeds. Components are standard deviations in points of accuracy, by the
 method of moments from the mean squares of effect x seed; `epoch` is the fluctuation about a line through each run's
 last five epochs. Errors and power are of sweeps drawn with these components: how often a test at 5 % calls lr's levels
@@ -13,53 +14,27 @@ point, as the ranking does; `effect x seed` against lr x seed, as repeated measu
 from __future__ import annotations
 
 import argparse
-import csv
-from collections import defaultdict
 from pathlib import Path
 
+import halving
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import fdtrc
 
 from irmas.config import averaged_epochs
-from irmas.results import ranking
-from irmas.run.events import VAL_ACCURACY
 
-CURVES = Path(__file__).with_name("grids.csv")
-KEYS = ["dropout", "lr", "l2", "seed"]
+SHARED = Path(__file__).with_name("shared_streams.csv")
 SHAPE = (3, 3, 2)
+"""Levels of dropout, lr and l2."""
 SWEEPS, BEHIND, ALPHA = 4000, 0.01, 0.05
 
 Array = NDArray[np.float64]
 
 
-def record(sweep: Path, name: str) -> None:
-    is_new = not CURVES.exists()
-    rows = sorted(ranking.rank(sweep).rows, key=lambda row: row.id)
-    with CURVES.open("a", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if is_new:
-            writer.writerow(["grid", *KEYS, VAL_ACCURACY])
-        for row in rows:
-            curve = " ".join(f"{value:.4f}" for value in row.curves[VAL_ACCURACY].values())
-            writer.writerow([name, *(row.values.get(key, 0) for key in KEYS), curve])
-
-
-def read() -> dict[str, Array]:
-    """Return each grid's curves, (seeds, dropout, lr, l2, epochs), levels in the report's order."""
-    found: dict[str, dict[tuple[str, ...], list[float]]] = defaultdict(dict)
-    with CURVES.open() as file:
-        for row in csv.DictReader(file):
-            curve = [float(text) for text in row[VAL_ACCURACY].split()]
-            found[row["grid"]][row["seed"], *(row[key] for key in KEYS[:3])] = curve
-    grids = {}
-    for name, curves in found.items():
-        seeds = len({key[0] for key in curves})
-        ordered = [
-            curves[key] for key in sorted(curves, key=lambda key: (key[0], key[1], -float(key[2]), -float(key[3])))
-        ]
-        grids[name] = np.array(ordered, dtype=np.float64).reshape(seeds, *SHAPE, -1)
-    return grids
+def read(path: Path) -> Array:
+    """Return the curves of a grid, (seeds, dropout, lr, l2, epochs), levels in the report's order."""
+    seeds = halving.read_curves(path).values()
+    return np.array([[run.curve for run in runs] for runs in seeds]).reshape(len(seeds), *SHAPE, -1)
 
 
 def effect(values: Array, axes: tuple[int, ...]) -> Array:
@@ -123,21 +98,20 @@ def rejects(parts: dict[str, float], seeds: int, behind: float) -> tuple[float, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--record", nargs="+", default=[], metavar="SWEEP:NAME")
-    for named in parser.parse_args().record:
-        folder, _, name = named.rpartition(":")
-        record(Path(folder), name)
-    grids = read()
-    heads = "grid", "figure", "seed", "seed x lr", "seed x dropout", "l2 twins", "rest", "epoch"
+    parser.add_argument("--record", type=Path, metavar="SWEEP")
+    if sweep := parser.parse_args().record:
+        halving.record([sweep], SHARED)
+    heads = "streams", "figure", "seed", "seed x lr", "seed x dropout", "l2 twins", "rest", "epoch"
     print(f"| {' | '.join(heads)} |\n| --- | --- |{' ---: |' * 6}")  # noqa: T201
     found = {}
-    for name, curves in grids.items():
-        window = averaged_epochs("constant", curves.shape[-1])
+    for name, path in (("own", halving.CURVES), ("shared", SHARED)):
+        curves = read(path)
+        window = averaged_epochs(halving.SCHEDULE, curves.shape[-1])
         for figure, epochs in (("last epoch", 1), (f"mean of {window}", window)):
             found[name] = components(curves[..., -epochs:].mean(axis=-1))
             cells = [*found[name].values(), fluctuation(curves)]
             print(f"| {name} | {figure} | {' | '.join(f'{100 * value:.2f}' for value in cells)} |")  # noqa: T201
-    print("\n| grid | test | seeds | false, % | finds 1 point, % |\n| --- | --- | ---: | ---: | ---: |")  # noqa: T201
+    print("\n| streams | test | seeds | false, % | finds 1 point, % |\n| --- | --- | ---: | ---: | ---: |")  # noqa: T201
     for name, parts in found.items():
         for seeds in (2, 3, 5):
             rates = zip(rejects(parts, seeds, 0.0), rejects(parts, seeds, BEHIND), strict=True)

@@ -87,10 +87,9 @@ def grid(folder: Path, config: Config) -> Path:
 def test_grids_of_each_seed_are_recorded_in_place_of_those_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(halving, "CURVES", tmp_path / "curves.csv")
     (tmp_path / "curves.csv").write_text("sweep,run,settings,val_accuracy\nold,1,lr=0.1,0.5\n")
-    halving.record([grid(tmp_path / "full", Config(epochs=6))])
-    grids = halving.read_curves()
+    halving.record([grid(tmp_path / "full", Config(epochs=6))], tmp_path / "curves.csv")
+    grids = halving.read_curves(tmp_path / "curves.csv")
     assert {name: [(run.id, run.settings) for run in runs] for name, runs in grids.items()} == {
         "full-0": [(1, "lr=0.1"), (2, "lr=0.2")],
         "full-1": [(3, "lr=0.1"), (4, "lr=0.2")],
