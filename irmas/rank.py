@@ -28,26 +28,25 @@ if TYPE_CHECKING:  # scipy takes half a second to import
 def main() -> None:
     parser = Parser("irmas.rank", "Rank a sweep from its event files.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
-    parser.add_argument("--best", action="store_true", help="each run's best epoch instead of its last (flatters it)")
     parser.add_argument("--runs", action="store_true", help="a row per run also where points have several seeds")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--table", action="store_true", help="the table alone, at once; nothing is written")
     what.add_argument("--watch", action="store_true", help="until nothing of the sweep trains or waits any more")
     with told_by("irmas.rank"):
         arguments = parser.parse_args()
-        sweep, best, by_run = arguments.sweep, arguments.best, arguments.runs
+        sweep, by_run = arguments.sweep, arguments.runs
         if arguments.table:
-            result = ranking.rank(sweep, best=best)
-            _print(plain_console(), sweep, result, None, best=best, by_run=by_run)
+            result = ranking.rank(sweep)
+            _print(plain_console(), sweep, result, None, by_run=by_run)
         else:
             if arguments.watch:
-                watch(sweep, best=best, by_run=by_run)
-            result = show(sweep, best=best, by_run=by_run)
+                watch(sweep, by_run=by_run)
+            result = show(sweep, by_run=by_run)
         if ranking.unranked(result):
             sys.exit(1)
 
 
-def watch(sweep: Path, *, best: bool = False, by_run: bool = False) -> None:
+def watch(sweep: Path, *, by_run: bool = False) -> None:
     """Show the table as it grows until nothing of the sweep trains or is in the queue.
 
     On a terminal in its place, elsewhere anew whenever a run has ended.
@@ -55,41 +54,37 @@ def watch(sweep: Path, *, best: bool = False, by_run: bool = False) -> None:
     console, ranked, was_live = plain_console(), -1, False
     with Live(console=console, transient=True, auto_refresh=False) as view:
         for state in status.looks(sweep):
-            result = ranking.rank(sweep, best=best, state=state)
+            result = ranking.rank(sweep, state=state)
             was_live |= state.is_live or bool(state.note)
             if console.is_terminal:
                 view.update(ranking.table(result, by_run=by_run), refresh=True)
             elif ranked != (ranked := sum(row.rank is not None for row in result.rows)):
-                _print(console, sweep, result, None, best=best, by_run=by_run)
+                _print(console, sweep, result, None, by_run=by_run)
     if not was_live and any(row.state not in FINAL for row in result.rows):
         console.print(f"{sweep}: nothing of it trains or waits; the sweep's command, given again, trains what is left")
 
 
-def show(sweep: Path, *, best: bool = False, by_run: bool = False) -> Ranking:
+def show(sweep: Path, *, by_run: bool = False) -> Ranking:
     """Print the ranking, write it to the sweep's folder with report and pictures, and how dead runs ended into theirs.
-
-    By best epochs the ranking alone: predictions are of the last one.
 
     Raises UserError where the folder holds no plan, OSError where it cannot be read or written.
     """
-    result = ranking.rank(sweep, best=best)
+    result = ranking.rank(sweep)
     console = plain_console()
-    analysis, confusion = None, None
-    if not best:
-        # Here, since `--table` and the status door answer without scipy and matplotlib.
-        from irmas.results import report
-        from irmas.results.best import next_step
+    # Here, since `--table` and irmas.status answer without scipy and matplotlib.
+    from irmas.results import report
+    from irmas.results.best import next_step
 
-        analysis, confusion = analysed(sweep, result)
+    analysis, confusion = analysed(sweep, result)
     try:
-        _print(console, sweep, result, analysis, best=best, by_run=by_run)
+        _print(console, sweep, result, analysis, by_run=by_run)
     finally:  # also where nobody reads on, as in `| head`
         states.settle(sweep, result.state)
         with _nothing_in_the_way():
-            written = ranking.write(sweep, result, analysis, "ranking-best" if best else "ranking")
-            page = None if best else report.write(sweep, result, analysis, confusion)
+            written = ranking.write(sweep, result, analysis)
+            page = report.write(sweep, result, analysis, confusion)
     console.print(f"\nwritten: {' '.join(map(str, written))}")
-    console.print(f"report:  {page or f'of last epochs alone: python -m irmas.rank {sweep}'}")
+    console.print(f"report:  {page}")
     console.print(f"curves:  tensorboard --logdir {sweep}")
     if analysis:
         step = next_step(result, analysis)
@@ -119,15 +114,13 @@ def _nothing_in_the_way() -> Iterator[None]:
         raise UserError(f"{in_words(error)}; {remedy}") from error
 
 
-def _print(
-    console: Console, sweep: Path, result: Ranking, analysis: Analysis | None, *, best: bool, by_run: bool
-) -> None:
+def _print(console: Console, sweep: Path, result: Ranking, analysis: Analysis | None, *, by_run: bool) -> None:
     lines = ranking.table(result, analysis, by_run=by_run)
     finished = sum(row.state == COMPLETED for row in result.rows)
     stopped = sum(row.state == STOPPED for row in result.rows)
     console.print(
         f"\n{sweep}: {finished} of {len(result.rows)} runs finished, {f'{stopped} stopped early, ' * (stopped > 0)}"
-        f"by {'validation accuracy in the best epoch' if best else 'val_accuracy'} (last: the last epoch by itself)\n"
+        "by val_accuracy (last: the last epoch by itself)\n"
     )
     if result.plan.config.data.split == "all":
         console.print(
@@ -140,7 +133,7 @@ def _print(
     for problem in result.problems:
         console.print(f"could not be read: {problem}", style="yellow")
     unpaired = analysis.unpaired if analysis else ""
-    schedules = "" if best else ranking.mixed_schedules(result)
+    schedules = ranking.mixed_schedules(result)
     warnings = (unpaired, ranking.mixed_sources(result), ranking.old_runs(result), schedules, result.state.note)
     for warning in filter(None, warnings):
         console.print(warning, style="yellow")

@@ -42,8 +42,8 @@ class Noise:
     """Of each epoch by itself."""
 
 
-OWN_STREAMS = Noise(run=0.010, epoch=0.012)
-SHARED_STREAMS = Noise(run=0.008, seed=0.008, seed_lr=0.010, twins=0.008, epoch=0.015)
+OWN_STREAMS = Noise(run=0.007, epoch=0.011)
+SHARED_STREAMS = Noise(run=0.005, seed_lr=0.0075, epoch=0.014)
 
 NAMED = GRID[9]
 """A point that is named beforehand, or stands out."""

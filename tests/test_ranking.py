@@ -214,12 +214,11 @@ def test_who_watches_what_nobody_trains_is_told(sweep: Path, doors: Doors) -> No
     assert said.stdout.count(told) == 1
 
 
-def test_the_last_epoch_counts_and_the_best_on_request(sweep: Path) -> None:
+def test_the_last_epoch_counts(sweep: Path) -> None:
     train(sweep, 1, [(0.75, 0.5), (0.25, 2.0)])
     train(sweep, 2, [(0.25, 1.0), (0.5, 1.0)])
-    last, best = ranking.rank(sweep), ranking.rank(sweep, best=True)
+    last = ranking.rank(sweep)
     assert [(row.id, row.epoch, row.accuracy) for row in last.rows[:2]] == [(2, 2, 0.5), (1, 2, 0.25)]
-    assert [(row.id, row.epoch, row.loss) for row in best.rows[:2]] == [(1, 1, 0.5), (2, 2, 1.0)]
 
 
 def test_the_ranked_figure_decides_and_the_last_epochs_own_stands_beside_it(sweep: Path) -> None:
@@ -393,7 +392,6 @@ def test_the_last_lines_are_the_next_command_and_why(sweep: Path, doors: Doors) 
         "next:    python -m irmas.train best=outputs/mine epochs=50 name=mine-production",
         "why:     one point has finished, so that there is nothing to compare it with",
     ]
-    assert "next:" not in doors.open("rank", "outputs/mine", "--best", folder=sweep.parent.parent).stdout
 
 
 def cells(table: Table) -> list[list[str]]:
@@ -448,17 +446,6 @@ def test_who_trained_on_what_validates_is_told_wherever_the_accuracy_stands(tmp_
     assert "data.split=all: the validation excerpts were trained on, so that it tells nothing" in done.stdout
     assert "**These accuracies tell nothing:**" in (folder / "report.md").read_text()
     assert "val_accuracy 50.00 % after 15 epochs, which tells nothing" in (folder / "best.yaml").read_text()
-
-
-def test_the_best_epochs_are_written_beside_the_last_ones(sweep: Path, doors: Doors) -> None:
-    train(sweep, 1, [(0.75, 0.5), (0.25, 2.0)])
-    for options in ([], ["--best"]):
-        done = doors.open("rank", "outputs/mine", *options, folder=sweep.parent.parent)
-        assert done.code == 0
-        said = done.stdout
-    last, best = (json.loads((sweep / f"{name}.json").read_text())[0] for name in ("ranking", "ranking-best"))
-    assert (last["epoch"], best["epoch"]) == (2, 1)
-    assert "report:  of last epochs alone: python -m irmas.rank outputs/mine\n" in said
 
 
 @pytest.mark.parametrize(

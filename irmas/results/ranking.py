@@ -78,14 +78,13 @@ class Ranking:
     state: SweepState
 
 
-def rank(sweep: Path, *, best: bool = False, state: SweepState | None = None) -> Ranking:
-    """Rank by the validation accuracy `events.RANKED` or, with `best`, by that of each run's best epoch; ties by loss.
+def rank(sweep: Path, state: SweepState | None = None) -> Ranking:
+    """Rank by the validation accuracy `events.RANKED`; ties by loss.
 
     With several seeds a point, points are ranked by their mean. Slurm is not asked again where `state` is given.
     Runs of an earlier version, which lack that figure, are ranked by their last epoch where the sweep has no others,
     and have no rank where it has.
 
-    The best epoch is chosen on the excerpts that it is judged on, which flatters every run.
     Raises UserError where the folder holds no plan.
     """
     plan = plans.read(sweep)
@@ -93,7 +92,7 @@ def rank(sweep: Path, *, best: bool = False, state: SweepState | None = None) ->
     state = state or states.look(sweep, plan, last_word=True)
     read = read_all([run_folder(sweep, run.point).path for run in state.runs])
     for run, scalars in zip(state.runs, read, strict=True):
-        row, found = _row(sweep, plan, run, scalars, best)
+        row, found = _row(sweep, plan, run, scalars)
         rows.append(row)
         problems += found
     if not all(row.is_old for row in rows if row.curves):
@@ -131,18 +130,18 @@ def _ranked_behind(ranked: Sequence[Row], stopped: Sequence[Row]) -> list[Row]:
     return [replace(row, rank=number) for number, row in enumerate(ordered, start=last + 1)]
 
 
-def _row(sweep: Path, plan: Plan, run: RunState, scalars: RunScalars, best: bool) -> tuple[Row, list[str]]:
+def _row(sweep: Path, plan: Plan, run: RunState, scalars: RunScalars) -> tuple[Row, list[str]]:
     point, status, folder = run.point, run.status, run_folder(sweep, run.point)
     accuracies = scalars.values.get(VAL_ACCURACY, {})
-    epoch = (max(accuracies, key=lambda step: accuracies[step]) if best else max(accuracies)) if accuracies else 0
-    figures = accuracies if best else scalars.values.get(RANKED, accuracies)
+    epoch = max(accuracies, default=0)
+    figures = scalars.values.get(RANKED, accuracies)
     problems = [f"run {point.id}: {problem}" for problem in scalars.problems]
     try:
         source = _source(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         source = ""
         problems.append(f"run {point.id}: {PROVENANCE} ({error})")
-    if status.state in (COMPLETED, STOPPED) and max(accuracies, default=0) != status.epoch:
+    if status.state in (COMPLETED, STOPPED) and epoch != status.epoch:
         lacking = f"the event files lack epoch {status.epoch}, its last"
         problems.append(f"run {point.id}: {lacking}; remove {folder.path} to train it anew")
     return Row(
@@ -156,7 +155,7 @@ def _row(sweep: Path, plan: Plan, run: RunState, scalars: RunScalars, best: bool
         status.reason,
         source,
         scalars.values,
-        last_accuracy=_finite(accuracies.get(max(accuracies, default=0))),
+        last_accuracy=_finite(accuracies.get(epoch)),
     ), problems
 
 
@@ -219,8 +218,8 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def write(sweep: Path, ranking: Ranking, analysis: Analysis | None = None, stem: str = "ranking") -> list[Path]:
-    """Write <stem>.csv and <stem>.json, a list of objects: one entry per run, in the ranking's order. Return the paths.
+def write(sweep: Path, ranking: Ranking, analysis: Analysis | None = None) -> list[Path]:
+    """Write ranking.csv and ranking.json, one entry per run in the ranking's order, and return their paths.
 
     Raises OSError, with the file's name, where it cannot be written.
     """
@@ -230,7 +229,7 @@ def write(sweep: Path, ranking: Ranking, analysis: Analysis | None = None, stem:
     writer = csv.DictWriter(text, fieldnames=list(entries[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(entries)
-    contents = {sweep / f"{stem}.csv": text.getvalue(), sweep / f"{stem}.json": json.dumps(entries, indent=1) + "\n"}
+    contents = {sweep / "ranking.csv": text.getvalue(), sweep / "ranking.json": json.dumps(entries, indent=1) + "\n"}
     for path, content in contents.items():
         atomic_write(path, content)
     return list(contents)
