@@ -44,7 +44,7 @@ def read(sweep: Path, ranking: Ranking) -> tuple[list[Outcome], Confusion | None
             leading[row.id] = made
         found.append(_outcome(ranking, row, made))
         before = made or before
-    first = leading[min(leading)] if leading else None
+    first = leading.get(min((row.id for row in ranking.rows if row.rank == 1), default=0))
     return found, (first.confusion, first.classes.tolist()) if first else None, problems
 
 
