@@ -313,7 +313,7 @@ def next_round(plan: Plan, analysis: Analysis, request: Request) -> list[Point]:
 
 def _beyond(analysis: Analysis) -> Mapping[str, Any]:
     """Return the values beyond the grid that are worth a try, by key."""
-    return {effect.key: effect.edge.beyond for effect in analysis.effects if effect.edge is not None}
+    return {effect.key: effect.beyond for effect in analysis.effects if effect.beyond is not None}
 
 
 def _spent(plan: Plan, analysis: Analysis, request: Request, runs: Sequence[Point]) -> str:

@@ -27,7 +27,6 @@ from irmas.refine import Request
 from irmas.results.analysis import Analysis
 from irmas.results.analysis import Point as Combination
 from irmas.results.comparison import TrainingNoise
-from irmas.results.edges import Edge
 from irmas.results.effects import Effect, Level
 from irmas.results.points import by_accuracy
 from irmas.run.folder import DIVERGED, FAILED
@@ -214,7 +213,7 @@ def test_points_that_were_trained_again_come_first_whatever_failed() -> None:
 
 
 def analysis(
-    *points: tuple[float, bool | None, float | None], edges: Sequence[Edge] = (), noisy: bool = True
+    *points: tuple[float, bool | None, float | None], edges: Sequence[tuple[str, float, float]] = (), noisy: bool = True
 ) -> Analysis:
     """Of the grid's points in their order: accuracy, whether in the best set, expected loss."""
     plan = swept(GRID)
@@ -222,13 +221,13 @@ def analysis(
         Combination(point.overrides, (point.id,), accuracy, None, kept, None, loss)
         for point, (accuracy, kept, loss) in zip(plan.points, points, strict=False)
     )
-    effects = tuple(Effect(edge.key, (Level(edge.value, 0.5, 2),), None, edge) for edge in edges)
+    effects = tuple(Effect(key, (Level(value, 0.5, 2),), None, beyond) for key, value, beyond in edges)
     noise = TrainingNoise(0.01, 9, "seeds") if noisy else None
     return Analysis(found, None, noise, effects, None, False, 100, 30, "", 0.95)
 
 
 UNDECIDED = ((0.6, True, 0.002), (0.59, True, 0.02), (0.58, True, 0.001), (0.4, False, 0.2))
-EDGES = [Edge("lr", 0.0001, 3e-05)]
+EDGES = [("lr", 0.0001, 3e-05)]
 
 
 def test_candidates_are_the_leader_and_those_that_lose_least() -> None:

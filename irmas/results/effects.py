@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irmas.config import shown
+from irmas.results import edges
 from irmas.results.comparison import Comparison, Estimate
-from irmas.results.edges import Edge, find_edge
 
 Array = NDArray[np.float64]
 
@@ -49,8 +49,8 @@ class Effect:
     """Numbers in ascending order, other values in the order of the runs."""
     p: float | None
     """Probability of such a difference between two levels without any effect, adjusted for all pairs of all keys."""
-    edge: Edge | None
-    """The value beyond the grid to try next, where the means rise towards its edge."""
+    beyond: float | None
+    """The value beyond the grid to try next; None unless the means rise towards the edge, and by more than noise."""
 
     @property
     def best(self) -> Level:
@@ -137,6 +137,21 @@ def main_effects(grid: Grid, accuracies: Array, compared: Comparison | None) -> 
             lead = values[best] - mean
             levels.append(Level(value, mean, count, Estimate(lead, lead - half, lead + half) if half else None))
         of_key = [p for (name, _, _), p in ps.items() if name == key]
-        edge = find_edge(key, levels) if are_numbers(grid.levels[key]) else None
-        found.append(Effect(key, tuple(levels), min(of_key) if of_key else None, edge))
+        beyond = beyond_edge(key, levels) if are_numbers(grid.levels[key]) else None
+        found.append(Effect(key, tuple(levels), min(of_key) if of_key else None, beyond))
     return tuple(found)
+
+
+def beyond_edge(key: str, levels: Sequence[Level]) -> float | None:
+    """Return the value beyond the best of numeric levels, in ascending order, if the means rise towards it.
+
+    The level farthest from that edge must be known to be behind: by chance alone one level of two is always higher, and
+    three rise or fall throughout in one of three cases.
+    """
+    best = max(range(len(levels)), key=lambda number: levels[number].accuracy)
+    if best not in (0, len(levels) - 1):
+        return None
+    outwards = levels[::-1] if best == 0 else levels
+    means = [level.accuracy for level in outwards[-3:]]
+    rises = means == sorted(means) and outwards[0].is_behind
+    return edges.beyond(key, [level.value for level in outwards]) if rises else None

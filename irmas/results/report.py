@@ -139,7 +139,7 @@ def _found(ranking: Ranking, analysis: Analysis) -> dict[str, Any]:
         "one_seed": all(len(point.runs) == 1 for point in analysis.points),
         "anneals": any(map(anneals, schedules)),
         "effects": sorted(analysis.effects, key=lambda effect: math.inf if effect.p is None else effect.p),
-        "edges": any(effect.edge for effect in analysis.effects),
+        "edges": any(effect.beyond is not None for effect in analysis.effects),
         "averaged": _averaged(ranking, analysis),
         "epochs": ranking.plan.config.epochs,
         "claims": _claims(ranking, analysis) if _is_the_reports_grid(ranking) else None,
