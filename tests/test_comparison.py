@@ -9,15 +9,15 @@ import pytest
 from scipy.stats import studentized_range
 
 from irmas.results import comparison
-from irmas.results.comparison import Answers, Comparison, pooled_variance
+from irmas.results.comparison import NO_VARIANCE, Answers, Comparison, Variance, pooled_variance
 
 NO_EXCERPTS = np.ones(50)
 
 
-def compared(accuracies: list[float], runs: int, sd: float, df: float) -> Comparison:
+def compared(accuracies: list[float], runs: int, sd: float, df: int) -> Comparison:
     """Points that training noise alone moves."""
     n = len(accuracies)
-    return Comparison(np.array(accuracies), np.zeros((n, 50)), np.full(n, runs), NO_EXCERPTS, sd**2, df)
+    return Comparison(np.array(accuracies), np.zeros((n, 50)), np.full(n, runs), NO_EXCERPTS, Variance(sd**2, df, 0.0))
 
 
 @pytest.mark.parametrize(("points", "df", "dunnett"), [(3, 10, 2.15), (5, 10, 2.47), (5, 20, 2.30), (6, 20, 2.39)])
@@ -70,7 +70,7 @@ def test_points_are_compared_on_the_same_excerpts() -> None:
     rng = np.random.default_rng(0)
     scores = np.tile(rng.standard_normal(40) / 400, (2, 1))
     scores -= scores.mean(axis=1, keepdims=True)
-    found = Comparison(np.array([0.6, 0.59]), scores, np.ones(2), np.full(40, 3.0), 0.0, 0)
+    found = Comparison(np.array([0.6, 0.59]), scores, np.ones(2), np.full(40, 3.0), NO_VARIANCE)
     assert found.best_set(0.95) == [True, False]
     assert found.errors(np.array([[1.0, -1.0]])) == pytest.approx([0], abs=1e-8)
     wide = found.intervals()
@@ -82,9 +82,11 @@ def test_an_interval_is_that_of_a_cluster_bootstrap_and_training() -> None:
     scores = rng.standard_normal((1, 200)) / 200 * 0.3
     scores -= scores.mean()
     by_excerpts = math.sqrt(200 / 199 * float((scores**2).sum()))
-    alone = Comparison(np.array([0.5]), scores, np.ones(1), np.full(200, 3.0), 0.0, 0).intervals()[0]
+    alone = Comparison(np.array([0.5]), scores, np.ones(1), np.full(200, 3.0), NO_VARIANCE).intervals()[0]
     assert (alone.high - alone.low) / 2 == pytest.approx(1.97 * by_excerpts, rel=0.08)
-    both = Comparison(np.array([0.5]), scores, np.full(1, 4), np.full(200, 3.0), 0.04**2, 1000).intervals()[0]
+    both = Comparison(
+        np.array([0.5]), scores, np.full(1, 4), np.full(200, 3.0), Variance(0.04**2, 1000, 0.0)
+    ).intervals()[0]
     assert (both.high - both.low) / 2 == pytest.approx(1.97 * math.hypot(by_excerpts, 0.02), rel=0.08)
 
 

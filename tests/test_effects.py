@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irmas.results.comparison import Comparison, Estimate
+from irmas.results.comparison import Comparison, Estimate, Variance
 from irmas.results.effects import Grid, Level, beyond_edge, main_effects
 
 KEYS = ["dropout", "lr", "recipe"]
@@ -24,7 +24,7 @@ def exact(settings: list[dict[str, Any]]) -> np.ndarray[Any, np.dtype[np.float64
 
 def noisy(accuracies: np.ndarray[Any, np.dtype[np.float64]], sd: float) -> Comparison:
     n = len(accuracies)
-    return Comparison(accuracies, np.zeros((n, 9)), np.ones(n), np.ones(9), sd**2, 1000)
+    return Comparison(accuracies, np.zeros((n, 9)), np.ones(n), np.ones(9), Variance(sd**2, 1000, 0.0))
 
 
 def test_levels_of_a_full_grid_have_their_means() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from irmas.results.comparison import Comparison
+from irmas.results.comparison import Comparison, Variance
 from irmas.results.effects import Grid
 from irmas.results.posterior import Posterior, posterior
 
@@ -16,8 +16,10 @@ def found(accuracies: list[float], sd: float, settings: list[dict[str, int]] = G
     """Return the posterior under training noise alone, the leader first."""
     order = np.argsort(-np.array(accuracies), kind="stable")
     n = len(order)
-    seen = Comparison(np.array(accuracies)[order], np.zeros((n, 9)), np.full(n, runs), np.ones(9), sd**2, 100)
-    return posterior(seen, Grid.of(settings, ["lr", "dropout"]).take(order.tolist()), sd**2, 100)
+    seen = Comparison(
+        np.array(accuracies)[order], np.zeros((n, 9)), np.full(n, runs), np.ones(9), Variance(sd**2, 100, 0.0)
+    )
+    return posterior(seen, Grid.of(settings, ["lr", "dropout"]).take(order.tolist()), Variance(sd**2, 100, 0.0))
 
 
 def test_the_best_of_equal_points_owes_its_height_to_luck() -> None:
@@ -83,8 +85,9 @@ def test_what_recordings_do_to_all_points_alike_widens_the_leader_alone() -> Non
     scores = np.tile(rng.standard_normal(300) / 300, (4, 1))
     scores -= scores.mean(axis=1, keepdims=True)
     settings = Grid.of([{"lr": lr} for lr in range(4)], ["lr"])
-    seen = Comparison(np.array([0.56, 0.5, 0.5, 0.5]), scores, np.ones(4), np.ones(300), 1e-6, 100)
-    believed = posterior(seen, settings, 1e-6, 100)
+    tiny = Variance(1e-6, 100, 0.0)
+    seen = Comparison(np.array([0.56, 0.5, 0.5, 0.5]), scores, np.ones(4), np.ones(300), tiny)
+    believed = posterior(seen, settings, tiny)
     assert believed.p_best[0] == 1
     width = float(np.sqrt(300 / 299 * (scores[0] ** 2).sum()))
     assert (believed.leader.high - believed.leader.low) / 2 == pytest.approx(1.97 * width, rel=0.1)

@@ -15,12 +15,14 @@ from irmas.config import averaged_epochs
 from irmas.results import comparison
 from irmas.results.comparison import (
     CONFIDENCE,
+    NO_VARIANCE,
     ROUNDING,
     Answers,
     Comparison,
     Estimate,
     Sample,
     TrainingNoise,
+    Variance,
     pooled_variance,
 )
 from irmas.results.effects import Effect, Grid, main_effects
@@ -145,7 +147,7 @@ def analyse(
             leading = sample
             if noise:
                 everywhere = compared if len(inside) == len(points) else None
-                believed = posterior(compared, grid.take(inside), variance, noise.df)
+                believed = posterior(compared, grid.take(inside), variance)
                 leader = believed.leader
                 found = _judged(found, compared.best_set(confidence), believed)
         for number, point in zip(inside, found, strict=True):
@@ -185,7 +187,7 @@ def _grid(points: Sequence[Point], keys: Sequence[str]) -> Grid:
     return Grid(grid.levels, grid.codes[:, np.argsort(by_run)])
 
 
-def _compare(points: Sequence[Point], sample: Sample, noise: TrainingNoise | None) -> tuple[Comparison, float]:
+def _compare(points: Sequence[Point], sample: Sample, noise: TrainingNoise | None) -> tuple[Comparison, Variance]:
     """Return the comparison of points on one sample, and the variance of one run by training that it reckons with."""
     variance = _training_variance(noise, sample, [point.runs for point in points])
     return Comparison(
@@ -194,7 +196,6 @@ def _compare(points: Sequence[Point], sample: Sample, noise: TrainingNoise | Non
         np.array([len(point.runs) for point in points]),
         sample.sizes,
         variance,
-        noise.df if noise else 0,
     ), variance
 
 
@@ -211,18 +212,14 @@ def _training_noise(runs: Sequence[Outcome], points: Sequence[NDArray[np.float64
     return TrainingNoise(math.sqrt(sum(float((left**2).sum()) for left in residuals) / df), df, "epochs")
 
 
-def _training_variance(noise: TrainingNoise | None, sample: Sample, runs: Sequence[Sequence[int]]) -> float:
-    """Return one run's variance by training without what the choice of excerpts adds to the spread among seeds.
-
-    Trainings of a point are right on other excerpts. The resampling of recordings has that part already.
-    """
+def _training_variance(noise: TrainingNoise | None, sample: Sample, runs: Sequence[Sequence[int]]) -> Variance:
     if not noise:
-        return 0.0
+        return NO_VARIANCE
     if noise.source != "seeds":
-        return noise.sd**2
+        return Variance(noise.sd**2, noise.df, 0.0)
     by_excerpts, _ = pooled_variance([np.array([sample.scores[run] for run in ids]) for ids in runs])
     n = len(sample.sizes)
-    return max(noise.sd**2 - by_excerpts * n / (n - 1), 0.0)
+    return Variance(noise.sd**2, noise.df, by_excerpts * n / (n - 1))
 
 
 def _tail(curve: Sequence[float]) -> NDArray[np.float64] | None:

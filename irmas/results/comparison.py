@@ -96,6 +96,28 @@ class TrainingNoise:
     """`seeds`: the spread among the runs of a point; `epochs`: the fluctuation of each run's last epochs."""
 
 
+@dataclass(frozen=True)
+class Variance:
+    """One run's variance by training, which the spread among trainings overstates."""
+
+    mean_square: float
+    """Seen among trainings on the same excerpts."""
+    df: int
+    by_excerpts: float
+    """The part in it that the choice of excerpts makes, since trainings are right on other ones: resampling has it."""
+
+    @property
+    def estimate(self) -> float:
+        return max(self.mean_square - self.by_excerpts, 0.0)
+
+    def given(self, chi_square: Array) -> Array:
+        """Return the variances that would have shown this mean square with these values of chi square."""
+        return np.maximum(self.mean_square * self.df / chi_square - self.by_excerpts, 0)
+
+
+NO_VARIANCE = Variance(0.0, 0, 0.0)
+
+
 def draw(n: int) -> NDArray[np.integer]:
     """Return how often each of n recordings is drawn, (resamples, n)."""
     return np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
@@ -125,17 +147,14 @@ def resample(sizes: Array) -> Array:
 class Comparison:
     """The points that were validated on one set of excerpts, with draws of their noise."""
 
-    def __init__(self, accuracies: Array, scores: Array, runs: Array, sizes: Array, variance: float, df: float) -> None:
-        """Draw the noise of points with these accuracies, (points,), scores, (points, recordings), and runs, (points,).
-
-        `variance` is that of one run's training, without the excerpts' part in it, known with `df` degrees of freedom.
-        """
+    def __init__(self, accuracies: Array, scores: Array, runs: Array, sizes: Array, variance: Variance) -> None:
+        """Draw the noise of points with these accuracies, (points,), scores, (points, recordings), and runs, (points,)."""
         self.accuracies, self.runs = accuracies, runs
         self.by_excerpts = scores @ resample(sizes).T
         """(points, resamples)"""
         rng = np.random.default_rng(SEED + 1)
-        drawn = np.sqrt(variance * df / rng.chisquare(df, RESAMPLES)) if df and variance > 0 else np.zeros(1)
-        self.training = variance / runs
+        drawn = np.sqrt(variance.given(rng.chisquare(variance.df, RESAMPLES))) if variance.df else np.zeros(1)
+        self.training = variance.estimate / runs
         """(points,): variance of each point's mean by training."""
         by_training = drawn * rng.standard_normal(self.by_excerpts.shape) / np.sqrt(runs)[:, None]
         self.noise = self.by_excerpts + by_training

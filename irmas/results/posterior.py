@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import chdtri
 
-from irmas.results.comparison import CONFIDENCE, SEED, Comparison, Estimate
+from irmas.results.comparison import CONFIDENCE, SEED, Comparison, Estimate, Variance
 from irmas.results.effects import Grid
 
 Array = NDArray[np.float64]
@@ -40,18 +40,15 @@ class Posterior:
     """Accuracy lost by choosing the point, on the average."""
 
 
-def posterior(found: Comparison, grid: Grid, variance: float, df: float) -> Posterior:
-    """Return the posterior of the points of `grid`, of which the first one leads.
-
-    `variance` is that of one run's training, known with `df` degrees of freedom.
-    """
+def posterior(found: Comparison, grid: Grid, variance: Variance) -> Posterior:
+    """Return the posterior of the points of `grid`, of which the first one leads."""
     rng = np.random.default_rng(SEED + 2)
     n = len(found.accuracies)
     chains = min(CHAINS, max(CELLS // n, 4))
     common, own = _excerpt_variances(found.by_excerpts)
     # Each chain has a training variance that the estimate allows.
     shares = (np.arange(chains) + 0.5) / chains
-    trained = variance * df / chdtri(df, shares) if df else np.full(chains, variance)
+    trained = variance.given(chdtri(variance.df, shares)) if variance.df else np.zeros(chains)
     seen = own + trained[:, None] / found.runs + 1e-12
     wins, losses, leading = np.zeros(n), np.zeros(n), []
     for true in _draws(rng, found.accuracies, grid, seen):
