@@ -148,7 +148,7 @@ class Comparison:
     """The points that were validated on one set of excerpts, with draws of their noise."""
 
     def __init__(self, accuracies: Array, scores: Array, runs: Array, sizes: Array, variance: Variance) -> None:
-        """Draw the noise of points with these accuracies, (points,), scores, (points, recordings), and runs, (points,)."""
+        """Draw the noise of points: accuracies and numbers of runs, (points,), scores, (points, recordings)."""
         self.accuracies, self.runs = accuracies, runs
         self.by_excerpts = scores @ resample(sizes).T
         """(points, resamples)"""
