@@ -105,6 +105,13 @@ def test_runs_are_paired_by_name_and_shares_of_epochs_count() -> None:
     assert first.scores[1] == pytest.approx((np.array([1.5, 0.0, 0.2]) - 0.425 * np.array([2, 1, 1])) / 4)
 
 
+def test_what_excerpts_add_to_the_spread_among_trainings_counts_once() -> None:
+    seen = Variance(5.0, 10, 2.0)
+    assert seen.estimate == 3.0
+    assert seen.given(np.array([5.0, 10.0, 25.0, 100.0])).tolist() == [8.0, 3.0, 0.0, 0.0]
+    assert Variance(1.0, 10, 2.0).estimate == 0.0
+
+
 def test_pooled_variance() -> None:
     assert pooled_variance([np.array([1.0, 3.0]), np.array([5.0]), np.array([2.0, 2.0, 5.0])]) == (8 / 3, 3)
     assert pooled_variance([np.array([1.0])]) == (0.0, 0)
