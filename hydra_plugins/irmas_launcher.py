@@ -80,7 +80,7 @@ class IrmasLauncher(Launcher):
     refine: Sequence[str] = ()
     """Arguments of `irmas.refine`, where a ranking job is to submit the next round."""
     has_jobs = False
-    """Whether jobs train and rank, and do what follows."""
+    """Jobs train and rank, and do what follows."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader = hydra_context.config_loader
@@ -199,7 +199,7 @@ def _end(sweep: Path, is_over: bool) -> None:
 
 
 def _returned(overrides: Sequence[str], status: Status) -> JobReturn:
-    """What sweepers read: the ranked validation accuracy, or the error that ended the run.
+    """Return what sweepers read: the ranked validation accuracy, or the error that ended the run.
 
     None for a run of an earlier version, whose accuracy cannot be compared with those of this one.
     """

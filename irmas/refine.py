@@ -1,4 +1,4 @@
-"""Trains fresh seeds of a sweep's best points and ranks it anew: `python -m irmas.refine outputs/<name>`."""
+"""Train fresh seeds of a sweep's best points and rank it again: `python -m irmas.refine outputs/<name>`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from irmas.sweep.plan import OUTPUTS, Plan, Point
 from irmas.sweep.slurm import ranges
 from irmas.sweep.states import NOT_SUBMITTED, RunState, SweepState
 
-if TYPE_CHECKING:  # scipy takes half a second to import, and Hydra imports its plugins anew
+if TYPE_CHECKING:  # scipy takes half a second to import, and Hydra imports its plugins again
     from hydra_plugins.irmas_launcher import IrmasLauncher
     from irmas.results.analysis import Analysis
 
@@ -60,7 +60,7 @@ settings:
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line says."""
+    """The settings of the command line."""
 
     candidates: int = 3
     seeds: int = 3
@@ -69,7 +69,7 @@ class Request:
     runs: int | None = None
     """Runs that rounds may add in all."""
     loss: float = 0.5
-    """In points of accuracy."""
+    """Expected loss in points of accuracy."""
     dry_run: bool = False
     allow_code_change: bool = False
 
@@ -113,11 +113,11 @@ RULES: dict[str, tuple[Callable[[str], Any], str]] = {
     "dry_run": BOOLEAN,
     "allow_code_change": BOOLEAN,
 }
-"""How each setting is read from its text, which raises ValueError or KeyError, and what is allowed."""
+"""Readers of each setting's text, which raise ValueError or KeyError, and what is allowed."""
 
 
 def main() -> None:
-    parser = Parser("irmas.refine", "Train fresh seeds of a sweep's best points, and rank it anew.", EPILOG)
+    parser = Parser("irmas.refine", "Train fresh seeds of a sweep's best points, and rank it again.", EPILOG)
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     parser.add_argument("settings", nargs="*", metavar="key=value")
     parser.add_argument("--in-job", action="store_true", help="for ranking jobs: rank, then go on if all has finished")
@@ -305,7 +305,7 @@ def next_round(plan: Plan, analysis: Analysis, request: Request) -> list[Point]:
     if len(analysis.best_set) == 1 and not analysis.is_decided:
         if analysis.unpaired:
             raise UserError(f"{analysis.unpaired} Fresh seeds of them would not tell which is better")
-        # Without training noise nothing can be told apart: seeds show it.
+        # Without training noise nothing can be compared: seeds show it.
         chosen = list(analysis.points[: request.candidates])
     points = [plan.points[point.runs[0] - 1] for point in chosen]
     return refinement.fresh_runs(plan, points, request.seeds, _beyond(analysis) if request.edges else {})

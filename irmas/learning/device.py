@@ -1,4 +1,4 @@
-"""Where a run computes and which numbers it draws: every switch of torch."""
+"""Every switch of torch: the device of a run, its threads, its random numbers."""
 
 from __future__ import annotations
 

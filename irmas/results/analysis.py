@@ -73,7 +73,7 @@ class Point:
     It makes no allowance for a point that was chosen. None without predictions.
     """
     in_best_set: bool | None = None
-    """Whether it may be the best one; None where it cannot be compared with the leader."""
+    """Membership in the best set; None where it cannot be compared with the leader."""
     p_best: float | None = None
     """Probability of being the best, approximate."""
     expected_loss: float | None = None
@@ -83,7 +83,7 @@ class Point:
 @dataclass(frozen=True)
 class Analysis:
     points: tuple[Point, ...]
-    """By rank; the first is the leader."""
+    """Points by rank; the first is the leader."""
     leader: Estimate | None
     """The leader's accuracy without the luck of having been chosen, with a 95 % interval: its settings, trained again
     and validated on other recordings. None without predictions or training noise."""

@@ -143,7 +143,7 @@ def _row(sweep: Path, plan: Plan, run: RunState, scalars: RunScalars) -> tuple[R
         problems.append(f"run {point.id}: {PROVENANCE} ({error})")
     if status.state in (COMPLETED, STOPPED) and epoch != status.epoch:
         lacking = f"the event files lack epoch {status.epoch}, its last"
-        problems.append(f"run {point.id}: {lacking}; remove {folder.path} to train it anew")
+        problems.append(f"run {point.id}: {lacking}; remove {folder.path} to train it again")
     return Row(
         point.id,
         {key: plan.value(point, key) for key in plan.swept},
