@@ -43,7 +43,7 @@ class Noise:
 
 
 OWN_STREAMS = Noise(run=0.007, epoch=0.011)
-SHARED_STREAMS = Noise(run=0.005, seed_lr=0.0075, epoch=0.014)
+SHARED_STREAMS = Noise(run=0.002, seed=0.005, seed_lr=0.0055, epoch=0.010)
 
 NAMED = GRID[9]
 """A point that is named beforehand, or stands out."""
