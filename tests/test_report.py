@@ -213,7 +213,7 @@ def test_noise_of_epochs_in_spite_of_seeds_is_said() -> None:
 def test_unknown_training_noise_asks_for_a_second_seed() -> None:
     found = text(made("one cycle"))
     assert "**Undecided:** how much trainings of one point differ is unknown." in found
-    assert " seed=0,1 schedule=onecycle name=made-up\n" in found
+    assert " seed=0,1 name=made-up\n" in found
     assert "Intervals: other recordings; without" in found
     assert "Intervals: other recordings and other trainings; without" in text(made("report"))
 
@@ -415,9 +415,11 @@ def test_classes_that_nothing_validates_are_named() -> None:
 def test_no_path_of_the_machine_is_told_but_in_a_command_that_needs_it() -> None:
     data = Data(root="/home/me/IRMAS", cache_dir="/scratch/cache", split="/home/me/split.csv")
     assert "/home" not in text(sweep(REPORT, flat, base=Config(data=data)))
-    longer = text(sweep(REPORT, flat, base=Config(data=data, epochs=5), pace=5.0))
-    assert " data.root=/home/me/IRMAS " in longer
-    assert longer.count("/home") == 2
+    ranking, analysis = sweep(REPORT, flat, base=Config(data=data, epochs=5), pace=5.0)
+    typed = replace(ranking.plan, command=[*ranking.plan.command, "data.root=/home/me/IRMAS"])
+    longer = text((replace(ranking, plan=typed), analysis))
+    assert " data.root=/home/me/IRMAS epochs=15 " in longer
+    assert longer.count("/home") == 1
 
 
 def test_the_augmentation_of_all_runs_is_told() -> None:
