@@ -128,7 +128,9 @@ def main() -> None:
         request = read([word for word in arguments.settings if not word.startswith("hydra")])
         plans.read(sweep, [])
         if sweep.resolve().parent != OUTPUTS.resolve():
-            raise UserError(f"{sweep}: a sweep grows in {OUTPUTS}/ of the folder that this command is started in")
+            raise UserError(
+                f"{sweep}: must be in {OUTPUTS}/ of the working directory; change to the folder that has it"
+            )
         sweep = OUTPUTS / sweep.resolve().name
         launcher = _launcher(sweep, request, [word for word in arguments.settings if word.startswith("hydra")])
         raise SystemExit(_in_job(sweep, request, launcher) if arguments.in_job else _rounds(sweep, request, launcher))
@@ -207,6 +209,8 @@ def _rounds(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
         if not runs:
             analysis = _analysis(sweep, ranking.rank(sweep, state=state))
             runs = next_round(plan, analysis, request)
+            if analysis.still_rising:
+                console.print(f"{sweep}: accuracy still rises; more epochs tell more than fresh seeds", style="yellow")
             if reason := decided(analysis, request) or _spent(plan, analysis, request, runs):
                 console.print(f"{sweep}: {reason}")
                 return 0
@@ -222,6 +226,8 @@ def _rounds(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
             return 0
         ended_badly = {status.state for status in statuses} - {COMPLETED, STOPPED}
         if launcher.has_jobs or not request.is_repeated or ended_badly - FINAL:
+            if analysis is None and not ended_badly:
+                console.print(f"\n{sweep}: the interrupted round is finished; rerun irmas.refine for another one")
             return 1 if ended_badly else 0
         console.print()
 
@@ -304,7 +310,7 @@ def next_round(plan: Plan, analysis: Analysis, request: Request) -> list[Point]:
     chosen = analysis.candidates(request.candidates)
     if len(analysis.best_set) == 1 and not analysis.is_decided:
         if analysis.unpaired:
-            raise UserError(f"{analysis.unpaired} Fresh seeds of them would not tell which is better")
+            raise UserError(f"{plan.name}: {analysis.unpaired}")
         # Without training noise nothing can be compared: seeds show it.
         chosen = list(analysis.points[: request.candidates])
     points = [plan.points[point.runs[0] - 1] for point in chosen]
@@ -323,7 +329,7 @@ def _spent(plan: Plan, analysis: Analysis, request: Request, runs: Sequence[Poin
         return ""
     return (
         f"not decided: {counted(len(analysis.best_set), 'point')} may be the best. Another round has {len(runs)} runs, "
-        f"and {used} of runs={request.budget} are used; runs={used + len(runs)} allows it"
+        f"and {used} of runs={request.budget} are used; runs={used + len(runs)} or fewer candidates= allow it"
     )
 
 
@@ -347,7 +353,7 @@ def _announce(console: Console, sweep: Path, grown: Plan, analysis: Analysis | N
     number, epochs = len(grown.rounds), sum(grown.config_of(run).epochs for run in grown.points)
     total = f"{counted(len(grown.points), 'run')} of {counted(len(rows), 'point')}, {counted(epochs, 'epoch')}"
     console.print(f"{sweep}: round {number} {verb} {total}\n")
-    print_table(console, plain_table([*keys, "val_accuracy", "runs", "fresh seeds"], rows, left=()))
+    print_table(console, plain_table([*keys, "val_accuracy", "runs", "seeds to train"], rows, left=()))
     if request.is_repeated:
         console.print(f"\nrounds go on until it is decided, up to {request.budget} runs in all")
 

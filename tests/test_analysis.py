@@ -12,6 +12,7 @@ from irmas.results.analysis import Analysis, Outcome, analyse
 
 SWEPT = [*KEYS, "seed"]
 NULLS = 60
+REMEDY = " Remove a run's folder and rerun the sweep command to train it again."
 
 
 def sweep(truth: str, seeds: int, number: int = 0, noise: Noise = OWN_STREAMS) -> list[Outcome]:
@@ -103,13 +104,13 @@ def test_runs_without_predictions_or_on_other_excerpts_are_not_compared() -> Non
     worst = min(runs, key=lambda run: run.accuracy).id
     lacking = [replace(run, answers=None) if run.id == worst else run for run in runs]
     found = analyse(lacking, KEYS)
-    assert found.unpaired == "Of 18 runs, 1 without predictions cannot be compared with the leader."
+    assert found.unpaired == ("Of 18 runs, 1 without predictions cannot be compared with the leader." + REMEDY)
     assert [point.in_best_set for point in found.points if point.runs == (worst,)] == [None]
     assert all(level.lead is None for effect in found.effects for level in effect.levels)
     nothing = analyse([replace(run, answers=None) for run in runs], KEYS)
     assert (
         nothing.unpaired
-        == f"The leader (run {nothing.points[0].runs[0]}) lacks predictions: nothing can be compared with it."
+        == f"The leader (run {nothing.points[0].runs[0]}) lacks predictions: nothing can be compared with it.{REMEDY}"
     )
     assert (nothing.leader, nothing.excerpts, nothing.points[0].estimate) == (None, 0, None)
 

@@ -96,8 +96,9 @@ def test_the_file_holds_the_leaders_settings_and_says_how_good_they_are() -> Non
     assert head[0] == f"# The leader of the sweep made-up: run {leader.runs[0]}, {values}"
     assert honest
     assert head[1] == (
-        f"# val_accuracy {100 * honest.value:.2f} % expected when trained again (95 % interval {100 * honest.low:.2f} "
-        f"to {100 * honest.high:.2f} %); observed: {100 * leader.accuracy:.2f} % after 15 epochs"
+        f"# val_accuracy {100 * honest.value:.2f} % expected when trained again and validated on other recordings "
+        f"(95 % interval {100 * honest.low:.2f} to {100 * honest.high:.2f} %); "
+        f"observed: {100 * leader.accuracy:.2f} % after 15 epochs"
     )
     assert len(analysis.best_set) > 1
     assert head[2] == f"# {len(analysis.best_set)} of 18 points may be the best; this is the first of them"

@@ -112,7 +112,10 @@ def test_a_sweep_is_halved_and_not_taken_up_again(doors: Doors, tmp_path: Path) 
     assert done.code == 0, done.stderr
     assert "halving=2: after 1 and 2 of 4 epochs a run stops, unless" in done.stdout
     assert "1 of 2 runs finished, 1 stopped early" in done.stdout
-    assert "\nnext:    python -m irmas.train best=outputs/half epochs=50 name=half-production\n" in done.stdout
+    assert (
+        "\nnext:    python -m irmas.train best=outputs/half epochs=50 name=half-production hydra/launcher=local\n"
+        in done.stdout
+    )
     entries = [(entry["rank"], entry["id"], entry["state"], entry["epoch"]) for entry in ranking(sweep)]
     assert entries == [(1, 2, "COMPLETED", 4), (2, 1, "STOPPED", 1)]
     first, second = map(status, runs(sweep))

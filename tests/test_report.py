@@ -156,7 +156,7 @@ def test_points_that_cannot_be_told_apart_are_equally_good() -> None:
     assert analysis
     assert len(analysis.best_set) == 12
     found = section(text((ranking, analysis)), "Summary")
-    assert "**12 of 18 points are equally good**, as far as these runs can tell (ranks 1-12; 95 % confidence)" in found
+    assert "**12 of 18 points may be the best** (ranks 1-12): the best is among them (95 % confidence)" in found
     assert "Next: 12 of 18 points may be the best" in found
     refined = section(text((ranking, replace(analysis, confidence=0.975))), "Summary")
     assert "97.5 % confidence" in refined
@@ -164,7 +164,7 @@ def test_points_that_cannot_be_told_apart_are_equally_good() -> None:
 
 def test_one_point_ahead_of_all_decides() -> None:
     found = section(text(sweep({"lr": [0.001, 0.0001], "seed": [0, 1, 2]}, slow)), "Summary")
-    assert "**Decided.** One point is better than the other 1 (95 % confidence)." in found
+    assert "**Decided.** One point is better than the other one (95 % confidence)." in found
     assert "\npython -m irmas.train best=outputs/made-up epochs=50 name=made-up-production\n" in found
 
 
@@ -183,7 +183,10 @@ def test_the_leaders_honest_figure_stands_beside_the_observed_one() -> None:
     changed = replace(analysis, leader=Estimate(0.612, 0.5813, 0.64))
     found = section(text((ranking, changed)), "Summary")
     observed = f"{100 * analysis.points[0].accuracy:.1f} % observed"
-    assert f"{observed}. Expect **61.2 %** (95 %: 58.1 to 64.0) when it is trained again" in found
+    assert (
+        f"{observed}. Expect **61.2 %** (95 %: 58.1 to 64.0) when trained again and validated on other recordings"
+        in found
+    )
     assert "looks better than it is; by how much is unknown" in text((ranking, replace(analysis, leader=None)))
 
 

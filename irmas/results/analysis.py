@@ -250,10 +250,13 @@ def _rise(runs: Sequence[Outcome]) -> tuple[Estimate | None, bool]:
 
 def _unpaired(runs: Sequence[Outcome], leader: Point, leading: Sample | None) -> str:
     missing = {run.id for run in runs if not run.answers}
+    remedy = " Remove a run's folder and rerun the sweep command to train it again." if missing else ""
     if not leading:
         why = "lacks predictions" if missing & set(leader.runs) else "was validated on a single recording"
-        return f"The leader (run {leader.runs[0]}) {why}: nothing can be compared with it."
+        return f"The leader (run {leader.runs[0]}) {why}: nothing can be compared with it.{remedy}"
     others = {run.id for run in runs} - missing - leading.scores.keys()
     causes = {"without predictions": missing, "validated on other excerpts": others}
     left_out = [f"{len(ids)} {cause}" for cause, ids in causes.items() if ids]
-    return f"Of {len(runs)} runs, {' and '.join(left_out)} cannot be compared with the leader." if left_out else ""
+    return (
+        f"Of {len(runs)} runs, {' and '.join(left_out)} cannot be compared with the leader.{remedy}" if left_out else ""
+    )

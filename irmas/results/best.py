@@ -66,7 +66,8 @@ def _how_good(analysis: Analysis, settings: Config) -> str:
     if not (honest := analysis.leader):
         return f"val_accuracy {observed}"
     interval = f"95 % interval {100 * honest.low:.2f} to {100 * honest.high:.2f} %"
-    return f"val_accuracy {100 * honest.value:.2f} % expected when trained again ({interval}); observed: {observed}"
+    again = "expected when trained again and validated on other recordings"
+    return f"val_accuracy {100 * honest.value:.2f} % {again} ({interval}); observed: {observed}"
 
 
 def _as_good(analysis: Analysis) -> str:
@@ -92,7 +93,8 @@ def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
         return NextStep(command, "with one seed nothing tells how much trainings of a point differ; a second one does")
     if size > 1:
         reason = f"{size} of {total} points may be the best; fresh seeds of the first of them tell more"
-        return NextStep(f"python -m irmas.refine {OUTPUTS}/{ranking.plan.name}", reason)
+        words = ["python -m irmas.refine", f"{OUTPUTS}/{ranking.plan.name}", *_launcher(ranking.plan)]
+        return NextStep(" ".join(words), reason)
     if analysis.is_decided:
         return NextStep(production_command(ranking, analysis), f"{leader} is better than every other point")
     return NextStep(production_command(ranking, analysis), f"the other points cannot be compared with {leader}")
@@ -126,7 +128,13 @@ def production_command(ranking: Ranking, analysis: Analysis) -> str:
     numbered = re.fullmatch(r"(.+)-production(?:-(\d{1,4}))?", name)
     follows = f"{numbered[1][:84]}-production-{int(numbered[2] or 1) + 1}" if numbered else f"{name[:89]}-production"
     epochs = max(PRODUCTION_EPOCHS, config(ranking, analysis).epochs)
-    return _train(_override("best", f"{OUTPUTS}/{name}"), _override("epochs", epochs), _override("name", follows))
+    words = [_override("best", f"{OUTPUTS}/{name}"), _override("epochs", epochs), _override("name", follows)]
+    return _train(*words, *_launcher(ranking.plan))
+
+
+def _launcher(plan: Plan) -> list[str]:
+    """Return the word that chose the sweep's launcher, if there was one."""
+    return [word for word in plan.command if word.startswith("hydra/launcher=")]
 
 
 def _words(plan: Plan, *without: str) -> list[str]:

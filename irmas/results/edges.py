@@ -7,6 +7,8 @@ from itertools import pairwise
 
 from irmas.config import RULES
 
+FARTHEST = 10
+"""Times or parts of the last level that the next one is at most: levels may lie far apart."""
 LABELS = frozenset({"seed", "data.seed", "data.fold", "data.render_seed"})
 """Whole numbers that name something: nothing lies beyond the last of them."""
 
@@ -23,7 +25,8 @@ def beyond(key: str, levels: Sequence[float]) -> float | None:
     geometric = min(neighbor, edge) > 0 and _is_geometric(sorted(level for level in levels if level > 0))
     allows = RULES[key][0]
     for step in (1, 1 / 2, 1 / 4):
-        value = edge * (edge / neighbor) ** step if geometric else round(edge + (edge - neighbor) * step, 12)
+        ratio = min(max(edge / neighbor, 1 / FARTHEST), FARTHEST) if geometric else 0.0
+        value = edge * ratio**step if geometric else round(edge + (edge - neighbor) * step, 12)
         value = _rounded(value, levels, 1 if geometric and step == 1 else 2)
         if (value - edge) * (edge - neighbor) > 0 and allows(value):
             return value

@@ -42,6 +42,8 @@ DEDUCED: Mapping[str, frozenset[float]] = {
 BASELINE = {"dropout": 0.5, "l2": 0.001}
 SLOW = 0.0001
 PLATEAU = 0.8
+EQUAL = 0.005
+"""Expected loss of accuracy up to which points are called equally good."""
 
 
 def write(sweep: Path, ranking: Ranking, analysis: Analysis | None, confusion: Confusion | None) -> Path:
@@ -123,6 +125,7 @@ def _about(ranking: Ranking, pictures: Sequence[str], confusion: Confusion | Non
         "most_keys": MOST_KEYS,
         "most_levels": MOST_LEVELS,
         "most_unranked": MOST_UNRANKED,
+        "equal": EQUAL,
     }
 
 
@@ -255,7 +258,11 @@ def _levels_shown(ranking: Ranking, key: str) -> str:
     """Return the values of a swept key; those of a group with what they change of the base configuration."""
     changed: dict[str, dict[str, None]] = {}
     for point in ranking.plan.points:
-        changes = [setting(name, value) for name, value in point.changes.items() if name.startswith(f"{key}.")]
+        changes = [
+            setting(name, value)
+            for name, value in point.changes.items()
+            if name.startswith(f"{key}.") or (key == "recipe" and name not in ranking.plan.swept)
+        ]
         value = plain(ranking.plan.value(point, key))
         changed.setdefault(value, {}).update(dict.fromkeys(changes if key in point.overrides else []))
     shown_values = [f"{value} ({listed([*told])})" if told else value for value, told in changed.items()]

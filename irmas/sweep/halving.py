@@ -15,7 +15,7 @@ from pathlib import Path
 
 from irmas.sweep.plan import Plan
 
-WARNING = "warning: on IRMAS this kept the full grid's leader in only 40 % of orders (docs/halving.md)"
+WARNING = "warning: halving=3 kept the leader of IRMAS's full grid in only 40 % of orders (docs/halving.md)"
 """Measured by benchmarks/halving.py, over random orders of the recorded grids."""
 FOLDER = "rungs"
 ENTRY = re.compile(r"(\d+)-(\d\.?\d*(?:e-\d+)?)")
