@@ -133,7 +133,8 @@ def test_under_a_submit_limit_a_task_trains_more_runs(desk: Desk) -> None:
     assert [trained_by(desk, "limited", array, index) for index in (1, 6)] == [[1, 2, 3], [16, 17, 18]]
     left = {path.name for path in (desk.sweep("limited") / "slurm").iterdir()}
     scripts = {name for name in left if name.startswith(".submission_file_")}
-    assert left - scripts == {f"{job}{end}" for job in (array, last) for end in (".json", "_submission.sh")}
+    of_jobs = {f"{job}{end}" for job in (array, last) for end in (".json", "_submission.sh")}
+    assert left - scripts == of_jobs | {"launcher.json"}
     assert len(scripts) == 2
 
     again = desk.train(*command, HELD)
