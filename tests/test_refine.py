@@ -369,7 +369,7 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(mine: Swept, do
     assert contents(mine.folder) == before
     lines = said.stdout.splitlines()
     assert lines[0] == "outputs/grid: round 1 would train 4 runs of 2 points, 16 epochs"
-    assert lines[2].split() == ["lr", "val_accuracy", "runs", "fresh", "seeds"]
+    assert lines[2].split() == ["lr", "val_accuracy", "runs", "seeds", "to", "train"]
     leader = next(entry for entry in ranking(mine.sweep) if entry["rank"] == 1)
     assert lines[3].split() == [str(leader["lr"]), f"{leader['point_accuracy']:.2%}", "1", "1-2"]
     assert len(lines) == 5
