@@ -2,8 +2,8 @@
 
     python benchmarks/recipe.py
 
-A run counts with the mean of its last three epochs' validation accuracy, in percent. Intervals are Student's, over runs
-that differ in seed or fold; a difference is paired: the same seed and fold with and without.
+A run counts with its ranked accuracy, in percent: the mean over its last epochs or, with one cycle, the last one.
+Intervals are Student's, over runs that differ in seed or fold; a difference is paired: the same seed and fold.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 
 from scipy.stats import t
 
+from irmas.config import averaged_epochs
+
 CURVES = Path(__file__).with_name("recipe.csv")
 REPORT, STRONG = "report", "one cycle, lr 0.002, two convolutions"
 Setting = tuple[str, str, str, str]
@@ -30,9 +32,12 @@ def read() -> dict[Setting, dict[str, dict[tuple[str, str], float]]]:
     with CURVES.open() as file:
         for row in csv.DictReader(file):
             folds = "search" if row["fold"] == "0" else "fresh folds"
-            last = [100 * float(text) for text in row["val_accuracy"].split()[-3:]]
+            curve = [100 * float(text) for text in row["val_accuracy"].split()]
+            schedule = "onecycle" if row["recipe"].startswith("one cycle") else "constant"
             setting = (row["bins"], row["split"], row["epochs"], folds)
-            found[setting][row["recipe"]][row["fold"], row["seed"]] = statistics.fmean(last)
+            found[setting][row["recipe"]][row["fold"], row["seed"]] = statistics.fmean(
+                curve[-averaged_epochs(schedule, len(curve)) :]
+            )
     return found
 
 
