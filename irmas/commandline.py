@@ -17,10 +17,10 @@ from irmas.errors import UserError, in_words
 class Parser(argparse.ArgumentParser):
     """Of `python -m <door>`. A wrong call is a mistake like any other: parse inside of `told_by`."""
 
-    def __init__(self, door: str, description: str, epilog: str | None = None) -> None:
+    def __init__(self, command: str, description: str, epilog: str | None = None) -> None:
         formatter = argparse.HelpFormatter if epilog is None else argparse.RawDescriptionHelpFormatter
         super().__init__(
-            prog=f"python -m {door}",
+            prog=f"python -m {command}",
             description=description,
             epilog=epilog,
             allow_abbrev=False,

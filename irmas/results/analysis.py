@@ -90,7 +90,7 @@ class Analysis:
     noise: TrainingNoise | None
     """None where neither seeds nor epochs tell it."""
     effects: tuple[Effect, ...]
-    """Of every key with two levels or more whose effect the points that are there can tell."""
+    """Effects of all keys with two levels or more that the finished points can tell apart."""
     rise: Estimate | None
     """Accuracy that a run gains per epoch at its end, mean over all runs; None where learning rates are annealed."""
     still_rising: bool
@@ -101,7 +101,7 @@ class Analysis:
     unpaired: str
     """Why runs cannot be compared with the leader, in one sentence; empty where all can."""
     confidence: float
-    """Of the best set: 0.95, or more after rounds of `irmas.refine`, which look at the same sweep again."""
+    """Confidence of the best set: 0.95, or more after rounds of `irmas.refine`, which look at the same sweep again."""
 
     @property
     def best_set(self) -> tuple[Point, ...]:

@@ -1,4 +1,4 @@
-"""What a sweep leads to: its leader as a file of settings (best.yaml), and the command that helps most."""
+"""The leader of a sweep as a file of settings (best.yaml), and the command that helps most."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Answers:
-    """How a run did on its validation excerpts, each array (excerpts,), in any order."""
+    """Answers of a run to its validation excerpts, each array (excerpts,), in any order."""
 
     correct: NDArray[np.floating]
     """Share of correct answers over the ranked epochs, 0 to 1."""
@@ -58,7 +58,7 @@ class Sample:
     sizes: Array
     """(recordings,): excerpts of each."""
     scores: dict[int, Array]
-    """By run: (recordings,), correct answers beyond accuracy x size, over the number of excerpts. They sum to 0."""
+    """Scores by run, (recordings,): correct answers beyond accuracy x size, per excerpt of the sample; sum 0."""
 
     def take(self, run: int, found: Answers) -> bool:
         """Add the run if it was validated on these excerpts, in whatever order; return whether it was."""
@@ -88,7 +88,7 @@ def samples(answers: Mapping[int, Answers]) -> list[Sample]:
 
 @dataclass(frozen=True)
 class TrainingNoise:
-    """How far one run's accuracy differs between trainings of the same settings, on the same excerpts."""
+    """Spread of one run's accuracy between trainings of the same settings, on the same excerpts."""
 
     sd: float
     df: int

@@ -1,4 +1,4 @@
-"""How the report is written: counts and foreign text in Markdown, and the Markdown as one HTML page."""
+"""Markdown and HTML of the report: counts and foreign text in Markdown, and the Markdown as one HTML page."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def plain(value: Any) -> str:
 
 
 def setting(key: str, value: Any) -> str:
-    """Return `lr 0.001`, `model=deep`: a word needs more than a space to be told from its key."""
+    """Return `lr 0.001`, `model=deep`: a word needs more than a space between it and its key."""
     return f"{key}{'=' if isinstance(value, str) else ' '}{plain(value)}"
 
 

@@ -1,4 +1,4 @@
-"""A ranking's pictures, as PNG: for print at 15 cm width, and told apart without color too."""
+"""Pictures of a ranking, as PNG: for print at 15 cm width, and legible without color."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ MARKS = (
     (False, Mark("D", VERMILLION, "white"), "behind the best"),
     (None, Mark("s", GREY, "white"), "not compared"),
 )
-"""By `Point.in_best_set`."""
+"""Marks and their meanings by `Point.in_best_set`."""
 
 
 def draw(
