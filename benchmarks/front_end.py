@@ -62,7 +62,7 @@ def main() -> None:
             cache.build(excerpts, Features(resampling=resampling), made, lambda done: None)
 
         loops = {kind: Loop(Features(resampling=kind), folder / f"{kind}.npy") for kind in ("hann", "kaiser_best")}
-        with Peer(BENCHMARKS / "librosa_pool.py", dataset.corpus(data), folder / "librosa.npy") as librosa:
+        with Peer(BENCHMARKS / "librosa_pool.py", dataset.corpus_folder(data), folder / "librosa.npy") as librosa:
             sides: dict[str, Callable[[], float]] = {
                 "ours, hann": timed(lambda: built("hann")),
                 "ours, kaiser_best": timed(lambda: built("kaiser_best")),

@@ -56,7 +56,7 @@ def plan(points: int) -> None:
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
 
-    from irmas.compose import Composer
+    from irmas.cli.compose import Composer
     from irmas.config import Config
     from irmas.sweep import plan as plans
     from irmas.sweep.freeze import freeze
@@ -98,13 +98,13 @@ def by_points(sizes: Sequence[int], rounds: int) -> list[Row]:
 
 
 def training(geometry: tuple[int, int], excerpts: int, rounds: int) -> list[Cost]:
-    """An epoch as `irmas.sweep.task` trains it, batches of 32; what it costs with its imports."""
+    """An epoch as `irmas.sweep.train_run` trains it, batches of 32; what it costs with its imports."""
     found = []
     with tempfile.TemporaryDirectory() as name:
         sweep = one_run(Path(name), excerpts=excerpts, bands=geometry[0], frames=geometry[1], epochs=1)
         for _ in range(rounds):
             shutil.rmtree(sweep / "runs", ignore_errors=True)
-            found.append(cost([sys.executable, "-m", "irmas.sweep.task", sweep, "1"], Path(name)))
+            found.append(cost([sys.executable, "-m", "irmas.sweep.train_run", sweep, "1"], Path(name)))
             sys.stderr.write(f"  training, {geometry}, {excerpts} excerpts: {found[-1]}\n")
     return found
 

@@ -5,7 +5,7 @@
     python benchmarks/halving.py --real outputs/full outputs/halved # two sweeps that were trained
 
 The seeds of a sweep are replayed as grids of their own. A replay lets the runs come to each rung in the order of their
-IDs, or in random ones, one after another. The verdicts are irmas.sweep.halving's own, by the ranked accuracy: the mean
+IDs, or in random ones, one after another. The verdicts are irmas.sweep.pruning's own, by the ranked accuracy: the mean
 over the last epochs. `leader` is the share of replays that train the full grid's leader, or a run of equal accuracy, to
 the end; `points lost` is by how much accuracy the best survivor is behind the leader.
 """
@@ -27,7 +27,7 @@ from irmas.results import ranking
 from irmas.results.ranking import Row
 from irmas.run.events import VAL_ACCURACY
 from irmas.sweep import plan as plans
-from irmas.sweep.halving import goes_on, place, rungs
+from irmas.sweep.pruning import goes_on, place, rungs
 
 CURVES = Path(__file__).with_name("curves.csv")
 COLUMNS = ("sweep", "run", "settings", "val_accuracy")

@@ -72,13 +72,13 @@ def ready_cache(folder: Path, excerpts: int, bands: int, frames: int) -> Path:
 def one_run(folder: Path, *, excerpts: int, bands: int, frames: int, epochs: int) -> Path:
     """A planned sweep of one run, on noise, its split dealt, as an array task finds it; its folder."""
     from irmas.data import dataset
-    from irmas.sweep import prepare
+    from irmas.sweep import data_job
 
     cache = ready_cache(folder / "cache", excerpts, bands, frames)
     config = dataset.resolve(Config(epochs=epochs, device="cpu", data=Data(cache=str(cache))))
     sweep = folder / "outputs" / "one"
     made = plan(config, [Point(1, {}, {})], "one")
-    prepare.make(sweep, made, lambda what, total: lambda done: None)
+    data_job.make(sweep, made, lambda what, total: lambda done: None)
     plans.write(sweep, made)
     return sweep
 

@@ -2,8 +2,8 @@
 
     python benchmarks/start.py [--rounds 5]
 
-Ours are an array task, `python -m irmas.sweep.array outputs/<name>`, until an epoch of two steps is committed; and
-a run alone, `python -m irmas.sweep.task outputs/<name> 1`, until its first step: nothing in it is changed but
+Ours are an array task, `python -m irmas.sweep.array_task outputs/<name>`, until an epoch of two steps is committed; and
+a run alone, `python -m irmas.sweep.train_run outputs/<name> 1`, until its first step: nothing in it is changed but
 `Learner._step`, which says when it is through. The peer is `python -c "import torch, torchaudio"`, which says so when
 it has imported them.
 """
@@ -30,8 +30,8 @@ def first(self, rows):
     step(self, rows)
     print({SAID!r}, flush=True)
 Learner._step = first
-sys.argv = ["irmas.sweep.task", *sys.argv[1:]]
-runpy.run_module("irmas.sweep.task", run_name="__main__", alter_sys=True)
+sys.argv = ["irmas.sweep.train_run", *sys.argv[1:]]
+runpy.run_module("irmas.sweep.train_run", run_name="__main__", alter_sys=True)
 """
 IMPORTS = f"import torch, torchaudio; print({SAID!r}, flush=True)"
 
@@ -52,7 +52,7 @@ def until_said(code: str, *arguments: str) -> float:
 def until_committed(sweep: Path) -> float:
     """Seconds from the start of an array task to the commit of its first epoch."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "irmas.sweep.array", str(sweep)]
+    command = [sys.executable, "-m", "irmas.sweep.array_task", str(sweep)]
     with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL):
         while not any(json.loads(status.read_text())["epoch"] for status in (sweep / "runs").glob("*/status.json")):
             time.sleep(0.005)

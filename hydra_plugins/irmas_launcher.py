@@ -115,9 +115,9 @@ class IrmasLauncher(Launcher):
 
     def _freeze(self, job_overrides: Sequence[Sequence[str]]) -> Plan:
         # Hydra imports this module at each start: what only a launch needs is imported when it is needed.
-        from irmas import overrides
-        from irmas.compose import Composer
-        from irmas.sweep import prepare
+        from irmas.cli import overrides
+        from irmas.cli.compose import Composer
+        from irmas.sweep import data_job
         from irmas.sweep.freeze import freeze
         from irmas.sweep.plan import OUTPUTS
 
@@ -125,7 +125,7 @@ class IrmasLauncher(Launcher):
         plan = freeze(composer.base, composer.points(job_overrides), self.name, overrides.typed)
         # A sweeper that proposes points in batches keeps to the name of its first.
         self.name = plan.name
-        prepare.check(OUTPUTS / plan.name, plan)
+        data_job.check(OUTPUTS / plan.name, plan)
         return plan
 
 
@@ -142,10 +142,10 @@ class LocalLauncher(IrmasLauncher):
     def train(self, plan: Plan, *, append: bool) -> list[Status]:
         from irmas import rank
         from irmas.results import ranking
-        from irmas.sweep import local
+        from irmas.sweep import pool
         from irmas.sweep.plan import OUTPUTS
 
-        statuses = local.launch(plan, self.processes, append=append)
+        statuses = pool.launch(plan, self.processes, append=append)
         if ranking.unranked(rank.show(OUTPUTS / plan.name)):
             raise SystemExit(1)
         return statuses
@@ -204,8 +204,8 @@ def _returned(overrides: Sequence[str], status: Status) -> JobReturn:
     None for a run of an earlier version, whose accuracy cannot be compared with those of this one.
     """
     from irmas.run.events import RANKED
-    from irmas.run.folder import COMPLETED, STOPPED
+    from irmas.run.folder import COMPLETED, PRUNED
 
-    if status.state in (COMPLETED, STOPPED) and status.metrics:
+    if status.state in (COMPLETED, PRUNED) and status.metrics:
         return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=status.metrics.get(RANKED))
     return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=RunFailedError(status.error))

@@ -12,14 +12,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from irmas.commandline import Parser, told_by
 from irmas.console import data_progress, plain_console, plain_table, print_table
-from irmas.data import standin_songs
 from irmas.data.cache import SETTINGS
 from irmas.errors import UserError
-from irmas.evaluation import evaluate, testset
-from irmas.evaluation.evaluate import DROP, MIXED, Evaluation, Settings
+from irmas.evaluation import evaluator, testset
+from irmas.evaluation.evaluator import DROP, MIXED, Evaluation, Settings
 from irmas.evaluation.protocol import MAX, MEAN, MIXTURES, ORACLE, Figure, Judgement
+from irmas.exit import Parser, report_errors
 from irmas.files import obstacle
 from irmas.inference import models
 from irmas.inference.recognizer import Recognizer, TorchNet
@@ -27,6 +26,7 @@ from irmas.inference.windows import LONGEST_WINDOW_S, SHORTEST_HOP_S, SHORTEST_W
 from irmas.labels import INSTRUMENTS
 from irmas.learning.device import set_up
 from irmas.results.page import counted
+from irmas.standin import songs
 
 STANDIN = "standin"
 FIXED_AT = 0.5
@@ -35,7 +35,7 @@ STANDIN_FOLDER = Path("data/standin")
 
 def main() -> None:
     parser = _parser()
-    with told_by("irmas.evaluate"):
+    with report_errors("irmas.evaluate"):
         _evaluate(parser.parse_args())
 
 
@@ -92,16 +92,15 @@ def _evaluate(asked: argparse.Namespace) -> None:
     console = plain_console()
     begin = data_progress(console)
     paths = [
-        standin_songs.render(STANDIN_FOLDER, begin) if data == STANDIN else Path(data)
-        for data in dict.fromkeys(asked.data)
+        songs.render(STANDIN_FOLDER, begin) if data == STANDIN else Path(data) for data in dict.fromkeys(asked.data)
     ]
     found = testset.read(paths, recognizer.classes, recognizer.nets, files)
     folder = asked.out or _home(asked.model) / "evaluation" / _name(paths, asked)
     if reason := obstacle(folder):
         raise UserError(f"{folder}: {reason}; --out FOLDER writes elsewhere")
     settings = Settings(hop_s, asked.aggregate, asked.threshold, asked.damaged)
-    result = evaluate.evaluate(recognizer, files, found, settings, folder, begin)
-    written = evaluate.write(folder, result, recognizer, settings)
+    result = evaluator.evaluate(recognizer, files, found, settings, folder, begin)
+    written = evaluator.write(folder, result, recognizer, settings)
     _print(console, result, recognizer, settings)
     console.print(f"\nwritten: {' '.join(map(str, written))}")
     if MIXTURES in (judgement.rule.name for judgement in result.judgements):

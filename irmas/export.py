@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from irmas.commandline import Parser, told_by
 from irmas.console import plain_console
 from irmas.errors import UserError
+from irmas.exit import Parser, report_errors
 from irmas.files import obstacle
 
 ALIKE = 1e-4
@@ -17,7 +17,7 @@ def main() -> None:
     parser = Parser("irmas.export", "Write a trained net as an ONNX file, for programs without torch.")
     parser.add_argument("model", type=Path, metavar="MODEL", help="model.pt, a run, or a sweep: its winner")
     parser.add_argument("onnx", type=Path, metavar="model.onnx", help="the file to write")
-    with told_by("irmas.export"):
+    with report_errors("irmas.export"):
         arguments = parser.parse_args()
         export(arguments.model, arguments.onnx)
 

@@ -28,7 +28,7 @@ def atomic_write(path: Path, data: bytes | str, keep: Path | None = None) -> Non
     Raises OSError, with `path` as its filename.
     """
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
-    with naming(path):
+    with errors_name(path):
         try:
             with temporary.open("wb") as file:
                 file.write(data.encode() if isinstance(data, str) else data)
@@ -60,7 +60,7 @@ def remove_leftovers(folder: Path, name: str) -> None:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def errors_name(path: Path) -> Iterator[None]:
     """An OSError in the block names `path`: of a write to a full disk the system tells no file."""
     try:
         yield

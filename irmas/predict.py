@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from irmas.commandline import Parser, told_by
 from irmas.console import listening_progress, plain_console, print_table
 from irmas.data.excerpts import AUDIO
 from irmas.data.sound import SHORTER_S, read_form
 from irmas.errors import DataError, UserError
-from irmas.files import atomic_write, naming, obstacle, visible
+from irmas.exit import Parser, report_errors
+from irmas.files import atomic_write, errors_name, obstacle, visible
 from irmas.inference.timeline import SOUNDS, Span, Timeline, clock, instrument
 from irmas.inference.windows import LONGEST_WINDOW_S, SHORTEST_HOP_S, SHORTEST_WINDOW_S
 
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--hop", type=float, metavar="S", help="from one window to the next (default: half a window)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="a line of JSON for each file; - for stdout, alone")
     parser.add_argument("--picture", type=Path, metavar="PATH", help="name.png, or a folder for a picture of each file")
-    with told_by("irmas.predict"):
+    with report_errors("irmas.predict"):
         predict(parser.parse_args())
 
 
@@ -76,7 +76,7 @@ def predict(asked: Namespace) -> None:
                 pictures[file].parent.mkdir(parents=True, exist_ok=True)
                 atomic_write(pictures[file], picture)
             if lines:
-                with naming(asked.json):
+                with errors_name(asked.json):
                     lines.write(_as_json(file, timeline) + "\n")
                     lines.flush()
             if asked.json != STDOUT:
@@ -216,7 +216,7 @@ def _when(spans: Sequence[Span]) -> str:
 
 
 def _draw(file: Path, timeline: Timeline, front_end: LogMel) -> bytes:
-    from irmas.inference.lanes import draw  # here, since it imports matplotlib
+    from irmas.inference.timeline_plot import draw  # here, since it imports matplotlib
 
     return draw(file, timeline, front_end)
 

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from irmas import overrides
+from irmas.cli import overrides
 from irmas.config import Config, Data, Prepare, check
 from irmas.console import data_progress, download_progress, plain_console, plain_table, print_table
 from irmas.data import dataset, testparts
@@ -18,10 +18,10 @@ from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import Excerpt
 from irmas.data.sound import read_form
 from irmas.data.split import Duplicates, find_duplicates
-from irmas.data.standin import IRMAS_SIZE
 from irmas.errors import ConfigError, DataError
 from irmas.labels import INSTRUMENTS
 from irmas.results.page import counted
+from irmas.standin.corpus import IRMAS_SIZE
 
 SHOWN = 10
 """Files and duplicates listed by name; the rest is counted."""
@@ -47,7 +47,7 @@ def _task(config: DictConfig) -> None:
     if source.excerpts is not None:
         lacking = data.source == "irmas" and len(source.excerpts) != IRMAS_SIZE
         whole = f" of IRMAS's {IRMAS_SIZE}" if lacking else ""
-        console.print(f"{dataset.corpus(data)}: {len(source.excerpts)} excerpts{whole}")
+        console.print(f"{dataset.corpus_folder(data)}: {len(source.excerpts)} excerpts{whole}")
         _print_forms(console, source.excerpts, features.seconds, of_irmas=data.source != "folder")
         unusable = _print_test_parts(console, data)
         try:

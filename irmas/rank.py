@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.live import Live
 
 from irmas import status
-from irmas.commandline import Parser, told_by
 from irmas.console import plain_console, print_table
 from irmas.errors import UserError, in_words
+from irmas.exit import Parser, report_errors
 from irmas.results import ranking
 from irmas.results.ranking import Ranking
-from irmas.run.folder import COMPLETED, FINAL, PENDING, STOPPED
-from irmas.sweep import states
+from irmas.run.folder import COMPLETED, FINAL, PENDING, PRUNED
+from irmas.sweep import run_states
 
 if TYPE_CHECKING:  # scipy takes half a second to import
     from irmas.results.analysis import Analysis
@@ -32,7 +32,7 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--table", action="store_true", help="the table alone, at once; nothing is written")
     what.add_argument("--watch", action="store_true", help="until nothing of the sweep trains or waits any more")
-    with told_by("irmas.rank"):
+    with report_errors("irmas.rank"):
         arguments = parser.parse_args()
         sweep, by_run = arguments.sweep, arguments.runs
         if arguments.table:
@@ -79,7 +79,7 @@ def show(sweep: Path, *, by_run: bool = False) -> Ranking:
     try:
         _print(console, sweep, result, analysis, by_run=by_run)
     finally:  # also where nobody reads on, as in `| head`
-        states.settle(sweep, result.state)
+        run_states.settle(sweep, result.state)
         with _nothing_in_the_way():
             written = ranking.write(sweep, result, analysis)
             page = report.write(sweep, result, analysis, confusion)
@@ -117,7 +117,7 @@ def _nothing_in_the_way() -> Iterator[None]:
 def _print(console: Console, sweep: Path, result: Ranking, analysis: Analysis | None, *, by_run: bool) -> None:
     lines = ranking.table(result, analysis, by_run=by_run)
     finished = sum(row.state == COMPLETED for row in result.rows)
-    stopped = sum(row.state == STOPPED for row in result.rows)
+    stopped = sum(row.state == PRUNED for row in result.rows)
     console.print(
         f"\n{sweep}: {finished} of {len(result.rows)} runs finished, {f'{stopped} stopped early, ' * (stopped > 0)}"
         "by val_accuracy (last: the last epoch by itself)\n"
@@ -128,7 +128,7 @@ def _print(console: Console, sweep: Path, result: Ranking, analysis: Analysis | 
         )
     print_table(console, lines)
     for row in result.rows:
-        if row.error and row.state not in (PENDING, STOPPED):
+        if row.error and row.state not in (PENDING, PRUNED):
             console.print(f"run {row.id} {row.state}: {row.error}")
     for problem in result.problems:
         console.print(f"could not be read: {problem}", style="yellow")

@@ -14,21 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from irmas import overrides, rank
-from irmas.commandline import Parser, told_by
+from irmas import rank
+from irmas.cli import overrides
 from irmas.config import shown
 from irmas.console import plain_console, plain_table, print_table
 from irmas.errors import ConfigError, UserError
+from irmas.exit import Parser, report_errors
 from irmas.results import ranking
 from irmas.results.page import counted
 from irmas.results.points import combination
 from irmas.results.ranking import Ranking
-from irmas.run.folder import CANCELLED, COMPLETED, FINAL, PENDING, RUNNING, STOPPED
-from irmas.sweep import jobs, prepare, refinement, states
+from irmas.run.folder import CANCELLED, COMPLETED, FINAL, PENDING, PRUNED, RUNNING
+from irmas.sweep import data_job, jobs, refinement, run_states
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import OUTPUTS, Plan, Point
+from irmas.sweep.run_states import NOT_SUBMITTED, RunState, SweepState
 from irmas.sweep.slurm import ranges
-from irmas.sweep.states import NOT_SUBMITTED, RunState, SweepState
 
 if TYPE_CHECKING:  # scipy takes half a second to import, and Hydra imports its plugins again
     from hydra_plugins.irmas_launcher import IrmasLauncher
@@ -122,7 +123,7 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="key=value")
     parser.add_argument("--in-job", action="store_true", help="for ranking jobs: rank, then go on if all has finished")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as orderly as Ctrl-C
-    with told_by("irmas.refine", "stopped; rerun the command to resume"):
+    with report_errors("irmas.refine", "stopped; rerun the command to resume"):
         arguments = parser.parse_intermixed_args()
         sweep = arguments.sweep
         request = read([word for word in arguments.settings if not word.startswith("hydra")])
@@ -189,7 +190,7 @@ def _in_job(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
     console = plain_console()
     console.print()
     plan = plans.read(sweep)
-    unfinished = [run for run in states.look(sweep, plan, last_word=True).runs if not _is_finished(run)]
+    unfinished = [run for run in run_states.look(sweep, plan, last_word=True).runs if not _is_finished(run)]
     if waiting := [run for run in unfinished if run.point.id in plan.refined]:
         command = " ".join(["python -m irmas.refine", str(sweep), *request.words])
         console.print(
@@ -216,7 +217,7 @@ def _rounds(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
                 return 0
         grown = refinement.extended(plan, runs, sweep.name, allow_code_change=request.allow_code_change)
         plans.refuse_source(sweep, replace(plan, config=grown.config), grown.source)
-        prepare.check(sweep, grown)
+        data_job.check(sweep, grown)
         _announce(console, sweep, grown, analysis, request)
         if request.dry_run:
             return 0
@@ -224,7 +225,7 @@ def _rounds(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
         statuses = launcher.train(grown, append=True)
         if statuses is None:
             return 0
-        ended_badly = {status.state for status in statuses} - {COMPLETED, STOPPED}
+        ended_badly = {status.state for status in statuses} - {COMPLETED, PRUNED}
         if launcher.has_jobs or not request.is_repeated or ended_badly - FINAL:
             if analysis is None and not ended_badly:
                 console.print(f"\n{sweep}: the interrupted round is finished; rerun irmas.refine for another one")
@@ -235,7 +236,7 @@ def _rounds(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
 def _look(sweep: Path) -> tuple[Plan, SweepState]:
     """Raises UserError where runs still train or wait, or were interrupted before any round began."""
     plan = plans.read(sweep)
-    state = states.look(sweep, plan, last_word=True)
+    state = run_states.look(sweep, plan, last_word=True)
     unfinished = [run for run in state.runs if not _is_finished(run)]
     if unfinished and state.note:
         raise UserError(f"{sweep}: {_named(unfinished)} may still be in the queue: {state.note}")

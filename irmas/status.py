@@ -15,18 +15,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from irmas.commandline import Parser, told_by
 from irmas.config import shown
 from irmas.console import plain_console, plain_table, print_table, width
 from irmas.errors import UserError
+from irmas.exit import Parser, report_errors
 from irmas.results.ranking import styled
 from irmas.run.events import RANKED, VAL_LOSS
-from irmas.run.folder import COMPLETED, PENDING, RUNNING, STOPPED
+from irmas.run.folder import COMPLETED, PENDING, PRUNED, RUNNING
 from irmas.sweep import plan as plans
-from irmas.sweep import states
+from irmas.sweep import run_states
 from irmas.sweep.jobs import named_runs
 from irmas.sweep.plan import run_folder
-from irmas.sweep.states import NOT_SUBMITTED, RunState, SweepState
+from irmas.sweep.run_states import NOT_SUBMITTED, RunState, SweepState
 
 REFRESH_S = 5.0
 CONFIRM_S = 1.0
@@ -34,7 +34,7 @@ CONFIRM_S = 1.0
 ERROR_LINES = 8
 SPARE = ("elapsed", "node", "val loss", "task")
 """Columns that a narrow terminal does without."""
-QUIET = (COMPLETED, STOPPED, PENDING, NOT_SUBMITTED, RUNNING)
+QUIET = (COMPLETED, PRUNED, PENDING, NOT_SUBMITTED, RUNNING)
 """States that need no explanation."""
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--watch", action="store_true", help="until nothing of the sweep trains or waits any more")
     what.add_argument("--log", type=int, metavar="ID", help="print the log of one run")
-    with told_by("irmas.status"):
+    with report_errors("irmas.status"):
         arguments = parser.parse_args()
         if arguments.log is not None:
             sys.stdout.write(log(arguments.sweep, arguments.log))
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def look(sweep: Path) -> SweepState:
-    return states.look(sweep, plans.read(sweep))
+    return run_states.look(sweep, plans.read(sweep))
 
 
 def log(sweep: Path, number: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from irmas import overrides
+from irmas.cli import overrides
 from irmas.config import Config
 
 

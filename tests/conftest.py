@@ -14,9 +14,11 @@ from doors import Doors
 from hypothesis import settings
 
 from irmas.config import Data, Features
-from irmas.data import cache, dataset, standin, standin_songs
+from irmas.data import cache, dataset
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import scan
+from irmas.standin import corpus as standin
+from irmas.standin import songs
 
 ROOT = Path(__file__).parent.parent
 
@@ -109,4 +111,4 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def part(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stand-in's test part, with three songs."""
-    return standin_songs.render(tmp_path_factory.mktemp("songs"), lambda what, total: lambda done: None, songs=3)
+    return songs.render(tmp_path_factory.mktemp("songs"), lambda what, total: lambda done: None, songs=3)

@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 
 from irmas.data import workers
-from irmas.sweep import local
+from irmas.sweep import pool
 
 DOORS = (
     *("train", "prepare", "rank", "refine", "status", "evaluate", "predict", "export"),
@@ -45,7 +45,7 @@ Plugins.instance()
 OverridesParser.create().parse_override("lr=0.1")
 # What trains is forked from the door: a server of its own would import torch anew.
 FORK = multiprocessing.get_context("fork")
-for module in (local, workers):
+for module in (pool, workers):
     module.fork_server = lambda *_: FORK  # type: ignore[attr-defined]
 
 

@@ -19,7 +19,7 @@ from irmas.results.ranking import Ranking, Row
 from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS
 from irmas.run.folder import COMPLETED
 from irmas.sweep.plan import Plan, Point
-from irmas.sweep.states import SweepState
+from irmas.sweep.run_states import SweepState
 
 Values = Mapping[str, Any]
 REPORT: Mapping[str, Sequence[Any]] = {"dropout": [0.3, 0.4, 0.5], "lr": [0.001, 0.0005, 0.0001], "l2": [0.001, 0.0001]}

@@ -20,18 +20,25 @@ FLOORS = (
     "sweep",
     "learning",
     "run data",
+    "standin",
     "ground",
 )
 """From the top. Rooms of one floor do not know each other."""
-DOORS = {"train", "prepare", "rank", "refine", "status", "evaluate", "predict", "export", "overrides", "compose"}
+DOORS = {"train", "prepare", "rank", "refine", "status", "evaluate", "predict", "export"}
 """The modules of the package itself that stand on top; the others are the ground."""
 KNOWN_BY = {
-    "hydra": {"irmas.overrides", "irmas.compose", "irmas.prepare", "hydra_plugins.irmas_launcher"},
-    "omegaconf": {"irmas.overrides", "irmas.compose", "irmas.train", "irmas.prepare", "hydra_plugins.irmas_launcher"},
+    "hydra": {"irmas.cli.overrides", "irmas.cli.compose", "irmas.prepare", "hydra_plugins.irmas_launcher"},
+    "omegaconf": {
+        "irmas.cli.overrides",
+        "irmas.cli.compose",
+        "irmas.train",
+        "irmas.prepare",
+        "hydra_plugins.irmas_launcher",
+    },
     "submitit": {"irmas.sweep.submit"},
     "subprocess": {"irmas.sweep.slurm", "irmas.provenance"},
     "tensorboard": {"irmas.run.events"},
-    "argparse": {"irmas.commandline", "irmas.evaluate", "irmas.predict"},
+    "argparse": {"irmas.exit", "irmas.evaluate", "irmas.predict"},
     "pickle": {"irmas.run.checkpoint"},
     "jinja2": {"irmas.results.report"},
 }
@@ -64,7 +71,7 @@ IMPORTS = {name: {*imported(ast.walk(tree))} - {name} for name, tree in TREES.it
 
 def room(module: str) -> str:
     parts = module.split(".")
-    if parts[0] == "hydra_plugins" or parts[-1] in DOORS & set(parts[1:2]):
+    if parts[0] == "hydra_plugins" or parts[1:2] == ["cli"] or parts[-1] in DOORS & set(parts[1:2]):
         return "doors"
     return parts[1] if len(parts) > 2 or (len(parts) == 2 and (ROOT / "irmas" / parts[1]).is_dir()) else "ground"
 

@@ -262,7 +262,7 @@ def test_data_that_the_job_cannot_make_is_told_and_recorded(doors: Doors, folder
     plans.write(folder / "outputs" / "gone", plan)
     made("d", 0)(folder)
     said = doors.open("sweep.prepare", "outputs/gone", folder=folder)
-    assert (said.code, said.stderr) == (2, f"irmas.sweep.prepare: {folder}/d: Permission denied\n")
+    assert (said.code, said.stderr) == (2, f"irmas.sweep.data_job: {folder}/d: Permission denied\n")
     assert f"{folder}/d: Permission denied" in (folder / "outputs/gone/slurm/data.json").read_text()
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from irmas.config import Config
 from irmas.errors import ConfigError
 from irmas.sweep import settings
-from irmas.sweep.array import REQUEUES
-from irmas.sweep.batches import SCRIPT, SCRIPTS, Batch, Order, by_hand
+from irmas.sweep.array_task import REQUEUES
 from irmas.sweep.jobs import ARRAY, Work
 from irmas.sweep.plan import Plan
+from irmas.sweep.sbatch import SCRIPT, SCRIPTS, Batch, Order, by_hand
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = yaml.safe_load((ROOT / "conf/hydra/launcher/slurm.yaml").read_text().replace('"${..partition}"', "null"))

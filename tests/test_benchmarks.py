@@ -23,8 +23,8 @@ from irmas.config import Config, Model
 from irmas.learning.trainer import Examples, Learner
 from irmas.run import events
 from irmas.sweep import plan as plans
-from irmas.sweep.halving import WARNING
 from irmas.sweep.plan import Plan, Point
+from irmas.sweep.pruning import WARNING
 
 
 def test_what_is_not_measured_anew_stays_in_the_table() -> None:

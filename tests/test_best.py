@@ -18,7 +18,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from made_up import REPORT, SEEDS, Values, sweep
 
-from irmas import overrides
+from irmas.cli import overrides
 from irmas.config import OF_THE_COMMAND, Config, Data, Features, Model, flatten
 from irmas.results import best, ranking
 from irmas.results.analysis import Analysis, Outcome, analyse

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from irmas.config import Config, Data, Features
-from irmas.data import cache, dataset, standin
+from irmas.data import cache, dataset
 from irmas.data.cache import FeatureCache
 from irmas.errors import ConfigError, DataError
+from irmas.standin import corpus as standin_corpus
 
 
 class Told:
@@ -181,7 +182,7 @@ def test_a_stand_in_is_rendered_where_it_is_missing_and_never_twice(
         rendered.append((size, seed))
         on_excerpt(size)
 
-    monkeypatch.setattr(standin, "render", copy)
+    monkeypatch.setattr(standin_corpus, "render", copy)
     data = Data(source="standin", root=str(tmp_path / "new" / "standin"), size=132, render_seed=0)
     told = Told()
     source = dataset.locate(data, Features(), told)
@@ -264,7 +265,7 @@ def test_files_that_cannot_be_used_end_it_unless_they_are_to_be_left_out(
 
 def test_a_stand_in_that_lost_a_file_is_refused(corpus: Path, tmp_path: Path) -> None:
     data = Data(source="standin", root=str(tmp_path), size=132, render_seed=0)
-    folder = shutil.copytree(corpus, dataset.corpus(data))
+    folder = shutil.copytree(corpus, dataset.corpus_folder(data))
     next(folder.rglob("*.wav")).unlink()
     with pytest.raises(DataError, match=rf"{folder}: holds 131 excerpts of 132; remove the folder"):
         dataset.load(data, Features(), Told())

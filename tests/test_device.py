@@ -18,7 +18,7 @@ from irmas.learning import device, trainer
 from irmas.learning.device import choose_device
 from irmas.run.folder import FAILED, RunFolder
 from irmas.sweep import plan as plans
-from irmas.sweep import task
+from irmas.sweep import train_run
 from irmas.sweep.freeze import freeze
 from irmas.sweep.plan import Point
 
@@ -110,19 +110,19 @@ def test_set_up_keeps_freed_memory_and_makes_runs_repeatable() -> None:
 
 def test_memory_that_the_machine_does_not_have_is_told_with_what_needs_less() -> None:
     config = Config(batch_size=64)
-    with pytest.raises(UserError, match="too little memory on node") as raised, device.memory_told(config):
+    with pytest.raises(UserError, match="too little memory on node") as raised, device.explain_out_of_memory(config):
         torch.empty(1 << 50)
     said = str(raised.value)
     assert said.startswith("the process has")
     assert "tried to allocate" in said
     assert "lower batch_size=64, raise data.pool=1 or take features=small" in said
     assert "hydra.launcher.mem" in said
-    with pytest.raises(UserError, match="the process has too little memory"), device.memory_told(config):
+    with pytest.raises(UserError, match="the process has too little memory"), device.explain_out_of_memory(config):
         np.empty(1 << 50)
 
 
 def test_other_errors_stay_what_they_are() -> None:
-    with pytest.raises(RuntimeError, match="mat1 and mat2"), device.memory_told(Config()):
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), device.explain_out_of_memory(Config()):
         torch.ones(2, 3) @ torch.ones(2, 3)
 
 
@@ -135,10 +135,10 @@ def test_a_gpu_without_enough_memory_is_one_message_in_the_runs_status(
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity")
 
     monkeypatch.setattr(trainer, "load_examples", out_of_memory)
-    monkeypatch.setattr(task, "set_up", lambda *_: None)
+    monkeypatch.setattr(train_run, "set_up", lambda *_: None)
     plans.write(tmp_path, freeze(Config(data=data, features=features), [Point(1, {}, {})], "one"))
     with pytest.raises(UserError):
-        task.run_point(tmp_path, 1, threads=1)
+        train_run.run_point(tmp_path, 1, threads=1)
     status = RunFolder(tmp_path / "runs" / "001").status()
     assert status.state == FAILED
     assert status.error.startswith("the GPU has too little memory on node")

@@ -19,8 +19,8 @@ from irmas.files import atomic_write
 from irmas.results import ranking
 from irmas.run.events import CONFUSION, RANKED, VAL_ACCURACY, EventWriter, event_files, read_scalars
 from irmas.run.folder import COMPLETED, FAILED, RunFolder, Status
-from irmas.sweep import local
 from irmas.sweep import plan as plans
+from irmas.sweep import pool
 from irmas.sweep.freeze import freeze
 from irmas.sweep.plan import Plan, Point
 from irmas.sweep.progress import SweepProgress
@@ -84,17 +84,17 @@ def test_a_run_fails_with_path_and_reason_and_goes_on_when_there_is_room(
 ) -> None:
     with monkeypatch.context() as elsewhere:
         elsewhere.chdir(tmp_path)
-        (whole,) = local.launch(plan, 1)
+        (whole,) = pool.launch(plan, 1)
     plans.write(Path("outputs/one"), plan)
     here.fill(free=400_000)
-    (status,) = local.launch(plan, 1)
+    (status,) = pool.launch(plan, 1)
     assert (status.state, status.epoch) == (FAILED, 0)
     assert RunFolder(RUN).status() == status
     assert status.error == "outputs/one/runs/001/checkpoint.pt: No space left on device"
     assert status.error in capsys.readouterr().out.replace("\n", "")
 
     here.free()
-    (status,) = local.launch(plan, 1)
+    (status,) = pool.launch(plan, 1)
     assert (status.state, status.metrics and status.metrics[RANKED]) == (
         COMPLETED,
         whole.metrics and whole.metrics[RANKED],
@@ -112,13 +112,13 @@ def test_where_not_even_the_status_can_be_written_the_parent_still_says_why(
     RunFolder(RUN).amend_status(Status(FAILED, error="long ago"))
     here.fill(free=0)
     with SweepProgress(plain_console(), 1, 0, 0) as progress:
-        local.run(sweep, plan, plan.points, 1, progress)
+        pool.run(sweep, plan, plan.points, 1, progress)
     said = capsys.readouterr().out.replace("\n", "")
     assert re.search(r"FAILED +outputs/one/runs/001/\.lock\.\S+: No space left on device", said), said
     assert RunFolder(RUN).told().error == "long ago"
 
     here.free()
-    (status,) = local.launch(plan, 1)
+    (status,) = pool.launch(plan, 1)
     assert (status.state, status.error) == (COMPLETED, "")
 
 

@@ -11,8 +11,8 @@ from doors import Doors
 from left_behind import ranking, runs, status
 
 from irmas.config import Config
-from irmas.sweep.halving import WARNING, Halving, announced, goes_on, place, rungs
 from irmas.sweep.plan import Plan, Point
+from irmas.sweep.pruning import WARNING, Halving, announced, goes_on, place, rungs
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_sweep_is_halved_and_not_taken_up_again(doors: Doors, tmp_path: Path) 
         in done.stdout
     )
     entries = [(entry["rank"], entry["id"], entry["state"], entry["epoch"]) for entry in ranking(sweep)]
-    assert entries == [(1, 2, "COMPLETED", 4), (2, 1, "STOPPED", 1)]
+    assert entries == [(1, 2, "COMPLETED", 4), (2, 1, "PRUNED", 1)]
     first, second = map(status, runs(sweep))
     assert first["error"] == "number 2 of 2 at epoch 1, where the best 1 go on"
     assert not second["error"]

@@ -24,7 +24,7 @@ from torch import Tensor
 from irmas.config import Config, Data, Features, Model
 from irmas.console import plain_console
 from irmas.run.folder import COMPLETED, FAILED, RunFolder
-from irmas.sweep import local, prepare
+from irmas.sweep import data_job, pool
 from irmas.sweep import plan as plans
 from irmas.sweep.freeze import freeze
 from irmas.sweep.plan import Point
@@ -53,7 +53,7 @@ def begin(data: Data, features: Features, tmp_path_factory: pytest.TempPathFacto
         sweep = folder / str(len(list(folder.iterdir())))
         plan = freeze(config, [Point(1, {}, {})], sweep.name)
         plans.write(sweep, plan)
-        prepare.make(sweep, plan, lambda what, total: lambda done: None)
+        data_job.make(sweep, plan, lambda what, total: lambda done: None)
         return sweep
 
     return begin_another
@@ -66,7 +66,7 @@ def train(sweep: Path, killed_after: float | None = None) -> str:
     if killed_after is not None:
         kill.start()
     with SweepProgress(plain_console(), 1, 0, 0) as progress:
-        local.run(sweep, plan, plan.points, 1, progress)
+        pool.run(sweep, plan, plan.points, 1, progress)
     if killed_after is not None:
         kill.join()
     return RunFolder(sweep / "runs" / "001").status().state

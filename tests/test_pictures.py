@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from irmas.labels import CODES, INSTRUMENTS
-from irmas.run.pictures import confusion_matrix, spectrograms
+from irmas.run.images import confusion_matrix, spectrograms
 
 RGB = np.ndarray[Any, np.dtype[np.uint8]]
 

@@ -19,7 +19,7 @@ from commands import ROOT
 from numpy.typing import NDArray
 from PIL import Image
 
-from irmas import figures
+from irmas import plot_style
 from irmas.config import Config
 from irmas.labels import CODES
 from irmas.results import plots
@@ -29,7 +29,7 @@ from irmas.results.ranking import Ranking, Row
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS
 from irmas.run.folder import COMPLETED, DIVERGED
 from irmas.sweep.plan import Plan
-from irmas.sweep.states import SweepState
+from irmas.sweep.run_states import SweepState
 
 REPORT = {"dropout": (0.3, 0.4, 0.5), "lr": (1e-3, 5e-4, 1e-4), "l2": (1e-3, 1e-4)}
 
@@ -97,8 +97,8 @@ def test_the_reports_grid_has_every_picture_at_print_size(report: dict[str, byte
     assert list(report) == FOUR
     for name, png in report.items():
         picture = pixels(png)
-        assert picture.shape[1] == int(15 / 2.54 * figures.DPI), name
-        assert picture.shape[0] < 23 / 2.54 * figures.DPI, name
+        assert picture.shape[1] == int(15 / 2.54 * plot_style.DPI), name
+        assert picture.shape[0] < 23 / 2.54 * plot_style.DPI, name
         assert not is_cut(picture), name
 
 
@@ -134,19 +134,19 @@ def test_what_lacks_its_data_is_left_out(levels: dict[str, Any], left_out: set[s
 
 def test_the_best_set_is_blue_and_what_is_behind_vermillion_below(report: dict[str, bytes]) -> None:
     accuracy = pixels(report["accuracy.png"])[200:]  # without the legend
-    best_set, behind = places(accuracy, figures.BLUE), places(accuracy, figures.VERMILLION)
+    best_set, behind = places(accuracy, plot_style.BLUE), places(accuracy, plot_style.VERMILLION)
     assert best_set[:, 0].max() < behind[:, 0].min()
     assert best_set[:, 1].mean() > behind[:, 1].mean()  # the better, the further to the right
 
 
 def test_without_predictions_no_point_is_in_the_best_set_or_behind() -> None:
     accuracy = pixels(plots.draw(*sweep(grid({"lr": (0.1, 0.2)}), paired=False), None)["accuracy.png"])
-    assert not len(places(accuracy, figures.BLUE)) + len(places(accuracy, figures.VERMILLION))
+    assert not len(places(accuracy, plot_style.BLUE)) + len(places(accuracy, plot_style.VERMILLION))
 
 
 def test_the_leaders_cell_is_framed_where_its_levels_meet(report: dict[str, bytes]) -> None:
     heatmap = pixels(report["heatmap.png"])
-    frame = places(heatmap, figures.VERMILLION)
+    frame = places(heatmap, plot_style.VERMILLION)
     (top, left), (bottom, right) = frame.min(axis=0), frame.max(axis=0)
     brightest = heatmap[(top + bottom) // 2, left + 10]
     # The leader has the last dropout, the smallest lr and the smallest l2: below, and on the left of the left panel.
@@ -157,9 +157,9 @@ def test_the_leaders_cell_is_framed_where_its_levels_meet(report: dict[str, byte
 
 def test_cells_without_a_finished_run_are_hatched(report: dict[str, bytes]) -> None:
     values = grid({"dropout": (0.3, 0.4), "lr": (0.1, 0.2)})[1:]
-    hatched = places(pixels(plots.draw(*sweep(values), None)["heatmap.png"]), figures.FAINT)
+    hatched = places(pixels(plots.draw(*sweep(values), None)["heatmap.png"]), plot_style.FAINT)
     assert len(hatched) > 200
-    assert not len(places(pixels(report["heatmap.png"]), figures.FAINT))
+    assert not len(places(pixels(report["heatmap.png"]), plot_style.FAINT))
 
 
 def test_a_point_with_seeds_has_its_mean_and_the_band_of_its_runs() -> None:
@@ -230,7 +230,7 @@ def test_no_sweep_is_too_small_large_or_odd(
 def test_nothing_is_printed_where_home_cannot_be_written() -> None:
     environment = os.environ | {"HOME": "/proc/none"}
     environment.pop("MPLCONFIGDIR", None)
-    program = "from irmas.commandline import told_by\nwith told_by('rank'): import irmas.results.plots"
+    program = "from irmas.exit import report_errors\nwith report_errors('rank'): import irmas.results.plots"
     command = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -21,13 +21,13 @@ from irmas.config import Config, Features, Model
 from irmas.data.features import LogMel, read_waveform
 from irmas.data.sound import read_form
 from irmas.errors import DataError
-from irmas.figures import BLUE, as_png, our_style
-from irmas.inference import lanes, models, streaming
+from irmas.inference import models, streaming, timeline_plot
 from irmas.inference.recognizer import Recognizer
 from irmas.inference.streaming import BATCH_S
 from irmas.inference.timeline import Timeline, clock
 from irmas.labels import CODES
 from irmas.learning.model import Classifier
+from irmas.plot_style import BLUE, as_png, our_style
 from irmas.run import model_file
 
 RATE = 16000
@@ -231,7 +231,7 @@ def test_a_sound_of_any_form_is_heard_and_drawn(
     assert not found.is_silent.any()
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, atol=1e-5)
     assert told == len(found.starts) == streaming.count(read_form(file).seconds, 3.0, 1.5)
-    drawn = lanes.draw(file, found, LogMel(recognizer.nets[0].features))
+    drawn = timeline_plot.draw(file, found, LogMel(recognizer.nets[0].features))
     assert not is_cut(pixels(drawn))
 
 
@@ -299,7 +299,7 @@ def test_a_steady_tone_is_drawn_as_a_line(tmp_path: Path, features: Features) ->
     seconds, tone_hz = 40.0, 1000
     samples = np.sin(2 * np.pi * tone_hz * np.arange(int(seconds * 44100)) / 44100)
     soundfile.write(tmp_path / "a.wav", samples, 44100, subtype="FLOAT")
-    log_mel_db = lanes.spectrogram(tmp_path / "a.wav", seconds, LogMel(features))
+    log_mel_db = timeline_plot.spectrogram(tmp_path / "a.wav", seconds, LogMel(features))
     inner = log_mel_db[:, 2:-2]
     assert inner.shape[1] > 200
     assert np.ptp(inner, axis=1).max() < 1.0
@@ -310,8 +310,8 @@ def test_a_steady_tone_is_drawn_as_a_line(tmp_path: Path, features: Features) ->
 def test_of_a_long_file_no_more_is_drawn_than_there_is_room_for(tmp_path: Path, features: Features) -> None:
     halves = np.concatenate([np.sin(np.arange(150 * RATE) * 2 * np.pi * hz / RATE) for hz in (500, 3000)])
     soundfile.write(tmp_path / "a.wav", halves, RATE)
-    log_mel_db = lanes.spectrogram(tmp_path / "a.wav", 300.0, LogMel(features))
-    assert log_mel_db.shape == (features.n_mels, lanes.COLUMNS)
+    log_mel_db = timeline_plot.spectrogram(tmp_path / "a.wav", 300.0, LogMel(features))
+    assert log_mel_db.shape == (features.n_mels, timeline_plot.COLUMNS)
     loudest = log_mel_db.argmax(axis=0)
     assert len(set(loudest[:440])) == len(set(loudest[460:])) == 1
     assert loudest[0] < loudest[-1]
@@ -323,5 +323,5 @@ def test_many_classes_and_long_names_have_their_place(features: Features) -> Non
     found = Timeline(6.0, names, np.array([0.0, 2, 4]), np.array([2.0, 4, 6]), probabilities)
     log_mel_db = np.full((features.n_mels, 50), -40, np.float32)
     with our_style():
-        png = as_png(lanes._figure("$x^2$ " * 30 + ".wav", found, log_mel_db, LogMel(features)))
+        png = as_png(timeline_plot._figure("$x^2$ " * 30 + ".wav", found, log_mel_db, LogMel(features)))
     assert not is_cut(pixels(png))

@@ -21,8 +21,8 @@ from irmas.data.workers import mapped
 from irmas.errors import DataError
 from irmas.processes import fork_server
 from irmas.run.folder import COMPLETED, Status
-from irmas.sweep import local
 from irmas.sweep import plan as plans
+from irmas.sweep import pool
 from irmas.sweep.freeze import freeze
 from irmas.sweep.plan import Point, run_folder
 from irmas.sweep.progress import SweepProgress
@@ -84,7 +84,7 @@ def interrupted_starts(monkeypatch: pytest.MonkeyPatch) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     context = get_context("forkserver")
-    fork_server(local.PRELOADED)
+    fork_server(pool.PRELOADED)
     monkeypatch.setattr(context.Process, "start", start_and_interrupt)
 
 
@@ -98,12 +98,12 @@ def test_the_last_run_that_is_left_has_the_threads_that_it_began_with(
         ended.path.mkdir(parents=True)
         (ended.path / "status.json").write_text(json.dumps(asdict(Status(COMPLETED))))
     begun = list[tuple[int, int]]()
-    monkeypatch.setattr(local, "cpu_count", lambda: 6)
+    monkeypatch.setattr(pool, "cpu_count", lambda: 6)
     monkeypatch.setattr(
-        local, "_start", lambda workers, sweep, point, slot, threads, gpu: begun.append((point.id, threads))
+        pool, "_start", lambda workers, sweep, point, slot, threads, gpu: begun.append((point.id, threads))
     )
     with SweepProgress(plain_console(), 3, 2, 0) as progress:
-        local.run(sweep, plan, plan.points, None, progress)
+        pool.run(sweep, plan, plan.points, None, progress)
     assert begun == [(3, 2)]
 
 
@@ -113,5 +113,5 @@ def test_ctrl_c_leaves_no_run_behind_that_has_just_started(data: Data, features:
     plan = freeze(config, [Point(1, {}, {})], "s")
     plans.write(tmp_path / "s", plan)
     with SweepProgress(plain_console(), 1, 0, 0) as progress, pytest.raises(KeyboardInterrupt):
-        local.run(tmp_path / "s", plan, plan.points, 1, progress)
+        pool.run(tmp_path / "s", plan, plan.points, 1, progress)
     assert not active_children()

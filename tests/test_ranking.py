@@ -28,7 +28,7 @@ from irmas.console import width
 from irmas.results import outcomes, ranking
 from irmas.run import predictions
 from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS, EventWriter, event_files
-from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PENDING, RUNNING, STOPPED, RunFolder, Status
+from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PENDING, PRUNED, RUNNING, RunFolder, Status
 from irmas.run.predictions import Predictions
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, Point, run_folder
@@ -236,7 +236,7 @@ def test_the_ranked_figure_decides_and_the_last_epochs_own_stands_beside_it(swee
 def test_runs_of_an_earlier_version_have_no_rank_beside_new_ones(sweep: Path, doors: Doors) -> None:
     train(sweep, 1, [(0.25, 1.0), (0.75, 1.0)], ranked=[])
     train(sweep, 2, [(0.5, 1.0)])
-    train(sweep, 3, [(0.75, 1.0)], STOPPED, ranked=[])
+    train(sweep, 3, [(0.75, 1.0)], PRUNED, ranked=[])
     result = ranking.rank(sweep)
     assert [(row.rank, row.id, row.accuracy, row.last_accuracy) for row in result.rows] == [
         (1, 2, 0.5, 0.5),
@@ -305,16 +305,16 @@ def test_unfinished_failed_and_diverged_runs_are_listed_without_a_rank(sweep: Pa
 
 
 def test_stopped_runs_rank_behind_the_finished_ones_by_the_epoch_that_they_came_to(sweep: Path) -> None:
-    train(sweep, 1, [(0.75, 1.0)], STOPPED, "number 2 of 2")
-    train(sweep, 2, [(0.25, 1.0), (0.5, 1.0)], STOPPED, "number 2 of 2")
+    train(sweep, 1, [(0.75, 1.0)], PRUNED, "number 2 of 2")
+    train(sweep, 2, [(0.25, 1.0), (0.5, 1.0)], PRUNED, "number 2 of 2")
     train(sweep, 3, [(0.25, 1.0), (0.25, 1.0), (0.25, 1.0)])
-    train(sweep, 4, [(0.75, 0.9)], STOPPED, "number 2 of 2")
+    train(sweep, 4, [(0.75, 0.9)], PRUNED, "number 2 of 2")
     result = ranking.rank(sweep)
     assert [(row.rank, row.id, row.state, row.epoch, row.point_accuracy) for row in result.rows] == [
         (1, 3, COMPLETED, 3, 0.25),
-        (2, 2, STOPPED, 2, None),
-        (3, 4, STOPPED, 1, None),
-        (4, 1, STOPPED, 1, None),
+        (2, 2, PRUNED, 2, None),
+        (3, 4, PRUNED, 1, None),
+        (4, 1, PRUNED, 1, None),
     ]
     found, _, _ = outcomes.read(sweep, result)
     assert [outcome.id for outcome in found] == [3]

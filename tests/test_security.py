@@ -25,9 +25,9 @@ from irmas.errors import ConfigError, UserError
 from irmas.sweep import jobs, settings
 from irmas.sweep import plan as plans
 from irmas.sweep import submit as submission
-from irmas.sweep.batches import SCRIPT, Order, by_hand
 from irmas.sweep.jobs import ARRAY, DataFailure, Job
 from irmas.sweep.plan import OUTPUTS, Plan, Point
+from irmas.sweep.sbatch import SCRIPT, Order, by_hand
 from irmas.sweep.submit import submit
 
 HOSTILE = "a 'b\" $(touch owned); `touch owned` & *"
@@ -53,7 +53,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (bin_ / name).chmod(0o755)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
-    monkeypatch.setattr("irmas.sweep.prepare.is_made", lambda plan: False)
+    monkeypatch.setattr("irmas.sweep.data_job.is_made", lambda plan: False)
     return folder
 
 
@@ -144,7 +144,7 @@ def test_no_name_of_an_option_is_anything_else(key: str) -> None:
 
 
 def test_the_lines_to_submit_by_hand_are_safe_to_paste(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("irmas.sweep.batches.SCRIPTS", desk.parent / "scripts of mine")
+    monkeypatch.setattr("irmas.sweep.sbatch.SCRIPTS", desk.parent / "scripts of mine")
     setup = desk / "set $HOME up.sh"
     asked = settings.read(values(partition="$HOME", sbatch={"comment": HOSTILE}))
     batches = Order(replace(PLAN, name=HOSTILE), asked, 1000, is_made=False, behind=[]).batches([1, 2], 1)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from irmas.run.folder import Status
 from irmas.sweep import slurm
+from irmas.sweep.run_states import join
 from irmas.sweep.slurm import SlurmError, Task, expand_ranges, parse_accounting, parse_queue, ranges
-from irmas.sweep.states import join
 
 QUEUE = """\
 3|4|COMPLETED|None|n2|0:00|irmas-x|2026-11-23T22:09:14|/home/a|/home/a/sweep.sbatch outputs/x --runs 1-4

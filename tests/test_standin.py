@@ -17,10 +17,10 @@ import soundfile
 from commands import ENVIRONMENT, marked, wait_until
 from conftest import SmallDisk
 
-from irmas.data import standin
 from irmas.data.sound import read_form
 from irmas.errors import DataError
 from irmas.labels import CODES
+from irmas.standin import corpus as standin
 
 NAME = re.compile(r"^(?:(\d{3})__)?\[([a-z]{3})\](?:\[(dru|nod|---)\])?\[([a-z_]+)\](\d{4})__([123])$")
 GENRES = {"cou_fol", "cla", "pop_roc", "lat_sou", "jaz_blu"}
@@ -28,7 +28,7 @@ SIZE = 132
 RENDER = """
 import sys
 from pathlib import Path
-from irmas.data import standin
+from irmas.standin import corpus as standin
 
 if __name__ == "__main__":
     standin.render(Path(sys.argv[1]), 660, seed=0)

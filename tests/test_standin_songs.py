@@ -6,14 +6,15 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
-from irmas.data import standin_songs, testparts
+from irmas.data import testparts
 from irmas.data.sound import read_form
 from irmas.evaluation.testset import SONG
 from irmas.labels import CODES
+from irmas.standin import songs
 
 
-def render(folder: Path, songs: int, seed: int) -> Path:
-    return standin_songs.render(folder, lambda what, total: lambda done: None, songs, seed)
+def render(folder: Path, number: int, seed: int) -> Path:
+    return songs.render(folder, lambda what, total: lambda done: None, number, seed)
 
 
 def digests(part: Path) -> dict[str, str]:
@@ -23,7 +24,7 @@ def digests(part: Path) -> dict[str, str]:
 def test_a_part_follows_from_its_seed(tmp_path: Path) -> None:
     one, two = render(tmp_path / "one", 1, 0), render(tmp_path / "two", 1, 0)
     assert digests(one) == digests(two)
-    assert standin_songs.plan(1, 0) != standin_songs.plan(1, 1)
+    assert songs.plan(1, 0) != songs.plan(1, 1)
     (one / "Part1" / "mark").touch()
     assert render(tmp_path / "one", 1, 0) == one
     assert (one / "Part1" / "mark").exists()  # what is there is not rendered anew
@@ -46,8 +47,6 @@ def test_a_part_is_as_irmas_has_it(part: Path) -> None:
 
 
 def test_classes_are_about_equally_frequent() -> None:
-    counted = Counter(
-        code for song in standin_songs.plan(30, 0) for code in {code for cast in song.casts for code in cast}
-    )
+    counted = Counter(code for song in songs.plan(30, 0) for code in {code for cast in song.casts for code in cast})
     assert set(counted) == set(CODES)
     assert max(counted.values()) - min(counted.values()) <= 3

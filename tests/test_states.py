@@ -14,11 +14,11 @@ import pytest
 from irmas.config import Config
 from irmas.run.folder import CANCELLED, COMPLETED, DIVERGED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
 from irmas.sweep import plan as plans
-from irmas.sweep import slurm, states
+from irmas.sweep import run_states, slurm
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, record
 from irmas.sweep.plan import Plan, Point, run_folder
+from irmas.sweep.run_states import NOT_SUBMITTED, SweepState, choose, heard, join, look, named_sweep, settle
 from irmas.sweep.slurm import Task
-from irmas.sweep.states import NOT_SUBMITTED, SweepState, choose, heard, join, look, named_sweep, settle
 
 NOW = 1_000_000.0
 NEW = Status()
@@ -277,7 +277,7 @@ def test_a_last_word_waits_while_sacct_lags_behind_squeue_but_not_for_ever(
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     assert found(look(sweep, plans.read(sweep), last_word=True))[1] == ("OUT_OF_MEMORY", "7_1")
     assert told == []
-    monkeypatch.setattr(states, "LAG_S", 0.0)
+    monkeypatch.setattr(run_states, "LAG_S", 0.0)
     monkeypatch.setattr(slurm, "accounting", lambda jobs: array("7", {1: "RUNNING"}))
     assert found(look(sweep, plans.read(sweep), last_word=True))[1] == (FAILED, "7_1")
 

@@ -26,8 +26,8 @@ from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import POOL, Plan, Point, run_folder
+from irmas.sweep.run_states import NOT_SUBMITTED, RunState, SweepState
 from irmas.sweep.slurm import Task
-from irmas.sweep.states import NOT_SUBMITTED, RunState, SweepState
 
 TRACEBACK = (
     "Traceback (most recent call last):\n" + "".join(f"  frame {n}\n" for n in range(9)) + "ValueError: [no] more"

@@ -30,7 +30,7 @@ from irmas.learning.augment import spec_augment
 from irmas.learning.model import Classifier
 from irmas.learning.trainer import Examples, Learner, fit, load_examples
 from irmas.run import checkpoint, events, predictions
-from irmas.run.folder import COMPLETED, DIVERGED, FAILED, STOPPED, RunFolder, Status, Writer
+from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PRUNED, RunFolder, Status, Writer
 
 CPU = torch.device("cpu")
 CLASSES = ["cel", "flu", "voi"]
@@ -193,8 +193,8 @@ def test_a_verdict_stops_a_run_between_two_epochs(tmp_path: Path) -> None:
         return "too far behind" if epoch == 3 else ""
 
     status = fit(RunFolder(tmp_path), settings(), toy(), CPU, {}, verdict)
-    assert (status.state, status.epoch, status.error) == (STOPPED, 3, "too far behind")
-    assert RunFolder(tmp_path).status().state == STOPPED
+    assert (status.state, status.epoch, status.error) == (PRUNED, 3, "too far behind")
+    assert RunFolder(tmp_path).status().state == PRUNED
     accuracies = scalars_of(tmp_path)[events.RANKED]
     assert [epoch for epoch, _ in asked] == [1, 2, 3]
     assert [accuracy for _, accuracy in asked] == pytest.approx([accuracies[epoch] for epoch in (1, 2, 3)])
@@ -203,7 +203,7 @@ def test_a_verdict_stops_a_run_between_two_epochs(tmp_path: Path) -> None:
     # Its process was killed before it could say so: the next start asks about the same epoch before it trains.
     RunFolder(tmp_path).write_status(replace(status, state=FAILED))
     asked.clear()
-    assert fit(RunFolder(tmp_path), settings(), toy(), CPU, {}, verdict).state == STOPPED
+    assert fit(RunFolder(tmp_path), settings(), toy(), CPU, {}, verdict).state == PRUNED
     assert [epoch for epoch, _ in asked] == [3]
     assert scalars_of(tmp_path)[events.RANKED] == accuracies
 

@@ -22,8 +22,8 @@ from irmas.config import Config, Data, Features, Model
 from irmas.errors import UserError
 from irmas.run import folder as run_folder
 from irmas.run.folder import COMPLETED, REPLACED, RUNNING, Replaced, RunBusyError, RunFolder, Status, Writer
-from irmas.sweep import local, slurm, task
 from irmas.sweep import plan as plans
+from irmas.sweep import pool, slurm, train_run
 from irmas.sweep.freeze import freeze
 from irmas.sweep.plan import Point
 
@@ -231,17 +231,17 @@ def test_slurm_decides_who_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     for name, value in slurm_job("12_3", restart=2).items():
         monkeypatch.setenv(name, value)
-    assert task.gone(Writer("n1", 5, "12_3", 1))
-    assert not task.gone(Writer("n1", 5, "12_3", 2))
-    assert not task.gone(Writer("n1", 5, "12_3", 3))
-    assert not task.gone(Writer("n1", 5))
-    assert not task.gone(Writer())
+    assert train_run.gone(Writer("n1", 5, "12_3", 1))
+    assert not train_run.gone(Writer("n1", 5, "12_3", 2))
+    assert not train_run.gone(Writer("n1", 5, "12_3", 3))
+    assert not train_run.gone(Writer("n1", 5))
+    assert not train_run.gone(Writer())
     assert asked == []
-    assert not task.gone(Writer("n1", 5, "9_1"))
-    assert task.gone(Writer("n1", 5, "12_4", 7))
+    assert not train_run.gone(Writer("n1", 5, "9_1"))
+    assert train_run.gone(Writer("n1", 5, "12_4", 7))
     assert asked == ["9_1", "12_4"]
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert task.gone(Writer("n1", 5, "9_1"))
+    assert train_run.gone(Writer("n1", 5, "9_1"))
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def one_run(data: Data, features: Features, tmp_path: Path) -> Callable[[int], P
 
 
 def begin_task(sweep: Path, **told: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "irmas.sweep.task", str(sweep), "1", "--threads", "1"]
+    command = [sys.executable, "-m", "irmas.sweep.train_run", str(sweep), "1", "--threads", "1"]
     return subprocess.Popen(command, env=ENVIRONMENT | told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -320,8 +320,8 @@ def test_a_command_of_another_source_trains_nothing_and_finished_runs_are_still_
     run.path.mkdir(parents=True)
     (run.path / "config.yaml").touch()  # it has begun
     with pytest.raises(UserError, match=r"0123456789ab.*allow_code_change=true"):
-        local.launch(edited, 1)
+        pool.launch(edited, 1)
     assert [file.name for file in run.path.iterdir()] == ["config.yaml"]
     run.write_status(Status(COMPLETED))
-    assert [status.state for status in local.launch(edited, 1)] == [COMPLETED]
+    assert [status.state for status in pool.launch(edited, 1)] == [COMPLETED]
     assert (sweep / plans.PLAN).read_text() == before

@@ -27,7 +27,7 @@ from irmas.config import Features
 from irmas.data.excerpts import Excerpt, listing_digest, read_table
 from irmas.data.workers import mapped
 from irmas.errors import DataError
-from irmas.files import atomic_write, locked, naming
+from irmas.files import atomic_write, errors_name, locked
 from irmas.processes import cpu_count
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ def _compute(
 ) -> dict[int, str]:
     """Fill features.npy; the rows that have no log-mel, and why."""
     shape = (len(excerpts), features.n_mels, features.n_frames)
-    with naming(path):
+    with errors_name(path):
         np.lib.format.open_memmap(path, mode="w+", dtype=features.dtype, shape=shape).flush()
         with path.open("r+b") as file:  # a disk that fills up under mapped memory kills the worker with SIGBUS
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

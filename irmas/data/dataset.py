@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from irmas.config import Config, Data, Features, shown
-from irmas.data import cache, standin
+from irmas.data import cache
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import Excerpt, listing_digest, scan
 from irmas.errors import ConfigError, DataError
 from irmas.files import locked, obstacle
+from irmas.standin import corpus
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def digest(data: Data) -> str:
         cache.open_named(Path(data.cache))
         state.update(cache.digest(Path(data.cache)).encode())
     elif data.source == "standin":
-        state.update(f"standin {standin.VERSION} {data.size} {data.render_seed}".encode())
+        state.update(f"standin {corpus.VERSION} {data.size} {data.render_seed}".encode())
     else:
         state.update(listing_digest(excerpts(data), times=False).encode())
     return state.hexdigest()[:12]
@@ -81,23 +82,23 @@ def excerpts(data: Data) -> list[Excerpt]:
     """Raises DataError where there are none, saying how to get them."""
     if not data.root:
         raise ConfigError("data.root", "", "must be a folder with a subfolder for each class")
-    if data.source == "irmas" and not corpus(data).is_dir():
+    if data.source == "irmas" and not corpus_folder(data).is_dir():
         raise DataError(
             f"data.root={data.root}: IRMAS is not there. Fetch it with `python -m irmas.prepare download=true`, "
             "point data.root=... to it, or try things out with data=standin"
         )
-    found = scan(data, corpus(data))
+    found = scan(data, corpus_folder(data))
     if data.source == "standin" and len(found) != data.size:
         raise DataError(
-            f"{corpus(data)}: holds {len(found)} excerpts of {data.size}; remove the folder, to have it rendered anew"
+            f"{corpus_folder(data)}: holds {len(found)} excerpts of {data.size}; remove the folder to render it again"
         )
     return found
 
 
-def corpus(data: Data) -> Path:
+def corpus_folder(data: Data) -> Path:
     """The folder with a subfolder a class."""
     if data.source == "standin":
-        return Path(data.root) / f"v{standin.VERSION}-{data.size}-seed{data.render_seed}"
+        return Path(data.root) / f"v{corpus.VERSION}-{data.size}-seed{data.render_seed}"
     return Path(data.root)
 
 
@@ -123,7 +124,7 @@ def refuse_unwritable(data: Data, features: Features) -> None:
     """Raise ConfigError where what is missing would be made in a folder that cannot be written."""
     if data.cache is not None:
         return
-    if data.source == "standin" and not corpus(data).is_dir() and (reason := obstacle(Path(data.root))):
+    if data.source == "standin" and not corpus_folder(data).is_dir() and (reason := obstacle(Path(data.root))):
         raise ConfigError("data.root", data.root, reason)
     if (reason := obstacle(Path(data.cache_dir))) and not is_built(data, features):
         raise ConfigError("data.cache_dir", data.cache_dir, reason)
@@ -133,7 +134,7 @@ def is_built(data: Data, features: Features) -> bool:
     """Whether `load` would only open a cache."""
     if data.cache is not None:
         return True
-    if data.source == "standin" and not corpus(data).is_dir():
+    if data.source == "standin" and not corpus_folder(data).is_dir():
         return False
     return not _lacks(_own_cache(data, features), features)
 
@@ -148,14 +149,14 @@ def _lacks(source: Source, features: Features) -> bool:
 
 
 def _render(data: Data, progress: Progress) -> None:
-    folder = corpus(data)
+    folder = corpus_folder(data)
     if folder.is_dir():
         return
     assert data.size is not None
     assert data.render_seed is not None
     with locked(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
-            standin.render(folder, data.size, data.render_seed, progress("rendering", data.size))
+            corpus.render(folder, data.size, data.render_seed, progress("rendering", data.size))
 
 
 def make(source: Source, data: Data, features: Features, progress: Progress) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from irmas.data.sound import read_form
 from irmas.errors import DataError
-from irmas.files import naming
+from irmas.files import errors_name
 from irmas.labels import CODES
 
 
@@ -52,7 +52,7 @@ def read(folder: Path, known: Sequence[str] = CODES) -> Part:
 
 def write_labels(path: Path, labels: Sequence[str]) -> None:
     """Raises OSError with the file's name."""
-    with naming(path):
+    with errors_name(path):
         path.write_text("".join(f"{label}\n" for label in labels))
 
 

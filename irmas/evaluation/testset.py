@@ -191,7 +191,7 @@ def _is_of(found: EvaluationSet, file: ModelFile) -> bool:
     """Whether excerpts are those that the net's data calls so; where its sounds are not at hand, names must do."""
     data = data_of(file)
     try:
-        there = {excerpt.name: excerpt.path for excerpt in scan(data, dataset.corpus(data))}
+        there = {excerpt.name: excerpt.path for excerpt in scan(data, dataset.corpus_folder(data))}
     except DataError:
         return True
     alike = [

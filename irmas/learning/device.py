@@ -43,7 +43,7 @@ def choose_device(device: str) -> torch.device:
 
 
 @contextmanager
-def memory_told(config: Config) -> Iterator[None]:
+def explain_out_of_memory(config: Config) -> Iterator[None]:
     """Too little memory is told with the settings that need less of it. Raises UserError."""
     try:
         yield

@@ -24,9 +24,9 @@ from irmas.learning.augment import spec_augment
 from irmas.learning.device import autocast, seed
 from irmas.learning.model import Classifier, pooled
 from irmas.learning.optim import Schedule, make_optimizer
-from irmas.run import checkpoint, events, model_file, pictures, predictions
+from irmas.run import checkpoint, events, images, model_file, predictions
 from irmas.run.events import EventWriter
-from irmas.run.folder import COMPLETED, DIVERGED, RUNNING, STOPPED, RunFolder, Status
+from irmas.run.folder import COMPLETED, DIVERGED, PRUNED, RUNNING, RunFolder, Status
 from irmas.run.model_file import ModelFile
 from irmas.run.predictions import Predictions
 
@@ -227,7 +227,7 @@ def fit(
         writer.commit()
         for epoch in range(status.epoch + 1, config.epochs + 1):
             if verdict and status.metrics and (reason := verdict(status.epoch, status.metrics[events.RANKED])):
-                status = replace(status, state=STOPPED, error=reason)
+                status = replace(status, state=PRUNED, error=reason)
                 log.info("stopped: %s", reason)
                 writer.end(ok=True)
                 writer.commit()
@@ -243,7 +243,7 @@ def fit(
             writer.scalars(epoch, scalars)
             if epoch == config.epochs or lost:
                 predictions.write(folder.predictions, answers)
-                writer.image(epoch, events.CONFUSION, pictures.confusion_matrix(answers.confusion, examples.classes))
+                writer.image(epoch, events.CONFUSION, images.confusion_matrix(answers.confusion, examples.classes))
                 writer.end(ok=not lost)
             # Events first: after a crash in between, the epoch is trained again and its scalars are replaced.
             writer.commit()
@@ -313,7 +313,7 @@ def _show_examples(writer: EventWriter, learner: Learner) -> None:
     low = float(log_mel.min())
     high = max(float(log_mel.max()), low + 1)
     for tag, batch in shown:
-        writer.image(0, tag, pictures.spectrograms(batch[:, 0].cpu().numpy(), titles, low, high))
+        writer.image(0, tag, images.spectrograms(batch[:, 0].cpu().numpy(), titles, low, high))
 
 
 def _line(epoch: int, epochs: int, scalars: dict[str, float]) -> str:

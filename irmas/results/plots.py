@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from irmas.config import shown
-from irmas.figures import (
+from irmas.plot_style import (
     BLUE,
     CHARACTER,
     FAINT,

@@ -20,12 +20,12 @@ from irmas.console import plain_table
 from irmas.files import atomic_write
 from irmas.results.points import by_accuracy, combination
 from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS, RunScalars, read_all
-from irmas.run.folder import CANCELLED, COMPLETED, PENDING, PROVENANCE, RUNNING, STOPPED, RunFolder
-from irmas.sweep import jobs, states
+from irmas.run.folder import CANCELLED, COMPLETED, PENDING, PROVENANCE, PRUNED, RUNNING, RunFolder
+from irmas.sweep import jobs, run_states
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, run_folder
+from irmas.sweep.run_states import NOT_SUBMITTED, RunState, SweepState
 from irmas.sweep.slurm import ranges
-from irmas.sweep.states import NOT_SUBMITTED, RunState, SweepState
 
 if TYPE_CHECKING:  # scipy takes half a second to import
     from irmas.results.analysis import Analysis, Point
@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # scipy takes half a second to import
 
 @dataclass(frozen=True)
 class Row:
-    """One run. COMPLETED ones have a rank and, behind them, STOPPED ones; others are listed with what is known."""
+    """One run. COMPLETED ones have a rank and, behind them, PRUNED ones; others are listed with what is known."""
 
     id: int
     values: dict[str, Any]
@@ -89,7 +89,7 @@ def rank(sweep: Path, state: SweepState | None = None) -> Ranking:
     """
     plan = plans.read(sweep)
     rows, problems = [], []
-    state = state or states.look(sweep, plan, last_word=True)
+    state = state or run_states.look(sweep, plan, last_word=True)
     read = read_all([run_folder(sweep, run.point).path for run in state.runs])
     for run, scalars in zip(state.runs, read, strict=True):
         row, found = _row(sweep, plan, run, scalars)
@@ -98,7 +98,7 @@ def rank(sweep: Path, state: SweepState | None = None) -> Ranking:
     if not all(row.is_old for row in rows if row.curves):
         rows = [replace(row, accuracy=None) if row.is_old else row for row in rows]
     ranked = _ranked(rows)
-    ranked += _ranked_behind(ranked, [row for row in rows if row.state == STOPPED and row.accuracy is not None])
+    ranked += _ranked_behind(ranked, [row for row in rows if row.state == PRUNED and row.accuracy is not None])
     with_rank = {row.id for row in ranked}
     return Ranking(plan, ranked + [row for row in rows if row.id not in with_rank], problems, state)
 
@@ -119,7 +119,7 @@ def _ranked(rows: Sequence[Row]) -> list[Row]:
 
 
 def _ranked_behind(ranked: Sequence[Row], stopped: Sequence[Row]) -> list[Row]:
-    """STOPPED runs, by the epoch that they came to: an accuracy after two epochs is not one after fifteen."""
+    """PRUNED runs, by the epoch that they came to: an accuracy after two epochs is not one after fifteen."""
 
     def order(row: Row) -> tuple[float, ...]:
         loss = math.inf if row.loss is None else row.loss
@@ -141,7 +141,7 @@ def _row(sweep: Path, plan: Plan, run: RunState, scalars: RunScalars) -> tuple[R
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         source = ""
         problems.append(f"run {point.id}: {PROVENANCE} ({error})")
-    if status.state in (COMPLETED, STOPPED) and epoch != status.epoch:
+    if status.state in (COMPLETED, PRUNED) and epoch != status.epoch:
         lacking = f"the event files lack epoch {status.epoch}, its last"
         problems.append(f"run {point.id}: {lacking}; remove {folder.path} to train it again")
     return Row(
@@ -263,7 +263,7 @@ def _entry(row: Row, point: Point | None) -> dict[str, Any]:
 
 
 STYLES = {COMPLETED: "green", PENDING: "dim", RUNNING: "cyan"}
-STYLES |= dict.fromkeys((CANCELLED, STOPPED, NOT_SUBMITTED), "yellow")
+STYLES |= dict.fromkeys((CANCELLED, PRUNED, NOT_SUBMITTED), "yellow")
 
 
 def styled(state: str) -> Text:

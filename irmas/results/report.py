@@ -24,8 +24,8 @@ from irmas.results.effects import Effect, Level
 from irmas.results.outcomes import Confusion
 from irmas.results.page import PLOTS, code, counted, listed, plain, setting
 from irmas.results.ranking import Ranking, Row, mixed_schedules, mixed_sources, old_runs
-from irmas.sweep.halving import announced
 from irmas.sweep.jobs import named_runs
+from irmas.sweep.pruning import announced
 from irmas.sweep.slurm import ranges
 
 REPORT, PAGE = "report.md", "report.html"

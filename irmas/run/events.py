@@ -27,7 +27,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT
 
-from irmas.files import atomic_write, naming
+from irmas.files import atomic_write, errors_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -157,7 +157,7 @@ class EventWriter:
         Raises OSError with the file's path where the disk is full; another call tries again.
         """
         committed = self._file.tell()
-        with naming(self._path):
+        with errors_name(self._path):
             try:
                 rest = memoryview(self._uncommitted)
                 while rest:

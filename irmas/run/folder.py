@@ -17,7 +17,7 @@ import yaml
 
 from irmas.config import Config, differing_key, flatten, shown
 from irmas.errors import UserError, first_line
-from irmas.files import atomic_write, naming, remove_leftovers
+from irmas.files import atomic_write, errors_name, remove_leftovers
 
 CONFIG = "config.yaml"
 STATUS = "status.json"
@@ -34,11 +34,13 @@ LOCK_WAIT_S = 0.2
 PENDING, RUNNING, COMPLETED, FAILED, CANCELLED = "PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"
 DIVERGED = "DIVERGED"
 """The loss became NaN or infinite."""
-STOPPED = "STOPPED"
+PRUNED = "PRUNED"
 """By successive halving, at one of its rungs."""
+RENAMED = {"STOPPED": PRUNED}
+"""States in status files of earlier versions."""
 INTERRUPTED = "stopped; the same command goes on"
 """The reason of a CANCELLED run."""
-FINAL = frozenset({COMPLETED, DIVERGED, STOPPED})
+FINAL = frozenset({COMPLETED, DIVERGED, PRUNED})
 """States that another start would only repeat."""
 REPLACED = 75
 """Exit code of a process whose run another trains."""
@@ -180,7 +182,7 @@ class RunFolder:
         try:
             status = Status(**json.loads(path.read_text()))
             status.check()
-            return status
+            return replace(status, state=RENAMED.get(status.state, status.state))
         except FileNotFoundError:
             return Status()
         except (ValueError, TypeError) as error:
@@ -245,7 +247,7 @@ class RunFolder:
         with mine.open("wb", buffering=0) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                with naming(mine):
+                with errors_name(mine):
                     file.write(json.dumps(asdict(writer)).encode() + b"\n")
                     os.fsync(file.fileno())
                 while not self._enter(mine, gone):

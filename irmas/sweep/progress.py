@@ -12,7 +12,7 @@ from rich.text import Text
 from irmas.config import shown
 from irmas.console import progress_bars
 from irmas.run import events
-from irmas.run.folder import COMPLETED, FINAL, STOPPED, Status
+from irmas.run.folder import COMPLETED, FINAL, PRUNED, Status
 from irmas.sweep.plan import Point
 
 
@@ -59,7 +59,7 @@ class SweepProgress:
         self.done += status.state in FINAL
         self.bars.update(self.sweep, completed=self.done)
         reason = "" if status.state == COMPLETED else status.reason
-        state = Text(status.state, style={COMPLETED: "green", STOPPED: "yellow"}.get(status.state, "red"))
+        state = Text(status.state, style={COMPLETED: "green", PRUNED: "yellow"}.get(status.state, "red"))
         said = f"  {_scores(status)}{reason and '  ' + reason}  ({self.done}/{self.total})"
         self.console.print(Text.assemble(f"{_label(point):{self.width}}  ", state, said))
 

@@ -20,14 +20,14 @@ from irmas.console import plain_console
 from irmas.errors import UserError
 from irmas.files import atomic_write, locked
 from irmas.run.folder import FINAL
-from irmas.sweep import halving, jobs, prepare, slurm, states
+from irmas.sweep import data_job, jobs, pruning, run_states, slurm
 from irmas.sweep import plan as plans
-from irmas.sweep.batches import Batch, Order, by_hand, flags
 from irmas.sweep.jobs import ARRAY, Job
 from irmas.sweep.plan import OUTPUTS, Plan, Point
+from irmas.sweep.run_states import SweepState
+from irmas.sweep.sbatch import Batch, Order, by_hand, flags
 from irmas.sweep.settings import Settings
 from irmas.sweep.slurm import SlurmError
-from irmas.sweep.states import SweepState
 
 INHERITED = re.compile(r"(SLURM_(?!CONF$)|SLURMD_|SRUN_|SBATCH_)")
 LATER = "now+120"
@@ -68,7 +68,7 @@ class SubmitLimitError(UserError):
 def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refine: Sequence[str] = ()) -> Submission:
     """Submit, and say how to go on. Raises UserError as `submit` does."""
     done = submit(plan, settings, append=append, by_hand=by_hand, refine=refine)
-    _say(plain_console(), OUTPUTS / plan.name, settings, done, halving.announced(plan))
+    _say(plain_console(), OUTPUTS / plan.name, settings, done, pruning.announced(plan))
     return done
 
 
@@ -125,7 +125,7 @@ def submit(
     plans.merged(sweep, plan, append=append)  # what this refuses needs no lock
     with _undone_if_refused(sweep):
         merged, points = plans.merged(sweep, plan, append=append)
-        state = states.look(sweep, merged, last_word=True)
+        state = run_states.look(sweep, merged, last_word=True)
         if state.note:
             raise UserError(state.note)
         finished = {run.point.id for run in state.runs if run.status.state in FINAL}
@@ -137,7 +137,7 @@ def submit(
         is_made = _prepared(sweep, replace(merged, points=missing))
         plans.write(sweep, plan, append=append)
         jobs.private_folder(sweep)  # Slurm makes none for what a job prints
-        states.settle(sweep, state)
+        run_states.settle(sweep, state)
         held = [] if by_hand else _held(state)
         for task in held:
             slurm.release(task)
@@ -169,9 +169,9 @@ def _held(state: SweepState) -> list[str]:
 
 def _prepared(sweep: Path, missing: Plan) -> bool:
     """Whether the data of the missing points is made. What is wrong with it is said here, and not by every task."""
-    is_made = prepare.is_made(missing)
+    is_made = data_job.is_made(missing)
     if is_made:
-        prepare.make(sweep, missing, lambda what, total: lambda more: None)
+        data_job.make(sweep, missing, lambda what, total: lambda more: None)
     return is_made
 
 

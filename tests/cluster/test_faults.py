@@ -263,7 +263,7 @@ def test_on_a_full_disk_tasks_fail_with_the_reason_and_the_same_command_goes_on(
     said = tmp_path / "said"
     by_hand = desk.by_hand("full", "--array=2", f"--output={said}")
     wait_until(lambda: desk.state(f"{by_hand}_2") == FAILED, "the task that was submitted by hand FAILED", 60)
-    assert re.search(r"irmas.sweep.array: outputs/full/\S+: No space left on device\n", said.read_text())
+    assert re.search(r"irmas.sweep.array_task: outputs/full/\S+: No space left on device\n", said.read_text())
     wait_until(lambda: not desk.cluster.run("squeue", "-h"), "the ranking has ended", 60)
     assert {path: path.read_bytes() for path in desk.sweep("full").glob("*.*")} == before
 

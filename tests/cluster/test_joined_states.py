@@ -15,12 +15,12 @@ from commands import ENVIRONMENT, wait_until
 
 from irmas.config import Config
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, PENDING, RUNNING, Status
-from irmas.sweep import jobs, slurm, states
+from irmas.sweep import jobs, run_states, slurm
 from irmas.sweep import plan as plans
 from irmas.sweep.jobs import ARRAY, Job, Work
 from irmas.sweep.plan import Plan, Point, run_folder
+from irmas.sweep.run_states import NOT_SUBMITTED, RunState
 from irmas.sweep.slurm import SlurmError
-from irmas.sweep.states import NOT_SUBMITTED, RunState
 
 RUNS = 8
 
@@ -57,7 +57,7 @@ def begun(sweep: Path, number: int, job: str) -> None:
 
 
 def look(sweep: Path) -> dict[int, RunState]:
-    state = states.look(sweep, plans.read(sweep))
+    state = run_states.look(sweep, plans.read(sweep))
     assert not state.note
     return {run.point.id: run for run in state.runs}
 
@@ -93,7 +93,7 @@ def test_every_end_of_a_task_is_told(asked: LocalCluster, sweep: Path) -> None:
     assert (runs[4].task.id, runs[4].task.node[:1]) == (f"{job}_4", "n")
     assert runs[8].status.state == NOT_SUBMITTED
 
-    states.settle(sweep, states.look(sweep, plans.read(sweep)))
+    run_states.settle(sweep, run_states.look(sweep, plans.read(sweep)))
     told = run_folder(sweep, runs[2].point).told()
     assert (told.state, told.epoch, told.job) == (expected[2], 2, f"{job}_2")
 
@@ -161,7 +161,7 @@ def test_a_controller_that_is_down_is_named(asked: LocalCluster, sweep: Path, mo
     silent.write_text(config.read_text().replace(port, "SlurmctldPort=9\nMessageTimeout=1"))
     monkeypatch.setenv("SLURM_CONF", str(silent))
     begun(sweep, 1, "7_1")
-    state = states.look(sweep, plans.read(sweep))
+    state = run_states.look(sweep, plans.read(sweep))
     assert "Unable to contact slurm controller" in state.note
     assert [run.status.state for run in state.runs[1:]] == [PENDING] * (RUNS - 1)
     assert COMPLETED not in {run.status.state for run in state.runs}

@@ -1,6 +1,6 @@
 """The data that a plan's runs read, made before any of them starts.
 
-On Slurm a job of its own, before the array: `python -m irmas.sweep.prepare outputs/<name>`
+On Slurm a job of its own, before the array: `python -m irmas.sweep.data_job outputs/<name>`
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import signal
 import sys
 from pathlib import Path
 
-from irmas.commandline import Parser, told_by
 from irmas.console import data_progress, plain_console
 from irmas.data import dataset, split
 from irmas.errors import UserError, in_words
+from irmas.exit import Parser, report_errors
 from irmas.files import obstacle
 from irmas.sweep import jobs
 from irmas.sweep import plan as plans
@@ -45,10 +45,10 @@ def check(sweep: Path, plan: Plan) -> None:
 
 
 def main() -> None:
-    parser = Parser("irmas.sweep.prepare", "Make the data of a sweep.")
+    parser = Parser("irmas.sweep.data_job", "Make the data of a sweep.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("stopped by SIGTERM: scancel, or its time limit"))
-    with told_by("irmas.sweep.prepare"):
+    with report_errors("irmas.sweep.data_job"):
         sweep = parser.parse_args().sweep
         _make_or_tell(sweep, plans.read(sweep))
 

@@ -15,7 +15,7 @@ from irmas.sweep.jobs import ARRAY, DATA, RANKING, Work
 from irmas.sweep.plan import OUTPUTS, Plan
 from irmas.sweep.settings import Settings
 
-MODULES = {DATA: "irmas.sweep.prepare", ARRAY: "irmas.sweep.array", RANKING: "irmas.rank"}
+MODULES = {DATA: "irmas.sweep.data_job", ARRAY: "irmas.sweep.array_task", RANKING: "irmas.rank"}
 SCRIPTS = Path(__file__).parents[1] / "slurm"
 SCRIPT = {DATA: "prepare.sbatch", ARRAY: "sweep.sbatch", RANKING: "rank.sbatch"}
 

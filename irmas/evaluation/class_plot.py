@@ -5,25 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from irmas.evaluation.protocol import OfClass
-from irmas.figures import (
-    BLUE,
-    DASHES,
-    FAINT,
-    GREEN,
-    GREY,
-    PURPLE,
-    add_legend,
-    as_png,
-    new_figure,
-    our_style,
-)
 from irmas.labels import INSTRUMENTS
+from irmas.plot_style import BLUE, DASHES, FAINT, GREEN, GREY, PURPLE, add_legend, as_png, new_figure, our_style
 from irmas.results.page import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from irmas.evaluation.evaluate import Evaluation
+    from irmas.evaluation.evaluator import Evaluation
 
 MOST_CLASSES = 60
 NAME = 24

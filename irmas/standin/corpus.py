@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from irmas.data.workers import mapped
 from irmas.errors import DataError
-from irmas.files import naming
+from irmas.files import errors_name
 from irmas.labels import CODES
 from irmas.processes import cpu_count
 
@@ -133,7 +133,7 @@ def _with_quirks(recordings: list[Recording], rng: np.random.Generator) -> list[
 
 
 def _write(root: Path, recording: Recording, seed: int) -> int:
-    from irmas.data.standin_music import SAMPLE_RATE, perform  # here: whoever opens a cache needs no synthesizer
+    from irmas.standin.music import SAMPLE_RATE, perform  # here: whoever opens a cache needs no synthesizer
 
     rng = np.random.default_rng([seed, recording.stream])
     sounds = perform(rng, recording.lead, recording.excerpts, with_drums=recording.with_drums)
@@ -146,7 +146,7 @@ def write_wav(path: Path, sound: NDArray[np.int16], rate: int) -> None:
     """(samples,) or (samples, channels), 16 bit. Raises OSError with the file's name."""
     wav = io.BytesIO()
     soundfile.write(wav, sound, rate, subtype="PCM_16", format="WAV")
-    with naming(path):  # written here, since libsndfile tells little of a full disk
+    with errors_name(path):  # written here, since libsndfile tells little of a full disk
         path.write_bytes(wav.getvalue())
 
 

@@ -14,10 +14,10 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 from numpy.typing import NDArray
 
 from irmas.data.features import LogMel
-from irmas.figures import BLUE, FAINT, as_png, new_figure, our_style, shortened
 from irmas.files import visible
 from irmas.inference import windows
 from irmas.inference.timeline import SOUNDS, Span, Timeline, clock, instrument
+from irmas.plot_style import BLUE, FAINT, as_png, new_figure, our_style, shortened
 
 COLUMNS = 900
 """Of the spectrogram: as many as the picture has room for."""

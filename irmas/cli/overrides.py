@@ -25,15 +25,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from irmas.commandline import Parser, told_by
 from irmas.config import OF_THE_COMMAND, RULES, Config, Prepare, check, flatten, setting_names
 from irmas.errors import UserError, first_line
+from irmas.exit import Parser, report_errors
 from irmas.results.best import BEST, SETTINGS
 
 if TYPE_CHECKING:
     from hydra_plugins.irmas_launcher import IrmasLauncher
 
-CONF = Path(__file__).parent / "conf"
+CONF = Path(__file__).parents[1] / "conf"
 typed: list[str] = []
 """Overrides of this process's command line, as they were typed: Hydra is given others in their place."""
 HYDRAS_OWN = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)\.(?!_).+")
@@ -45,7 +45,7 @@ def run(door: str, schema: type[Config | Prepare], task: Callable[[DictConfig], 
     Ends the process with 2 after a mistake of the user's: one message on stderr, nothing written.
     """
 
-    told = partial(told_by, f"irmas.{door}", "stopped; the same command goes on")
+    told = partial(report_errors, f"irmas.{door}", "stopped; the same command goes on")
 
     def guarded(config: DictConfig) -> None:
         with told():  # here, since Hydra would print a line of its own first

@@ -1,6 +1,6 @@
 """What one task of a sweep does: one point of the plan, from its configuration to its final state.
 
-By hand: `python -m irmas.sweep.task outputs/<name> 8`
+By hand: `python -m irmas.sweep.train_run outputs/<name> 8`
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from irmas.commandline import Parser, told_by
 from irmas.config import shown
 from irmas.data import dataset, split
 from irmas.errors import UserError, in_words
+from irmas.exit import Parser, report_errors
 from irmas.learning import trainer
-from irmas.learning.device import choose_device, describe, memory_told, set_up
+from irmas.learning.device import choose_device, describe, explain_out_of_memory, set_up
 from irmas.processes import cpu_count
 from irmas.provenance import source_digest, versions
 from irmas.run.folder import (
@@ -37,8 +37,8 @@ from irmas.run.folder import (
 )
 from irmas.sweep import plan as plans
 from irmas.sweep import slurm
-from irmas.sweep.halving import Halving
 from irmas.sweep.plan import Plan, Point, run_folder
+from irmas.sweep.pruning import Halving
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def _train(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: in
     hparams = {key: plan.value(point, key) for key in plan.swept or ["dropout", "lr", "l2"]}
     plain = {key: value if isinstance(value, int | float) else shown(value) for key, value in hparams.items()}
     verdict = Halving(sweep, point.id, config.halving, config.epochs).verdict if config.halving else None
-    with memory_told(config):
+    with explain_out_of_memory(config):
         examples = trainer.load_examples(cache, parts, config.data.pool, device)
         return trainer.fit(folder, config, examples, device, plain, verdict)
 
@@ -178,11 +178,11 @@ def start() -> None:
 
 
 def main() -> None:
-    parser = Parser("irmas.sweep.task", "Train one run of a plan.")
+    parser = Parser("irmas.sweep.train_run", "Train one run of a plan.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     parser.add_argument("id", type=int, help="the run's number, from 1")
     parser.add_argument("--threads", type=int, default=cpu_count(), help="CPU threads (default: all cores)")
-    with told_by("irmas.sweep.task"):
+    with report_errors("irmas.sweep.train_run"):
         arguments = parser.parse_args()
         start()
         try:

@@ -168,13 +168,13 @@ def _scored(classes: list[str], excerpts: Sequence[LabelledExcerpt], scores: Arr
 
 def write(folder: Path, result: Evaluation, recognizer: Recognizer, settings: Settings) -> list[Path]:
     """Results, scores and picture; their paths. Raises OSError, with the file's path."""
-    from irmas.evaluation import picture  # here, since matplotlib takes a while to import
+    from irmas.evaluation import class_plot  # here, since matplotlib takes a while to import
 
     folder.mkdir(parents=True, exist_ok=True)
     contents: dict[str, str | bytes] = {
         RESULTS: json.dumps(_as_json(result, recognizer, settings), indent=1) + "\n",
         SCORES: _as_csv(result),
-        PICTURE: picture.draw(result),
+        PICTURE: class_plot.draw(result),
     }
     for name, content in contents.items():
         atomic_write(folder / name, content)

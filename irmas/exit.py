@@ -15,7 +15,7 @@ from irmas.errors import UserError, in_words
 
 
 class Parser(argparse.ArgumentParser):
-    """Of `python -m <door>`. A wrong call is a mistake like any other: parse inside of `told_by`."""
+    """Of `python -m <door>`. A wrong call is a mistake like any other: parse inside of `report_errors`."""
 
     def __init__(self, command: str, description: str, epilog: str | None = None) -> None:
         formatter = argparse.HelpFormatter if epilog is None else argparse.RawDescriptionHelpFormatter
@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
 
 
 @contextmanager
-def told_by(door: str, stopped: str = "stopped") -> Iterator[None]:
+def report_errors(door: str, stopped: str = "stopped") -> Iterator[None]:
     """End the process with 2 after what a user can mend, told without a traceback; with 130 after Ctrl-C."""
     # Where HOME cannot be written, it would tell each time that it looks for fonts anew.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)

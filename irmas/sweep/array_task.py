@@ -1,6 +1,6 @@
 """What one task of a job array does: its runs of the plan, one after another, each in a process of its own.
 
-`srun python -m irmas.sweep.array outputs/<name> [--runs 1-18] [--points-per-task 6]`, in slurm/sweep.sbatch and in
+`srun python -m irmas.sweep.array_task outputs/<name> [--runs 1-18] [--points-per-task 6]`, in slurm/sweep.sbatch and in
 what the launcher submits. Without an array it trains all its runs: slurm/train.sbatch.
 """
 
@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from irmas.commandline import Parser, told_by
 from irmas.console import plain_console
 from irmas.errors import UserError
-from irmas.run.folder import COMPLETED, FAILED, FINAL, STOPPED, Writer
-from irmas.sweep import jobs, local, slurm
+from irmas.exit import Parser, report_errors
+from irmas.run.folder import COMPLETED, FAILED, FINAL, PRUNED, Writer
+from irmas.sweep import jobs, pool, slurm
 from irmas.sweep import plan as plans
 from irmas.sweep.jobs import Job, Work
 from irmas.sweep.plan import Plan, Point, run_folder
@@ -37,12 +37,12 @@ class Asked:
 
 
 def main() -> None:
-    parser = Parser("irmas.sweep.array", "Train the runs of an array task.")
+    parser = Parser("irmas.sweep.array_task", "Train the runs of an array task.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     parser.add_argument("--runs", default="", metavar="1-6,9", help="run IDs (default: all of the plan)")
     parser.add_argument("--points-per-task", type=int, default=1, metavar="N")
     parser.add_argument("--requeues", type=int, default=REQUEUES, metavar="N", help="starts again at most N times")
-    with told_by("irmas.sweep.array"):
+    with report_errors("irmas.sweep.array_task"):
         arguments = parser.parse_args()
         if arguments.points_per_task < 1 or arguments.requeues < 0:
             parser.error("--points-per-task must be from 1, --requeues from 0")
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def train(sweep: Path, work: Work, index: int | None, requeues: int) -> int:
-    """Train the runs of this task. Its exit code: 0 if all are COMPLETED or STOPPED, 143 after SIGTERM, otherwise 1.
+    """Train the runs of this task. Its exit code: 0 if all are COMPLETED or PRUNED, 143 after SIGTERM, otherwise 1.
 
     Raises UserError where the sweep holds no plan, or no such runs.
     """
@@ -76,8 +76,8 @@ def train(sweep: Path, work: Work, index: int | None, requeues: int) -> int:
     console.print(f"{sweep}: task {me.job or 'outside Slurm'} on {me.node}, start {me.restart + 1}, {named}")
     with SweepProgress(console, len(points), len(done), label_width(points)) as progress:
         open_points = [point for point in points if point not in done]
-        local.run(sweep, plan, open_points, 1, progress, lambda: asked.warned or asked.ended)
-    if all(run_folder(sweep, point).status().state in (COMPLETED, STOPPED) for point in points):
+        pool.run(sweep, plan, open_points, 1, progress, lambda: asked.warned or asked.ended)
+    if all(run_folder(sweep, point).status().state in (COMPLETED, PRUNED) for point in points):
         return 0
     if asked.ended:
         return 128 + signal.SIGTERM
@@ -124,7 +124,7 @@ def _refuse(sweep: Path, points: Sequence[Point], restart: int, requeues: int) -
         folder = run_folder(sweep, point)
         if folder.status().state not in FINAL:
             folder.amend_status(replace(folder.status(), state=FAILED, error=reason))
-    sys.stderr.write(f"irmas.sweep.array: {jobs.named_runs(point.id for point in points)} {reason}\n")
+    sys.stderr.write(f"irmas.sweep.array_task: {jobs.named_runs(point.id for point in points)} {reason}\n")
     return 1
 
 

@@ -29,12 +29,12 @@ from irmas.run.folder import (
     RunBusyError,
     Status,
 )
-from irmas.sweep import halving
 from irmas.sweep import plan as plans
+from irmas.sweep import pruning
 from irmas.sweep.plan import OUTPUTS, POOL, Plan, Point, run_folder
 from irmas.sweep.progress import SweepProgress, label_width
 
-PRELOADED = "irmas.sweep.task"
+PRELOADED = "irmas.sweep.train_run"
 POLL_S = 0.2
 GRACE_S = 10.0
 """From SIGTERM to SIGKILL; an epoch's commit takes well under a second."""
@@ -86,7 +86,7 @@ def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[S
 
     The plan is written when nothing more can be refused: a mistake that is mended leaves no sweep that differs.
     """
-    from irmas.sweep import prepare  # here, since an array's tasks do without it, and without numpy
+    from irmas.sweep import data_job  # here, since an array's tasks do without it, and without numpy
 
     console = plain_console()
     sweep = OUTPUTS / plan.name
@@ -94,12 +94,12 @@ def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[S
     if unfinished := _unfinished(sweep, points):
         plans.refuse_source(sweep, merged, plan.source)
         fork_server(PRELOADED)  # before the data, which its processes make too
-        prepare.make(sweep, replace(merged, points=unfinished), data_progress(console))
+        data_job.make(sweep, replace(merged, points=unfinished), data_progress(console))
     merged, points = plans.write(sweep, plan, append=append)
     unfinished = _unfinished(sweep, points)
     runs = "1 run" if len(points) == 1 else f"{len(points)} runs"
     console.print(f"{sweep}: {runs}, {len(points) - len(unfinished)} finished before")
-    for line in halving.announced(replace(merged, points=points)):
+    for line in pruning.announced(replace(merged, points=points)):
         console.print(line)
     if unfinished:
         with (
@@ -129,16 +129,16 @@ def _train(sweep: Path, point: Point, threads: int, gpu: str | None, last_word: 
 
     On a full disk the parent alone hears it.
     """
-    from irmas.sweep import task
+    from irmas.sweep import train_run
 
     try:
         _log_to(run_folder(sweep, point).log)
         if gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-        task.start()
+        train_run.start()
         when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
-        task.run_point(sweep, point.id, threads)
-    except task.Stopped:
+        train_run.run_point(sweep, point.id, threads)
+    except train_run.Stopped:
         sys.exit("stopped")
     except RunBusyError as error:
         sys.stderr.write(f"{error}\n")

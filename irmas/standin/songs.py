@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from irmas.data.standin import render_all, write_wav
 from irmas.data.testparts import write_labels
 from irmas.files import locked
 from irmas.labels import CODES
+from irmas.standin.corpus import render_all, write_wav
 
 # Part of the data's identity: raise it whenever the rendered bytes change.
 VERSION = 1
@@ -59,7 +59,7 @@ def plan(songs: int, seed: int) -> list[Song]:
 
 
 def _write(root: Path, song: Song, seed: int) -> int:
-    from irmas.data.standin_music import SAMPLE_RATE, perform_song
+    from irmas.standin.music import SAMPLE_RATE, perform_song
 
     rng = np.random.default_rng([seed, 1, song.number])
     sounds = perform_song(rng, song.casts, song.seconds, with_drums=song.with_drums)

@@ -1,0 +1,1 @@
+"""Rendered music in the layout of IRMAS, for trials and tests."""
