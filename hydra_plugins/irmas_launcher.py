@@ -208,4 +208,4 @@ def _returned(overrides: Sequence[str], status: Status) -> JobReturn:
 
     if status.state in (COMPLETED, PRUNED) and status.metrics:
         return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=status.metrics.get(RANKED))
-    return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=RunFailedError(status.error))
+    return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=RunFailedError(status.message))

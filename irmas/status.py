@@ -196,7 +196,7 @@ def failures(sweep: Path, runs: Sequence[RunState]) -> Iterator[Text]:
     """Why runs ended, those together that ended alike."""
     alike: dict[tuple[str, str], list[int]] = defaultdict(list)
     for run in runs:
-        state, lines = run.status.state, run.status.error.strip().splitlines()
+        state, lines = run.status.state, run.status.message.strip().splitlines()
         if state not in QUIET:
             alike[f"{state}{_exit(run.status.exit_code)}", "\n".join(lines[-ERROR_LINES:])].append(run.point.id)
     for (state, error), ids in alike.items():

@@ -141,7 +141,7 @@ def test_a_gpu_without_enough_memory_is_one_message_in_the_runs_status(
         train_run.run_point(tmp_path, 1, threads=1)
     status = RunFolder(tmp_path / "runs" / "001").status()
     assert status.state == FAILED
-    assert status.error.startswith("the GPU has too little memory on node")
-    assert "(tried to allocate 2.00 GiB)" in status.error
-    assert "hydra.launcher.gpus=<type>:1" in status.error
-    assert len(status.error.splitlines()) == 1
+    assert status.message.startswith("the GPU has too little memory on node")
+    assert "(tried to allocate 2.00 GiB)" in status.message
+    assert "hydra.launcher.gpus=<type>:1" in status.message
+    assert len(status.message.splitlines()) == 1

@@ -24,7 +24,7 @@ from irmas.config import Config
 from irmas.errors import UserError
 from irmas.files import with_digest
 from irmas.run import checkpoint
-from irmas.run.folder import COMPLETED, FAILED, PENDING, RUNNING, RunBusyError, RunFolder, Status
+from irmas.run.folder import COMPLETED, FAILED, PENDING, PRUNED, RUNNING, RunBusyError, RunFolder, Status
 
 CONFIG = Config()
 
@@ -128,8 +128,8 @@ def test_readers_of_the_status_do_not_keep_a_run_from_starting(folder: RunFolder
 
 
 def test_the_reason_is_the_last_line_of_an_error() -> None:
-    assert Status(error="Traceback\n  File\nValueError: 3\n").reason == "ValueError: 3"
-    assert Status(error=" \n").reason == ""
+    assert Status(message="Traceback\n  File\nValueError: 3\n").reason == "ValueError: 3"
+    assert Status(message=" \n").reason == ""
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_damaged_or_foreign_status_is_a_clear_error(folder: RunFolder, damage:
 
 def test_a_run_that_died_before_it_made_its_folder_gets_a_status(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "runs" / "001")
-    folder.amend_status(Status(FAILED, error="killed"))
+    folder.amend_status(Status(FAILED, message="killed"))
     assert folder.status().state == FAILED
 
 
@@ -193,7 +193,7 @@ def test_an_amended_status_still_names_the_process_that_trained(folder: RunFolde
         told = folder.status()
         process.kill()
         process.wait()
-        folder.amend_status(replace(told, state=FAILED, error="killed", exit_code=-9))
+        folder.amend_status(replace(told, state=FAILED, message="killed", exit_code=-9))
     status = folder.status()
     assert (status.state, status.pid, status.exit_code) == (FAILED, process.pid, -9)
     assert status.updated > told.updated
@@ -323,3 +323,8 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"checkpoint\.pt: holds more than numbers"):
             checkpoint.load(path, CONFIG)
     assert not touched.exists()
+
+
+def test_status_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text(json.dumps({"state": "STOPPED", "epoch": 3, "error": "number 2 of 2"}))
+    assert RunFolder(tmp_path).told() == Status(PRUNED, epoch=3, message="number 2 of 2")

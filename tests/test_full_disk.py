@@ -90,8 +90,8 @@ def test_a_run_fails_with_path_and_reason_and_goes_on_when_there_is_room(
     (status,) = pool.launch(plan, 1)
     assert (status.state, status.epoch) == (FAILED, 0)
     assert RunFolder(RUN).status() == status
-    assert status.error == "outputs/one/runs/001/checkpoint.pt: No space left on device"
-    assert status.error in capsys.readouterr().out.replace("\n", "")
+    assert status.message == "outputs/one/runs/001/checkpoint.pt: No space left on device"
+    assert status.message in capsys.readouterr().out.replace("\n", "")
 
     here.free()
     (status,) = pool.launch(plan, 1)
@@ -109,17 +109,17 @@ def test_where_not_even_the_status_can_be_written_the_parent_still_says_why(
     sweep = Path("outputs/one")
     plans.write(sweep, plan)
     RUN.mkdir(parents=True)
-    RunFolder(RUN).amend_status(Status(FAILED, error="long ago"))
+    RunFolder(RUN).amend_status(Status(FAILED, message="long ago"))
     here.fill(free=0)
     with SweepProgress(plain_console(), 1, 0, 0) as progress:
         pool.run(sweep, plan, plan.points, 1, progress)
     said = capsys.readouterr().out.replace("\n", "")
     assert re.search(r"FAILED +outputs/one/runs/001/\.lock\.\S+: No space left on device", said), said
-    assert RunFolder(RUN).told().error == "long ago"
+    assert RunFolder(RUN).told().message == "long ago"
 
     here.free()
     (status,) = pool.launch(plan, 1)
-    assert (status.state, status.error) == (COMPLETED, "")
+    assert (status.state, status.message) == (COMPLETED, "")
 
 
 def test_a_plan_and_a_ranking_stay_as_they_were(here: SmallDisk, plan: Plan, doors: Doors) -> None:

@@ -119,8 +119,8 @@ def test_a_sweep_is_halved_and_not_taken_up_again(doors: Doors, tmp_path: Path) 
     entries = [(entry["rank"], entry["id"], entry["state"], entry["epoch"]) for entry in ranking(sweep)]
     assert entries == [(1, 2, "COMPLETED", 4), (2, 1, "PRUNED", 1)]
     first, second = map(status, runs(sweep))
-    assert first["error"] == "number 2 of 2 at epoch 1, where the best 1 go on"
-    assert not second["error"]
+    assert first["message"] == "number 2 of 2 at epoch 1, where the best 1 go on"
+    assert not second["message"]
     again = doors.train(*command, folder=tmp_path)
     assert again.code == 0
     assert "2 runs, 2 finished before" in again.stdout

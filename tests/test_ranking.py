@@ -65,7 +65,7 @@ def train(
                 figures[RANKED] = accuracy if ranked is None else ranked[epoch - 1]
             writer.scalars(epoch, figures)
         writer.commit()
-    folder.write_status(Status(state, epoch=len(epochs), epochs=2, val_excerpts=64, error=error))
+    folder.write_status(Status(state, epoch=len(epochs), epochs=2, val_excerpts=64, message=error))
     return folder
 
 

@@ -25,12 +25,12 @@ NEW = Status()
 """No process has said anything."""
 RUNS = Status(RUNNING, epoch=2, epochs=9, job="7_1", pid=5, node="n1", updated=NOW - 1)
 ENDED = replace(RUNS, state=COMPLETED, epoch=9)
-STOPS = replace(RUNS, state=CANCELLED, error=INTERRUPTED)
-RAISED = replace(RUNS, state=FAILED, exit_code=1, error="Traceback ...\nRuntimeError: no")
-KILLED = replace(RUNS, state=FAILED, exit_code=-9, error="killed by signal 9")
+STOPS = replace(RUNS, state=CANCELLED, message=INTERRUPTED)
+RAISED = replace(RUNS, state=FAILED, exit_code=1, message="Traceback ...\nRuntimeError: no")
+KILLED = replace(RUNS, state=FAILED, exit_code=-9, message="killed by signal 9")
 BY_HAND = replace(RUNS, job="")
-REFUSED = Status(FAILED, error="was started 11 times")
-SETTLED = replace(RUNS, state="NODE_FAIL", error="Slurm says NODE_FAIL, its node failed")
+REFUSED = Status(FAILED, message="was started 11 times")
+SETTLED = replace(RUNS, state="NODE_FAIL", message="Slurm says NODE_FAIL, its node failed")
 
 
 def task(state: str, **more: str) -> Task:
@@ -43,7 +43,7 @@ def task(state: str, **more: str) -> Task:
     [
         # What is final stays, even if the task is run again.
         (ENDED, task("TIMEOUT"), COMPLETED, ""),
-        (replace(RUNS, state=DIVERGED, error="nan"), task("PENDING"), DIVERGED, "nan"),
+        (replace(RUNS, state=DIVERGED, message="nan"), task("PENDING"), DIVERGED, "nan"),
         # In the queue.
         (NEW, task("PENDING", reason="Priority"), PENDING, "Priority"),
         (STOPS, task("PENDING", reason="BeginTime"), PENDING, "BeginTime"),
@@ -56,7 +56,7 @@ def task(state: str, **more: str) -> Task:
         (RUNS, task("COMPLETING"), RUNNING, ""),
         (NEW, task("RUNNING"), PENDING, "waits in task 7_1"),
         (RUNS, Task("8", 1, "RUNNING", elapsed="1:40"), PENDING, "waits in task 8_1"),
-        (RAISED, task("RUNNING"), FAILED, RAISED.error),
+        (RAISED, task("RUNNING"), FAILED, RAISED.message),
         (replace(RAISED, updated=NOW - 110), task("RUNNING"), PENDING, "waits in task 7_1"),
         (SETTLED, Task("8", 1, "RUNNING", elapsed="1:40"), PENDING, "waits in task 8_1"),
         # The process is dead and could not say so.
@@ -77,28 +77,28 @@ def task(state: str, **more: str) -> Task:
         (STOPS, task("CANCELLED"), CANCELLED, INTERRUPTED),
         (STOPS, None, CANCELLED, INTERRUPTED),
         # It failed.
-        (RAISED, task("FAILED", exit_code="1:0"), FAILED, RAISED.error),
-        (RAISED, task("OUT_OF_MEMORY"), FAILED, RAISED.error),
+        (RAISED, task("FAILED", exit_code="1:0"), FAILED, RAISED.message),
+        (RAISED, task("OUT_OF_MEMORY"), FAILED, RAISED.message),
         (KILLED, task("OUT_OF_MEMORY"), "OUT_OF_MEMORY", "more memory"),
         (KILLED, task("CANCELLED"), CANCELLED, "scancel"),
-        (KILLED, task("FAILED", exit_code="1:0"), FAILED, KILLED.error),
-        (KILLED, None, FAILED, KILLED.error),
-        (SETTLED, None, "NODE_FAIL", SETTLED.error),
+        (KILLED, task("FAILED", exit_code="1:0"), FAILED, KILLED.message),
+        (KILLED, None, FAILED, KILLED.message),
+        (SETTLED, None, "NODE_FAIL", SETTLED.message),
         # It never began.
         (NEW, None, NOT_SUBMITTED, ""),
         (NEW, task("CANCELLED"), CANCELLED, "starts it again"),
         (NEW, task("FAILED", exit_code="3:0"), FAILED, "exit code 3:0"),
         (NEW, task("COMPLETED"), NOT_SUBMITTED, ""),
-        (REFUSED, task("FAILED", exit_code="1:0"), FAILED, REFUSED.error),
-        (Status(CANCELLED, error="settled"), None, CANCELLED, "settled"),
-        (Status(CANCELLED, error="of a task before"), task("CANCELLED"), CANCELLED, "Slurm says CANCELLED, by scancel"),
+        (REFUSED, task("FAILED", exit_code="1:0"), FAILED, REFUSED.message),
+        (Status(CANCELLED, message="settled"), None, CANCELLED, "settled"),
+        (Status(CANCELLED, message="of a task before"), task("CANCELLED"), CANCELLED, "Slurm says CANCELLED, by scancel"),
     ],
 )
 def test_the_joined_state(told: Status, slurms: Task | None, state: str, error: str) -> None:
     joined = join(told, slurms, NOW)
     assert joined.state == state
-    assert error in joined.error if error else not joined.error
-    assert replace(joined, state="", error="", exit_code=None) == replace(told, state="", error="", exit_code=None)
+    assert error in joined.message if error else not joined.message
+    assert replace(joined, state="", message="", exit_code=None) == replace(told, state="", message="", exit_code=None)
 
 
 @pytest.mark.parametrize(("code", "expected"), [("3:0", 3), ("0:9", -9), ("", None)])
@@ -108,7 +108,7 @@ def test_the_exit_code_is_slurms_where_nobody_else_saw_it(code: str, expected: i
 
 
 def test_a_run_without_data_is_cancelled_unless_it_waits_or_began() -> None:
-    assert join(NEW, task("CANCELLED"), NOW, "no data") == Status(CANCELLED, error="no data")
+    assert join(NEW, task("CANCELLED"), NOW, "no data") == Status(CANCELLED, message="no data")
     assert join(NEW, task("PENDING"), NOW, "no data").state == PENDING
     assert join(RAISED, None, NOW, "no data") == RAISED
 
@@ -289,12 +289,12 @@ def test_without_data_the_runs_are_cancelled_with_the_reason(sweep: Path) -> Non
     accounted = [Task("6", None, "FAILED", exit_code="2:0", name="irmas-data")]
     state = hear(sweep, [], accounted)
     assert [run.status.state for run in state.runs] == [COMPLETED, *[CANCELLED] * 5]
-    assert state.runs[1].status.error == "its data could not be made: job 6 FAILED; exit code 2:0"
+    assert state.runs[1].status.message == "its data could not be made: job 6 FAILED; exit code 2:0"
     assert [(stage.name, stage.state) for stage in state.stages] == [("data", "FAILED")]
 
     (sweep / "slurm" / "data.json").write_text(json.dumps({"job": "6", "error": "standin: disk full"}))
-    assert hear(sweep, [], accounted).runs[1].status.error.endswith("job 6 FAILED; standin: disk full")
-    assert hear(sweep).runs[1].status.error.endswith("job 6 FAILED; standin: disk full")
+    assert hear(sweep, [], accounted).runs[1].status.message.endswith("job 6 FAILED; standin: disk full")
+    assert hear(sweep).runs[1].status.message.endswith("job 6 FAILED; standin: disk full")
 
     submit(sweep, "9", after="8")
     assert hear(sweep, [], accounted).runs[1].status.state == NOT_SUBMITTED
@@ -315,7 +315,7 @@ def test_a_damaged_file_is_told_and_not_written_over(sweep: Path) -> None:
     path = write(sweep, 1, RUNS).path / "status.json"
     path.write_text("{")
     state = hear(sweep, array("7", {1: "TIMEOUT"}))
-    assert (state.runs[0].status.state, "is damaged" in state.runs[0].status.error) == (FAILED, True)
+    assert (state.runs[0].status.state, "is damaged" in state.runs[0].status.message) == (FAILED, True)
     settle(sweep, state)
     assert path.read_text() == "{"
 
@@ -332,7 +332,7 @@ def test_a_damaged_record_of_a_job_is_named_and_costs_no_run(sweep: Path) -> Non
 
 def test_a_task_that_slurm_holds_for_a_nodes_sake_says_how_it_goes_on() -> None:
     held = replace(task("PENDING"), reason="launch failed requeued held")
-    assert join(NEW, held, NOW).error == "launch failed requeued held; the same command releases it"
+    assert join(NEW, held, NOW).message == "launch failed requeued held; the same command releases it"
     for other in (replace(held, reason="JobHeldUser"), replace(held, state="CANCELLED")):
         assert not other.is_held
 
@@ -349,7 +349,7 @@ def test_settling_writes_the_ends_of_dead_runs_and_nothing_else(sweep: Path) -> 
     settle(sweep, state)
     dead = folders[1].told()
     assert (dead.state, dead.epoch, dead.job, dead.node, dead.pid) == ("TIMEOUT", 2, "7_1", "n1", 5)
-    assert "goes on after epoch 2" in dead.error
+    assert "goes on after epoch 2" in dead.message
     assert run_folder(sweep, state.runs[3].point).told().state == CANCELLED
     assert {number: folders[number].told() for number in (2, 3, 5)} == {number: before[number] for number in (2, 3, 5)}
     assert not (run_folder(sweep, state.runs[5].point).path / "status.json").exists()

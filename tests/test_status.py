@@ -41,9 +41,9 @@ def sweep(tmp_path: Path) -> Path:
     plans.write(folder, Plan("mine", ["lr"], "data", "source", "", Config(), points))
     scores = {RANKED: 0.5, VAL_ACCURACY: 0.75, VAL_LOSS: 1.25}
     write(folder, 1, Status(COMPLETED, epoch=15, epochs=15, metrics=scores, node="n1", pid=4))
-    write(folder, 2, Status(FAILED, epoch=3, epochs=15, exit_code=1, pid=4, error=TRACEBACK))
+    write(folder, 2, Status(FAILED, epoch=3, epochs=15, exit_code=1, pid=4, message=TRACEBACK))
     for number in (3, 4):
-        write(folder, number, Status(CANCELLED, pid=4, error=INTERRUPTED))
+        write(folder, number, Status(CANCELLED, pid=4, message=INTERRUPTED))
     return folder
 
 
@@ -194,7 +194,7 @@ def test_tasks_stages_and_reasons_of_slurm_are_shown(sweep: Path) -> None:
     trains = Task("7", 1, "RUNNING", node="n3", elapsed="1:02")
     runs = [
         RunState(points[0], Status(RUNNING, epoch=3, epochs=15, node="old"), trains, None),
-        RunState(points[1], Status(PENDING, error="Priority"), waits, None),
+        RunState(points[1], Status(PENDING, message="Priority"), waits, None),
         RunState(points[2], Status(NOT_SUBMITTED), None, None),
     ]
     stage = Task("6", None, "COMPLETED", node="n1", elapsed="0:30", name="data")

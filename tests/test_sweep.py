@@ -229,7 +229,7 @@ def test_gpus_are_shared_out_one_a_run(standin: list[str], tmp_path: Path, doors
     if torch.cuda.is_available():
         pytest.skip("torch sees a GPU here")
     doors.train("-m", *standin, "seed=1,2,3", "epochs=1", "name=g", folder=tmp_path, CUDA_VISIBLE_DEVICES="2,5")
-    given = [status(run)["error"].split(" was given")[0] for run in runs(tmp_path / "outputs" / "g")]
+    given = [status(run)["message"].split(" was given")[0] for run in runs(tmp_path / "outputs" / "g")]
     assert set(given) == {"CUDA_VISIBLE_DEVICES=2", "CUDA_VISIBLE_DEVICES=5"}
     assert len(given) == 3
 
@@ -244,7 +244,7 @@ def test_a_gpu_that_was_given_and_is_not_seen_fails_in_seconds(
     assert done.code == 1
     run = tmp_path / "outputs" / "gpu" / "runs" / "001"
     assert status(run)["state"] == "FAILED"
-    assert "CUDA_VISIBLE_DEVICES=0" in status(run)["error"]
+    assert "CUDA_VISIBLE_DEVICES=0" in status(run)["message"]
     assert status(run)["epoch"] == 0
     assert doors.train(*standin, "epochs=1", "name=gpu", "device=cpu", folder=tmp_path).code == 0
 

@@ -193,7 +193,7 @@ def test_a_verdict_stops_a_run_between_two_epochs(tmp_path: Path) -> None:
         return "too far behind" if epoch == 3 else ""
 
     status = fit(RunFolder(tmp_path), settings(), toy(), CPU, {}, verdict)
-    assert (status.state, status.epoch, status.error) == (PRUNED, 3, "too far behind")
+    assert (status.state, status.epoch, status.message) == (PRUNED, 3, "too far behind")
     assert RunFolder(tmp_path).status().state == PRUNED
     accuracies = scalars_of(tmp_path)[events.RANKED]
     assert [epoch for epoch, _ in asked] == [1, 2, 3]
@@ -365,10 +365,10 @@ def test_a_run_that_is_taken_over_ends_as_one_that_was_never_disturbed(
 def test_what_an_earlier_start_died_of_is_forgotten(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
-    run.amend_status(Status(FAILED, error="killed", exit_code=-9, job="12", restart=3, node="far"))
+    run.amend_status(Status(FAILED, message="killed", exit_code=-9, job="12", restart=3, node="far"))
     train(run.path, settings(epochs=1), toy())
     status = run.status()
-    assert (status.state, status.error, status.exit_code) == (COMPLETED, "", None)
+    assert (status.state, status.message, status.exit_code) == (COMPLETED, "", None)
     assert status.writer == Writer.here()
 
 

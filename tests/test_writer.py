@@ -304,7 +304,7 @@ def test_a_task_of_another_source_is_refused_unless_that_is_allowed(one_run: Cal
     allowed = begin_task(sweep)
     _, error = allowed.communicate(timeout=60)
     assert allowed.returncode == 0, error
-    assert (run.status().state, run.status().error) == (COMPLETED, "")
+    assert (run.status().state, run.status().message) == (COMPLETED, "")
     provenance = json.loads((run.path / "provenance.json").read_text())
     assert (provenance["source"], provenance["plan_source"]) == (plan.source, "0123456789ab")
 

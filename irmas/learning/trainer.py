@@ -227,7 +227,7 @@ def fit(
         writer.commit()
         for epoch in range(status.epoch + 1, config.epochs + 1):
             if verdict and status.metrics and (reason := verdict(status.epoch, status.metrics[events.RANKED])):
-                status = replace(status, state=PRUNED, error=reason)
+                status = replace(status, state=PRUNED, message=reason)
                 log.info("stopped: %s", reason)
                 writer.end(ok=True)
                 writer.commit()
@@ -251,7 +251,7 @@ def fit(
             status = replace(status, epoch=epoch, step=0, metrics=finite)
             if lost:
                 reason = f"{' and '.join(lost)} not finite in epoch {epoch}; a smaller lr may help"
-                status = replace(status, state=DIVERGED, error=reason)
+                status = replace(status, state=DIVERGED, message=reason)
                 break
             folder.confirm()
             checkpoint.save(folder.checkpoint, {"epoch": epoch, "metrics": finite, **learner.state_dict()}, config)

@@ -96,7 +96,7 @@ class Status:
     started: float = 0.0
     """Unix time of the first start."""
     updated: float = 0.0
-    error: str = ""
+    message: str = ""
 
     def check(self) -> None:
         """Raises TypeError, naming the entry, where one holds what `write_status` never writes."""
@@ -118,7 +118,7 @@ class Status:
     @property
     def reason(self) -> str:
         """The error's last line: of a traceback, the one that says what happened."""
-        return self.error.strip().splitlines()[-1].strip() if self.error.strip() else ""
+        return self.message.strip().splitlines()[-1].strip() if self.message.strip() else ""
 
 
 def _is_number(value: object) -> bool:
@@ -174,13 +174,16 @@ class RunFolder:
         last = self.told()
         if last != status:
             return last
-        return replace(status, state=FAILED, error="its process ended without a word (killed?)")
+        return replace(status, state=FAILED, message="its process ended without a word (killed?)")
 
     def told(self) -> Status:
         """The file's own word, whether its process lives or not. Raises UserError as `status` does."""
         path = self.path / STATUS
         try:
-            status = Status(**json.loads(path.read_text()))
+            values = json.loads(path.read_text())
+            if isinstance(values, dict) and "error" in values:  # its name in earlier versions
+                values["message"] = values.pop("error")
+            status = Status(**values)
             status.check()
             return replace(status, state=RENAMED.get(status.state, status.state))
         except FileNotFoundError:

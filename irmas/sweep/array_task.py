@@ -123,7 +123,7 @@ def _refuse(sweep: Path, points: Sequence[Point], restart: int, requeues: int) -
     for point in points:
         folder = run_folder(sweep, point)
         if folder.status().state not in FINAL:
-            folder.amend_status(replace(folder.status(), state=FAILED, error=reason))
+            folder.amend_status(replace(folder.status(), state=FAILED, message=reason))
     sys.stderr.write(f"irmas.sweep.array_task: {jobs.named_runs(point.id for point in points)} {reason}\n")
     return 1
 

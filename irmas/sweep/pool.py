@@ -166,7 +166,7 @@ def _final_status(sweep: Path, worker: Worker) -> Status:
     folder = run_folder(sweep, worker.point)
     status, code, said = folder.status(), worker.process.exitcode or 0, _last_word(worker)
     if status.state == RUNNING or code == REPLACED:
-        return replace(status, error="another process trains it")
+        return replace(status, message="another process trains it")
     if code < 0 and status.state not in FINAL:
         goes_on = f"goes on after epoch {status.epoch}" if status.epoch else "starts it again"
         reason = f"killed by signal {-code}; the same command {goes_on}"
@@ -174,7 +174,7 @@ def _final_status(sweep: Path, worker: Worker) -> Status:
         reason = said or f"ended with exit code {code}; see {folder.log}"
     else:
         return status
-    status = replace(status, state=FAILED, error=reason, exit_code=code)
+    status = replace(status, state=FAILED, message=reason, exit_code=code)
     with suppress(OSError):  # a full disk; the caller tells it
         folder.amend_status(status)
     return status
@@ -204,7 +204,7 @@ def _all_ended(sweep: Path, workers: list[Worker]) -> Iterator[None]:
                 worker.process.join()
                 folder = run_folder(sweep, worker.point)
                 with suppress(OSError):
-                    folder.amend_status(replace(folder.status(), state=CANCELLED, error=INTERRUPTED))
+                    folder.amend_status(replace(folder.status(), state=CANCELLED, message=INTERRUPTED))
 
 
 def _gpus() -> list[str]:

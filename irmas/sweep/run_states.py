@@ -155,7 +155,7 @@ def _read(folder: RunFolder, *, on_slurm: bool) -> tuple[Status, Status | None]:
         # Whether a process lives that Slurm does not know of, the run's lock tells.
         return told if on_slurm and told.job else folder.status(), told
     except (UserError, OSError) as error:
-        return Status(FAILED, error=in_words(error) or repr(error)), None
+        return Status(FAILED, message=in_words(error) or repr(error)), None
 
 
 # ---- the rules
@@ -194,16 +194,16 @@ def _alive(told: Status, task: Task, now: float) -> Status:
     if told.state == RUNNING and (is_its_own or not told.job):  # without a job it trains outside Slurm
         return told
     if task.state in WAITING:
-        return replace(told, state=PENDING, error=task.reason + ("; the same command releases it" * task.is_held))
+        return replace(told, state=PENDING, message=task.reason + ("; the same command releases it" * task.is_held))
     if is_its_own and told.updated >= now - task.elapsed_s - CLOCK_S:
         return told  # it ended in this very start of the task, which trains other runs
-    return replace(told, state=PENDING, error=f"waits in task {task.id}")
+    return replace(told, state=PENDING, message=f"waits in task {task.id}")
 
 
 def _never_began(told: Status, task: Task | None, data: str) -> Status:
     """Its file, if there is one, was written by `settle` or on behalf of a process that never was."""
     if data:
-        return replace(told, state=CANCELLED, error=data)
+        return replace(told, state=CANCELLED, message=data)
     # FAILED says why; CANCELLED may be of an earlier submission.
     if task is not None and task.state != COMPLETED and (task.state != told.state or told.state == CANCELLED):
         return _ended(told, task)
@@ -231,7 +231,7 @@ def _ended(told: Status, task: Task | None) -> Status:
         code = f"exit code {task.exit_code}" if task.exit_code else task.reason
         what = ", ".join(part for part in (f"Slurm says {state}", MEANING.get(state), code) if part)
     goes_on = f"goes on after epoch {told.epoch}" if told.epoch else "starts it again"
-    return replace(told, state=state, exit_code=exit_code, error=f"{what}; the same command {goes_on}")
+    return replace(told, state=state, exit_code=exit_code, message=f"{what}; the same command {goes_on}")
 
 
 def _exit_code(task: Task) -> int | None:

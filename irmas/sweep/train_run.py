@@ -103,7 +103,7 @@ def _unless_finished(folder: RunFolder, sweep: Path, plan: Plan, point: Point, t
 
 def _say(folder: RunFolder, state: str, error: str) -> None:
     try:
-        folder.write_status(replace(folder.status(), state=state, error=error))
+        folder.write_status(replace(folder.status(), state=state, message=error))
     except OSError as unwritable:
         raise UntoldError(error) from unwritable
 
@@ -112,7 +112,7 @@ def _train(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: in
     plans.refuse_source(sweep, plan, SOURCE)
     config = plan.config_of(point)
     folder.write_config(config)
-    folder.write_status(replace(folder.status(), state=RUNNING, epochs=config.epochs, error="", exit_code=None))
+    folder.write_status(replace(folder.status(), state=RUNNING, epochs=config.epochs, message="", exit_code=None))
     device = choose_device(config.device)
     set_up(device, threads)
     cache = dataset.load(config.data, config.features, _plain_progress)

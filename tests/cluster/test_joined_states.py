@@ -87,8 +87,8 @@ def test_every_end_of_a_task_is_told(asked: LocalCluster, sweep: Path) -> None:
     wait_until(lambda: look(sweep)[1].status.exit_code == 3, "the exit code, which only sacct has")
 
     runs = look(sweep)
-    assert "exit code 3:0" in runs[1].status.error
-    assert runs[1].status.error.endswith("the same command goes on after epoch 1")
+    assert "exit code 3:0" in runs[1].status.message
+    assert runs[1].status.message.endswith("the same command goes on after epoch 1")
     assert runs[4].task is not None
     assert (runs[4].task.id, runs[4].task.node[:1]) == (f"{job}_4", "n")
     assert runs[8].status.state == NOT_SUBMITTED
@@ -113,7 +113,7 @@ def test_a_recorded_job_without_arguments_is_known_by_number_and_name(asked: Loc
     job = asked.sbatch("sleep 100", "--job-name=irmas-mine", "--array=1-2")
     assert seen(sweep)[4] == NOT_SUBMITTED  # nobody knows of it yet
     jobs.record(sweep, Job(job, ARRAY, "irmas-mine", time.time(), Work("4,6")))
-    wait_until(lambda: look(sweep)[6].status.error == f"waits in task {job}_2", "run 6 waits for its process")
+    wait_until(lambda: look(sweep)[6].status.message == f"waits in task {job}_2", "run 6 waits for its process")
     assert seen(sweep)[1] == NOT_SUBMITTED
 
 
@@ -123,7 +123,7 @@ def test_a_task_that_is_requeued_waits_again(asked: LocalCluster, sweep: Path) -
     wait_until(lambda: slurm.is_running(f"{job}_1") and seen(sweep)[1] == RUNNING, "the task runs")
     assert slurm.requeue(f"{job}_1")
     wait_until(lambda: seen(sweep)[1] == PENDING, "the task waits")
-    assert look(sweep)[1].status.error
+    assert look(sweep)[1].status.message
     slurm.cancel([job])
     wait_until(lambda: not slurm.is_running(f"{job}_1"), "the task is gone")
     assert seen(sweep)[1] == CANCELLED
