@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from irmas.config import Config, Data
+from irmas.console import SILENT
 from irmas.data import dataset, split
 from irmas.learning import batch_norm
 from irmas.learning.batch_norm import recompute
@@ -50,7 +51,7 @@ class Verdict:
 
 
 def examples(config: Config) -> Examples:
-    cache = dataset.load(config.data, config.features, lambda what, total: lambda done: None)
+    cache = dataset.load(config.data, config.features, SILENT)
     with tempfile.TemporaryDirectory() as name:
         parts = split.load_or_make(config.data, cache, Path(name))
     return load_examples(cache, parts, config.data.pool, CPU)

@@ -20,6 +20,7 @@ from rounds import BENCHMARKS, ROOT, Peer, Row, in_turn, medians, parser, ratios
 from torchaudio.transforms import AmplitudeToDB, MelSpectrogram, Resample
 
 from irmas.config import Data, Features
+from irmas.console import SILENT
 from irmas.data import cache, dataset
 from irmas.data.excerpts import Excerpt
 from irmas.data.features import KAISER_BEST
@@ -52,7 +53,7 @@ def main() -> None:
     options.add_argument("--excerpts", type=int, default=1320, help="of the stand-in, at 224 x 224")
     given = options.parse_args()
     data = Data("standin", str(ROOT / "data" / "standin"), size=given.excerpts, render_seed=0)
-    dataset.locate(data, Features(), lambda what, total: lambda done: None)
+    dataset.locate(data, Features(), SILENT)
     excerpts = dataset.excerpts(data)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

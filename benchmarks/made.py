@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from irmas.config import Config, Data, Features
+from irmas.console import SILENT
 from irmas.run import events, predictions
 from irmas.run.events import EventWriter
 from irmas.run.folder import COMPLETED, PROVENANCE, Status
@@ -78,7 +79,7 @@ def one_run(folder: Path, *, excerpts: int, bands: int, frames: int, epochs: int
     config = dataset.resolve(Config(epochs=epochs, device="cpu", data=Data(cache=str(cache))))
     sweep = folder / "outputs" / "one"
     made = plan(config, [Point(1, {}, {})], "one")
-    data_job.make(sweep, made, lambda what, total: lambda done: None)
+    data_job.make(sweep, made, SILENT)
     plans.write(sweep, made)
     return sweep
 

@@ -21,6 +21,7 @@ from cluster.localcluster import LocalCluster
 from rounds import BENCHMARKS, ENVIRONMENT, PEERS, ROOT, Row, in_turn, medians, parser, ratios, run, show
 
 from irmas.config import Data, Features
+from irmas.console import SILENT
 from irmas.data import dataset
 
 LEVELS = 100
@@ -98,7 +99,7 @@ def main() -> None:
         folder, root = Path(name), ROOT / "data" / "standin"
         small = Features(hop_length=1050, n_mels=64)
         cached = Data("standin", str(root), cache_dir=str(folder / "cache"), size=132, render_seed=0)
-        dataset.load(cached, small, lambda what, total: lambda done: None)
+        dataset.load(cached, small, SILENT)
         data = [
             "data=standin",
             "data.size=132",

@@ -26,6 +26,7 @@ import numpy as np
 from rounds import BENCHMARKS, ENVIRONMENT, ROOT, Row, in_turn, parser, ratios, run, show
 
 from irmas.config import Data, Features
+from irmas.console import SILENT
 from irmas.data import dataset, split
 from irmas.run import events
 from irmas.run.events import read_all
@@ -54,7 +55,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.data = Data("standin", str(ROOT / "data" / "standin"), size=self.size, render_seed=0)
         self.data.cache_dir = str(self.folder / "cache")
-        cache = dataset.load(self.data, GEOMETRIES[self.geometry], lambda what, total: lambda done: None)
+        cache = dataset.load(self.data, GEOMETRIES[self.geometry], SILENT)
         parts = split.load_or_make(self.data, cache, self.folder)
         targets = np.array([cache.classes.index(label) for label in cache.labels])
         arrays = {"features": cache.features, "targets": targets, "train": parts.train, "validation": parts.validation}

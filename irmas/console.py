@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Protocol
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -11,12 +11,12 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
-    Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TransferSpeedColumn,
 )
+from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
@@ -58,56 +58,59 @@ def width(console: Console, table: Table) -> int:
     return Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
 
 
-def data_progress(console: Console) -> Callable[[str, int], Callable[[int], None]]:
-    """For `irmas.data.dataset`: a bar, or a line at every tenth."""
+class Progress(Protocol):
+    """What long work reports to: tasks, one after another, each counted up to its total."""
 
-    def begin(what: str, total: int) -> Callable[[int], None]:
-        bars = progress_bars(console)
-        count = _counter(console, bars, what, total, "excerpts")
-        if console.is_terminal:
-            bars.start()
+    def start(self, task: str, total: int, unit: str = "excerpts") -> None:
+        """Begin a task of `total` units."""
 
-        def advance(more: int) -> None:
-            if count(more) >= total:
-                bars.stop()
-
-        return advance
-
-    return begin
+    def advance(self, count: int) -> None:
+        """Count further units of the task as done."""
 
 
-@contextmanager
-def listening_progress(console: Console, what: str, windows: int) -> Iterator[Callable[[int], object]]:
-    """A bar for a sound file; elsewhere than on a terminal a line at every tenth of a long one."""
-    bars = progress_bars(console)
-    with bars:
-        yield _counter(console, bars, what, windows, "windows", in_lines=windows >= MANY_WINDOWS)
+class Silent:
+    """Progress that nobody sees."""
+
+    def start(self, task: str, total: int, unit: str = "excerpts") -> None: ...
+
+    def advance(self, count: int) -> None: ...
 
 
-def _counter(
-    console: Console, bars: Progress, what: str, total: int, unit: str, *, in_lines: bool = True
-) -> Callable[[int], int]:
-    """Takes how many more are done, shows it on a bar of its own or in lines, and says how many are."""
-    done = 0
-    bar = bars.add_task(what, total=total, note=unit)
+SILENT: Progress = Silent()
 
-    def count(more: int) -> int:
-        nonlocal done
-        tenths = 10 * done // total
-        done += more
-        bars.update(bar, completed=done)
-        if in_lines and not console.is_terminal and 10 * done // total > tenths:
-            console.print(f"{what}: {done}/{total} {unit}")
-        return done
 
-    return count
+class ConsoleProgress:
+    """Progress as a bar on a terminal; elsewhere as a line at every tenth of tasks of `lines_from` units or more."""
+
+    def __init__(self, console: Console, lines_from: int = 1) -> None:
+        self.console, self.lines_from = console, lines_from
+        self.bars = progress_bars(console)
+        self.task, self.unit, self.total, self.done = "", "", 0, 0
+
+    def start(self, task: str, total: int, unit: str = "excerpts") -> None:
+        self.close()
+        self.bars = progress_bars(self.console)
+        self.bar = self.bars.add_task(task, total=total, note=unit)
+        self.task, self.unit, self.total, self.done = task, unit, total, 0
+        self.bars.start()
+
+    def advance(self, count: int) -> None:
+        tenths = 10 * self.done // self.total
+        self.done += count
+        self.bars.update(self.bar, completed=self.done)
+        in_lines = not self.console.is_terminal and self.total >= self.lines_from
+        if in_lines and 10 * self.done // self.total > tenths:
+            self.console.print(f"{self.task}: {self.done}/{self.total} {self.unit}")
+        if self.done >= self.total:
+            self.close()
+
+    def close(self) -> None:
+        self.bars.stop()
 
 
 def download_progress(console: Console) -> Callable[[str, int, int | None], None]:
     """For `irmas.data.download`: a bar a file, or a line at every tenth."""
-    bars = Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console
-    )
+    bars = Bars(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console)
     tasks: dict[str, TaskID] = {}
     told: dict[str, int] = {}
 
@@ -126,7 +129,7 @@ def download_progress(console: Console) -> Callable[[str, int, int | None], None
     return advance
 
 
-def progress_bars(console: Console) -> Progress:
+def progress_bars(console: Console) -> Bars:
     """Of things that are counted; what a task says of itself is its field `note`."""
     columns = (
         TextColumn("{task.description}"),
@@ -135,4 +138,4 @@ def progress_bars(console: Console) -> Progress:
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Bars(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from irmas.console import data_progress, plain_console, plain_table, print_table
+from irmas.console import ConsoleProgress, plain_console, plain_table, print_table
 from irmas.data.cache import SETTINGS
 from irmas.errors import UserError
 from irmas.evaluation import evaluator, testset
@@ -90,16 +90,16 @@ def _evaluate(asked: argparse.Namespace) -> None:
     if len(files) < len(recognizer.nets):
         raise UserError("an exported net does not tell what it was trained on: evaluate the model.pt that it is of")
     console = plain_console()
-    begin = data_progress(console)
+    progress = ConsoleProgress(console)
     paths = [
-        songs.render(STANDIN_FOLDER, begin) if data == STANDIN else Path(data) for data in dict.fromkeys(asked.data)
+        songs.render(STANDIN_FOLDER, progress) if data == STANDIN else Path(data) for data in dict.fromkeys(asked.data)
     ]
     found = testset.read(paths, recognizer.classes, recognizer.nets, files)
     folder = asked.out or _home(asked.model) / "evaluation" / _name(paths, asked)
     if reason := obstacle(folder):
         raise UserError(f"{folder}: {reason}; --out FOLDER writes elsewhere")
     settings = Settings(hop_s, asked.aggregate, asked.threshold, asked.damaged)
-    result = evaluator.evaluate(recognizer, files, found, settings, folder, begin)
+    result = evaluator.evaluate(recognizer, files, found, settings, folder, progress)
     written = evaluator.write(folder, result, recognizer, settings)
     _print(console, result, recognizer, settings)
     console.print(f"\nwritten: {' '.join(map(str, written))}")

@@ -7,7 +7,7 @@ import math
 import sys
 from argparse import Namespace
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from irmas.console import listening_progress, plain_console, print_table
+from irmas.console import MANY_WINDOWS, ConsoleProgress, plain_console, print_table
 from irmas.data.excerpts import AUDIO
 from irmas.data.sound import SHORTER_S, read_form
 from irmas.errors import DataError, UserError
@@ -158,8 +158,9 @@ def _listen(file: Path, recognizer: Recognizer, hop_s: float, asked_window_s: fl
     if asked_window_s is not None and asked_window_s > seconds + SHORTER_S:
         raise DataError(f"{file}: is {seconds:.2f} s long, shorter than --window {asked_window_s:g}")
     expected = streaming.count(seconds, recognizer.window_s, hop_s)
-    with listening_progress(plain_console(stderr=True), file.name, expected) as advance:
-        return streaming.listen(file, recognizer, hop_s, advance)
+    with closing(ConsoleProgress(plain_console(stderr=True), lines_from=MANY_WINDOWS)) as progress:
+        progress.start(file.name, expected, "windows")
+        return streaming.listen(file, recognizer, hop_s, progress.advance)
 
 
 def _as_json(file: Path, timeline: Timeline) -> str:

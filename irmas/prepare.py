@@ -12,7 +12,7 @@ from rich.console import Console
 
 from irmas.cli import overrides
 from irmas.config import Config, Data, Prepare, check
-from irmas.console import data_progress, download_progress, plain_console, plain_table, print_table
+from irmas.console import ConsoleProgress, download_progress, plain_console, plain_table, print_table
 from irmas.data import dataset, testparts
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import Excerpt
@@ -41,7 +41,7 @@ def _task(config: DictConfig) -> None:
     explicit = [override.partition("=")[0] for override in HydraConfig.get().overrides.task]
     resolved = dataset.resolve(Config(data=asked.data, features=asked.features), explicit)
     dataset.refuse_unwritable(resolved.data, resolved.features)
-    progress = data_progress(console)
+    progress = ConsoleProgress(console)
     data, features = resolved.data, resolved.features
     source = dataset.locate(data, features, progress)
     if source.excerpts is not None:

@@ -14,6 +14,7 @@ from doors import Doors
 from hypothesis import settings
 
 from irmas.config import Data, Features
+from irmas.console import SILENT
 from irmas.data import cache, dataset
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import scan
@@ -59,7 +60,7 @@ def corpus_cache(corpus: Path, features: Features, tmp_path_factory: pytest.Temp
 def data(corpus: Path, features: Features, tmp_path_factory: pytest.TempPathFactory) -> Data:
     """The same excerpts and front end as a data group whose cache is built."""
     group = Data(source="folder", root=str(corpus), cache_dir=str(tmp_path_factory.mktemp("built")))
-    dataset.load(group, features, lambda what, total: lambda done: None)
+    dataset.load(group, features, SILENT)
     return group
 
 
@@ -111,4 +112,4 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def part(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stand-in's test part, with three songs."""
-    return songs.render(tmp_path_factory.mktemp("songs"), lambda what, total: lambda done: None, songs=3)
+    return songs.render(tmp_path_factory.mktemp("songs"), SILENT, songs=3)

@@ -20,19 +20,18 @@ from irmas.errors import ConfigError, DataError
 from irmas.standin import corpus as standin_corpus
 
 
-class Told:
-    """A progress that remembers what it was told."""
+class Recorder:
+    """Progress that records its tasks."""
 
     def __init__(self) -> None:
         self.begun: list[tuple[str, int]] = []
         self.done = 0
 
-    def __call__(self, what: str, total: int) -> Callable[[int], None]:
-        self.begun.append((what, total))
-        return self.advance
+    def start(self, task: str, total: int, unit: str = "excerpts") -> None:
+        self.begun.append((task, total))
 
-    def advance(self, more: int) -> None:
-        self.done += more
+    def advance(self, count: int) -> None:
+        self.done += count
 
 
 def of_cache(folder: Path, **data: object) -> Config:
@@ -68,7 +67,7 @@ def test_only_a_value_given_explicitly_can_contradict_a_cache(corpus_cache: Feat
 
 def test_a_cache_that_lacks_a_setting_or_is_absent_is_refused(corpus_cache: FeatureCache, tmp_path: Path) -> None:
     folder = shutil.copytree(corpus_cache.folder, tmp_path / "copy")
-    told = json.loads((folder / "features.json").read_text())
+    recorder = json.loads((folder / "features.json").read_text())
     del told["sample_rate"]
     (folder / "features.json").write_text(json.dumps(told))
     with pytest.raises(DataError, match=r"copy: features\.json lacks sample_rate"):
@@ -96,7 +95,7 @@ def test_paths_become_absolute_and_words_stay(tmp_path: Path, monkeypatch: pytes
 
 def test_where_irmas_is_absent_the_ways_out_are_named(tmp_path: Path) -> None:
     data = Data(root=str(tmp_path / "IRMAS-TrainingData"))
-    for act in (dataset.digest, dataset.excerpts, lambda data: dataset.load(data, Features(), Told())):
+    for act in (dataset.digest, dataset.excerpts, lambda data: dataset.load(data, Features(), Recorder())):
         with pytest.raises(DataError) as caught:
             act(data)
         assert str(tmp_path / "IRMAS-TrainingData") in str(caught.value)
@@ -160,16 +159,16 @@ def test_features_are_computed_once_and_again_when_a_file_changes(
         shutil.copytree(corpus / code, few / code)
     data = Data(source="folder", root=str(few), cache_dir=str(tmp_path / "cache"))
     total = len(dataset.excerpts(data))
-    told = Told()
-    opened = dataset.load(data, features, told)
-    assert (told.begun, told.done) == ([("log-mels", total)], total)
+    recorder = Recorder()
+    opened = dataset.load(data, features, recorder)
+    assert (recorder.begun, recorder.done) == ([("log-mels", total)], total)
     assert opened.classes == ["gac", "gel"]
-    assert dataset.load(data, features, told).folder == opened.folder
-    assert len(told.begun) == 1
+    assert dataset.load(data, features, recorder).folder == opened.folder
+    assert len(recorder.begun) == 1
     (wav, *_) = (few / "gac").iterdir()
     os.utime(wav, (1, 1))
-    assert dataset.load(data, features, told).folder != opened.folder
-    assert told.done == 2 * total
+    assert dataset.load(data, features, recorder).folder != opened.folder
+    assert recorder.done == 2 * total
 
 
 def test_a_stand_in_is_rendered_where_it_is_missing_and_never_twice(
@@ -184,22 +183,22 @@ def test_a_stand_in_is_rendered_where_it_is_missing_and_never_twice(
 
     monkeypatch.setattr(standin_corpus, "render", copy)
     data = Data(source="standin", root=str(tmp_path / "new" / "standin"), size=132, render_seed=0)
-    told = Told()
-    source = dataset.locate(data, Features(), told)
+    recorder = Recorder()
+    source = dataset.locate(data, Features(), recorder)
     assert source.excerpts is not None
     assert len(source.excerpts) == 132
     assert source.folder == Path(data.cache_dir) / cache.key(source.excerpts, Features())
-    dataset.locate(data, Features(), told)
+    dataset.locate(data, Features(), recorder)
     assert rendered == [(132, 0)]
-    assert (told.begun, told.done) == ([("rendering", 132)], 132)
+    assert (recorder.begun, recorder.done) == ([("rendering", 132)], 132)
 
 
 def test_a_ready_made_cache_needs_no_wavs(corpus_cache: FeatureCache) -> None:
-    told = Told()
-    opened = dataset.load(Data(root="nowhere", cache=str(corpus_cache.folder)), Features(), told)
+    recorder = Recorder()
+    opened = dataset.load(Data(root="nowhere", cache=str(corpus_cache.folder)), Features(), recorder)
     assert opened.names == corpus_cache.names
     np.testing.assert_array_equal(opened.features, corpus_cache.features)
-    assert told.begun == []
+    assert recorder.begun == []
 
 
 def of_folder(root: Path, tmp_path: Path, **data: object) -> Data:
@@ -213,16 +212,16 @@ def of_folder(root: Path, tmp_path: Path, **data: object) -> Data:
 def test_a_cache_of_ours_counts_as_built_only_while_it_is_sound(
     corpus: Path, features: Features, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    data, told = of_folder(corpus, tmp_path), Told()
+    data, recorder = of_folder(corpus, tmp_path), Recorder()
     assert not dataset.is_built(data, features)
-    opened = dataset.load(data, features, told)
+    opened = dataset.load(data, features, recorder)
     assert dataset.is_built(data, features)
     os.truncate(opened.folder / "features.npy", 1000)
     assert not dataset.is_built(data, features)
-    again = dataset.load(data, features, told)
+    again = dataset.load(data, features, recorder)
     assert dataset.is_built(data, features)
     assert again.folder == opened.folder
-    assert told.done == 2 * len(opened.names)
+    assert recorder.done == 2 * len(opened.names)
     assert ["it is built anew" in message for message in caplog.messages] == [True]
 
 
@@ -233,7 +232,7 @@ def test_a_cache_that_the_user_named_is_refused_where_it_is_damaged_and_never_wr
     os.truncate(folder / "features.npy", 1000)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     data = of_cache(folder).data
-    for act in (dataset.digest, lambda data: dataset.load(data, Features(), Told())):
+    for act in (dataset.digest, lambda data: dataset.load(data, Features(), Recorder())):
         with pytest.raises(DataError, match=rf"^data\.cache={folder}: features\.npy cannot be read \(mmap length"):
             act(data)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
@@ -247,14 +246,14 @@ def test_files_that_cannot_be_used_end_it_unless_they_are_to_be_left_out(
     broken = dataset.excerpts(data)[2]
     broken.path.write_bytes(b"")
     with pytest.raises(DataError) as caught:
-        dataset.load(data, features, Told())
+        dataset.load(data, features, Recorder())
     said = f"1 of {total} excerpts cannot be used; data.damaged=drop leaves them out\n  {broken.path}: empty"
     assert str(caught.value) == said
     assert not dataset.is_built(data, features)
     dropping = replace(data, damaged="drop")
     for _ in range(2):  # built, then only opened
         caplog.clear()
-        opened = dataset.load(dropping, features, Told())
+        opened = dataset.load(dropping, features, Recorder())
         assert len(opened.names) == total - 1
         assert broken.name not in opened.names
         said = f"1 of {total} excerpts are left out (data.damaged=drop)\n  {broken.name}: empty"
@@ -268,4 +267,4 @@ def test_a_stand_in_that_lost_a_file_is_refused(corpus: Path, tmp_path: Path) ->
     folder = shutil.copytree(corpus, dataset.corpus_folder(data))
     next(folder.rglob("*.wav")).unlink()
     with pytest.raises(DataError, match=rf"{folder}: holds 131 excerpts of 132; remove the folder"):
-        dataset.load(data, Features(), Told())
+        dataset.load(data, Features(), Recorder())

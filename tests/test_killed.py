@@ -22,7 +22,7 @@ from left_behind import scalars
 from torch import Tensor
 
 from irmas.config import Config, Data, Features, Model
-from irmas.console import plain_console
+from irmas.console import SILENT, plain_console
 from irmas.run.folder import COMPLETED, FAILED, RunFolder
 from irmas.sweep import data_job, pool
 from irmas.sweep import plan as plans
@@ -53,7 +53,7 @@ def begin(data: Data, features: Features, tmp_path_factory: pytest.TempPathFacto
         sweep = folder / str(len(list(folder.iterdir())))
         plan = freeze(config, [Point(1, {}, {})], sweep.name)
         plans.write(sweep, plan)
-        data_job.make(sweep, plan, lambda what, total: lambda done: None)
+        data_job.make(sweep, plan, SILENT)
         return sweep
 
     return begin_another

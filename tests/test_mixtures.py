@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import soundfile
 
 from irmas.config import Config, Data, Features, Model
+from irmas.console import SILENT
 from irmas.data import testparts
 from irmas.errors import UserError
 from irmas.evaluation import mixtures
@@ -22,10 +22,6 @@ RATE = 8000
 CLASSES = ["bell", "horn", "reed"]
 TONES = {f"{label}/r{number}": 200 + 100 * number + 30 * k for k, label in enumerate(CLASSES) for number in range(6)}
 """Hz."""
-
-
-def silent(what: str, total: int) -> Callable[[int], None]:
-    return lambda done: None
 
 
 @pytest.fixture
@@ -51,7 +47,7 @@ def tones(path: Path) -> set[str]:
 
 
 def test_mixtures_hold_nothing_that_was_trained_on_and_say_what_they_hold(file: ModelFile, tmp_path: Path) -> None:
-    mixtures.make(tmp_path / "mixed", [file], silent)
+    mixtures.make(tmp_path / "mixed", [file], SILENT)
     read = testparts.read(tmp_path / "mixed", CLASSES)
     assert read.problems == []
     assert len(read.excerpts) == mixtures.MIXTURES
@@ -64,7 +60,7 @@ def test_mixtures_hold_nothing_that_was_trained_on_and_say_what_they_hold(file: 
 
 def test_the_same_model_gives_the_same_bytes(file: ModelFile, tmp_path: Path) -> None:
     for folder in ("one", "two"):
-        mixtures.make(tmp_path / folder, [file], silent)
+        mixtures.make(tmp_path / folder, [file], SILENT)
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()} for folder in ("one", "two"))
     assert len(one) == 2 * mixtures.MIXTURES
     assert one == two
@@ -72,7 +68,7 @@ def test_the_same_model_gives_the_same_bytes(file: ModelFile, tmp_path: Path) ->
 
 def test_a_recording_that_any_of_the_nets_was_trained_on_is_left_out(file: ModelFile, tmp_path: Path) -> None:
     other = replace(file, trained_on=["bell/r1"], recordings=["r1", "r3"])
-    mixtures.make(tmp_path / "mixed", [file, other], silent)
+    mixtures.make(tmp_path / "mixed", [file, other], SILENT)
     heard = set.union(*(tones(path) for path in (tmp_path / "mixed").glob("*.wav")))
     assert heard == {"bell/r5", "horn/r5", "reed/r5"}
 
@@ -80,7 +76,7 @@ def test_a_recording_that_any_of_the_nets_was_trained_on_is_left_out(file: Model
 def test_why_there_are_none_is_said(file: ModelFile, tmp_path: Path) -> None:
     def reason(*files: ModelFile) -> str:
         with pytest.raises(UserError) as raised:
-            mixtures.make(tmp_path / "mixed", files, silent)
+            mixtures.make(tmp_path / "mixed", files, SILENT)
         return str(raised.value)
 
     everything = replace(file, trained_on=list(TONES))

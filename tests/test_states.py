@@ -91,7 +91,12 @@ def task(state: str, **more: str) -> Task:
         (NEW, task("COMPLETED"), NOT_SUBMITTED, ""),
         (REFUSED, task("FAILED", exit_code="1:0"), FAILED, REFUSED.message),
         (Status(CANCELLED, message="settled"), None, CANCELLED, "settled"),
-        (Status(CANCELLED, message="of a task before"), task("CANCELLED"), CANCELLED, "Slurm says CANCELLED, by scancel"),
+        (
+            Status(CANCELLED, message="of a task before"),
+            task("CANCELLED"),
+            CANCELLED,
+            "Slurm says CANCELLED, by scancel",
+        ),
     ],
 )
 def test_the_joined_state(told: Status, slurms: Task | None, state: str, error: str) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from irmas.config import Config, Data, Features, shown
+from irmas.console import Progress
 from irmas.data import cache
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import Excerpt, listing_digest, scan
@@ -17,9 +18,6 @@ from irmas.files import locked, obstacle
 from irmas.standin import corpus
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[str, int], Callable[[int], None]]
-"""(what is done, how many of it) -> a function that takes how many more are done."""
 
 
 def resolve(config: Config, explicit: Collection[str] = ()) -> Config:
@@ -156,15 +154,16 @@ def _render(data: Data, progress: Progress) -> None:
     assert data.render_seed is not None
     with locked(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
-            corpus.render(folder, data.size, data.render_seed, progress("rendering", data.size))
+            progress.start("rendering", data.size)
+            corpus.render(folder, data.size, data.render_seed, progress.advance)
 
 
 def make(source: Source, data: Data, features: Features, progress: Progress) -> bool:
     """Compute a source's cache where it is missing or damaged; whether it was. Raises DataError."""
     if source.excerpts is None or not _lacks(source, features):
         return False
-    on_excerpts = progress("log-mels", len(source.excerpts))
-    cache.build(source.excerpts, features, source.folder, on_excerpts, data.damaged)
+    progress.start("log-mels", len(source.excerpts))
+    cache.build(source.excerpts, features, source.folder, progress.advance, data.damaged)
     return True
 
 

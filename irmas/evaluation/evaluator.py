@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from irmas import provenance
-from irmas.data.dataset import Progress
+from irmas.console import Progress
 from irmas.errors import DataError, UserError
 from irmas.evaluation import mixtures, protocol, scoring, testset
 from irmas.evaluation.protocol import FIXED, HIGHEST, MIXTURES, ORACLE, Array, Figure, Judgement, Rule, Scored
@@ -97,7 +97,7 @@ def evaluate(
     found: EvaluationSet,
     settings: Settings,
     folder: Path,
-    begin: Progress,
+    progress: Progress,
 ) -> Evaluation:
     """Hear everything; the mixtures first, which are written to `folder`.
 
@@ -107,10 +107,11 @@ def evaluate(
     chosen, reason = None, ""
     if found.is_multi_label:
         try:
-            chosen = _threshold_of_mixtures(recognizer, files, settings, folder / MIXED, begin)
+            chosen = _threshold_of_mixtures(recognizer, files, settings, folder / MIXED, progress)
         except UserError as error:
             reason = str(error)
-    excerpts, scores, problems = _hear(recognizer, found, settings, begin("listening", len(found.excerpts)))
+    progress.start("listening", len(found.excerpts))
+    excerpts, scores, problems = _hear(recognizer, found, settings, progress.advance)
     damaged = found.problems + problems
     _refuse_damaged(damaged, found, settings)
     if not excerpts:
@@ -138,12 +139,13 @@ def _listed(problems: Sequence[str]) -> str:
 
 
 def _threshold_of_mixtures(
-    recognizer: Recognizer, files: Sequence[ModelFile], settings: Settings, folder: Path, begin: Progress
+    recognizer: Recognizer, files: Sequence[ModelFile], settings: Settings, folder: Path, progress: Progress
 ) -> float:
     """Raises UserError where there are none, with the reason."""
-    mixtures.make(folder, files, begin)
+    mixtures.make(folder, files, progress)
     mixed = testset.read([folder], recognizer.classes, recognizer.nets, files)
-    excerpts, scores, _ = _hear(recognizer, mixed, settings, begin("listening to mixtures", len(mixed.excerpts)))
+    progress.start("listening to mixtures", len(mixed.excerpts))
+    excerpts, scores, _ = _hear(recognizer, mixed, settings, progress.advance)
     scored = _scored(recognizer.classes, excerpts, scores)
     return protocol.best_threshold(scored.truth, scored.scores)
 

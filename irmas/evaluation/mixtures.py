@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from irmas.console import Progress
 from irmas.data import dataset
 from irmas.data.excerpts import Excerpt
 from irmas.data.sound import read_form, read_mono
@@ -31,17 +32,17 @@ Voice = list[Excerpt]
 """Excerpts of one recording."""
 
 
-def make(folder: Path, files: Sequence[ModelFile], begin: dataset.Progress) -> None:
+def make(folder: Path, files: Sequence[ModelFile], progress: Progress) -> None:
     """Write MIXTURES of two or three recordings of different classes to `folder`: `mixture 001-1.wav` and its txt.
 
     The same models and data give the same bytes.
     Raises DataError, saying why, where there are no waveforms, or too few of them that no net was trained on.
     """
-    voices, rate = _voices(files, begin)
+    voices, rate = _voices(files, progress)
     seconds = files[0].features.seconds
     rng = np.random.default_rng(SEED)
     folder.mkdir(parents=True, exist_ok=True)
-    on_excerpt = begin("mixing", MIXTURES)
+    progress.start("mixing", MIXTURES)
     for number in range(1, MIXTURES + 1):
         together = int(rng.integers(2, min(MOST_TOGETHER, len(voices)) + 1))
         labels = sorted(rng.choice(sorted(voices), size=together, replace=False).tolist())
@@ -50,12 +51,12 @@ def make(folder: Path, files: Sequence[ModelFile], begin: dataset.Progress) -> N
         path = folder / f"mixture {number:03d}-1.wav"
         write_wav(path, np.rint(sound * 32767).astype(np.int16), rate)
         write_labels(path.with_suffix(".txt"), labels)
-        on_excerpt(1)
+        progress.advance(1)
 
 
-def _voices(files: Sequence[ModelFile], begin: dataset.Progress) -> tuple[dict[str, list[Voice]], int]:
+def _voices(files: Sequence[ModelFile], progress: Progress) -> tuple[dict[str, list[Voice]], int]:
     """By class, recordings that no net was trained on; all of the rate, in Hz, that most of them have."""
-    excerpts, seconds = _unseen(files, begin), files[0].features.seconds
+    excerpts, seconds = _unseen(files, progress), files[0].features.seconds
     rates = {excerpt.name: _rate(excerpt) for excerpt in excerpts}
     rate = max(Counter(filter(None, rates.values())).items(), key=itemgetter(1), default=(0, 0))[0]
     by_recording: dict[tuple[str, str], Voice] = defaultdict(list)
@@ -72,7 +73,7 @@ def _voices(files: Sequence[ModelFile], begin: dataset.Progress) -> tuple[dict[s
     return voices, rate
 
 
-def _unseen(files: Sequence[ModelFile], begin: dataset.Progress) -> list[Excerpt]:
+def _unseen(files: Sequence[ModelFile], progress: Progress) -> list[Excerpt]:
     """Of the first net's data. Raises UserError where its sounds are not to be had."""
     data = data_of(files[0])
     if data.cache is not None:
@@ -80,7 +81,7 @@ def _unseen(files: Sequence[ModelFile], begin: dataset.Progress) -> list[Excerpt
     names, recordings = seen(files)
     return [
         excerpt
-        for excerpt in dataset.locate(data, files[0].features, begin).excerpts or []
+        for excerpt in dataset.locate(data, files[0].features, progress).excerpts or []
         if excerpt.name not in names and excerpt.recording not in recordings and excerpt.label in files[0].classes
     ]
 

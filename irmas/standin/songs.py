@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from irmas.console import Progress
 from irmas.data.testparts import write_labels
 from irmas.files import locked
 from irmas.labels import CODES
@@ -70,7 +70,7 @@ def _write(root: Path, song: Song, seed: int) -> int:
     return len(song.casts)
 
 
-def render(folder: Path, begin: Callable[[str, int], Callable[[int], None]], songs: int = SONGS, seed: int = 0) -> Path:
+def render(folder: Path, progress: Progress, songs: int = SONGS, seed: int = 0) -> Path:
     """The test part of these songs (44.1 kHz, stereo, 16 bit), rendered below `folder` where it is missing.
 
     The bytes follow from songs, seed and VERSION alone. `begin` is told what is done and how much of it.
@@ -82,6 +82,6 @@ def render(folder: Path, begin: Callable[[str, int], Callable[[int], None]], son
     with locked(root.with_name(f"{root.name}.lock")):
         if not root.is_dir():
             planned = plan(songs, seed)
-            on_excerpt = begin("rendering", sum(len(song.casts) for song in planned))
-            render_all(root, ["Part1"], partial(_write, seed=seed), planned, on_excerpt)
+            progress.start("rendering", sum(len(song.casts) for song in planned))
+            render_all(root, ["Part1"], partial(_write, seed=seed), planned, progress.advance)
     return root

@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from irmas.console import data_progress, plain_console
+from irmas.console import ConsoleProgress, Progress, plain_console
 from irmas.data import dataset, split
 from irmas.errors import UserError, in_words
 from irmas.exit import Parser, report_errors
@@ -21,7 +21,7 @@ from irmas.sweep.jobs import DataFailure
 from irmas.sweep.plan import Plan
 
 
-def make(sweep: Path, plan: Plan, progress: dataset.Progress) -> None:
+def make(sweep: Path, plan: Plan, progress: Progress) -> None:
     """Render and compute what is missing; deal the splits. Raises DataError."""
     for config in plan.variants("data", "features"):
         cache = dataset.load(config.data, config.features, progress)
@@ -55,7 +55,7 @@ def main() -> None:
 
 def _make_or_tell(sweep: Path, plan: Plan) -> None:
     try:
-        make(sweep, plan, data_progress(plain_console()))
+        make(sweep, plan, ConsoleProgress(plain_console()))
     except BaseException as error:
         said = str(error) if isinstance(error, SystemExit) else in_words(error)
         failure = DataFailure(os.environ.get("SLURM_JOB_ID", ""), said or repr(error))

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from irmas.console import data_progress, plain_console
+from irmas.console import ConsoleProgress, plain_console
 from irmas.errors import in_words
 from irmas.files import held_by_many
 from irmas.processes import cpu_count, fork_server, uninterrupted, when_parent_ends
@@ -94,7 +94,7 @@ def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[S
     if unfinished := _unfinished(sweep, points):
         plans.refuse_source(sweep, merged, plan.source)
         fork_server(PRELOADED)  # before the data, which its processes make too
-        data_job.make(sweep, replace(merged, points=unfinished), data_progress(console))
+        data_job.make(sweep, replace(merged, points=unfinished), ConsoleProgress(console))
     merged, points = plans.write(sweep, plan, append=append)
     unfinished = _unfinished(sweep, points)
     runs = "1 run" if len(points) == 1 else f"{len(points)} runs"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from irmas.console import plain_console
+from irmas.console import SILENT, plain_console
 from irmas.errors import UserError
 from irmas.files import atomic_write, locked
 from irmas.run.folder import FINAL
@@ -171,7 +171,7 @@ def _prepared(sweep: Path, missing: Plan) -> bool:
     """Whether the data of the missing points is made. What is wrong with it is said here, and not by every task."""
     is_made = data_job.is_made(missing)
     if is_made:
-        data_job.make(sweep, missing, lambda what, total: lambda more: None)
+        data_job.make(sweep, missing, SILENT)
     return is_made
 
 

@@ -13,9 +13,9 @@ import sys
 import traceback
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from irmas.config import shown
+from irmas.console import Silent
 from irmas.data import dataset, split
 from irmas.errors import UserError, in_words
 from irmas.exit import Parser, report_errors
@@ -115,7 +115,7 @@ def _train(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: in
     folder.write_status(replace(folder.status(), state=RUNNING, epochs=config.epochs, message="", exit_code=None))
     device = choose_device(config.device)
     set_up(device, threads)
-    cache = dataset.load(config.data, config.features, _plain_progress)
+    cache = dataset.load(config.data, config.features, _LoggedProgress())
     parts = split.load_or_make(config.data, cache, sweep / "splits")
     _log_data(config.data.split, parts)
     folder.write_provenance(
@@ -150,9 +150,11 @@ def _log_data(kind: str, parts: split.Split) -> None:
         )
 
 
-def _plain_progress(what: str, total: int) -> Any:
-    log.info("%s: %d excerpts", what, total)
-    return lambda done: None
+class _LoggedProgress(Silent):
+    """Progress in the run's log: one line per task."""
+
+    def start(self, task: str, total: int, unit: str = "excerpts") -> None:
+        log.info("%s: %d %s", task, total, unit)
 
 
 def start() -> None:
