@@ -10,6 +10,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import pkgutil
 import runpy
 import sys
 import tempfile
@@ -18,29 +19,12 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 
+import irmas
 from irmas.data import workers
 from irmas.sweep import pool
 
-DOORS = (
-    *("train", "prepare", "rank", "refine", "status", "evaluate", "predict", "export"),
-    *("sweep.array", "sweep.prepare", "sweep.submit"),
-)
-BEHIND = (
-    "compose",
-    "sweep.task",
-    "sweep.freeze",
-    "data.features",
-    "results.report",
-    "results.outcomes",
-    "evaluation.picture",
-    "inference.models",
-    "inference.lanes",
-    "inference.streaming",
-)
-"""What doors import when they need it."""
-
-for name in DOORS + BEHIND:
-    importlib.import_module(f"irmas.{name}")
+for info in pkgutil.walk_packages(irmas.__path__, "irmas."):
+    importlib.import_module(info.name)
 Plugins.instance()
 OverridesParser.create().parse_override("lr=0.1")
 # What trains is forked from the door: a server of its own would import torch anew.

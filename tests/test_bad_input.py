@@ -153,7 +153,7 @@ def test_preparing_is_refused_before_anything_is_made(
     assert message in doors.refuse("prepare", *arguments, folder=folder)
 
 
-READERS = ["rank", "refine", "status", "sweep.array", "sweep.prepare"]
+READERS = ["rank", "refine", "status", "sweep.array_task", "sweep.data_job"]
 
 
 def test_a_cache_that_is_there_needs_no_folder_that_can_be_written(
@@ -168,7 +168,7 @@ def test_a_cache_that_is_there_needs_no_folder_that_can_be_written(
     assert "up to date" in said.stdout
 
 
-@pytest.mark.parametrize("door", ["status", "sweep.array"])
+@pytest.mark.parametrize("door", ["status", "sweep.array_task"])
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
@@ -221,7 +221,7 @@ def test_a_task_is_told_of_runs_that_there_are_not(
     arguments: list[str], message: str, doors: Doors, folder: Path
 ) -> None:
     sweep(folder)
-    assert message in doors.refuse("sweep.array", "outputs/mine", *arguments, folder=folder)
+    assert message in doors.refuse("sweep.array_task", "outputs/mine", *arguments, folder=folder)
 
 
 @pytest.mark.parametrize("door", ["rank", "status"])
@@ -261,7 +261,7 @@ def test_data_that_the_job_cannot_make_is_told_and_recorded(doors: Doors, folder
     )
     plans.write(folder / "outputs" / "gone", plan)
     made("d", 0)(folder)
-    said = doors.open("sweep.prepare", "outputs/gone", folder=folder)
+    said = doors.open("sweep.data_job", "outputs/gone", folder=folder)
     assert (said.code, said.stderr) == (2, f"irmas.sweep.data_job: {folder}/d: Permission denied\n")
     assert f"{folder}/d: Permission denied" in (folder / "outputs/gone/slurm/data.json").read_text()
 

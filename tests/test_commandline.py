@@ -123,7 +123,7 @@ def test_what_hydra_shows_of_itself_takes_settings_too(arguments: list[str], doo
 
 
 @pytest.mark.parametrize(
-    "door", ["train", "prepare", "rank", "refine", "status", "evaluate", "sweep.array", "sweep.prepare"]
+    "door", ["train", "prepare", "rank", "refine", "status", "evaluate", "sweep.array_task", "sweep.data_job"]
 )
 def test_a_real_command_refuses_like_a_fork_of_one(door: str, tmp_path: Path) -> None:
     done = irmas(door, "--nope", cwd=tmp_path)

@@ -67,9 +67,9 @@ def test_only_a_value_given_explicitly_can_contradict_a_cache(corpus_cache: Feat
 
 def test_a_cache_that_lacks_a_setting_or_is_absent_is_refused(corpus_cache: FeatureCache, tmp_path: Path) -> None:
     folder = shutil.copytree(corpus_cache.folder, tmp_path / "copy")
-    recorder = json.loads((folder / "features.json").read_text())
-    del told["sample_rate"]
-    (folder / "features.json").write_text(json.dumps(told))
+    settings = json.loads((folder / "features.json").read_text())
+    del settings["sample_rate"]
+    (folder / "features.json").write_text(json.dumps(settings))
     with pytest.raises(DataError, match=r"copy: features\.json lacks sample_rate"):
         dataset.resolve(of_cache(folder))
     with pytest.raises(DataError, match="nowhere: there is no such folder"):

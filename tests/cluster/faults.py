@@ -93,7 +93,7 @@ def kill_child(scene: Scene) -> str | None:
 
 def kill_task(scene: Scene) -> str | None:
     return _kill(
-        scene, "its own process", lambda task: [pid for pid in _python(scene, task) if _is(pid, "sweep.array")]
+        scene, "its own process", lambda task: [pid for pid in _python(scene, task) if _is(pid, "sweep.array_task")]
     )
 
 
