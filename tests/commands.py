@@ -1,4 +1,4 @@
-"""The doors as a user starts them."""
+"""The project's commands as a user starts them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,17 @@ ROOT = Path(__file__).parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
 
 
-def _command(door: str, arguments: tuple[str, ...]) -> list[str]:
-    """Where Slurm is installed it would be the default."""
-    launcher = ["hydra/launcher=local"] if _takes_launcher(door, arguments) else []
-    return [sys.executable, "-m", f"irmas.{door}", *arguments, *launcher]
+def _command(command: str, args: tuple[str, ...]) -> list[str]:
+    """Return the command line, with the local launcher, because Slurm is the default where it is installed."""
+    needs_launcher = command in ("train", "refine") and not any("launcher=" in arg for arg in args)
+    launcher = ["hydra/launcher=local"] if needs_launcher else []
+    return [sys.executable, "-m", f"irmas.{command}", *args, *launcher]
 
 
-def _takes_launcher(door: str, arguments: tuple[str, ...]) -> bool:
-    return door in ("train", "refine") and not any("launcher=" in word for word in arguments)
-
-
-def irmas(door: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m irmas.<door> ARGUMENTS` in the folder `cwd`."""
+def irmas(command: str, *args: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m irmas.<command> ARGS` in the folder `cwd`."""
     return subprocess.run(
-        _command(door, arguments),
+        _command(command, args),
         cwd=cwd,
         env=ENVIRONMENT | environment,
         capture_output=True,
@@ -39,17 +36,17 @@ def irmas(door: str, *arguments: str, cwd: Path, **environment: str) -> subproce
     )
 
 
-def start(door: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
-    """The same in the background, in a session of its own, where it answers SIGINT."""
+def start(command: str, *args: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    """Start `python -m irmas.<command> ARGS` in the background, in a session of its own, where SIGINT interrupts it."""
     return subprocess.Popen(
-        _command(door, arguments),
+        _command(command, args),
         cwd=cwd,
         env=ENVIRONMENT | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A shell ignores SIGINT for what it starts in the background, this test run perhaps among it.
+        # Shells make background processes ignore SIGINT, and this test run may be one.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
@@ -62,12 +59,12 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30) 
 
 
 def marked(mark: str) -> list[int]:
-    """Processes that were started with this mark in their environment, by whatever parent."""
-    found = []
+    """Return the processes that were started with this mark in their environment, whatever their parent."""
+    pids = []
     for environ in Path("/proc").glob("[0-9]*/environ"):
         try:
             if f"IRMAS_TEST_MARK={mark}\0".encode() in environ.read_bytes():
-                found.append(int(environ.parent.name))
-        except OSError:  # it has ended, or is another user's
+                pids.append(int(environ.parent.name))
+        except OSError:  # The process has ended, or is another user's.
             continue
-    return found
+    return pids

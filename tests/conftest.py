@@ -1,4 +1,4 @@
-"""What many tests share: a small stand-in, its log-mels, real IRMAS where it lies beside the project, the doors."""
+"""What many tests share: a small stand-in, its log-mels, real IRMAS where it lies beside the project, the commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from doors import Doors
+from forked_commands import Commands
 from hypothesis import settings
 
 from irmas.config import Data, Features
@@ -94,10 +94,10 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 
 @pytest.fixture(scope="session")
-def doors() -> Iterator[Doors]:
-    """The doors without the power of root."""
-    with Doors() as opened:
-        yield opened
+def commands() -> Iterator[Commands]:
+    """The project's commands, without the power of root."""
+    with Commands() as commands:
+        yield commands
 
 
 @pytest.fixture(scope="session")

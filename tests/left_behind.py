@@ -1,4 +1,4 @@
-"""What a sweep leaves on disk, as the tests of the local pool and those of Slurm read it."""
+"""Readers of what a sweep leaves on disk, for the tests of the local pool and of Slurm."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def ranking(sweep: Path) -> list[dict[str, Any]]:
 
 def status(run: Path) -> dict[str, Any]:
     path = run / "status.json"
-    told: dict[str, Any] = {"state": "PENDING", "epoch": 0, "pid": 0}
-    return told | (json.loads(path.read_text()) if path.exists() else {})
+    pending: dict[str, Any] = {"state": "PENDING", "epoch": 0, "pid": 0}
+    return pending | (json.loads(path.read_text()) if path.exists() else {})
 
 
 def scalars(run: Path) -> dict[str, dict[int, float]]:
@@ -25,5 +25,5 @@ def scalars(run: Path) -> dict[str, dict[int, float]]:
 
 
 def runs(sweep: Path) -> list[Path]:
-    """Those that have begun."""
+    """Return the folders of the runs that have started."""
     return sorted((sweep / "runs").glob("*"))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from commands import ENVIRONMENT
-from doors import Doors, contents
+from forked_commands import Commands, contents
 
 from irmas.config import Config, Data, Features
 from irmas.run.events import VAL_ACCURACY, EventWriter
@@ -113,10 +113,10 @@ TRAIN = [
     [(*case, LOCAL) for case in TRAIN] + [(*case, SLURM) for case in TRAIN if not case[1]],
 )
 def test_training_is_refused_before_anything_is_made(
-    arrange: Arrange, arguments: list[str], message: str, launcher: str, doors: Doors, folder: Path, slurm: str
+    arrange: Arrange, arguments: list[str], message: str, launcher: str, commands: Commands, folder: Path, slurm: str
 ) -> None:
     arrange(folder)
-    assert message in doors.refuse("train", *SMALL, *arguments, launcher, folder=folder, PATH=slurm)
+    assert message in commands.refuse("train", *SMALL, *arguments, launcher, folder=folder, PATH=slurm)
 
 
 @pytest.mark.parametrize(
@@ -129,10 +129,12 @@ def test_training_is_refused_before_anything_is_made(
     ],
 )
 @pytest.mark.parametrize("door", ["train", "prepare"])
-def test_a_folder_of_music_that_is_none(door: str, arrange: Arrange, message: str, doors: Doors, folder: Path) -> None:
+def test_a_folder_of_music_that_is_none(
+    door: str, arrange: Arrange, message: str, commands: Commands, folder: Path
+) -> None:
     arrange(folder)
     launcher = [LOCAL] if door == "train" else []
-    assert message in doors.refuse(door, "data=folder", "data.root=d", *launcher, folder=folder)
+    assert message in commands.refuse(door, "data=folder", "data.root=d", *launcher, folder=folder)
 
 
 @pytest.mark.parametrize(
@@ -147,23 +149,23 @@ def test_a_folder_of_music_that_is_none(door: str, arrange: Arrange, message: st
     ],
 )
 def test_preparing_is_refused_before_anything_is_made(
-    arrange: Arrange, arguments: list[str], message: str, doors: Doors, folder: Path
+    arrange: Arrange, arguments: list[str], message: str, commands: Commands, folder: Path
 ) -> None:
     arrange(folder)
-    assert message in doors.refuse("prepare", *arguments, folder=folder)
+    assert message in commands.refuse("prepare", *arguments, folder=folder)
 
 
 READERS = ["rank", "refine", "status", "sweep.array_task", "sweep.data_job"]
 
 
 def test_a_cache_that_is_there_needs_no_folder_that_can_be_written(
-    doors: Doors, folder: Path, data: Data, features: Features
+    commands: Commands, folder: Path, data: Data, features: Features
 ) -> None:
     shutil.copytree(data.cache_dir, folder / "cache")
     (folder / "cache").chmod(0o555)
     settings = [f"features.{key}={getattr(features, key)}" for key in ("sample_rate", "n_fft", "hop_length", "n_mels")]
     group = ["data=folder", f"data.root={data.root}", "data.cache_dir=cache"]
-    said = doors.open("prepare", *group, *settings, folder=folder)
+    said = commands.run("prepare", *group, *settings, folder=folder)
     assert (said.code, said.stderr) == (0, "")
     assert "up to date" in said.stdout
 
@@ -188,24 +190,24 @@ def test_a_cache_that_is_there_needs_no_folder_that_can_be_written(
     ],
 )
 def test_a_plan_that_cannot_be_read(
-    door: str, name: str, damage: Callable[[Path], object], message: str, doors: Doors, folder: Path
+    door: str, name: str, damage: Callable[[Path], object], message: str, commands: Commands, folder: Path
 ) -> None:
     damage(sweep(folder) / name)
-    assert message in doors.refuse(door, "outputs/mine", folder=folder)
+    assert message in commands.refuse(door, "outputs/mine", folder=folder)
 
 
 @pytest.mark.parametrize("door", READERS)
 @pytest.mark.parametrize("name", ["nowhere", "file/below", "x" * 300, "a\n'b\" $(c)", ".."])
-def test_a_folder_that_holds_no_sweep(door: str, name: str, doors: Doors, folder: Path) -> None:
+def test_a_folder_that_holds_no_sweep(door: str, name: str, commands: Commands, folder: Path) -> None:
     file("file")(folder)
-    said = doors.refuse(door, name, folder=folder)
+    said = commands.refuse(door, name, folder=folder)
     assert "no sweep is here" in said or "File name too long" in said
 
 
 @pytest.mark.parametrize("door", READERS)
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["--nope", "a"]])
-def test_a_wrong_call(door: str, arguments: list[str], doors: Doors, folder: Path) -> None:
-    assert f"python -m irmas.{door} --help" in doors.refuse(door, *arguments, folder=folder)
+def test_a_wrong_call(door: str, arguments: list[str], commands: Commands, folder: Path) -> None:
+    assert f"python -m irmas.{door} --help" in commands.refuse(door, *arguments, folder=folder)
 
 
 @pytest.mark.parametrize(
@@ -218,50 +220,50 @@ def test_a_wrong_call(door: str, arguments: list[str], doors: Doors, folder: Pat
     ],
 )
 def test_a_task_is_told_of_runs_that_there_are_not(
-    arguments: list[str], message: str, doors: Doors, folder: Path
+    arguments: list[str], message: str, commands: Commands, folder: Path
 ) -> None:
     sweep(folder)
-    assert message in doors.refuse("sweep.array_task", "outputs/mine", *arguments, folder=folder)
+    assert message in commands.refuse("sweep.array_task", "outputs/mine", *arguments, folder=folder)
 
 
 @pytest.mark.parametrize("door", ["rank", "status"])
 @pytest.mark.parametrize("name", [".", "status.json", "provenance.json", "log.txt"])
-def test_a_run_that_cannot_be_read_costs_only_itself(door: str, name: str, doors: Doors, folder: Path) -> None:
+def test_a_run_that_cannot_be_read_costs_only_itself(door: str, name: str, commands: Commands, folder: Path) -> None:
     first = next((sweep(folder) / "runs").iterdir())
     for kept in ("provenance.json", "log.txt"):
         (first / kept).write_text('{"source": "s"}')
     (first / name).chmod(0)
-    said = doors.open(door, "outputs/mine", folder=folder)
+    said = commands.run(door, "outputs/mine", folder=folder)
     assert (said.code, said.stderr) == (0, "")
     assert "PENDING" in said.stdout
     assert ("Permission denied" in said.stdout) == (name in (".", "status.json") or (door, name[0]) == ("rank", "p"))
 
 
-def test_who_may_not_read_the_jobs_sees_what_the_runs_said(doors: Doors, folder: Path) -> None:
+def test_who_may_not_read_the_jobs_sees_what_the_runs_said(commands: Commands, folder: Path) -> None:
     made("slurm", 0)(sweep(folder))
-    said = doors.open("status", "outputs/mine", folder=folder)
+    said = commands.run("status", "outputs/mine", folder=folder)
     assert said.code == 0
     assert "outputs/mine/slurm: cannot be read: states are what the runs last said" in said.stdout
     assert "1 COMPLETED" in said.stdout
 
 
-def test_a_ranking_that_cannot_be_written_is_shown_all_the_same(doors: Doors, folder: Path) -> None:
+def test_a_ranking_that_cannot_be_written_is_shown_all_the_same(commands: Commands, folder: Path) -> None:
     sweep(folder).chmod(0o555)
     before = contents(folder)
-    said = doors.open("rank", "outputs/mine", folder=folder)
+    said = commands.run("rank", "outputs/mine", folder=folder)
     assert said.code == 2
     assert said.stderr == "irmas.rank: outputs/mine/ranking.csv: Permission denied\n"
     assert "PENDING" in said.stdout
     assert contents(folder) == before
 
 
-def test_data_that_the_job_cannot_make_is_told_and_recorded(doors: Doors, folder: Path) -> None:
+def test_data_that_the_job_cannot_make_is_told_and_recorded(commands: Commands, folder: Path) -> None:
     plan = Plan(
         "gone", [], "d", "s", "", Config(data=Data(source="folder", root=str(folder / "d"))), [Point(1, {}, {})]
     )
     plans.write(folder / "outputs" / "gone", plan)
     made("d", 0)(folder)
-    said = doors.open("sweep.data_job", "outputs/gone", folder=folder)
+    said = commands.run("sweep.data_job", "outputs/gone", folder=folder)
     assert (said.code, said.stderr) == (2, f"irmas.sweep.data_job: {folder}/d: Permission denied\n")
     assert f"{folder}/d: Permission denied" in (folder / "outputs/gone/slurm/data.json").read_text()
 

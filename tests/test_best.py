@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from doors import Doors
+from forked_commands import Commands
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from made_up import REPORT, SEEDS, Values, sweep
@@ -58,9 +58,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def composed(doors: Doors, folder: Path, *arguments: str) -> dict[str, Any]:
+def composed(commands: Commands, folder: Path, *arguments: str) -> dict[str, Any]:
     """What the door would train, flat."""
-    said = doors.open("train", *arguments, "--cfg", "job", folder=folder)
+    said = commands.run("train", *arguments, "--cfg", "job", folder=folder)
     assert (said.code, said.stderr) == (0, "")
     return flatten(yaml.safe_load(said.stdout))
 
@@ -200,19 +200,19 @@ def test_the_command_can_be_pasted_whatever_the_sweep_is_called(name: str, follo
 
 
 @pytest.mark.parametrize("path", ["outputs/mine", "outputs/mine/", f"outputs/mine/{BEST}"])
-def test_the_door_trains_the_winner(path: str, doors: Doors, folder: Path) -> None:
+def test_the_door_trains_the_winner(path: str, commands: Commands, folder: Path) -> None:
     expected = flatten(asdict(replace(WINNER, epochs=50, name="longer")))
-    assert composed(doors, folder, f"best={path}", "epochs=50", "name=longer") == expected
+    assert composed(commands, folder, f"best={path}", "epochs=50", "name=longer") == expected
 
 
-def test_what_the_command_line_says_counts_more(doors: Doors, folder: Path) -> None:
-    found = composed(doors, folder, "dropout=0.1", "model.dense=64", "best=outputs/mine", "data.root=/here")
+def test_what_the_command_line_says_counts_more(commands: Commands, folder: Path) -> None:
+    found = composed(commands, folder, "dropout=0.1", "model.dense=64", "best=outputs/mine", "data.root=/here")
     changed = {"dropout": 0.1, "model.dense": 64, "data.root": "/here"}
     assert found == flatten(asdict(WINNER)) | changed
 
 
-def test_a_group_that_is_chosen_takes_the_place_of_the_winners(doors: Doors, folder: Path) -> None:
-    found = composed(doors, folder, "best=outputs/mine", "model=deep", "data=irmas")
+def test_a_group_that_is_chosen_takes_the_place_of_the_winners(commands: Commands, folder: Path) -> None:
+    found = composed(commands, folder, "best=outputs/mine", "model=deep", "data=irmas")
     assert found == flatten(asdict(replace(WINNER, model=Model(convs_per_block=2), data=Data())))
 
 
@@ -226,30 +226,30 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{commands}:{os.environ['PATH']}"
 
 
-def planned(doors: Doors, folder: Path, slurm: str, *arguments: str) -> list[dict[str, Any]]:
+def planned(commands: Commands, folder: Path, slurm: str, *arguments: str) -> list[dict[str, Any]]:
     """The runs that the door freezes, flat."""
     own = ["data.root=data", "data.cache_dir=data/cache", "name=made", "hydra.launcher.submit=false"]
-    said = doors.open("train", *arguments, *own, folder=folder, PATH=slurm)
+    said = commands.run("train", *arguments, *own, folder=folder, PATH=slurm)
     assert (said.code, said.stderr) == (0, "")
     plan = plans.read(folder / "outputs" / "made")
     return [flatten(asdict(plan.config_of(point))) for point in plan.points]
 
 
-def test_the_plan_of_a_production_run_is_the_winner_for_50_epochs(doors: Doors, folder: Path, slurm: str) -> None:
-    (run,) = planned(doors, folder, slurm, "best=outputs/mine", "epochs=50")
+def test_the_plan_of_a_production_run_is_the_winner_for_50_epochs(commands: Commands, folder: Path, slurm: str) -> None:
+    (run,) = planned(commands, folder, slurm, "best=outputs/mine", "epochs=50")
     data = {"data.root": str(folder / "data"), "data.cache_dir": str(folder / "data" / "cache"), "name": "made"}
     assert run == flatten(asdict(replace(WINNER, epochs=50))) | data
 
 
-def test_a_shipped_sweep_runs_around_a_winner(doors: Doors, folder: Path, slurm: str) -> None:
-    runs = planned(doors, folder, slurm, "sweep=capacity", "best=outputs/mine")
+def test_a_shipped_sweep_runs_around_a_winner(commands: Commands, folder: Path, slurm: str) -> None:
+    runs = planned(commands, folder, slurm, "sweep=capacity", "best=outputs/mine")
     assert [run["seed"] for run in runs] == [0] * 4 + [1] * 4 + [2] * 4
     assert [run["model.filters"][-1] for run in runs] == [64, 128, 256, 512] * 3
     assert {(run["lr"], run["features.n_mels"], run["epochs"]) for run in runs} == {(0.0005, 64, 15)}
 
 
-def test_groups_are_swept_around_a_winner(doors: Doors, folder: Path, slurm: str) -> None:
-    runs = planned(doors, folder, slurm, "-m", "best=outputs/mine", "model=report,deep", "dropout=0.3,0.4")
+def test_groups_are_swept_around_a_winner(commands: Commands, folder: Path, slurm: str) -> None:
+    runs = planned(commands, folder, slurm, "-m", "best=outputs/mine", "model=report,deep", "dropout=0.3,0.4")
     found = [(run["model.convs_per_block"], run["model.filters"][-1], run["dropout"]) for run in runs]
     assert found == [(1, 256, 0.3), (1, 256, 0.4), (2, 256, 0.3), (2, 256, 0.4)]
     assert {run["seed"] for run in runs} == {7}
@@ -267,10 +267,12 @@ def test_a_group_that_a_sweep_file_varies_is_not_the_winners(folder: Path, monke
     assert ConfigStore.instance().load("best/given.yaml").node.keys() == settings(WINNER).keys() - {"model"}
 
 
-def test_recipes_are_swept_and_what_the_command_says_counts_more(doors: Doors, tmp_path: Path, slurm: str) -> None:
+def test_recipes_are_swept_and_what_the_command_says_counts_more(
+    commands: Commands, tmp_path: Path, slurm: str
+) -> None:
     standin = ("data=standin", "features=small")
     keys = ("schedule", "lr", "model.convs_per_block")
-    runs = planned(doors, tmp_path, slurm, "-m", "recipe=report,strong", "seed=0,1", *standin)
+    runs = planned(commands, tmp_path, slurm, "-m", "recipe=report,strong", "seed=0,1", *standin)
     report, strong = ("constant", 0.001, 1), ("onecycle", 0.002, 2)
     assert [tuple(run[key] for key in keys) for run in runs] == [
         report,
@@ -279,7 +281,7 @@ def test_recipes_are_swept_and_what_the_command_says_counts_more(doors: Doors, t
         strong,
     ]
     (tmp_path / "both").mkdir()
-    runs = planned(doors, tmp_path / "both", slurm, "-m", "recipe=report,strong", "model=report,deep", *standin)
+    runs = planned(commands, tmp_path / "both", slurm, "-m", "recipe=report,strong", "model=report,deep", *standin)
     assert [tuple(run[key] for key in ("schedule", "model.convs_per_block")) for run in runs] == [
         ("constant", 1),
         ("constant", 2),
@@ -287,12 +289,14 @@ def test_recipes_are_swept_and_what_the_command_says_counts_more(doors: Doors, t
         ("onecycle", 2),
     ]
     (tmp_path / "fixed").mkdir()
-    (run,) = planned(doors, tmp_path / "fixed", slurm, "recipe=strong", "model=report", "lr=0.005", *standin)
+    (run,) = planned(commands, tmp_path / "fixed", slurm, "recipe=strong", "model=report", "lr=0.005", *standin)
     assert tuple(run[key] for key in keys) == ("onecycle", 0.005, 1)
 
 
-def test_the_capacity_sweep_holds_the_reports_winner_as_its_third_run(doors: Doors, tmp_path: Path, slurm: str) -> None:
-    runs = planned(doors, tmp_path, slurm, "sweep=capacity", "data=standin")
+def test_the_capacity_sweep_holds_the_reports_winner_as_its_third_run(
+    commands: Commands, tmp_path: Path, slurm: str
+) -> None:
+    runs = planned(commands, tmp_path, slurm, "sweep=capacity", "data=standin")
     standin = {key: value for key, value in runs[2].items() if key.startswith("data.")}
     assert runs[2] == flatten(asdict(Config(name="made"))) | standin
 
@@ -300,10 +304,10 @@ def test_the_capacity_sweep_holds_the_reports_winner_as_its_third_run(doors: Doo
 # From a sweep to the command that trains its points again
 
 
-def plan_of(doors: Doors, folder: Path, slurm: str, *words: str) -> Plan:
+def plan_of(commands: Commands, folder: Path, slurm: str, *words: str) -> Plan:
     """Return the plan that a command freezes."""
     name = next(word.removeprefix("name=") for word in words if word.startswith("name="))
-    found = doors.open("train", *words, folder=folder, PATH=slurm)
+    found = commands.run("train", *words, folder=folder, PATH=slurm)
     assert (found.code, found.stderr) == (0, "")
     return plans.read(folder / "outputs" / name)
 
@@ -321,14 +325,14 @@ COMMANDS = [
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_command_trains_the_same_points_for_longer(
-    command: str, doors: Doors, tmp_path: Path, slurm: str, monkeypatch: pytest.MonkeyPatch
+    command: str, commands: Commands, tmp_path: Path, slurm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    plan = plan_of(doors, tmp_path, slurm, *shlex.split(command))
+    plan = plan_of(commands, tmp_path, slurm, *shlex.split(command))
     rising, analysis = made(REPORT, level, base=Config(epochs=5), pace=5.0)
     assert analysis.still_rising
     printed = best.next_step(replace(rising, plan=plan), analysis).command
-    again = plan_of(doors, tmp_path, slurm, *shlex.split(printed.removeprefix("python -m irmas.train ")))
+    again = plan_of(commands, tmp_path, slurm, *shlex.split(printed.removeprefix("python -m irmas.train ")))
     expected = [
         flatten(asdict(plan.config_of(point))) | {"name": again.name, "epochs": 3 * plan.value(point, "epochs")}
         for point in plan.points
@@ -337,22 +341,22 @@ def test_the_command_trains_the_same_points_for_longer(
 
 
 def test_a_second_seed_grows_the_sweep_that_is_there(
-    doors: Doors, tmp_path: Path, slurm: str, monkeypatch: pytest.MonkeyPatch
+    commands: Commands, tmp_path: Path, slurm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    plan = plan_of(doors, tmp_path, slurm, *shlex.split(f"{STANDIN} recipe=strong -m dropout=0.3,0.4 data.fold=0,1"))
+    plan = plan_of(commands, tmp_path, slurm, *shlex.split(f"{STANDIN} recipe=strong -m dropout=0.3,0.4 data.fold=0,1"))
     cycle, analysis = made({"lr": [0.002, 0.001]}, by_lr, base=Config(schedule="onecycle"))
     command = best.next_step(replace(cycle, plan=plan), analysis).command
-    grown = plan_of(doors, tmp_path, slurm, *shlex.split(command.removeprefix("python -m irmas.train ")))
+    grown = plan_of(commands, tmp_path, slurm, *shlex.split(command.removeprefix("python -m irmas.train ")))
     assert [grown.config_of(point) for point in grown.points[:4]] == [plan.config_of(point) for point in plan.points]
     assert [grown.config_of(point) for point in grown.points[4:]] == [
         replace(plan.config_of(point), seed=1) for point in plan.points
     ]
 
 
-def test_a_sweep_that_starts_from_a_best_yaml_names_it_again(doors: Doors, folder: Path, slurm: str) -> None:
+def test_a_sweep_that_starts_from_a_best_yaml_names_it_again(commands: Commands, folder: Path, slurm: str) -> None:
     words = ["best=outputs/mine", "name=made", "data.fold=0,1", "hydra.launcher.submit=false", "data.root=standin"]
-    assert plan_of(doors, folder, slurm, *words).command == words
+    assert plan_of(commands, folder, slurm, *words).command == words
 
 
 WRONG: list[tuple[dict[Any, Any], str]] = [
@@ -371,9 +375,9 @@ WRONG: list[tuple[dict[Any, Any], str]] = [
 
 
 @pytest.mark.parametrize(("change", "message"), WRONG)
-def test_a_wrong_setting_is_named(change: dict[Any, Any], message: str, doors: Doors, tmp_path: Path) -> None:
+def test_a_wrong_setting_is_named(change: dict[Any, Any], message: str, commands: Commands, tmp_path: Path) -> None:
     keep(tmp_path, settings(WINNER) | change)
-    said = doors.refuse("train", "best=outputs/mine", "hydra/launcher=local", folder=tmp_path)
+    said = commands.refuse("train", "best=outputs/mine", "hydra/launcher=local", folder=tmp_path)
     assert said.startswith("irmas.train: best=outputs/mine/best.yaml: ")
     assert message in said
     assert said.count("\n") == 1
@@ -391,10 +395,10 @@ def test_a_wrong_setting_is_named(change: dict[Any, Any], message: str, doors: D
     ],
 )
 def test_a_file_that_is_no_best_yaml_is_refused(
-    content: str | bytes, message: str, doors: Doors, tmp_path: Path
+    content: str | bytes, message: str, commands: Commands, tmp_path: Path
 ) -> None:
     (tmp_path / "x.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert message in doors.refuse("train", "best=x.yaml", "hydra/launcher=local", folder=tmp_path)
+    assert message in commands.refuse("train", "best=x.yaml", "hydra/launcher=local", folder=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -412,19 +416,19 @@ def test_a_file_that_is_no_best_yaml_is_refused(
         (["bset=outputs/mine"], "did you mean best"),
     ],
 )
-def test_a_wrong_call_is_refused(arguments: list[str], message: str, doors: Doors, folder: Path) -> None:
-    assert message in doors.refuse("train", *arguments, "hydra/launcher=local", folder=folder)
+def test_a_wrong_call_is_refused(arguments: list[str], message: str, commands: Commands, folder: Path) -> None:
+    assert message in commands.refuse("train", *arguments, "hydra/launcher=local", folder=folder)
 
 
-def test_prepare_knows_no_winner(doors: Doors, folder: Path) -> None:
-    assert "there is no setting 'best'" in doors.refuse("prepare", "best=outputs/mine", folder=folder)
+def test_prepare_knows_no_winner(commands: Commands, folder: Path) -> None:
+    assert "there is no setting 'best'" in commands.refuse("prepare", "best=outputs/mine", folder=folder)
 
 
 # From a sweep to its production run
 
 
 def test_the_winner_of_a_sweep_is_trained_for_longer(
-    data: Data, features: Features, tmp_path: Path, doors: Doors
+    data: Data, features: Features, tmp_path: Path, commands: Commands
 ) -> None:
     config = Config(epochs=1, seed=3, data=data, features=features, model=Model(filters=[4]), name="two")
     points = [Point(number, {"lr": lr}, {"lr": lr}) for number, lr in ((1, 0.001), (2, 0.01))]
@@ -441,7 +445,7 @@ def test_the_winner_of_a_sweep_is_trained_for_longer(
     analysis = analyse([Outcome(row.id, row.values, row.accuracy or 0) for row in found.rows], ["lr"])
     (folder / BEST).write_text(best.text(found, analysis))
 
-    done = doors.train("best=outputs/two", "epochs=2", "name=two-production", folder=tmp_path)
+    done = commands.train("best=outputs/two", "epochs=2", "name=two-production", folder=tmp_path)
     assert done.code == 0, done.stderr
     assert [(row.rank, row.epoch) for row in ranking.rank(tmp_path / "outputs" / "two-production").rows] == [(1, 2)]
     (trained,) = (tmp_path / "outputs" / "two-production" / "runs").glob("*/config.yaml")

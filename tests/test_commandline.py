@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from commands import irmas
-from doors import Doors
+from forked_commands import Commands
 
 MISTAKES = [
     (["dropuot=0.3"], ["dropuot", "did you mean dropout", "settings:", "groups:"]),
@@ -88,36 +88,40 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("arguments", "wanted"), MISTAKES, ids=lambda value: " ".join(value)[:40])
 def test_a_mistake_is_one_message_and_writes_nothing(
-    arguments: list[str], wanted: list[str], doors: Doors, tmp_path: Path
+    arguments: list[str], wanted: list[str], commands: Commands, tmp_path: Path
 ) -> None:
     launcher = [] if any("launcher=" in text for text in arguments) else ["hydra/launcher=local"]
-    said = doors.refuse("train", *arguments, *launcher, folder=tmp_path)
+    said = commands.refuse("train", *arguments, *launcher, folder=tmp_path)
     for text in wanted:
         assert text in said
 
 
 @pytest.mark.parametrize("arguments", [["dropout=0.3"], ["-m", "data=standin", "features=small,report"]])
-def test_prepare_takes_only_its_own_settings_and_no_sweep(arguments: list[str], doors: Doors, tmp_path: Path) -> None:
-    doors.refuse("prepare", *arguments, folder=tmp_path)
+def test_prepare_takes_only_its_own_settings_and_no_sweep(
+    arguments: list[str], commands: Commands, tmp_path: Path
+) -> None:
+    commands.refuse("prepare", *arguments, folder=tmp_path)
 
 
-def test_rank_names_the_sweeps_that_there_are(doors: Doors, tmp_path: Path) -> None:
+def test_rank_names_the_sweeps_that_there_are(commands: Commands, tmp_path: Path) -> None:
     (tmp_path / "outputs" / "mine").mkdir(parents=True)
     (tmp_path / "outputs" / "mine" / "plan.yaml").touch()
-    said = doors.refuse("rank", "outputs/other", folder=tmp_path)
+    said = commands.refuse("rank", "outputs/other", folder=tmp_path)
     assert said == "irmas.rank: outputs/other: no sweep is here (plan.yaml is missing); sweeps: outputs/mine\n"
 
 
-def test_options_and_settings_stand_in_any_order(doors: Doors, tmp_path: Path) -> None:
-    said = doors.open("train", "lr=0.1", "--cfg", "job", "dropout=0.2", "-m", folder=tmp_path)
+def test_options_and_settings_stand_in_any_order(commands: Commands, tmp_path: Path) -> None:
+    said = commands.run("train", "lr=0.1", "--cfg", "job", "dropout=0.2", "-m", folder=tmp_path)
     assert said.code == 0
     assert "dropout: 0.2\nlr: 0.1\n" in said.stdout
-    assert "-m" not in doors.refuse("train", "data=standin", "-m", "lr=-1", "hydra/launcher=local", folder=tmp_path)
+    assert "-m" not in commands.refuse("train", "data=standin", "-m", "lr=-1", "hydra/launcher=local", folder=tmp_path)
 
 
 @pytest.mark.parametrize("arguments", [["--info"], ["lr=0.1", "-i"], ["--info", "defaults", "--", "lr=0.1"]])
-def test_what_hydra_shows_of_itself_takes_settings_too(arguments: list[str], doors: Doors, tmp_path: Path) -> None:
-    said = doors.open("train", *arguments, folder=tmp_path)
+def test_what_hydra_shows_of_itself_takes_settings_too(
+    arguments: list[str], commands: Commands, tmp_path: Path
+) -> None:
+    said = commands.run("train", *arguments, folder=tmp_path)
     assert said.code == 0
     assert "Defaults List" in said.stdout
 

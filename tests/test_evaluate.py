@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from doors import Doors
+from forked_commands import Commands
 from sklearn.metrics import f1_score, label_ranking_average_precision_score
 
 from irmas.config import Data, Features
@@ -32,10 +32,10 @@ SMALL = [*FRONT_END, "model.filters=[4,8]", "model.dense=8", "epochs=1", "batch_
 
 
 @pytest.fixture(scope="module")
-def home(doors: Doors, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(commands: Commands, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with two seeds of a model of the corpus."""
     folder = tmp_path_factory.mktemp("home")
-    trained = doors.train("-m", f"data.root={corpus}", "seed=0,1", "name=two", *SMALL, folder=folder)
+    trained = commands.train("-m", f"data.root={corpus}", "seed=0,1", "name=two", *SMALL, folder=folder)
     assert trained.code == 0, trained.stderr
     return folder
 
@@ -58,8 +58,8 @@ def read_scores(folder: Path, classes: list[str]) -> tuple[np.ndarray[Any, Any],
     return truth, np.array([[float(row[label]) for label in classes] for row in rows])
 
 
-def test_a_sweeps_winner_on_a_test_part(doors: Doors, home: Path, part: Path) -> None:
-    said = doors.open("evaluate", "outputs/two", str(part), folder=home)
+def test_a_sweeps_winner_on_a_test_part(commands: Commands, home: Path, part: Path) -> None:
+    said = commands.run("evaluate", "outputs/two", str(part), folder=home)
     assert (said.code, said.stderr) == (0, ""), said
     folder = home / "outputs" / "two" / "evaluation" / part.name
     assert f"written: {folder.relative_to(home)}/results.json" in said.stdout
@@ -88,12 +88,12 @@ def test_a_sweeps_winner_on_a_test_part(doors: Doors, home: Path, part: Path) ->
 
 
 def test_a_run_on_its_own_corpus_is_judged_by_what_validated(
-    doors: Doors, home: Path, run: Path, corpus: Path, corpus_cache: FeatureCache, tmp_path: Path
+    commands: Commands, home: Path, run: Path, corpus: Path, corpus_cache: FeatureCache, tmp_path: Path
 ) -> None:
     answered = predictions.read(run / "predictions.npz")
     assert answered is not None
     for data in (corpus, corpus_cache.folder):
-        said = doors.open("evaluate", str(run), str(data), "--out", str(tmp_path / data.name), folder=home)
+        said = commands.run("evaluate", str(run), str(data), "--out", str(tmp_path / data.name), folder=home)
         assert (said.code, said.stderr) == (0, ""), said
         found = results(tmp_path / data.name)
         (judged,) = found["thresholds"]
@@ -106,12 +106,12 @@ def test_a_run_on_its_own_corpus_is_judged_by_what_validated(
 
 
 def test_other_excerpts_of_a_training_recording_are_told_as_a_leak(
-    doors: Doors, home: Path, run: Path, corpus: Path, tmp_path: Path
+    commands: Commands, home: Path, run: Path, corpus: Path, tmp_path: Path
 ) -> None:
     file = model_file.read(run / "model.pt")
     siblings = [name for name in file.trained_on if name.endswith("__2")][:5]
     model_file.write(tmp_path / "model.pt", replace(file, trained_on=sorted({*file.trained_on} - {*siblings})))
-    said = doors.open("evaluate", str(tmp_path / "model.pt"), str(corpus), folder=home)
+    said = commands.run("evaluate", str(tmp_path / "model.pt"), str(corpus), folder=home)
     assert said.code == 0, said
     assert re.search(
         r"leak: 5 of \d+ excerpts are of recordings that the model was trained on, and flatter it", said.stdout
@@ -133,12 +133,12 @@ def test_other_sounds_of_the_same_names_were_not_trained_on(run: Path, corpus: P
 
 
 def test_of_a_model_of_a_feature_cache_no_threshold_is_chosen_on_mixtures(
-    doors: Doors, home: Path, run: Path, part: Path, tmp_path: Path
+    commands: Commands, home: Path, run: Path, part: Path, tmp_path: Path
 ) -> None:
     file = model_file.read(run / "model.pt")
     model_file.write(tmp_path / "model.pt", replace(file, config=file.config | {"data.cache": "somewhere"}))
     options = ["--aggregate", "max", "--threshold", "0.7"]
-    said = doors.open("evaluate", str(tmp_path / "model.pt"), str(part), *options, folder=home)
+    said = commands.run("evaluate", str(tmp_path / "model.pt"), str(part), *options, folder=home)
     assert (said.code, said.stderr) == (0, ""), said
     folder = tmp_path / "evaluation" / f"{part.name},threshold=0.7,max"
     found = results(folder)
@@ -163,13 +163,13 @@ def broken(home: Path, part: Path, tmp_path: Path) -> Path:
 
 
 def test_files_that_cannot_be_used_are_refused_or_dropped(
-    doors: Doors, home: Path, run: Path, broken: Path, tmp_path: Path
+    commands: Commands, home: Path, run: Path, broken: Path, tmp_path: Path
 ) -> None:
-    message = doors.refuse("evaluate", str(run), str(broken), folder=home)
+    message = commands.refuse("evaluate", str(run), str(broken), folder=home)
     assert "broken: 2 files cannot be used; --damaged drop leaves them out\n" in message
     assert "cut: announces" in message
     assert "unknown label 'banjo'; known are cel cla flu gac gel org pia sax tru vio voi" in message
-    said = doors.open(
+    said = commands.run(
         "evaluate", str(run), str(broken), "--damaged", "drop", "--out", str(tmp_path / "out"), folder=home
     )
     assert (said.code, said.stderr) == (0, ""), said
@@ -181,10 +181,10 @@ def test_files_that_cannot_be_used_are_refused_or_dropped(
 
 
 def test_what_does_not_go_together_is_refused(
-    doors: Doors, home: Path, run: Path, part: Path, corpus: Path, corpus_cache: FeatureCache, tmp_path: Path
+    commands: Commands, home: Path, run: Path, part: Path, corpus: Path, corpus_cache: FeatureCache, tmp_path: Path
 ) -> None:
     def refusal(*arguments: str) -> str:
-        return doors.refuse("evaluate", str(run), *arguments, folder=home)
+        return commands.refuse("evaluate", str(run), *arguments, folder=home)
 
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
@@ -208,10 +208,10 @@ def test_what_does_not_go_together_is_refused(
 
 
 def test_an_exported_net_is_not_judged_by_what_it_may_have_been_trained_on(
-    doors: Doors, home: Path, run: Path, part: Path, tmp_path: Path
+    commands: Commands, home: Path, run: Path, part: Path, tmp_path: Path
 ) -> None:
     onnx_file.write(tmp_path / "model.onnx", [TorchNet(model_file.read(run / "model.pt"))])
-    said = doors.refuse("evaluate", str(tmp_path / "model.onnx"), str(part), folder=home)
+    said = commands.refuse("evaluate", str(tmp_path / "model.onnx"), str(part), folder=home)
     assert "an exported net does not tell what it was trained on: evaluate the model.pt that it is of" in said
 
 

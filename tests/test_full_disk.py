@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SmallDisk
-from doors import Doors
+from forked_commands import Commands
 from left_behind import scalars
 
 from irmas.config import Config, Data, Features, Model
@@ -122,7 +122,7 @@ def test_where_not_even_the_status_can_be_written_the_parent_still_says_why(
     assert (status.state, status.message) == (COMPLETED, "")
 
 
-def test_a_plan_and_a_ranking_stay_as_they_were(here: SmallDisk, plan: Plan, doors: Doors) -> None:
+def test_a_plan_and_a_ranking_stay_as_they_were(here: SmallDisk, plan: Plan, commands: Commands) -> None:
     sweep = Path("outputs/one")
     plans.write(sweep, plan)
     ranking.write(sweep, ranking.rank(sweep))
@@ -132,7 +132,7 @@ def test_a_plan_and_a_ranking_stay_as_they_were(here: SmallDisk, plan: Plan, doo
     with pytest.raises(OSError, match="No space left") as raised:
         plans.write(sweep, replace(plan, points=[*plan.points, Point(2, {"lr": 0.5}, {"lr": 0.5})]))
     assert raised.value.filename == str(sweep / "points.jsonl")
-    done = doors.open("rank", "outputs/one", folder=here.path)
+    done = commands.run("rank", "outputs/one", folder=here.path)
     assert (done.code, "Traceback" in done.stderr) == (2, False)
     assert "No space left on device" in done.stderr
     assert "outputs/one" in done.stderr

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from doors import Doors
+from forked_commands import Commands
 from left_behind import ranking, runs, status
 
 from irmas.config import Config
@@ -101,14 +101,14 @@ def test_runs_that_come_at_once_see_each_other(tmp_path: Path) -> None:
     assert len(list((tmp_path / "rungs" / "5").iterdir())) == 90
 
 
-def test_a_sweep_is_halved_and_not_taken_up_again(doors: Doors, tmp_path: Path) -> None:
+def test_a_sweep_is_halved_and_not_taken_up_again(commands: Commands, tmp_path: Path) -> None:
     sweep = tmp_path / "outputs" / "half"
     (sweep / "rungs" / "1").mkdir(parents=True)
     (sweep / "rungs" / "1" / "99-0.99").touch()  # as if a better run had come first
     data = ["data=standin", "data.size=132", "features=small", "data.pool=2", "model.filters=[8,16]"]
     # The first run learns nothing, so that the second is ahead of it after one epoch.
     command = [*data, "-m", "lr=1e-9,0.003", "epochs=4", "halving=2", "name=half", "hydra.launcher.processes=1"]
-    done = doors.train(*command, folder=tmp_path)
+    done = commands.train(*command, folder=tmp_path)
     assert done.code == 0, done.stderr
     assert "halving=2: after 1 and 2 of 4 epochs a run stops, unless" in done.stdout
     assert "1 of 2 runs finished, 1 stopped early" in done.stdout
@@ -121,16 +121,16 @@ def test_a_sweep_is_halved_and_not_taken_up_again(doors: Doors, tmp_path: Path) 
     first, second = map(status, runs(sweep))
     assert first["message"] == "number 2 of 2 at epoch 1, where the best 1 go on"
     assert not second["message"]
-    again = doors.train(*command, folder=tmp_path)
+    again = commands.train(*command, folder=tmp_path)
     assert again.code == 0
     assert "2 runs, 2 finished before" in again.stdout
     assert "halving" not in (sweep / "best.yaml").read_text()
 
 
-def test_halving_is_one_for_the_whole_sweep_and_needs_a_rung(doors: Doors, tmp_path: Path) -> None:
-    refused = doors.refuse("train", "-m", "halving=2,3", folder=tmp_path)
+def test_halving_is_one_for_the_whole_sweep_and_needs_a_rung(commands: Commands, tmp_path: Path) -> None:
+    refused = commands.refuse("train", "-m", "halving=2,3", folder=tmp_path)
     assert "halving=2: is one for the whole sweep" in refused
-    assert "halving=5: must be at most epochs=4" in doors.refuse("train", "halving=5", "epochs=4", folder=tmp_path)
-    assert "halving=1: must be a whole number from 2 to 100, or null" in doors.refuse(
+    assert "halving=5: must be at most epochs=4" in commands.refuse("train", "halving=5", "epochs=4", folder=tmp_path)
+    assert "halving=1: must be a whole number from 2 to 100, or null" in commands.refuse(
         "train", "halving=1", folder=tmp_path
     )

@@ -13,7 +13,7 @@ import onnx
 import pytest
 import soundfile
 import torch
-from doors import Doors
+from forked_commands import Commands
 from test_predict import made_up_model, noise
 
 from irmas.config import Features, Model
@@ -27,12 +27,12 @@ ALIKE = 1e-4
 
 
 @pytest.fixture(scope="module")
-def folder(doors: Doors, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model and what the door made of it."""
     folder = tmp_path_factory.mktemp("exported")
     features = Features(n_fft=1024, hop_length=800, n_mels=32)
     made_up_model(folder / "model.pt", features, Model([8, 16], dense=32))
-    said = doors.open("export", "model.pt", "out/model.onnx", folder=folder)
+    said = commands.run("export", "model.pt", "out/model.onnx", folder=folder)
     assert (said.code, said.stderr) == (0, ""), said
     assert said.stdout.startswith(
         "model.pt\nwritten: out/model.onnx; on noise its probabilities differ from torch's by "
@@ -81,12 +81,12 @@ def test_the_metadata_tells_what_another_program_needs(folder: Path) -> None:
     onnx.checker.check_model(folder / "out" / "model.onnx")
 
 
-def test_an_exported_file_stands_for_its_model_at_the_door(doors: Doors, folder: Path) -> None:
+def test_an_exported_file_stands_for_its_model_at_the_door(commands: Commands, folder: Path) -> None:
 
     soundfile.write(folder / "a.wav", noise(5.0), 16000, subtype="FLOAT")
     answers = []
     for named in (["model.pt"], ["out/model.onnx"], ["model.pt", "--with", "out/model.onnx"]):
-        said = doors.open("predict", *named, "a.wav", "--json", "-", folder=folder)
+        said = commands.run("predict", *named, "a.wav", "--json", "-", folder=folder)
         assert (said.code, said.stderr) == (0, "")
         answers.append(json.loads(said.stdout)["overall"])
     assert answers[1] == pytest.approx(answers[0], abs=ALIKE)
@@ -139,11 +139,11 @@ def test_another_file_is_no_net(folder: Path, tmp_path: Path) -> None:
         (["text.pt", "model.onnx"], "text.pt: is damaged (its digest differs); a finished run has a sound model file"),
     ],
 )
-def test_a_mistake_is_one_message(arguments: list[str], message: str, doors: Doors, tmp_path: Path) -> None:
+def test_a_mistake_is_one_message(arguments: list[str], message: str, commands: Commands, tmp_path: Path) -> None:
     (tmp_path / "made.onnx").mkdir()
     (tmp_path / "locked").mkdir(mode=0o555)
     (tmp_path / "text.pt").write_text("no model")
-    assert message in doors.refuse("export", *arguments, folder=tmp_path)
+    assert message in commands.refuse("export", *arguments, folder=tmp_path)
 
 
 def test_where_the_packages_are_missing_it_says_how_to_install_them(

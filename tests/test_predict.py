@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 from commands import irmas
-from doors import Doors
+from forked_commands import Commands
 from numpy.typing import NDArray
 from test_plots import is_cut, pixels, places
 
@@ -76,8 +76,8 @@ def lines(text: str) -> list[dict[str, Any]]:
 # The door
 
 
-def test_a_song_is_answered_as_table_json_and_picture(doors: Doors, folder: Path) -> None:
-    said = doors.open("predict", "model.pt", "song.wav", "--json", "out/a.jsonl", "--picture", "out", folder=folder)
+def test_a_song_is_answered_as_table_json_and_picture(commands: Commands, folder: Path) -> None:
+    said = commands.run("predict", "model.pt", "song.wav", "--json", "out/a.jsonl", "--picture", "out", folder=folder)
     assert (said.code, said.stderr) == (0, "")
     (answer,) = lines((folder / "out" / "a.jsonl").read_text())
     recognizer = models.load([folder / "model.pt"])
@@ -105,13 +105,13 @@ def test_a_song_is_answered_as_table_json_and_picture(doors: Doors, folder: Path
     assert len(places(drawn, BLUE))
 
 
-def test_some_files_are_answered_and_others_named(doors: Doors, folder: Path) -> None:
+def test_some_files_are_answered_and_others_named(commands: Commands, folder: Path) -> None:
     (folder / "more" / "deep").mkdir(parents=True)
     soundfile.write(folder / "more" / "deep" / "b.flac", noise(4.0, 2), RATE)
     soundfile.write(folder / "more" / "a.wav", np.zeros(4 * RATE), RATE)
     (folder / "more" / "text.wav").write_text("no sound")
     (folder / "more" / "notes.txt").write_text("not asked for")
-    said = doors.open("predict", "model.pt", "song.wav", "more", "none.wav", "--json", "-", folder=folder)
+    said = commands.run("predict", "model.pt", "song.wav", "more", "none.wav", "--json", "-", folder=folder)
     assert said.code == 1
     answers = lines(said.stdout)
     assert [answer["path"] for answer in answers] == ["song.wav", "more/a.wav", "more/deep/b.flac"]
@@ -122,13 +122,13 @@ def test_some_files_are_answered_and_others_named(doors: Doors, folder: Path) ->
     assert [line.split(":")[0] for line in named] == ["  more/text.wav", "  none.wav"]
 
 
-def test_a_name_that_is_no_text_or_moves_the_cursor_is_printed_as_escapes(doors: Doors, folder: Path) -> None:
+def test_a_name_that_is_no_text_or_moves_the_cursor_is_printed_as_escapes(commands: Commands, folder: Path) -> None:
     sounds = folder / "names"
     sounds.mkdir()
     for name in (b"lat\xe9.wav", b"\x1b[31mred.wav"):
         shutil.copy(folder / "song.wav", sounds / os.fsdecode(name))
     (sounds / "cut\n.wav").write_bytes(b"RIFF")
-    said = doors.open("predict", "model.pt", "names", "--picture", "drawn", folder=folder)
+    said = commands.run("predict", "model.pt", "names", "--picture", "drawn", folder=folder)
     assert said.code == 1
     heads = [line.partition(":")[0] for line in said.stdout.splitlines() if line.startswith("names/")]
     assert heads == ["names/\\x1b[31mred.wav", "names/lat\\udce9.wav"]
@@ -136,19 +136,19 @@ def test_a_name_that_is_no_text_or_moves_the_cursor_is_printed_as_escapes(doors:
     assert len(list((folder / "drawn").iterdir())) == 2
 
 
-def test_a_silent_file_is_answered_as_such(doors: Doors, folder: Path) -> None:
+def test_a_silent_file_is_answered_as_such(commands: Commands, folder: Path) -> None:
     soundfile.write(folder / "a.wav", np.zeros(RATE), RATE)
-    said = doors.open("predict", "model.pt", "a.wav", "--picture", "a.png", folder=folder)
+    said = commands.run("predict", "model.pt", "a.wav", "--picture", "a.png", folder=folder)
     assert (said.code, said.stderr) == (0, "")
     assert said.stdout.startswith("a.wav: 0:01, shorter than a window of 3 s: padded with silence\n  silent throughout")
     assert not is_cut(pixels((folder / "a.png").read_bytes()))
 
 
-def test_all_models_are_averaged(doors: Doors, folder: Path, features: Features) -> None:
+def test_all_models_are_averaged(commands: Commands, folder: Path, features: Features) -> None:
     made_up_model(folder / "other.pt", features, Model([4], pooling="max"), seed=1)
     overall = []
     for named in (["model.pt"], ["other.pt"], ["model.pt", "--with", "other.pt"]):
-        said = doors.open("predict", *named, "song.wav", "--json", "-", "--window", "2", "--hop", "2", folder=folder)
+        said = commands.run("predict", *named, "song.wav", "--json", "-", "--window", "2", "--hop", "2", folder=folder)
         assert said.code == 0, said.stderr
         (answer,) = lines(said.stdout)
         assert [window["start"] for window in answer["windows"]] == [0, 2, 4, 6, 8, 10]
@@ -182,15 +182,15 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=lambda value: " ".join(value)[:50])
 def test_a_mistake_is_one_message_and_writes_nothing(
-    arguments: list[str], message: str, doors: Doors, folder: Path
+    arguments: list[str], message: str, commands: Commands, folder: Path
 ) -> None:
     (folder / "empty").mkdir()
     (folder / "locked").mkdir(mode=0o555)
-    assert message in doors.refuse("predict", *arguments, folder=folder)
+    assert message in commands.refuse("predict", *arguments, folder=folder)
 
 
-def test_a_file_shorter_than_the_window_that_is_asked_for_is_named(doors: Doors, folder: Path) -> None:
-    said = doors.open("predict", "model.pt", "song.wav", "--window", "12.5", folder=folder)
+def test_a_file_shorter_than_the_window_that_is_asked_for_is_named(commands: Commands, folder: Path) -> None:
+    said = commands.run("predict", "model.pt", "song.wav", "--window", "12.5", folder=folder)
     assert (said.code, said.stdout) == (1, "")
     assert "song.wav: is 12.00 s long, shorter than --window 12.5" in said.stderr
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from commands import ROOT, start
-from doors import Doors
+from forked_commands import Commands
 
 COMMAND = [sys.executable, "-W", "error", "-m", "irmas.prepare"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -63,9 +63,11 @@ def test_contradictory_excerpts_are_listed_by_their_whole_names(
         assert (folder / "data/standin/v1-132-seed0" / label / f"{name}.wav").is_file()
 
 
-def test_the_second_time_all_is_up_to_date(made: tuple[Path, subprocess.CompletedProcess[str]], doors: Doors) -> None:
+def test_the_second_time_all_is_up_to_date(
+    made: tuple[Path, subprocess.CompletedProcess[str]], commands: Commands
+) -> None:
     folder, done = made
-    again = doors.open(
+    again = commands.run(
         "prepare", "data=standin", "data.size=132", "features=small", "data.conflicts=drop", folder=folder
     )
     assert (again.code, again.stderr) == (0, "")
@@ -77,12 +79,12 @@ def test_the_second_time_all_is_up_to_date(made: tuple[Path, subprocess.Complete
     assert "they are kept" not in again.stdout
 
 
-def test_any_folder_is_described(tmp_path: Path, doors: Doors) -> None:
+def test_any_folder_is_described(tmp_path: Path, commands: Commands) -> None:
     for seed in range(6):
         write_noise(tmp_path / "music" / ("[solo] a" if seed % 2 else "b") / f"[{seed}].wav", seed)
     write_noise(tmp_path / "music" / "b" / "6.flac", 6, rate=8000, channels=1)
     (tmp_path / "music" / "b" / "[7].wav").write_bytes((tmp_path / "music" / "[solo] a" / "[1].wav").read_bytes())
-    done = doors.open("prepare", "data=folder", "data.root=music", "features=small", folder=tmp_path)
+    done = commands.run("prepare", "data=folder", "data.root=music", "features=small", folder=tmp_path)
     assert (done.code, done.stderr) == (0, "")
     assert (
         f"{tmp_path}/music: 8 excerpts\n      7 x 44100 Hz, 2 channels, PCM_16, 0.10 s\n      1 x 8000 Hz"
@@ -152,11 +154,13 @@ BROKEN = {
 }
 
 
-def test_everything_that_cannot_be_used_is_listed_with_its_reason_in_one_pass(tmp_path: Path, doors: Doors) -> None:
+def test_everything_that_cannot_be_used_is_listed_with_its_reason_in_one_pass(
+    tmp_path: Path, commands: Commands
+) -> None:
     root = write_irmas(tmp_path, *BROKEN, "rate")
     part = write_test_part(tmp_path, one="voi\nbanjo\n", two="gel\t\n")
     (part / "three.txt").write_text("voi")
-    done = doors.open("prepare", f"data.root={root}", "features=small", folder=tmp_path)
+    done = commands.run("prepare", f"data.root={root}", "features=small", folder=tmp_path)
     assert done.code == 2
     assert done.stderr.splitlines() == [
         "irmas.prepare: 8 of 15 excerpts cannot be used; data.damaged=drop leaves them out",
@@ -172,11 +176,11 @@ def test_everything_that_cannot_be_used_is_listed_with_its_reason_in_one_pass(tm
     assert not [path for path in (tmp_path / "data" / "cache").iterdir() if path.suffix != ".lock"]
 
 
-def test_on_request_what_cannot_be_used_is_left_out_and_listed(tmp_path: Path, doors: Doors) -> None:
+def test_on_request_what_cannot_be_used_is_left_out_and_listed(tmp_path: Path, commands: Commands) -> None:
     root = write_irmas(tmp_path, *BROKEN)
     part = write_test_part(tmp_path, one="voi\nbanjo\n", two="gel\t\n")
     for state in ("built", "up to date"):
-        done = doors.open("prepare", f"data.root={root}", "features=small", "data.damaged=drop", folder=tmp_path)
+        done = commands.run("prepare", f"data.root={root}", "features=small", "data.damaged=drop", folder=tmp_path)
         assert done.code == 0
         assert done.stderr.splitlines() == [
             "8 of 14 excerpts are left out (data.damaged=drop)",
@@ -187,9 +191,9 @@ def test_on_request_what_cannot_be_used_is_left_out_and_listed(tmp_path: Path, d
         assert f"{part.parent}: 1 file cannot be used\n  {part}/one.txt: unknown label 'banjo'" in done.stdout
 
 
-def test_what_is_used_all_the_same_is_listed_by_reason(tmp_path: Path, doors: Doors) -> None:
+def test_what_is_used_all_the_same_is_listed_by_reason(tmp_path: Path, commands: Commands) -> None:
     root = write_irmas(tmp_path, "rate", "mono", "24 bit", "1 s", "mono")
-    done = doors.open("prepare", f"data.root={root}", "features=small", folder=tmp_path)
+    done = commands.run("prepare", f"data.root={root}", "features=small", folder=tmp_path)
     assert (done.code, done.stderr) == (0, "")
     name = "  cel/[cel][cla]000{}__1.wav\n".format
     said = {
@@ -220,9 +224,9 @@ def test_what_is_used_all_the_same_is_listed_by_reason(tmp_path: Path, doors: Do
     ],
 )
 def test_a_mistake_is_told_in_one_message_and_nothing_is_written(
-    overrides: list[str], reason: str, tmp_path: Path, doors: Doors
+    overrides: list[str], reason: str, tmp_path: Path, commands: Commands
 ) -> None:
-    done = doors.open("prepare", *overrides, folder=tmp_path)
+    done = commands.run("prepare", *overrides, folder=tmp_path)
     assert done.code == 2
     assert re.match(f"irmas.prepare: .*{reason}", done.stderr)
     assert "Traceback" not in done.stderr
@@ -230,8 +234,8 @@ def test_a_mistake_is_told_in_one_message_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_ready_made_cache_is_described(shared: Path, tmp_path: Path, doors: Doors) -> None:
-    done = doors.open("prepare", f"data.cache={shared / 'irmas_logmel'}", folder=tmp_path)
+def test_a_ready_made_cache_is_described(shared: Path, tmp_path: Path, commands: Commands) -> None:
+    done = commands.run("prepare", f"data.cache={shared / 'irmas_logmel'}", folder=tmp_path)
     assert (done.code, done.stderr) == (0, "")
     assert re.search(r"^ +all +5373 +100.0% +\d+$", done.stdout, re.MULTILINE)
     assert "log-mels: 128 bands x 94 frames, uint8, 64.6 MB" in done.stdout

@@ -18,7 +18,7 @@ import made_up
 import numpy as np
 import pytest
 from commands import ENVIRONMENT, ROOT, start
-from doors import Doors, contents
+from forked_commands import Commands, contents
 from made_up import REPORT, SEEDS
 from rich.console import Console
 from rich.table import Table
@@ -106,11 +106,11 @@ def answer(folder: RunFolder, correct: int) -> None:
     predictions.write(folder.predictions, answers)
 
 
-def test_intervals_and_the_best_set_come_from_the_predictions(sweep: Path, doors: Doors) -> None:
+def test_intervals_and_the_best_set_come_from_the_predictions(sweep: Path, commands: Commands) -> None:
     for number, correct in ((1, 60), (2, 59), (3, 8), (4, 7)):
         epochs = [((correct - epoch % 2) / 64, 1.0) for epoch in range(5)]
         answer(train(sweep, number, epochs), correct)
-    done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
+    done = commands.run("rank", "outputs/mine", folder=sweep.parent.parent)
     assert (done.code, done.stderr) == (0, "")
     entries = json.loads((sweep / "ranking.json").read_text())
     assert [entry["in_best_set"] for entry in entries] == [True, True, False, False]
@@ -125,7 +125,7 @@ def test_intervals_and_the_best_set_come_from_the_predictions(sweep: Path, doors
     )
     folder = run_folder(sweep, plans.read(sweep).points[2])
     folder.predictions.write_bytes(folder.predictions.read_bytes()[:-1])
-    done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
+    done = commands.run("rank", "outputs/mine", folder=sweep.parent.parent)
     assert "could not be read: run 3: " in done.stdout
     assert "predictions.npz: is damaged" in done.stdout
     entries = json.loads((sweep / "ranking.json").read_text())
@@ -179,10 +179,10 @@ def test_the_confusion_matrix_is_of_the_leaders_first_run(tmp_path: Path) -> Non
     assert outcomes.read(tmp_path, ranking.rank(tmp_path))[1] is None
 
 
-def test_the_table_alone_writes_nothing(sweep: Path, doors: Doors) -> None:
+def test_the_table_alone_writes_nothing(sweep: Path, commands: Commands) -> None:
     train(sweep, 1, [(0.5, 1.0)])
     before = contents(sweep)
-    done = doors.open("rank", "outputs/mine", "--table", folder=sweep.parent.parent)
+    done = commands.run("rank", "outputs/mine", "--table", folder=sweep.parent.parent)
     assert (done.code, done.stderr) == (0, "")
     assert "50.00%" in done.stdout
     assert contents(sweep) == before
@@ -206,9 +206,9 @@ def test_who_watches_sees_each_run_that_ends(sweep: Path) -> None:
     assert (sweep / "ranking.csv").exists()
 
 
-def test_who_watches_what_nobody_trains_is_told(sweep: Path, doors: Doors) -> None:
+def test_who_watches_what_nobody_trains_is_told(sweep: Path, commands: Commands) -> None:
     train(sweep, 1, [(0.5, 1.0)])
-    said = doors.open("rank", "outputs/mine", "--watch", folder=sweep.parent.parent)
+    said = commands.run("rank", "outputs/mine", "--watch", folder=sweep.parent.parent)
     assert said.code == 0
     told = "outputs/mine: nothing of it trains or waits; the sweep's command, given again, trains what is left\n"
     assert said.stdout.count(told) == 1
@@ -233,7 +233,7 @@ def test_the_ranked_figure_decides_and_the_last_epochs_own_stands_beside_it(swee
     assert [(entry["val_accuracy"], entry["last_val_accuracy"]) for entry in entries[:2]] == [(0.625, 0.5), (0.5, 0.75)]
 
 
-def test_runs_of_an_earlier_version_have_no_rank_beside_new_ones(sweep: Path, doors: Doors) -> None:
+def test_runs_of_an_earlier_version_have_no_rank_beside_new_ones(sweep: Path, commands: Commands) -> None:
     train(sweep, 1, [(0.25, 1.0), (0.75, 1.0)], ranked=[])
     train(sweep, 2, [(0.5, 1.0)])
     train(sweep, 3, [(0.75, 1.0)], PRUNED, ranked=[])
@@ -245,18 +245,18 @@ def test_runs_of_an_earlier_version_have_no_rank_beside_new_ones(sweep: Path, do
         (None, 4, None, None),
     ]
     assert [outcome.id for outcome in outcomes.read(sweep, result)[0]] == [2]
-    done = doors.open("rank", "outputs/mine", "--table", folder=sweep.parent.parent)
+    done = commands.run("rank", "outputs/mine", "--table", folder=sweep.parent.parent)
     said = " ".join(done.stdout.split())
     assert done.code == 1
     assert "runs 1,3: trained by an earlier version and validated with batch norm's running statistics, " in said
     assert "without a rank; remove their folders in runs/ and rerun the sweep command, or train all runs under" in said
 
 
-def test_a_sweep_of_an_earlier_version_is_ranked_by_its_last_epochs_and_told(sweep: Path, doors: Doors) -> None:
+def test_a_sweep_of_an_earlier_version_is_ranked_by_its_last_epochs_and_told(sweep: Path, commands: Commands) -> None:
     train(sweep, 1, [(0.75, 1.0), (0.25, 1.0)], ranked=[])
     train(sweep, 2, [(0.25, 1.0), (0.5, 1.0)], ranked=[])
     assert [(row.rank, row.id, row.accuracy) for row in ranking.rank(sweep).rows[:2]] == [(1, 2, 0.5), (2, 1, 0.25)]
-    done = doors.open("rank", "outputs/mine", "--table", folder=sweep.parent.parent)
+    done = commands.run("rank", "outputs/mine", "--table", folder=sweep.parent.parent)
     said = " ".join(done.stdout.split())
     assert done.code == 0
     assert "all runs were trained by an earlier version" in said
@@ -273,7 +273,7 @@ def test_a_sweep_of_an_earlier_version_is_ranked_by_its_last_epochs_and_told(swe
     ],
 )
 def test_a_sweep_that_mixes_means_with_last_epochs_says_so(
-    tmp_path: Path, doors: Doors, epochs: tuple[int, ...], said: str
+    tmp_path: Path, commands: Commands, epochs: tuple[int, ...], said: str
 ) -> None:
     sweep = tmp_path / "outputs" / "mine"
     kinds = enumerate(("onecycle", "constant", "onecycle"), start=1)
@@ -285,7 +285,7 @@ def test_a_sweep_that_mixes_means_with_last_epochs_says_so(
         if count:
             train(sweep, number, [(0.5, 1.0)] * count)
     assert said in ranking.mixed_schedules(ranking.rank(sweep))
-    shown = doors.open("rank", "outputs/mine", "--table", folder=tmp_path).stdout
+    shown = commands.run("rank", "outputs/mine", "--table", folder=tmp_path).stdout
     assert ("val_accuracy is the last epoch's" in shown) == bool(said)
 
 
@@ -374,10 +374,10 @@ def test_a_damaged_status_file_costs_its_own_run_alone(sweep: Path) -> None:
     assert "status.json" in rows[1].error
 
 
-def test_the_command_prints_every_column_and_reason(sweep: Path, doors: Doors) -> None:
+def test_the_command_prints_every_column_and_reason(sweep: Path, commands: Commands) -> None:
     train(sweep, 1, [(0.5, 1.25)], ranked=[0.75])
     train(sweep, 2, [(0.5, 1.0)], FAILED, "RuntimeError: [no] more")
-    done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
+    done = commands.run("rank", "outputs/mine", folder=sweep.parent.parent)
     assert done.code == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert "rank run lr val_accuracy last 95 % interval best set loss state" in map(" ".join, lines)
@@ -385,9 +385,9 @@ def test_the_command_prints_every_column_and_reason(sweep: Path, doors: Doors) -
     assert "run 2 FAILED: RuntimeError: [no] more" in done.stdout
 
 
-def test_the_last_lines_are_the_next_command_and_why(sweep: Path, doors: Doors) -> None:
+def test_the_last_lines_are_the_next_command_and_why(sweep: Path, commands: Commands) -> None:
     train(sweep, 1, [(0.5, 1.25)])
-    done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
+    done = commands.run("rank", "outputs/mine", folder=sweep.parent.parent)
     assert done.stdout.splitlines()[-2:] == [
         "next:    python -m irmas.train best=outputs/mine epochs=50 name=mine-production",
         "why:     one point has finished, so that there is nothing to compare it with",
@@ -412,7 +412,7 @@ def test_the_table_of_the_reports_grid_fits_100_columns(axes: Mapping[str, Seque
     assert "…" not in file.getvalue()
 
 
-def test_a_point_with_seeds_has_one_row_and_every_run_its_own_on_request(tmp_path: Path, doors: Doors) -> None:
+def test_a_point_with_seeds_has_one_row_and_every_run_its_own_on_request(tmp_path: Path, commands: Commands) -> None:
     folder = tmp_path / "outputs" / "mine"
     swept = [{"lr": lr, "seed": seed} for seed in (1, 2) for lr in (0.1, 0.2, 0.3)]
     points = [Point(number, values, values) for number, values in enumerate(swept, start=1)]
@@ -433,16 +433,16 @@ def test_a_point_with_seeds_has_one_row_and_every_run_its_own_on_request(tmp_pat
         ["2", "4", "0.1", "2", "75.00%"],
     ]
     assert len(by_run) == 6
-    told = doors.open("rank", "outputs/mine", "--table", "--runs", folder=tmp_path)
+    told = commands.run("rank", "outputs/mine", "--table", "--runs", folder=tmp_path)
     assert [line for line in told.stdout.splitlines() if line.split()[:4] == ["2", "4", "0.1", "2"]]
 
 
-def test_who_trained_on_what_validates_is_told_wherever_the_accuracy_stands(tmp_path: Path, doors: Doors) -> None:
+def test_who_trained_on_what_validates_is_told_wherever_the_accuracy_stands(tmp_path: Path, commands: Commands) -> None:
     folder = tmp_path / "outputs" / "mine"
     config = Config(data=Data(split="all"))
     plans.write(folder, Plan("mine", [], "data", "source", "", config, [Point(1, {}, {})]))
     train(folder, 1, [(0.5, 1.0)])
-    done = doors.open("rank", "outputs/mine", folder=tmp_path)
+    done = commands.run("rank", "outputs/mine", folder=tmp_path)
     assert "data.split=all: the validation excerpts were trained on, so that it tells nothing" in done.stdout
     assert "**These accuracies tell nothing:**" in (folder / "report.md").read_text()
     assert "val_accuracy 50.00 % after 15 epochs, which tells nothing" in (folder / "best.yaml").read_text()
@@ -452,7 +452,7 @@ def test_who_trained_on_what_validates_is_told_wherever_the_accuracy_stands(tmp_
     ("name", "is_folder"), [("ranking.csv", True), ("plots", False), ("summary", False), ("best.yaml", True)]
 )
 def test_a_sweep_that_cannot_be_written_is_shown_all_the_same(
-    sweep: Path, name: str, is_folder: bool, doors: Doors
+    sweep: Path, name: str, is_folder: bool, commands: Commands
 ) -> None:
     for number in (1, 2):
         train(sweep, number, [(0.5, 1.0)])
@@ -460,18 +460,18 @@ def test_a_sweep_that_cannot_be_written_is_shown_all_the_same(
         (sweep / name).mkdir()
     else:
         (sweep / name).touch()
-    done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
+    done = commands.run("rank", "outputs/mine", folder=sweep.parent.parent)
     assert (done.code, "Traceback" in done.stderr) == (2, False)
     assert "50.00%" in done.stdout
     assert done.stderr.startswith(f"irmas.rank: outputs/mine/{name}")
     assert done.stderr.endswith("; it is in the way of what the ranking writes: move it elsewhere, and rank again\n")
 
 
-def test_runs_of_several_versions_are_told_apart(sweep: Path, doors: Doors) -> None:
+def test_runs_of_several_versions_are_told_apart(sweep: Path, commands: Commands) -> None:
     for number in (1, 2):
         train(sweep, number, [(0.5, 1.0)]).write_provenance({"source": "aaa"})
     train(sweep, 3, [(0.5, 1.0)]).write_provenance({"source": "bbb", "earlier_sources": ["aaa"]})
-    done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
+    done = commands.run("rank", "outputs/mine", folder=sweep.parent.parent)
     assert "mixed versions of the source: runs 1-2 by aaa, run 3 by aaa then bbb\n" in done.stdout
     assert [entry["source"] for entry in json.loads((sweep / "ranking.json").read_text())] == [
         "sha256:aaa",
@@ -487,10 +487,10 @@ def test_runs_of_one_version_need_no_word_on_it(sweep: Path) -> None:
     assert ranking.mixed_sources(ranking.rank(sweep)) == ""
 
 
-def test_the_door_writes_down_how_a_dead_run_ended(sweep: Path, doors: Doors) -> None:
+def test_the_door_writes_down_how_a_dead_run_ended(sweep: Path, commands: Commands) -> None:
     folder = train(sweep, 1, [(0.5, 1.0)], RUNNING)
     pid = folder.told().pid
-    done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
+    done = commands.run("rank", "outputs/mine", folder=sweep.parent.parent)
     assert "run 1 FAILED: its process ended without a word" in done.stdout
     assert (folder.told().state, folder.told().pid, folder.told().epoch) == (FAILED, pid, 1)
 

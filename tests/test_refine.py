@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from commands import start, wait_until
-from doors import Doors, contents
+from forked_commands import Commands, contents
 from left_behind import ranking, runs, status
 
 from irmas import refine
@@ -299,9 +299,9 @@ def test_it_is_decided_when_one_point_is_left_or_all_are_as_good(found: Analysis
     ],
     ids=lambda value: " ".join(value)[:40],
 )
-def test_a_mistake_is_one_message(words: list[str], wanted: list[str], doors: Doors, tmp_path: Path) -> None:
+def test_a_mistake_is_one_message(words: list[str], wanted: list[str], commands: Commands, tmp_path: Path) -> None:
     plans.write(tmp_path / "outputs" / "mine", swept(GRID))
-    said = doors.refuse("refine", "outputs/mine", *words, folder=tmp_path)
+    said = commands.refuse("refine", "outputs/mine", *words, folder=tmp_path)
     assert said.count("\n") == 1
     for text in wanted:
         assert text in said
@@ -343,12 +343,12 @@ class Swept:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, doors: Doors) -> Swept:
+def finished(tmp_path_factory: pytest.TempPathFactory, commands: Commands) -> Swept:
     folder = tmp_path_factory.mktemp("refined")
     data = ["data=standin", "data.size=132", f"data.root={folder}/data", f"data.cache_dir={folder}/data/cache"]
     net = ["features=small", "model.filters=[4,8]", "epochs=4", "device=cpu"]
     command = ["-m", *data, *net, "lr=0.003,0.001,0.0001", "name=grid"]
-    done = doors.train(*command, folder=folder)
+    done = commands.train(*command, folder=folder)
     assert done.code == 0, done.stderr
     return Swept(folder, command)
 
@@ -362,9 +362,9 @@ def mine(finished: Swept, tmp_path: Path) -> Swept:
 LOCAL = "hydra/launcher=local"
 
 
-def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(mine: Swept, doors: Doors) -> None:
+def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(mine: Swept, commands: Commands) -> None:
     before = contents(mine.folder)
-    said = doors.open("refine", "outputs/grid", "dry_run=true", "candidates=2", "seeds=2", LOCAL, folder=mine.folder)
+    said = commands.run("refine", "outputs/grid", "dry_run=true", "candidates=2", "seeds=2", LOCAL, folder=mine.folder)
     assert (said.code, said.stderr) == (0, "")
     assert contents(mine.folder) == before
     lines = said.stdout.splitlines()
@@ -375,9 +375,9 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(mine: Swept, do
     assert len(lines) == 5
 
 
-def test_a_round_is_trained_ranked_and_kept_by_the_sweeps_own_command(mine: Swept, doors: Doors) -> None:
+def test_a_round_is_trained_ranked_and_kept_by_the_sweeps_own_command(mine: Swept, commands: Commands) -> None:
     before = {path: path.stat().st_mtime_ns for path in (mine.sweep / "runs").rglob("*") if path.is_file()}
-    done = doors.open("refine", "outputs/grid", "candidates=2", "seeds=2", LOCAL, folder=mine.folder)
+    done = commands.run("refine", "outputs/grid", "candidates=2", "seeds=2", LOCAL, folder=mine.folder)
     assert done.code == 0, done.stderr
     assert "outputs/grid: 4 runs, 0 finished before" in done.stdout
     assert "outputs/grid: 7 of 7 runs finished" in done.stdout
@@ -387,14 +387,14 @@ def test_a_round_is_trained_ranked_and_kept_by_the_sweeps_own_command(mine: Swep
     assert sorted(entry["rank"] for entry in entries) == [1, 1, 1, 2, 2, 2, 3]
     assert {entry["seed"] for entry in entries if entry["rank"] == 1} == {0, 1, 2}
 
-    again = doors.train(*mine.command, folder=mine.folder)
+    again = commands.train(*mine.command, folder=mine.folder)
     assert again.code == 0, again.stderr
     assert "outputs/grid: 7 runs, 7 finished before" in again.stdout
     planned = plans.read(mine.sweep)
     assert (planned.rounds, len(planned.points)) == ([[4, 7]], 7)
 
 
-def test_a_killed_round_goes_on_by_either_command_and_no_other_is_planned(mine: Swept, doors: Doors) -> None:
+def test_a_killed_round_goes_on_by_either_command_and_no_other_is_planned(mine: Swept, commands: Commands) -> None:
     words = ["candidates=2", "seeds=2", "hydra.launcher.processes=1"]
     process = start("refine", "outputs/grid", *words, cwd=mine.folder)
     wait_until(lambda: len(runs(mine.sweep)) > 3 and status(runs(mine.sweep)[3])["epoch"] >= 1, "an epoch", 60)
@@ -406,25 +406,25 @@ def test_a_killed_round_goes_on_by_either_command_and_no_other_is_planned(mine: 
     assert before.rounds == [[4, 7]]
     unfinished = contents(mine.folder)
 
-    said = doors.open("refine", "outputs/grid", "dry_run=true", LOCAL, folder=mine.folder)
+    said = commands.run("refine", "outputs/grid", "dry_run=true", LOCAL, folder=mine.folder)
     assert said.stdout == "outputs/grid: an earlier round is unfinished and comes first: runs 4-7\n"
     assert contents(mine.folder) == unfinished
     copy = mine.folder / "copy"
     shutil.copytree(mine.folder / "outputs", copy / "outputs")
     for folder, command in ((mine.folder, ["refine", "outputs/grid", LOCAL]), (copy, ["train", *mine.command, LOCAL])):
-        done = doors.open(*command, folder=folder)
+        done = commands.run(*command, folder=folder)
         assert done.code == 0, done.stderr
         assert "7 of 7 runs finished" in done.stdout
         assert plans.read(folder / "outputs" / "grid") == before
     assert (
         "4 runs, 0 finished before"
-        in doors.open("refine", "outputs/grid", "seeds=2", "candidates=2", LOCAL, folder=copy).stdout
+        in commands.run("refine", "outputs/grid", "seeds=2", "candidates=2", LOCAL, folder=copy).stdout
     )
 
 
-def test_rounds_go_on_until_the_budget_is_used_or_the_loss_is_small(mine: Swept, doors: Doors) -> None:
+def test_rounds_go_on_until_the_budget_is_used_or_the_loss_is_small(mine: Swept, commands: Commands) -> None:
     words = ["outputs/grid", "until=decided", "candidates=2", "seeds=1", LOCAL]
-    done = doors.open("refine", *words, "runs=4", "loss=0", folder=mine.folder)
+    done = commands.run("refine", *words, "runs=4", "loss=0", folder=mine.folder)
     assert done.code == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if ": round " in line] == [
         "outputs/grid: round 1 trains 2 runs of 2 points, 8 epochs",
@@ -441,41 +441,41 @@ def test_rounds_go_on_until_the_budget_is_used_or_the_loss_is_small(mine: Swept,
 
     before = contents(mine.folder)
     for more, reason in (("runs=4", "not decided: "), ("loss=100", "decided: ")):
-        said = doors.open("refine", *words, more, folder=mine.folder)
+        said = commands.run("refine", *words, more, folder=mine.folder)
         assert (said.code, said.stdout.startswith(f"outputs/grid: {reason}"), said.stdout.count("\n")) == (0, True, 1)
     assert contents(mine.folder) == before
 
 
-def test_a_failed_run_ends_the_rounds_and_is_trained_first_by_the_next_command(mine: Swept, doors: Doors) -> None:
+def test_a_failed_run_ends_the_rounds_and_is_trained_first_by_the_next_command(mine: Swept, commands: Commands) -> None:
     words = ["outputs/grid", "until=decided", "candidates=2", "seeds=1", "runs=4", "loss=0", LOCAL]
     lr = plans.read(mine.sweep).points[min(e["id"] for e in ranking(mine.sweep) if e["rank"] == 1) - 1].overrides["lr"]
     broken = mine.sweep / "runs" / f"004-lr={lr},seed=1"
     broken.mkdir(parents=True)
     (broken / "config.yaml").write_text(yaml.safe_dump(asdict(Config(batch_size=16))))
-    done = doors.open("refine", *words, folder=mine.folder)
+    done = commands.run("refine", *words, folder=mine.folder)
     assert (done.code, status(broken)["state"]) == (1, FAILED)
     assert "was trained with batch_size=16" in done.stdout
     shutil.rmtree(broken)
-    done = doors.open("refine", *words, folder=mine.folder)
+    done = commands.run("refine", *words, folder=mine.folder)
     assert done.code == 0, done.stderr
     assert done.stdout.startswith("outputs/grid: an earlier round is unfinished and comes first: runs 4-5\n")
     assert "round 2 trains 2 runs of 2 points, 8 epochs" in done.stdout
 
 
-def test_a_run_of_the_sweep_that_failed_is_left_to_its_own_command(mine: Swept, doors: Doors) -> None:
+def test_a_run_of_the_sweep_that_failed_is_left_to_its_own_command(mine: Swept, commands: Commands) -> None:
     failed = mine.sweep / "runs" / "003-lr=0.0001"
     told = status(failed) | {"state": FAILED, "error": "a node fell over"}
     (failed / "status.json").write_text(json.dumps(told))
-    said = doors.open("refine", "outputs/grid", "dry_run=true", LOCAL, folder=mine.folder)
+    said = commands.run("refine", "outputs/grid", "dry_run=true", LOCAL, folder=mine.folder)
     assert said.stdout.startswith("outputs/grid: round 1 would train 6 runs of 2 points, 24 epochs\n")
     shutil.rmtree(failed)
-    said_ = doors.refuse("refine", "outputs/grid", LOCAL, folder=mine.folder)
+    said_ = commands.refuse("refine", "outputs/grid", LOCAL, folder=mine.folder)
     assert "outputs/grid: not trained to the end: run 3; rerun the command of the sweep" in said_
 
 
-def test_a_sweep_elsewhere_or_in_training_is_refused(mine: Swept, doors: Doors) -> None:
+def test_a_sweep_elsewhere_or_in_training_is_refused(mine: Swept, commands: Commands) -> None:
     def refuse(sweep: str = "outputs/grid") -> str:
-        return doors.refuse("refine", sweep, LOCAL, folder=mine.folder)
+        return commands.refuse("refine", sweep, LOCAL, folder=mine.folder)
 
     assert "no sweep is here (plan.yaml is missing); sweeps: outputs/grid" in refuse("outputs/other")
     shutil.copytree(mine.sweep, mine.folder / "copy")
@@ -498,7 +498,7 @@ def test_a_sweep_elsewhere_or_in_training_is_refused(mine: Swept, doors: Doors) 
     ids=["unfinished", "one point", "split"],
 )
 def test_a_sweep_that_tells_nothing_is_refused_with_the_reason(
-    plan: Plan, reason: str, doors: Doors, tmp_path: Path
+    plan: Plan, reason: str, commands: Commands, tmp_path: Path
 ) -> None:
     sweep = tmp_path / "outputs" / "mine"
     plans.write(sweep, plan)
@@ -506,13 +506,13 @@ def test_a_sweep_that_tells_nothing_is_refused_with_the_reason(
         run = plans.run_folder(sweep, point).path
         run.mkdir(parents=True)
         (run / "status.json").write_text(json.dumps({"state": DIVERGED, "pid": 1}))
-    assert f"outputs/mine: {reason}" in doors.refuse("refine", "outputs/mine", LOCAL, folder=tmp_path)
+    assert f"outputs/mine: {reason}" in commands.refuse("refine", "outputs/mine", LOCAL, folder=tmp_path)
 
 
-def test_another_source_is_refused_before_anything_is_printed(mine: Swept, doors: Doors) -> None:
+def test_another_source_is_refused_before_anything_is_printed(mine: Swept, commands: Commands) -> None:
     path = mine.sweep / plans.PLAN
     path.write_text(re.sub("(?m)^source: .*", "source: another", path.read_text()))
-    said = doors.refuse("refine", "outputs/grid", LOCAL, folder=mine.folder)
+    said = commands.refuse("refine", "outputs/grid", LOCAL, folder=mine.folder)
     assert "was planned with the package's source another, which now is" in said
     allowed = ["allow_code_change=true", "dry_run=true", LOCAL]
-    assert doors.open("refine", "outputs/grid", *allowed, folder=mine.folder).code == 0
+    assert commands.run("refine", "outputs/grid", *allowed, folder=mine.folder).code == 0

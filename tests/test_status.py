@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from commands import ENVIRONMENT, ROOT, start
-from doors import Doors
+from forked_commands import Commands
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -65,9 +65,9 @@ def test_a_command_that_makes_its_first_run_ready_is_live(sweep: Path) -> None:
     assert not status.look(sweep).is_live
 
 
-def test_the_door_shows_every_run_and_why_runs_ended_and_writes_nothing(sweep: Path, doors: Doors) -> None:
+def test_the_door_shows_every_run_and_why_runs_ended_and_writes_nothing(sweep: Path, commands: Commands) -> None:
     before = contents(sweep)
-    done = doors.open("status", "outputs/mine", folder=sweep.parent.parent)
+    done = commands.run("status", "outputs/mine", folder=sweep.parent.parent)
     assert (done.code, done.stderr) == (0, "")
     lines = [line.split() for line in done.stdout.splitlines()]
     assert "outputs/mine: 2 CANCELLED, 1 COMPLETED, 1 FAILED, 1 PENDING" in done.stdout
@@ -79,10 +79,10 @@ def test_the_door_shows_every_run_and_why_runs_ended_and_writes_nothing(sweep: P
     assert contents(sweep) == before
 
 
-def test_the_log_of_one_run_is_printed(sweep: Path, doors: Doors) -> None:
+def test_the_log_of_one_run_is_printed(sweep: Path, commands: Commands) -> None:
     text = "epoch 1\n[bold]epoch 2\n" * 1000
     (write(sweep, 2, Status(FAILED)).path / "log.txt").write_text(text)
-    assert doors.open("status", "outputs/mine", "--log", "2", folder=sweep.parent.parent).stdout == text
+    assert commands.run("status", "outputs/mine", "--log", "2", folder=sweep.parent.parent).stdout == text
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_the_log_of_one_run_is_printed(sweep: Path, doors: Doors) -> None:
         (["outputs/mine", "--log", "5"], "the run has not begun"),
     ],
 )
-def test_a_mistake_is_one_message(sweep: Path, arguments: Sequence[str], message: str, doors: Doors) -> None:
-    done = doors.open("status", *arguments, folder=sweep.parent.parent)
+def test_a_mistake_is_one_message(sweep: Path, arguments: Sequence[str], message: str, commands: Commands) -> None:
+    done = commands.run("status", *arguments, folder=sweep.parent.parent)
     assert (done.code, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert message in done.stderr
 

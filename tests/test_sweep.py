@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from commands import start, wait_until
-from doors import Doors
+from forked_commands import Commands
 from left_behind import ranking, runs, scalars, status
 
 from irmas.config import Config, Data, Features, Model
@@ -51,10 +51,10 @@ def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def test_the_reports_sweep_is_trained_ranked_and_left_alone_afterwards(
-    standin: list[str], tmp_path: Path, doors: Doors
+    standin: list[str], tmp_path: Path, commands: Commands
 ) -> None:
     command = ["sweep=report", *standin, "epochs=1", "name=report"]
-    done = doors.train(*command, folder=tmp_path)
+    done = commands.train(*command, folder=tmp_path)
     assert done.code == 0, done.stderr
     sweep = tmp_path / "outputs" / "report"
     entries = ranking(sweep)
@@ -68,14 +68,16 @@ def test_the_reports_sweep_is_trained_ranked_and_left_alone_afterwards(
     assert "run  dropout      lr      l2  val_accuracy    last  95 % interval  best set   loss  state" in done.stdout
 
     before = {path: path.stat().st_mtime_ns for path in sweep.rglob("*") if path.parent.parent.name == "runs"}
-    again = doors.train(*command, folder=tmp_path)
+    again = commands.train(*command, folder=tmp_path)
     assert again.code == 0
     assert "18 runs, 18 finished before" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_a_run_leaves_all_that_is_needed_to_understand_it(standin: list[str], tmp_path: Path, doors: Doors) -> None:
-    done = doors.train(*standin, "epochs=2", "lr=0.0005", folder=tmp_path)
+def test_a_run_leaves_all_that_is_needed_to_understand_it(
+    standin: list[str], tmp_path: Path, commands: Commands
+) -> None:
+    done = commands.train(*standin, "epochs=2", "lr=0.0005", folder=tmp_path)
     assert done.code == 0, done.stderr
     (sweep,) = (tmp_path / "outputs").iterdir()
     assert sweep.name.startswith("single-")
@@ -98,10 +100,10 @@ def test_a_run_leaves_all_that_is_needed_to_understand_it(standin: list[str], tm
 
 
 def test_swept_groups_lists_and_seeds_are_points_like_any_other(
-    standin: list[str], tmp_path: Path, doors: Doors
+    standin: list[str], tmp_path: Path, commands: Commands
 ) -> None:
     axes = ["model=report,deep", "seed=1,2", "model.filters=[8,16],[16,8]"]
-    done = doors.train("-m", *standin[:-1], *axes, "data.fold=3", "epochs=1", "name=s", folder=tmp_path)
+    done = commands.train("-m", *standin[:-1], *axes, "data.fold=3", "epochs=1", "name=s", folder=tmp_path)
     assert done.code == 0, done.stderr
     sweep = tmp_path / "outputs" / "s"
     entries = sorted(ranking(sweep), key=lambda entry: entry["id"])
@@ -116,13 +118,15 @@ def test_swept_groups_lists_and_seeds_are_points_like_any_other(
         assert sum(line.endswith(",3\n") for line in file) == entries[0]["val_excerpts"]
 
 
-def test_a_run_that_fails_does_not_take_the_others_along(standin: list[str], tmp_path: Path, doors: Doors) -> None:
+def test_a_run_that_fails_does_not_take_the_others_along(
+    standin: list[str], tmp_path: Path, commands: Commands
+) -> None:
     command = ["-m", *standin, "lr=0.001,0.003,0.002", "epochs=2", "name=mixed"]
     sweep = tmp_path / "outputs" / "mixed"
     broken = sweep / "runs" / "001-lr=0.001"
     broken.mkdir(parents=True)
     (broken / "config.yaml").write_text(yaml.safe_dump(asdict(Config(batch_size=16))))
-    done = doors.train(*command, folder=tmp_path)
+    done = commands.train(*command, folder=tmp_path)
     assert done.code == 1, done.stderr
     states = {entry["id"]: (entry["rank"] is None, entry["state"]) for entry in ranking(sweep)}
     assert states == {1: (True, "FAILED"), 2: (False, "COMPLETED"), 3: (False, "COMPLETED")}
@@ -131,25 +135,25 @@ def test_a_run_that_fails_does_not_take_the_others_along(standin: list[str], tmp
 
 
 def test_a_finished_run_that_has_lost_its_events_ends_both_doors_with_1(
-    standin: list[str], tmp_path: Path, doors: Doors
+    standin: list[str], tmp_path: Path, commands: Commands
 ) -> None:
     command = [*standin, "epochs=1", "name=lost"]
-    assert doors.train(*command, folder=tmp_path).code == 0
+    assert commands.train(*command, folder=tmp_path).code == 0
     for file in event_files(tmp_path / "outputs" / "lost" / "runs" / "001"):
         file.unlink()
-    for done in (doors.train(*command, folder=tmp_path), doors.open("rank", "outputs/lost", folder=tmp_path)):
+    for done in (commands.train(*command, folder=tmp_path), commands.run("rank", "outputs/lost", folder=tmp_path)):
         assert (done.code, "Traceback" in done.stderr) == (1, False)
         assert "run 1: the event files lack epoch 1, its last" in done.stdout
 
 
 def test_a_run_that_diverges_is_ranked_as_such_and_the_sweep_goes_on(
-    data: Data, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doors: Doors
+    data: Data, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: Commands
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = Config(epochs=2, data=data, features=features, model=Model(filters=[4]), device="cpu")
     points = [Point(number, {"lr": lr}, {"lr": lr}) for number, lr in ((1, 1e30), (2, 0.001))]
     assert [status.state for status in pool.launch(freeze(config, points, "d"), 1)] == ["DIVERGED", "COMPLETED"]
-    done = doors.open("rank", "outputs/d", folder=tmp_path)
+    done = commands.run("rank", "outputs/d", folder=tmp_path)
     assert "not finite in epoch 1; a smaller lr may help" in done.stdout
     entries = ranking(tmp_path / "outputs" / "d")
     assert [(entry["rank"], entry["id"], entry["state"]) for entry in entries] == [
@@ -159,10 +163,10 @@ def test_a_run_that_diverges_is_ranked_as_such_and_the_sweep_goes_on(
 
 
 def test_a_killed_run_is_told_and_goes_on_to_the_same_result(
-    standin: list[str], tmp_path: Path, started: Callable[..., subprocess.Popen[str]], doors: Doors
+    standin: list[str], tmp_path: Path, started: Callable[..., subprocess.Popen[str]], commands: Commands
 ) -> None:
     command = [*standin, "epochs=20", "name=one"]
-    assert doors.train(*standin, "epochs=20", "name=whole", folder=tmp_path).code == 0
+    assert commands.train(*standin, "epochs=20", "name=whole", folder=tmp_path).code == 0
     run = tmp_path / "outputs" / "one" / "runs" / "001"
     process = started(*command, cwd=tmp_path)
     wait_until(lambda: status(run)["state"] == "RUNNING" and status(run)["epoch"] >= 2, "two epochs", 60)
@@ -173,7 +177,7 @@ def test_a_killed_run_is_told_and_goes_on_to_the_same_result(
     assert status(run)["state"] == "FAILED"
     assert [(entry["rank"], entry["state"]) for entry in ranking(run.parent.parent)] == [(None, "FAILED")]
 
-    assert doors.train(*command, folder=tmp_path).code == 0
+    assert commands.train(*command, folder=tmp_path).code == 0
     assert len(event_files(run)) == 2
     assert scalars(run) == scalars(tmp_path / "outputs" / "whole" / "runs" / "001")
 
@@ -223,34 +227,34 @@ def test_two_identical_commands_train_nothing_twice(
         assert process.returncode == 0 or "another process trains it" in output
 
 
-def test_gpus_are_shared_out_one_a_run(standin: list[str], tmp_path: Path, doors: Doors) -> None:
+def test_gpus_are_shared_out_one_a_run(standin: list[str], tmp_path: Path, commands: Commands) -> None:
     """No GPU is here: that each run was given one of its own shows in why it failed."""
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("torch sees a GPU here")
-    doors.train("-m", *standin, "seed=1,2,3", "epochs=1", "name=g", folder=tmp_path, CUDA_VISIBLE_DEVICES="2,5")
+    commands.train("-m", *standin, "seed=1,2,3", "epochs=1", "name=g", folder=tmp_path, CUDA_VISIBLE_DEVICES="2,5")
     given = [status(run)["message"].split(" was given")[0] for run in runs(tmp_path / "outputs" / "g")]
     assert set(given) == {"CUDA_VISIBLE_DEVICES=2", "CUDA_VISIBLE_DEVICES=5"}
     assert len(given) == 3
 
 
 def test_a_gpu_that_was_given_and_is_not_seen_fails_in_seconds(
-    standin: list[str], tmp_path: Path, doors: Doors
+    standin: list[str], tmp_path: Path, commands: Commands
 ) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("torch sees a GPU here")
-    done = doors.train(*standin, "epochs=1", "name=gpu", folder=tmp_path, CUDA_VISIBLE_DEVICES="0")
+    done = commands.train(*standin, "epochs=1", "name=gpu", folder=tmp_path, CUDA_VISIBLE_DEVICES="0")
     assert done.code == 1
     run = tmp_path / "outputs" / "gpu" / "runs" / "001"
     assert status(run)["state"] == "FAILED"
     assert "CUDA_VISIBLE_DEVICES=0" in status(run)["message"]
     assert status(run)["epoch"] == 0
-    assert doors.train(*standin, "epochs=1", "name=gpu", "device=cpu", folder=tmp_path).code == 0
+    assert commands.train(*standin, "epochs=1", "name=gpu", "device=cpu", folder=tmp_path).code == 0
 
 
 def test_a_mistake_in_the_data_leaves_no_sweep_and_its_repair_goes_on(
-    corpus: Path, tmp_path: Path, doors: Doors
+    corpus: Path, tmp_path: Path, commands: Commands
 ) -> None:
     folder = tmp_path / "clips"
     shutil.copytree(corpus, folder)
@@ -262,25 +266,25 @@ def test_a_mistake_in_the_data_leaves_no_sweep_and_its_repair_goes_on(
     (tmp_path / "list.csv").write_text("\n".join(["name,part", *lines[1:]]))
     command = ["data=folder", f"data.root={folder}", "data.split=list.csv", "features=small", "epochs=1", "name=n"]
 
-    done = doors.train(*command, folder=tmp_path)
+    done = commands.train(*command, folder=tmp_path)
     assert (done.code, "Traceback" in done.stderr) == (2, False)
     assert broken.name in done.stderr
     assert not (tmp_path / "outputs").exists()
 
     broken.write_bytes(sound)
-    done = doors.train(*command, folder=tmp_path)
+    done = commands.train(*command, folder=tmp_path)
     assert done.code == 2
     assert "1 excerpts are not in it" in done.stderr
     assert not (tmp_path / "outputs" / "n" / "plan.yaml").exists()
 
     (tmp_path / "list.csv").write_text("\n".join(["name,part", *lines]))
-    assert doors.train(*command, folder=tmp_path).code == 0
+    assert commands.train(*command, folder=tmp_path).code == 0
 
 
-def test_folders_can_be_swept(corpus: Path, tmp_path: Path, doors: Doors) -> None:
+def test_folders_can_be_swept(corpus: Path, tmp_path: Path, commands: Commands) -> None:
     (tmp_path / "a").symlink_to(corpus)
     (tmp_path / "b").symlink_to(corpus)
-    done = doors.train("-m", "data=folder", "data.root=a,b", "features=small", "epochs=1", "name=f", folder=tmp_path)
+    done = commands.train("-m", "data=folder", "data.root=a,b", "features=small", "epochs=1", "name=f", folder=tmp_path)
     assert done.code == 0, done.stderr
     first, second = ranking(tmp_path / "outputs" / "f")
     assert first["val_loss"] == second["val_loss"]

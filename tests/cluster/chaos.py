@@ -233,7 +233,7 @@ class Round:
         """With an empty queue no run waits or trains."""
         if not (self.scene.sweep / "plan.yaml").exists():
             return
-        done = self.scene.desk.door("status", f"outputs/{self.name}")
+        done = self.scene.desk.run("status", f"outputs/{self.name}")
         first = (done.stdout.splitlines() or [""])[0]
         if self.scene.queue() == [] and (done.returncode or re.search("PENDING|RUNNING", first)):
             self.problems.append(f"nothing is in the queue, and irmas.status says\n{done.stdout}{done.stderr}")
@@ -276,7 +276,7 @@ class Round:
         ranking = self.scene.sweep / "ranking.csv"
         before = ranking.read_bytes() if ranking.exists() else b""
         ranked = "was written" if before == reference.ranking else "was missing or old"
-        again = self.scene.desk.door("train", *self.scene.command)
+        again = self.scene.desk.run("train", *self.scene.command)
         self.outcome.commands += 1
         if again.returncode or "submitted" in again.stdout or "6 finished before" not in again.stdout:
             self.problems.append(f"the command of a finished sweep said\n{again.stdout}{again.stderr}")

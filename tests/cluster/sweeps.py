@@ -1,4 +1,4 @@
-"""A researcher at the login node: doors started with the cluster in the environment, and what they leave behind."""
+"""A researcher at the login node: commands started with the cluster in the environment, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Desk:
     data: list[str]
 
     def train(self, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self.door("train", *self.command(*overrides), **environment)
+        return self.run("train", *self.command(*overrides), **environment)
 
     def command(self, *overrides: str) -> list[str]:
         """The arguments of `irmas.train` for a sweep on this cluster."""
@@ -46,11 +46,11 @@ class Desk:
         command = ["env", f"PATH={path}", f"PYTHONPATH={ROOT}", "sbatch", "--parsable", *SMALL, *options]
         return self.cluster.run(*command, str(ROOT / "slurm" / "sweep.sbatch"), f"outputs/{name}", cwd=self.folder)
 
-    def door(self, door: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return irmas(door, *arguments, cwd=self.folder, **(self.cluster.environment | environment))
+    def run(self, command: str, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return irmas(command, *args, cwd=self.folder, **(self.cluster.environment | environment))
 
-    def start(self, door: str, *arguments: str) -> subprocess.Popen[str]:
-        return start(door, *arguments, cwd=self.folder, **self.cluster.environment)
+    def start(self, command: str, *args: str) -> subprocess.Popen[str]:
+        return start(command, *args, cwd=self.folder, **self.cluster.environment)
 
     def sweep(self, name: str) -> Path:
         return self.folder / "outputs" / name
@@ -93,7 +93,7 @@ def run_of(desk: Desk, sweep: str, number: int) -> Path:
 
 
 def table(desk: Desk, sweep: str) -> str:
-    done = desk.door("status", f"outputs/{sweep}")
+    done = desk.run("status", f"outputs/{sweep}")
     assert done.returncode == 0, done.stderr
     return done.stdout
 

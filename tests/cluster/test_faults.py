@@ -217,7 +217,7 @@ def test_a_task_without_enough_memory_says_so(desk: Desk) -> None:
         pytest.skip("Slurm cannot limit memory here: no version 1 cgroups")
     command = ["epochs=1", "name=memory"]
     little = [*desk.data, "device=cpu", "hydra/launcher=slurm", "hydra.launcher.mem=200M"]
-    done = desk.door("train", *command, *little)
+    done = desk.run("train", *command, *little)
     assert done.returncode == 0, done.stderr
     numbers = submitted(done.stdout)
     desk.wait_for_ranking(numbers["ranking"])
@@ -240,7 +240,7 @@ def test_on_a_full_disk_tasks_fail_with_the_reason_and_the_same_command_goes_on(
 ) -> None:
     """Run 1 finds no room for its next checkpoint, run 2 for nothing at all."""
     sweep = ["-m", "seed=1,2", "epochs=20", "model.filters=[8]", "model.dense=4096"]
-    whole = desk.door("train", *sweep, *desk.data, "device=cpu", "name=whole", "hydra/launcher=local")
+    whole = desk.run("train", *sweep, *desk.data, "device=cpu", "name=whole", "hydra/launcher=local")
     assert whole.returncode == 0, whole.stderr
     undisturbed = runs(desk.sweep("whole"))
 

@@ -38,7 +38,7 @@ def test_the_same_command_releases_what_a_node_could_not_start(desk: Desk) -> No
             "two tasks held",
             60,
         )
-        assert "launch failed requeued held; the same command releases it" in desk.door("status", "outputs/held").stdout
+        assert "launch failed requeued held; the same command releases it" in desk.run("status", "outputs/held").stdout
     again = desk.train(*command)
     assert again.returncode == 0, again.stderr
     assert f"released: {' '.join(held)}, which a node could not start" in again.stdout

@@ -18,7 +18,7 @@ def test_a_refined_sweep_goes_from_round_to_round_by_its_ranking_jobs(desk: Desk
     """The first round by hand; then two that follow each other until the budget is used up."""
     command = ["-m", "lr=0.003,0.001,0.0001", "epochs=4", "model.filters=[4,8]", "name=grid"]
     first = desk.submit(*command)
-    early = desk.door("refine", "outputs/grid", "hydra/launcher=slurm")
+    early = desk.run("refine", "outputs/grid", "hydra/launcher=slurm")
     assert (early.returncode, early.stdout) == (2, "")
     assert (
         "outputs/grid: still training or in the queue: runs 1-3; refine the sweep after they have ended" in early.stderr
@@ -29,7 +29,7 @@ def test_a_refined_sweep_goes_from_round_to_round_by_its_ranking_jobs(desk: Desk
     assert given == ["hydra.launcher.cpus=1", "hydra.launcher.mem=2G"]
 
     words = ["outputs/grid", "candidates=2", "seeds=1", "hydra/launcher=slurm"]
-    refined = desk.door("refine", *words)
+    refined = desk.run("refine", *words)
     assert refined.returncode == 0, refined.stderr
     once = numbers(refined.stdout)
     assert f"array {once['array1']}_[4-5] -> ranking {once['ranking']}" in refined.stdout
@@ -40,7 +40,7 @@ def test_a_refined_sweep_goes_from_round_to_round_by_its_ranking_jobs(desk: Desk
     # The same resources as the sweep's own array had.
     assert desk.cluster.run("sacct", "-nPX", "-j", f"{once['array1']}_4", "-o", "ReqMem,ReqCPUS") == "2G|1"
 
-    started = desk.door("refine", *words, "until=decided", "loss=0", "runs=6")
+    started = desk.run("refine", *words, "until=decided", "loss=0", "runs=6")
     assert started.returncode == 0, started.stderr
     desk.wait_for_ranking(numbers(started.stdout)["ranking"])
     wait_until(lambda: len(jobs.recorded(sweep)) >= 8, "the job that ranks has submitted a round", 60)
@@ -66,7 +66,7 @@ def test_a_round_with_a_failed_run_is_the_last_until_somebody_mends_it(desk: Des
     run.mkdir()
     (run / "config.yaml").write_text("epochs: 1\n")
     words = ["outputs/broken", "candidates=2", "seeds=1", "until=decided", "loss=0", "hydra/launcher=slurm"]
-    started = desk.door("refine", *words)
+    started = desk.run("refine", *words)
     assert started.returncode == 0, started.stderr
     job = numbers(started.stdout)["ranking"]
     desk.wait_for_ranking(job)

@@ -92,7 +92,7 @@ def test_a_sweep_beyond_max_array_size_becomes_arrays_that_share_a_throttle(smal
         return small_desk.state(submitted["ranking"]) == "COMPLETED"
 
     wait_until(lambda: ranked() or most == 3, "three tasks run", 20)
-    shown = small_desk.door("status", "outputs/split")
+    shown = small_desk.run("status", "outputs/split")
     assert shown.returncode == 0, shown.stderr
     assert re.search(rf"^ +8 .*PENDING.* {arrays[1]}_1 ", shown.stdout, re.MULTILINE), shown.stdout
 
@@ -101,7 +101,7 @@ def test_a_sweep_beyond_max_array_size_becomes_arrays_that_share_a_throttle(smal
     assert [entry["rank"] for entry in ranking(small_desk.sweep("split"))] == list(range(1, 19))
     tasks = [f"{array}_{index}" for array, size in zip(arrays, (7, 7, 4), strict=True) for index in range(1, size + 1)]
     assert [status(run)["job"] for run in runs(small_desk.sweep("split"))] == tasks
-    shown = small_desk.door("status", "outputs/split")
+    shown = small_desk.run("status", "outputs/split")
     assert re.search(rf"^ +18 .*COMPLETED.* {arrays[2]}_4 ", shown.stdout, re.MULTILINE), shown.stdout
 
 
@@ -179,7 +179,7 @@ def test_what_slurm_refuses_leaves_neither_jobs_nor_files(desk: Desk) -> None:
         "qos=nope": "Invalid qos specification",
         "rank.partition=nope": "Invalid partition name specified",  # the array was taken before
     }.items():
-        said = refused(desk.door("train", *common, f"hydra.launcher.{setting}"))
+        said = refused(desk.run("train", *common, f"hydra.launcher.{setting}"))
         assert reason in said
         assert f"--{setting.removeprefix('rank.')}" in said
         assert queued(desk) == []
@@ -189,7 +189,7 @@ def test_what_slurm_refuses_leaves_neither_jobs_nor_files(desk: Desk) -> None:
     notes.parent.mkdir(parents=True)
     notes.touch()
     # sbatch takes this one; that no node could ever run it shows when it is to begin
-    assert "refused the ranking job" in refused(desk.door("train", *common, "hydra.launcher.rank.cpus=99"))
+    assert "refused the ranking job" in refused(desk.run("train", *common, "hydra.launcher.rank.cpus=99"))
     assert queued(desk) == []
     assert list(notes.parent.iterdir()) == [notes]
 
@@ -262,7 +262,7 @@ def test_all_the_resources_arrive(desk: Desk) -> None:
     further = ["sbatch={nice: 100, hold: true, comment: mine}", "prepare.sbatch={hold: true, nice: 7}"]
     settings = [*task.split(), *data.split(), *rank.split(), *further, "rank.sbatch={comment: last}"]
     command = ["-m", "seed=1,2,3", "name=asked", "data=standin", "data.size=132", "features=small", "device=cpu"]
-    done = desk.door("train", *command, *(f"hydra.launcher.{setting}" for setting in settings), "hydra/launcher=slurm")
+    done = desk.run("train", *command, *(f"hydra.launcher.{setting}" for setting in settings), "hydra/launcher=slurm")
     assert done.returncode == 0, done.stderr
     submitted = numbers(done.stdout)
     common = f"Account=irmas QOS=normal WorkDir={desk.folder} Requeue=1"

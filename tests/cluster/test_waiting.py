@@ -78,7 +78,7 @@ def test_a_command_that_waits_can_be_left_and_taken_up_again(desk: Desk) -> None
     third.mkdir()
     trained = yaml.safe_load((first / "config.yaml").read_text())
     (third / "config.yaml").write_text(yaml.safe_dump(trained | {"batch_size": 16}))
-    failed = desk.door("train", *command, "seed=1,2,3")
+    failed = desk.run("train", *command, "seed=1,2,3")
     assert failed.returncode == 1, failed.stderr
     assert "run 3 FAILED: " in failed.stdout
     assert "was trained with batch_size=16, this is batch_size=32" in failed.stdout

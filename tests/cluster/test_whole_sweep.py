@@ -15,7 +15,7 @@ from left_behind import ranking, runs, scalars, status
 def test_the_reports_sweep_ends_ranked_without_another_command(desk: Desk) -> None:
     data = ["data=standin", "data.size=132", "features=small"]  # in this folder, so that it has yet to be made
     command = ["sweep=report", *data, *TASK, "epochs=1", "name=report", "hydra.launcher.throttle=6"]
-    done = desk.door("train", *command, "hydra/launcher=slurm")
+    done = desk.run("train", *command, "hydra/launcher=slurm")
     assert done.returncode == 0, done.stderr
     assert "18 runs, 0 finished before, 0 in the queue" in done.stdout
     job = numbers(done.stdout)
@@ -35,7 +35,7 @@ def test_the_reports_sweep_ends_ranked_without_another_command(desk: Desk) -> No
     wait_until(lambda: len(desk.cluster.accounted(array)) == 18, "18 tasks in sacct")
     assert set(desk.cluster.accounted(array)) == {(f"{array}_{i}", "COMPLETED") for i in range(1, 19)}
 
-    again = desk.door("train", *command, "hydra/launcher=slurm")
+    again = desk.run("train", *command, "hydra/launcher=slurm")
     assert again.returncode == 0, again.stderr
     assert "18 finished before" in again.stdout
     assert "submitted" not in again.stdout
@@ -65,7 +65,7 @@ def test_disturbed_runs_end_as_undisturbed_ones(desk: Desk) -> None:
         os.kill(pid, signal.SIGKILL)
 
     wait_until(lambda: desk.state(f"{array}_5") == "FAILED", "the killed task FAILED", 60)
-    table = desk.door("status", "outputs/disturbed").stdout
+    table = desk.run("status", "outputs/disturbed").stdout
     assert re.search(rf"^ +5 +5 +FAILED +{array}_5 ", table, re.MULTILINE), table
     assert "run 5 FAILED" in table
     again = desk.train(*command)
@@ -81,7 +81,7 @@ def test_disturbed_runs_end_as_undisturbed_ones(desk: Desk) -> None:
     assert [run["restart"] >= 1 for run in ended] == [True, True, True, True, False]
     assert len(ranking(desk.sweep("disturbed"))) == 5
 
-    whole = desk.door("train", *sweep, *desk.data, "device=cpu", "name=whole", "hydra/launcher=local")
+    whole = desk.run("train", *sweep, *desk.data, "device=cpu", "name=whole", "hydra/launcher=local")
     assert whole.returncode == 0, whole.stderr
     for run, undisturbed in zip(folders, runs(desk.sweep("whole")), strict=True):
         assert scalars(run) == scalars(undisturbed), run.name
