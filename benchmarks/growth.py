@@ -58,8 +58,8 @@ def plan(points: int) -> None:
 
     from irmas.cli.compose import Composer
     from irmas.config import Config
-    from irmas.sweep import plan as plans
-    from irmas.sweep.freeze import freeze
+    from irmas.sweep.plan import freeze
+    from irmas.sweep.sweep import Sweep
 
     ConfigStore.instance().store(name="schema", node=Config)
     fixed = ["data=standin", f"data.root={Path.cwd()}", "hydra/launcher=local", "name=grid"]
@@ -70,7 +70,7 @@ def plan(points: int) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         master = compose("train", fixed, return_hydra_config=True)
         composer = Composer(GlobalHydra.instance().config_loader(), master)
-        plans.write(Path("outputs") / "grid", freeze(composer.base, composer.points(overrides), "grid"))
+        Sweep.of(freeze(composer.base, composer.runs(overrides), "grid")).write()
 
 
 def by_points(sizes: Sequence[int], rounds: int) -> list[Row]:

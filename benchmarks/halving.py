@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from factories import read_plan
+
 from irmas.config import anneals, averaged_epochs, shown
 from irmas.results import ranking
 from irmas.results.ranking import Row
 from irmas.run.events import VAL_ACCURACY
-from irmas.sweep import plan as plans
 from irmas.sweep.pruning import goes_on, place, rungs
 
 CURVES = Path(__file__).with_name("curves.csv")
@@ -98,7 +99,7 @@ def full_grids(sweep: Path) -> dict[str, list[Run]]:
 
     Raises SystemExit for a sweep that was halved, is unfinished, old, or has another schedule.
     """
-    plan = plans.read(sweep)
+    plan = read_plan(sweep)
     if plan.config.halving is not None:
         raise SystemExit(f"{sweep}: was halved; a full grid is wanted")
     if "schedule" in plan.swept or anneals(plan.config.schedule):

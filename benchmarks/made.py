@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from factories import run_folder, write_plan
 
 from irmas.config import Config, Data, Features
 from irmas.console import SILENT
@@ -17,8 +18,7 @@ from irmas.run import events, predictions
 from irmas.run.events import EventWriter
 from irmas.run.folder import COMPLETED, PROVENANCE, Status
 from irmas.run.predictions import Predictions
-from irmas.sweep import plan as plans
-from irmas.sweep.plan import Plan, Point, expand, run_folder
+from irmas.sweep.plan import Plan, PlannedRun, expand
 
 EXCERPTS = 265
 """That validate: as many as in `make demo`."""
@@ -47,9 +47,9 @@ def axes(points: int) -> dict[str, list[float]]:
     }
 
 
-def plan(config: Config, points: list[Point], name: str) -> Plan:
+def plan(config: Config, points: list[PlannedRun], name: str) -> Plan:
     """Raises DataError as `freeze` does."""
-    from irmas.sweep.freeze import freeze
+    from irmas.sweep.plan import freeze
 
     return freeze(config, points, name)
 
@@ -78,9 +78,9 @@ def one_run(folder: Path, *, excerpts: int, bands: int, frames: int, epochs: int
     cache = ready_cache(folder / "cache", excerpts, bands, frames)
     config = dataset.resolve(Config(epochs=epochs, device="cpu", data=Data(cache=str(cache))))
     sweep = folder / "outputs" / "one"
-    made = plan(config, [Point(1, {}, {})], "one")
+    made = plan(config, [PlannedRun(1, {}, {})], "one")
     data_job.make(sweep, made, SILENT)
-    plans.write(sweep, made)
+    write_plan(sweep, made)
     return sweep
 
 
@@ -95,19 +95,19 @@ def finished(folder: Path, points: int, epochs: int = 15) -> Path:
         config, expand(config, overrides, lambda given: {key: float(text) for key, text in given.items()}), "made"
     )
     sweep = folder / "outputs" / "made"
-    plans.write(sweep, made)
+    write_plan(sweep, made)
     rng = np.random.default_rng(0)
     easy = rng.standard_normal(EXCERPTS)
     sync, os.fsync = os.fsync, lambda fd: None  # what a crash would leave of it matters to nobody
     try:
-        for point in made.points:
+        for point in made.runs:
             _finish(sweep, made, point, rng, easy)
     finally:
         os.fsync = sync
     return sweep
 
 
-def _finish(sweep: Path, made: Plan, point: Point, rng: np.random.Generator, easy: np.ndarray) -> None:
+def _finish(sweep: Path, made: Plan, point: PlannedRun, rng: np.random.Generator, easy: np.ndarray) -> None:
     folder = run_folder(sweep, point)
     folder.path.mkdir(parents=True)
     correct = easy + rng.standard_normal(EXCERPTS) < rng.normal(0, 0.2)

@@ -22,10 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 from irmas.errors import ConfigError, RunFailedError, UserError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from irmas.run.folder import Status
     from irmas.sweep.plan import Plan
+    from irmas.sweep.sweep import Sweep
 
 
 class GridSweeper(Sweeper):
@@ -102,7 +101,7 @@ class IrmasLauncher(Launcher):
 
     @abstractmethod
     def train(self, plan: Plan, *, append: bool) -> list[Status] | None:
-        """Train what is unfinished of `plan` and rank its sweep; `append` is that of `plans.write`.
+        """Train what is unfinished of `plan` and rank its sweep; `append` is that of `Sweep.write`.
 
         Returns how each run of `plan` then stands; None where jobs do the work, and nobody waits for them.
         """
@@ -118,14 +117,14 @@ class IrmasLauncher(Launcher):
         from irmas.cli import overrides
         from irmas.cli.compose import Composer
         from irmas.sweep import data_job
-        from irmas.sweep.freeze import freeze
-        from irmas.sweep.plan import OUTPUTS
+        from irmas.sweep.plan import freeze
+        from irmas.sweep.sweep import Sweep
 
         composer = Composer(self.loader, self.config)
-        plan = freeze(composer.base, composer.points(job_overrides), self.name, overrides.typed)
+        plan = freeze(composer.base, composer.runs(job_overrides), self.name, overrides.typed)
         # A sweeper that proposes points in batches keeps to the name of its first.
         self.name = plan.name
-        data_job.check(OUTPUTS / plan.name, plan)
+        data_job.check(Sweep.of(plan))
         return plan
 
 
@@ -143,10 +142,10 @@ class LocalLauncher(IrmasLauncher):
         from irmas import rank
         from irmas.results import ranking
         from irmas.sweep import pool
-        from irmas.sweep.plan import OUTPUTS
+        from irmas.sweep.sweep import Sweep
 
         statuses = pool.launch(plan, self.processes, append=append)
-        if ranking.unranked(rank.show(OUTPUTS / plan.name)):
+        if ranking.unranked(rank.show(Sweep.of(plan))):
             raise SystemExit(1)
         return statuses
 
@@ -172,26 +171,26 @@ class SlurmLauncher(IrmasLauncher):
 
     def train(self, plan: Plan, *, append: bool) -> list[Status] | None:
         from irmas.sweep import jobs, submit
-        from irmas.sweep.plan import OUTPUTS, run_folder
+        from irmas.sweep.sweep import Sweep
 
-        sweep = OUTPUTS / plan.name
+        sweep = Sweep.of(plan)
         done = submit.launch(plan, self.asked, append=append, by_hand=not self.submit, refine=self.refine)
         if done.batches:
             jobs.record_launcher(sweep, self.kept_words)
         if not self.submit or not (self.wait or done.is_over):
             return None
         _end(sweep, is_over=done.is_over)
-        return [run_folder(sweep, point).status() for point in done.points]
+        return [sweep.status(run) for run in done.runs]
 
 
-def _end(sweep: Path, is_over: bool) -> None:
+def _end(sweep: Sweep, is_over: bool) -> None:
     """Stay until nothing of the sweep is in the queue, and rank it. Ctrl-C only stops looking."""
     from irmas import rank, status
     from irmas.console import plain_console
 
     try:
         if not is_over:
-            status.watch(sweep)
+            status.watch(sweep.path)
     except KeyboardInterrupt:
         plain_console().print(f"\ndetached: the jobs go on; python -m irmas.status {sweep} --watch")
         raise SystemExit(130) from None

@@ -19,6 +19,7 @@ from irmas.results import ranking
 from irmas.results.ranking import Ranking
 from irmas.run.folder import COMPLETED, FINAL, PENDING, PRUNED
 from irmas.sweep import run_states
+from irmas.sweep.sweep import Sweep
 
 if TYPE_CHECKING:  # scipy takes half a second to import
     from irmas.results.analysis import Analysis
@@ -34,40 +35,40 @@ def main() -> None:
     what.add_argument("--watch", action="store_true", help="until nothing of the sweep trains or waits any more")
     with report_errors("irmas.rank"):
         arguments = parser.parse_args()
-        sweep, by_run = arguments.sweep, arguments.runs
+        by_run = arguments.runs
         if arguments.table:
-            result = ranking.rank(sweep)
-            _print(plain_console(), sweep, result, None, by_run=by_run)
+            result = ranking.rank(Sweep.open(arguments.sweep))
+            _print(plain_console(), result, None, by_run=by_run)
         else:
             if arguments.watch:
-                watch(sweep, by_run=by_run)
-            result = show(sweep, by_run=by_run)
+                watch(arguments.sweep, by_run=by_run)
+            result = show(Sweep.open(arguments.sweep), by_run=by_run)
         if ranking.unranked(result):
             sys.exit(1)
 
 
-def watch(sweep: Path, *, by_run: bool = False) -> None:
+def watch(path: Path, *, by_run: bool = False) -> None:
     """Show the table as it grows until nothing of the sweep trains or is in the queue.
 
     On a terminal in its place, elsewhere anew whenever a run has ended.
     """
     console, ranked, was_live = plain_console(), -1, False
     with Live(console=console, transient=True, auto_refresh=False) as view:
-        for state in status.looks(sweep):
-            result = ranking.rank(sweep, state=state)
+        for state in status.looks(path):
+            result = ranking.rank(state.sweep, state)
             was_live |= state.is_live or bool(state.note)
             if console.is_terminal:
                 view.update(ranking.table(result, by_run=by_run), refresh=True)
             elif ranked != (ranked := sum(row.rank is not None for row in result.rows)):
-                _print(console, sweep, result, None, by_run=by_run)
+                _print(console, result, None, by_run=by_run)
     if not was_live and any(row.state not in FINAL for row in result.rows):
-        console.print(f"{sweep}: nothing of it trains or waits; the sweep's command, given again, trains what is left")
+        console.print(f"{path}: nothing is running or queued; rerun the sweep command to train the remaining runs")
 
 
-def show(sweep: Path, *, by_run: bool = False) -> Ranking:
+def show(sweep: Sweep, *, by_run: bool = False) -> Ranking:
     """Print the ranking, write it to the sweep's folder with report and pictures, and how dead runs ended into theirs.
 
-    Raises UserError where the folder holds no plan, OSError where it cannot be read or written.
+    Raises OSError where a file cannot be read or written.
     """
     result = ranking.rank(sweep)
     console = plain_console()
@@ -75,14 +76,14 @@ def show(sweep: Path, *, by_run: bool = False) -> Ranking:
     from irmas.results import report
     from irmas.results.best import next_step
 
-    analysis, confusion = analysed(sweep, result)
+    analysis, confusion = analysed(result)
     try:
-        _print(console, sweep, result, analysis, by_run=by_run)
+        _print(console, result, analysis, by_run=by_run)
     finally:  # also where nobody reads on, as in `| head`
-        run_states.settle(sweep, result.state)
+        run_states.record_dead_runs(result.state)
         with _nothing_in_the_way():
-            written = ranking.write(sweep, result, analysis)
-            page = report.write(sweep, result, analysis, confusion)
+            written = ranking.write(result, analysis)
+            page = report.write(result, analysis, confusion)
     console.print(f"\nwritten: {' '.join(map(str, written))}")
     console.print(f"report:  {page}")
     console.print(f"curves:  tensorboard --logdir {sweep}")
@@ -92,14 +93,14 @@ def show(sweep: Path, *, by_run: bool = False) -> Ranking:
     return result
 
 
-def analysed(sweep: Path, result: Ranking) -> tuple[Analysis | None, Confusion | None]:
+def analysed(result: Ranking) -> tuple[Analysis | None, Confusion | None]:
     """Return what the finished runs allow to conclude, None where there are none, and the leader's confusion matrix.
 
     Adds to the ranking's problems what could not be read.
     """
     from irmas.results import analysis, outcomes
 
-    found, confusion, problems = outcomes.read(sweep, result)
+    found, confusion, problems = outcomes.read(result)
     result.problems.extend(problems)
     plan, planned = result.plan, [row.values for row in result.rows]
     return analysis.analyse(found, plan.swept, planned, len(plan.rounds)) if found else None, confusion
@@ -114,14 +115,12 @@ def _nothing_in_the_way() -> Iterator[None]:
         raise UserError(f"{in_words(error)}; {remedy}") from error
 
 
-def _print(console: Console, sweep: Path, result: Ranking, analysis: Analysis | None, *, by_run: bool) -> None:
+def _print(console: Console, result: Ranking, analysis: Analysis | None, *, by_run: bool) -> None:
     lines = ranking.table(result, analysis, by_run=by_run)
-    finished = sum(row.state == COMPLETED for row in result.rows)
+    completed = sum(row.state == COMPLETED for row in result.rows)
     stopped = sum(row.state == PRUNED for row in result.rows)
-    console.print(
-        f"\n{sweep}: {finished} of {len(result.rows)} runs finished, {f'{stopped} stopped early, ' * (stopped > 0)}"
-        "by val_accuracy (last: the last epoch by itself)\n"
-    )
+    finished = f"{completed} of {len(result.rows)} runs finished" + (f", {stopped} stopped early" if stopped else "")
+    console.print(f"\n{result.sweep}: {finished}, by val_accuracy (last: the last epoch by itself)\n")
     if result.plan.config.data.split == "all":
         console.print(
             "data.split=all: the validation excerpts were trained on, so that it tells nothing\n", style="yellow"

@@ -25,11 +25,11 @@ from irmas.results.page import counted
 from irmas.results.points import combination
 from irmas.results.ranking import Ranking
 from irmas.run.folder import CANCELLED, COMPLETED, FINAL, PENDING, PRUNED, RUNNING
-from irmas.sweep import data_job, jobs, refinement, run_states
-from irmas.sweep import plan as plans
-from irmas.sweep.plan import OUTPUTS, Plan, Point
-from irmas.sweep.run_states import NOT_SUBMITTED, RunState, SweepState
+from irmas.sweep import data_job, jobs, refinement
+from irmas.sweep.plan import Plan, PlannedRun
+from irmas.sweep.run_states import NOT_SUBMITTED, RunState, SweepState, sweep_state
 from irmas.sweep.slurm import ranges
+from irmas.sweep.sweep import OUTPUTS, Sweep
 
 if TYPE_CHECKING:  # scipy takes half a second to import, and Hydra imports its plugins again
     from hydra_plugins.irmas_launcher import IrmasLauncher
@@ -125,14 +125,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as orderly as Ctrl-C
     with report_errors("irmas.refine", "stopped; rerun the command to resume"):
         arguments = parser.parse_intermixed_args()
-        sweep = arguments.sweep
+        path = arguments.sweep
         request = read([word for word in arguments.settings if not word.startswith("hydra")])
-        plans.read(sweep, [])
-        if sweep.resolve().parent != OUTPUTS.resolve():
-            raise UserError(
-                f"{sweep}: must be in {OUTPUTS}/ of the working directory; change to the folder that has it"
-            )
-        sweep = OUTPUTS / sweep.resolve().name
+        Sweep.open(path, [])
+        if path.resolve().parent != OUTPUTS.resolve():
+            raise UserError(f"{path}: must be in {OUTPUTS}/ of the working directory; change to the folder that has it")
+        sweep = Sweep.open(OUTPUTS / path.resolve().name)
         launcher = _launcher(sweep, request, [word for word in arguments.settings if word.startswith("hydra")])
         raise SystemExit(_in_job(sweep, request, launcher) if arguments.in_job else _rounds(sweep, request, launcher))
 
@@ -167,7 +165,7 @@ def read(words: Sequence[str]) -> Request:
     return request
 
 
-def _launcher(sweep: Path, request: Request, words: Sequence[str]) -> IrmasLauncher:
+def _launcher(sweep: Sweep, request: Request, words: Sequence[str]) -> IrmasLauncher:
     """Return the launcher with the settings of `words` and, on Slurm, of the sweep's last submission."""
     for word in words:
         if not re.match(r"hydra/launcher=|hydra\.launcher\.", word):
@@ -184,14 +182,14 @@ def _launcher(sweep: Path, request: Request, words: Sequence[str]) -> IrmasLaunc
     return launcher
 
 
-def _in_job(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
+def _in_job(sweep: Sweep, request: Request, launcher: IrmasLauncher) -> int:
     """Rank the sweep behind an array of it, and submit the next round unless a run of the last one did not finish."""
     unranked = ranking.unranked(rank.show(sweep))
     console = plain_console()
     console.print()
-    plan = plans.read(sweep)
-    unfinished = [run for run in run_states.look(sweep, plan, last_word=True).runs if not _is_finished(run)]
-    if waiting := [run for run in unfinished if run.point.id in plan.refined]:
+    plan = sweep.plan
+    unfinished = [run for run in sweep_state(sweep, is_final=True).runs if not _is_finished(run)]
+    if waiting := [run for run in unfinished if run.planned.id in plan.refined]:
         command = " ".join(["python -m irmas.refine", str(sweep), *request.words])
         console.print(
             f"{sweep}: no further round is submitted, since {_named(waiting)} did not finish\n"
@@ -201,23 +199,24 @@ def _in_job(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
     return _rounds(sweep, request, launcher)
 
 
-def _rounds(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
+def _rounds(sweep: Sweep, request: Request, launcher: IrmasLauncher) -> int:
     """Train a round, or with until=decided one after another; the exit code. On Slurm jobs do what follows."""
     console = plain_console()
     while True:
-        plan, state = _look(sweep)
-        runs, analysis = _interrupted(plan, state), None
+        state = _look(sweep)
+        sweep, plan = state.sweep, state.sweep.plan
+        runs, analysis = _interrupted(state), None
         if not runs:
-            analysis = _analysis(sweep, ranking.rank(sweep, state=state))
+            analysis = _analysis(ranking.rank(sweep, state))
             runs = next_round(plan, analysis, request)
             if analysis.still_rising:
                 console.print(f"{sweep}: accuracy still rises; more epochs tell more than fresh seeds", style="yellow")
             if reason := decided(analysis, request) or _spent(plan, analysis, request, runs):
                 console.print(f"{sweep}: {reason}")
                 return 0
-        grown = refinement.extended(plan, runs, sweep.name, allow_code_change=request.allow_code_change)
-        plans.refuse_source(sweep, replace(plan, config=grown.config), grown.source)
-        data_job.check(sweep, grown)
+        grown = refinement.extended(plan, runs, sweep.path.name, allow_code_change=request.allow_code_change)
+        Sweep(sweep.path, replace(plan, config=grown.config)).refuse_source(grown.source)
+        data_job.check(Sweep(sweep.path, grown))
         _announce(console, sweep, grown, analysis, request)
         if request.dry_run:
             return 0
@@ -233,10 +232,10 @@ def _rounds(sweep: Path, request: Request, launcher: IrmasLauncher) -> int:
         console.print()
 
 
-def _look(sweep: Path) -> tuple[Plan, SweepState]:
+def _look(sweep: Sweep) -> SweepState:
     """Raises UserError where runs still train or wait, or were interrupted before any round began."""
-    plan = plans.read(sweep)
-    state = run_states.look(sweep, plan, last_word=True)
+    sweep = Sweep.open(sweep.path)
+    state = sweep_state(sweep, is_final=True)
     unfinished = [run for run in state.runs if not _is_finished(run)]
     if unfinished and state.note:
         raise UserError(f"{sweep}: {_named(unfinished)} may still be in the queue: {state.note}")
@@ -247,42 +246,43 @@ def _look(sweep: Path) -> tuple[Plan, SweepState]:
             f"ended: python -m irmas.status {sweep} --watch"
         )
     idle = (PENDING, CANCELLED, NOT_SUBMITTED)
-    if begun := [run for run in unfinished if run.status.state in idle and run.point.id not in plan.refined]:
+    if begun := [run for run in unfinished if run.status.state in idle and run.planned.id not in sweep.plan.refined]:
         raise UserError(
             f"{sweep}: not trained to the end: {_named(begun)}; rerun the command of the sweep to train them, and "
             "refine it then"
         )
-    return plan, state
+    return state
 
 
 def _named(runs: Sequence[RunState]) -> str:
-    return jobs.named_runs(run.point.id for run in runs)
+    return jobs.named_runs(run.planned.id for run in runs)
 
 
 def _is_finished(run: RunState) -> bool:
     return run.status.state in FINAL
 
 
-def _interrupted(plan: Plan, state: SweepState) -> list[Point]:
+def _interrupted(state: SweepState) -> list[PlannedRun]:
     """Return all runs of the rounds that have unfinished ones."""
-    unfinished = {run.point.id for run in state.runs if not _is_finished(run)}
+    plan = state.sweep.plan
+    unfinished = {run.planned.id for run in state.runs if not _is_finished(run)}
     rounds = [range(first, last + 1) for first, last in plan.rounds]
-    return [plan.points[number - 1] for ids in rounds if unfinished.intersection(ids) for number in ids]
+    return [plan.runs[number - 1] for ids in rounds if unfinished.intersection(ids) for number in ids]
 
 
-def _analysis(sweep: Path, result: Ranking) -> Analysis:
+def _analysis(result: Ranking) -> Analysis:
     """Raises UserError where the finished runs do not tell which points to train again."""
     if result.plan.config.data.split == "all":
         raise UserError(
-            f"{sweep}: data.split=all trained on the validation excerpts too: no seed tells which point is better"
+            f"{result.sweep}: data.split=all trains on the validation excerpts: no seed shows which point is better"
         )
     if len({combination(row.values) for row in result.rows}) < 2:
-        raise UserError(f"{sweep}: has one point, so that there is nothing to choose; sweep a setting with irmas.train")
-    analysis, _ = rank.analysed(sweep, result)
+        raise UserError(f"{result.sweep}: has one point, and nothing to choose; sweep a setting with irmas.train")
+    analysis, _ = rank.analysed(result)
     if analysis is None or len(analysis.points) < 2:
         raise UserError(
-            f"{sweep}: {'no run has' if analysis is None else 'the runs of one point alone have'} finished; "
-            f"python -m irmas.status {sweep} shows why"
+            f"{result.sweep}: {'no run has' if analysis is None else 'the runs of one point alone have'} finished; "
+            f"python -m irmas.status {result.sweep} shows why"
         )
     return analysis
 
@@ -306,7 +306,7 @@ def decided(analysis: Analysis, request: Request) -> str:
     return ""
 
 
-def next_round(plan: Plan, analysis: Analysis, request: Request) -> list[Point]:
+def next_round(plan: Plan, analysis: Analysis, request: Request) -> list[PlannedRun]:
     """Return the runs of the next round. Raises UserError where the points cannot be compared."""
     chosen = analysis.candidates(request.candidates)
     if len(analysis.best_set) == 1 and not analysis.is_decided:
@@ -314,7 +314,7 @@ def next_round(plan: Plan, analysis: Analysis, request: Request) -> list[Point]:
             raise UserError(f"{plan.name}: {analysis.unpaired}")
         # Without training noise nothing can be compared: seeds show it.
         chosen = list(analysis.points[: request.candidates])
-    points = [plan.points[point.runs[0] - 1] for point in chosen]
+    points = [plan.runs[point.runs[0] - 1] for point in chosen]
     return refinement.fresh_runs(plan, points, request.seeds, _beyond(analysis) if request.edges else {})
 
 
@@ -323,7 +323,7 @@ def _beyond(analysis: Analysis) -> Mapping[str, Any]:
     return {effect.key: effect.beyond for effect in analysis.effects if effect.beyond is not None}
 
 
-def _spent(plan: Plan, analysis: Analysis, request: Request, runs: Sequence[Point]) -> str:
+def _spent(plan: Plan, analysis: Analysis, request: Request, runs: Sequence[PlannedRun]) -> str:
     """Return why a round with these runs is too large for the budget; empty where it is not."""
     used = len(plan.refined)
     if not request.is_repeated or used + len(runs) <= request.budget:
@@ -334,16 +334,16 @@ def _spent(plan: Plan, analysis: Analysis, request: Request, runs: Sequence[Poin
     )
 
 
-def _announce(console: Console, sweep: Path, grown: Plan, analysis: Analysis | None, request: Request) -> None:
+def _announce(console: Console, sweep: Sweep, grown: Plan, analysis: Analysis | None, request: Request) -> None:
     """Print what is trained: a row for each point of a new round."""
     if analysis is None:
-        named = jobs.named_runs(run.id for run in grown.points)
+        named = jobs.named_runs(run.id for run in grown.runs)
         console.print(f"{sweep}: an earlier round is unfinished and comes first: {named}")
         return
     keys = [key for key in grown.swept if key != "seed"]
     known = {combination(point.values): point for point in analysis.points}
     seeds: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for run in grown.points:
+    for run in grown.runs:
         seeds[combination({key: grown.value(run, key) for key in keys})].append(grown.config_of(run).seed)
     rows = []
     for values, fresh in seeds.items():
@@ -351,8 +351,8 @@ def _announce(console: Console, sweep: Path, grown: Plan, analysis: Analysis | N
         accuracy, trained = (f"{point.accuracy:.2%}", len(point.runs)) if point else ("-", 0)
         rows.append([*values, accuracy, str(trained), ranges(fresh)])
     verb = "would train" if request.dry_run else "trains"
-    number, epochs = len(grown.rounds), sum(grown.config_of(run).epochs for run in grown.points)
-    total = f"{counted(len(grown.points), 'run')} of {counted(len(rows), 'point')}, {counted(epochs, 'epoch')}"
+    number, epochs = len(grown.rounds), sum(grown.config_of(run).epochs for run in grown.runs)
+    total = f"{counted(len(grown.runs), 'run')} of {counted(len(rows), 'point')}, {counted(epochs, 'epoch')}"
     console.print(f"{sweep}: round {number} {verb} {total}\n")
     print_table(console, plain_table([*keys, "val_accuracy", "runs", "seeds to train"], rows, left=()))
     if request.is_repeated:

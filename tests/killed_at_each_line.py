@@ -16,13 +16,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from factories import read_plan, write_plan
+
 from irmas import files
 from irmas.config import Config
 from irmas.files import atomic_write
 from irmas.results import ranking
 from irmas.run.folder import RunFolder, Status
-from irmas.sweep import plan as plans
-from irmas.sweep.plan import Plan, Point
+from irmas.sweep.plan import Plan, PlannedRun
 
 LRS = (0.1, 0.2, 0.3)
 LARGE = 16_000_000
@@ -30,7 +31,7 @@ LARGE = 16_000_000
 
 
 def plan(points: int) -> Plan:
-    of = [Point(number, {"lr": lr}, {"lr": lr}) for number, lr in enumerate(LRS[:points], start=1)]
+    of = [PlannedRun(number, {"lr": lr}, {"lr": lr}) for number, lr in enumerate(LRS[:points], start=1)]
     return Plan("s", ["lr"], "data", "source", "", Config(), of)
 
 
@@ -59,10 +60,10 @@ class PlanFile:
     def write(self, version: int) -> None:
         if version == 1:
             (self.folder / plans.PLAN).unlink(missing_ok=True)
-        plans.write(self.folder, plan(1 + version))
+        write_plan(self.folder, plan(1 + version))
 
     def read(self) -> int:
-        return len(plans.read(self.folder).points) - 1
+        return len(read_plan(self.folder).runs) - 1
 
 
 class Ranking:
@@ -74,7 +75,7 @@ class Ranking:
         self.folder = folder
 
     def write(self, version: int) -> None:
-        plans.write(self.folder, plan(3))
+        write_plan(self.folder, plan(3))
         result = ranking.rank(self.folder)
         ranking.write(self.folder, ranking.Ranking(result.plan, result.rows[: 1 + version], [], result.state))
 

@@ -18,7 +18,7 @@ from irmas.results.points import by_accuracy
 from irmas.results.ranking import Ranking, Row
 from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS
 from irmas.run.folder import COMPLETED
-from irmas.sweep.plan import Plan, Point
+from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import SweepState
 
 Values = Mapping[str, Any]
@@ -52,13 +52,13 @@ def sweep(
     config = resolve(base or Config())
     flat = flatten(asdict(config))
     easy = np.repeat(rng.standard_normal(EXCERPTS // 4), 4) + 2 * rng.standard_normal(EXCERPTS)
-    points, rows, outcomes = list[Point](), list[Row](), list[Outcome]()
+    points, rows, outcomes = list[PlannedRun](), list[Row](), list[Outcome]()
     slowest_first = sorted(axes, key=lambda key: key != "seed")
     for number, combination in enumerate(itertools.product(*(axes[key] for key in slowest_first)), start=1):
         found = dict(zip(slowest_first, combination, strict=True))
         values = {key: found[key] for key in axes}
         changes = {key: value for key, value in values.items() if key in flat and flat[key] != value}
-        points.append(Point(number, {key: v if key in flat else shown(v) for key, v in values.items()}, changes))
+        points.append(PlannedRun(number, {key: v if key in flat else shown(v) for key, v in values.items()}, changes))
         if failed and number in failed:
             state, _, error = failed[number].partition(": ")
             rows.append(Row(number, values, state, 0, None, None, 0, error, "source", {}))

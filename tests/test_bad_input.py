@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 from commands import ENVIRONMENT
+from factories import run_folder, write_plan
 from forked_commands import Commands, contents
 
 from irmas.config import Config, Data, Features
 from irmas.run.events import VAL_ACCURACY, EventWriter
 from irmas.run.folder import COMPLETED, Status
-from irmas.sweep import plan as plans
-from irmas.sweep.plan import Plan, Point, run_folder
+from irmas.sweep.plan import Plan, PlannedRun
 
 Arrange = Callable[[Path], None]
 SMALL = ["data=standin", "data.size=132", "features=small", "epochs=1", "name=mine"]
@@ -67,9 +67,9 @@ def made(name: str, mode: int = 0o755) -> Arrange:
 
 def sweep(folder: Path) -> Path:
     """Two runs, of which the first is finished."""
-    plan = Plan("mine", ["lr"], "d", "s", "", Config(), [Point(i, {"lr": i / 10}, {"lr": i / 10}) for i in (1, 2)])
-    plans.write(folder / "outputs" / "mine", plan)
-    run = run_folder(folder / "outputs" / "mine", plan.points[0])
+    plan = Plan("mine", ["lr"], "d", "s", "", Config(), [PlannedRun(i, {"lr": i / 10}, {"lr": i / 10}) for i in (1, 2)])
+    write_plan(folder / "outputs" / "mine", plan)
+    run = run_folder(folder / "outputs" / "mine", plan.runs[0])
     run.amend_status(Status(COMPLETED, epoch=1, epochs=1, pid=4))
     with EventWriter(run.path, purge_step=1) as writer:
         writer.scalars(1, {VAL_ACCURACY: 0.5})
@@ -259,9 +259,9 @@ def test_a_ranking_that_cannot_be_written_is_shown_all_the_same(commands: Comman
 
 def test_data_that_the_job_cannot_make_is_told_and_recorded(commands: Commands, folder: Path) -> None:
     plan = Plan(
-        "gone", [], "d", "s", "", Config(data=Data(source="folder", root=str(folder / "d"))), [Point(1, {}, {})]
+        "gone", [], "d", "s", "", Config(data=Data(source="folder", root=str(folder / "d"))), [PlannedRun(1, {}, {})]
     )
-    plans.write(folder / "outputs" / "gone", plan)
+    write_plan(folder / "outputs" / "gone", plan)
     made("d", 0)(folder)
     said = commands.run("sweep.data_job", "outputs/gone", folder=folder)
     assert (said.code, said.stderr) == (2, f"irmas.sweep.data_job: {folder}/d: Permission denied\n")

@@ -17,13 +17,13 @@ sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 import halving
 from bare import Run
 from bench import BEGIN, END, renewed
+from factories import read_plan, write_plan
 from rounds import HEAD, Row, in_turn
 
 from irmas.config import Config, Model
 from irmas.learning.trainer import Examples, Learner
 from irmas.run import events
-from irmas.sweep import plan as plans
-from irmas.sweep.plan import Plan, Point
+from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.pruning import WARNING
 
 
@@ -77,8 +77,8 @@ def test_a_goal_is_held_against_the_median(goal: str, met: str) -> None:
 def grid(folder: Path, config: Config) -> Path:
     """A full grid of two points and two seeds, of 6 epochs."""
     swept = [{"lr": lr, "seed": seed} for seed in (0, 1) for lr in (0.1, 0.2)]
-    points = [Point(number, values, values) for number, values in enumerate(swept, start=1)]
-    plans.write(folder, Plan(folder.name, ["lr", "seed"], "data", "source", "", config, points))
+    points = [PlannedRun(number, values, values) for number, values in enumerate(swept, start=1)]
+    write_plan(folder, Plan(folder.name, ["lr", "seed"], "data", "source", "", config, points))
     for number in range(1, 5):
         train(folder, number, [(number / 8 + epoch / 64, 1.0) for epoch in range(6)])
     return folder
@@ -107,8 +107,8 @@ def test_what_is_no_full_grid_is_not_recorded(tmp_path: Path, config: Config, sa
     with pytest.raises(SystemExit, match=said):
         halving.full_grids(grid(tmp_path / "grid", config))
     train_more = grid(tmp_path / "more", Config(epochs=6))
-    plan = plans.read(train_more)
-    plans.write(train_more, Plan(**vars(plan) | {"points": [*plan.points, Point(5, {"lr": 0.3}, {"lr": 0.3})]}))
+    plan = read_plan(train_more)
+    write_plan(train_more, Plan(**vars(plan) | {"points": [*plan.runs, PlannedRun(5, {"lr": 0.3}, {"lr": 0.3})]}))
     with pytest.raises(SystemExit, match="run 5 is PENDING"):
         halving.full_grids(train_more)
 

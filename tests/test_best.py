@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from factories import read_plan, run_folder, write_plan
 from forked_commands import Commands
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -26,8 +27,7 @@ from irmas.results.best import BEST, NextStep
 from irmas.results.ranking import Ranking
 from irmas.run.events import RANKED, VAL_ACCURACY, EventWriter
 from irmas.run.folder import COMPLETED, Status
-from irmas.sweep import plan as plans
-from irmas.sweep.plan import Plan, Point, run_folder
+from irmas.sweep.plan import Plan, PlannedRun
 
 WINNER = Config(
     lr=0.0005,
@@ -231,8 +231,8 @@ def planned(commands: Commands, folder: Path, slurm: str, *arguments: str) -> li
     own = ["data.root=data", "data.cache_dir=data/cache", "name=made", "hydra.launcher.submit=false"]
     said = commands.run("train", *arguments, *own, folder=folder, PATH=slurm)
     assert (said.code, said.stderr) == (0, "")
-    plan = plans.read(folder / "outputs" / "made")
-    return [flatten(asdict(plan.config_of(point))) for point in plan.points]
+    plan = read_plan(folder / "outputs" / "made")
+    return [flatten(asdict(plan.config_of(point))) for point in plan.runs]
 
 
 def test_the_plan_of_a_production_run_is_the_winner_for_50_epochs(commands: Commands, folder: Path, slurm: str) -> None:
@@ -309,7 +309,7 @@ def plan_of(commands: Commands, folder: Path, slurm: str, *words: str) -> Plan:
     name = next(word.removeprefix("name=") for word in words if word.startswith("name="))
     found = commands.run("train", *words, folder=folder, PATH=slurm)
     assert (found.code, found.stderr) == (0, "")
-    return plans.read(folder / "outputs" / name)
+    return read_plan(folder / "outputs" / name)
 
 
 STANDIN = "data=standin features=small name=made hydra.launcher.submit=false"
@@ -335,9 +335,9 @@ def test_the_command_trains_the_same_points_for_longer(
     again = plan_of(commands, tmp_path, slurm, *shlex.split(printed.removeprefix("python -m irmas.train ")))
     expected = [
         flatten(asdict(plan.config_of(point))) | {"name": again.name, "epochs": 3 * plan.value(point, "epochs")}
-        for point in plan.points
+        for point in plan.runs
     ]
-    assert [flatten(asdict(again.config_of(point))) for point in again.points] == expected
+    assert [flatten(asdict(again.config_of(point))) for point in again.runs] == expected
 
 
 def test_a_second_seed_grows_the_sweep_that_is_there(
@@ -348,9 +348,9 @@ def test_a_second_seed_grows_the_sweep_that_is_there(
     cycle, analysis = made({"lr": [0.002, 0.001]}, by_lr, base=Config(schedule="onecycle"))
     command = best.next_step(replace(cycle, plan=plan), analysis).command
     grown = plan_of(commands, tmp_path, slurm, *shlex.split(command.removeprefix("python -m irmas.train ")))
-    assert [grown.config_of(point) for point in grown.points[:4]] == [plan.config_of(point) for point in plan.points]
-    assert [grown.config_of(point) for point in grown.points[4:]] == [
-        replace(plan.config_of(point), seed=1) for point in plan.points
+    assert [grown.config_of(point) for point in grown.runs[:4]] == [plan.config_of(point) for point in plan.runs]
+    assert [grown.config_of(point) for point in grown.runs[4:]] == [
+        replace(plan.config_of(point), seed=1) for point in plan.runs
     ]
 
 
@@ -431,10 +431,10 @@ def test_the_winner_of_a_sweep_is_trained_for_longer(
     data: Data, features: Features, tmp_path: Path, commands: Commands
 ) -> None:
     config = Config(epochs=1, seed=3, data=data, features=features, model=Model(filters=[4]), name="two")
-    points = [Point(number, {"lr": lr}, {"lr": lr}) for number, lr in ((1, 0.001), (2, 0.01))]
+    points = [PlannedRun(number, {"lr": lr}, {"lr": lr}) for number, lr in ((1, 0.001), (2, 0.01))]
     plan = Plan("two", ["lr"], "data", "source", "", config, points)
     folder = tmp_path / "outputs" / "two"
-    plans.write(folder, plan)
+    write_plan(folder, plan)
     for point, accuracy in zip(points, (0.5, 0.75), strict=True):
         run = run_folder(folder, point)
         run.amend_status(Status(COMPLETED, epoch=1, epochs=1))

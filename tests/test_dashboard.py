@@ -12,22 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import wait_until
+from factories import run_folder, write_plan
 from PIL import Image
 from tensorboard_server import Fetch, tensorboard
 
 from irmas.config import Config
 from irmas.results import dashboard
 from irmas.run.events import CONFUSION, JUDGED, RANKED, VAL_ACCURACY, VAL_LOSS, VAL_MACRO_F1, EventWriter, event_files
-from irmas.sweep import plan as plans
-from irmas.sweep.plan import Plan, Point, run_folder
+from irmas.sweep.plan import Plan, PlannedRun
 
 KEYS = ("dropout", "lr", "l2")
 GRID = itertools.product((0.3, 0.4, 0.5), (0.001, 0.0005, 0.0001), (0.001, 0.0001))
 VALUES = [dict(zip(KEYS, values, strict=True)) for values in GRID]
-POINTS = [Point(number, values, values) for number, values in enumerate(VALUES, start=1)]
+POINTS = [PlannedRun(number, values, values) for number, values in enumerate(VALUES, start=1)]
 
 
-def metrics(point: Point, epoch: int) -> dict[str, float]:
+def metrics(point: PlannedRun, epoch: int) -> dict[str, float]:
     """What HParams shows of a run: the last epoch's own accuracy orders them the other way round."""
     share = epoch * point.id / 64
     return {RANKED: share, VAL_ACCURACY: 1 - share, VAL_LOSS: 4 - share, VAL_MACRO_F1: share / 2}
@@ -61,7 +61,7 @@ class Board:
 def board(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     """18 runs and two pictures, loaded by either of TensorBoard's two loaders."""
     sweep = tmp_path_factory.mktemp("outputs") / "made-up"
-    plans.write(sweep, Plan("made-up", list(KEYS), "data", "source", "", Config(), POINTS))
+    write_plan(sweep, Plan("made-up", list(KEYS), "data", "source", "", Config(), POINTS))
     for point in POINTS:
         path = run_folder(sweep, point).path
         path.mkdir(parents=True)

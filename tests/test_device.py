@@ -11,16 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from factories import write_plan
 
 from irmas.config import Config, Data, Features
 from irmas.errors import UserError
 from irmas.learning import device, trainer
 from irmas.learning.device import choose_device
 from irmas.run.folder import FAILED, RunFolder
-from irmas.sweep import plan as plans
 from irmas.sweep import train_run
-from irmas.sweep.freeze import freeze
-from irmas.sweep.plan import Point
+from irmas.sweep.plan import PlannedRun, freeze
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +135,7 @@ def test_a_gpu_without_enough_memory_is_one_message_in_the_runs_status(
 
     monkeypatch.setattr(trainer, "load_examples", out_of_memory)
     monkeypatch.setattr(train_run, "set_up", lambda *_: None)
-    plans.write(tmp_path, freeze(Config(data=data, features=features), [Point(1, {}, {})], "one"))
+    write_plan(tmp_path, freeze(Config(data=data, features=features), [PlannedRun(1, {}, {})], "one"))
     with pytest.raises(UserError):
         train_run.run_point(tmp_path, 1, threads=1)
     status = RunFolder(tmp_path / "runs" / "001").status()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SmallDisk
+from factories import write_plan
 from forked_commands import Commands
 from left_behind import scalars
 
@@ -19,10 +20,8 @@ from irmas.files import atomic_write
 from irmas.results import ranking
 from irmas.run.events import CONFUSION, RANKED, VAL_ACCURACY, EventWriter, event_files, read_scalars
 from irmas.run.folder import COMPLETED, FAILED, RunFolder, Status
-from irmas.sweep import plan as plans
 from irmas.sweep import pool
-from irmas.sweep.freeze import freeze
-from irmas.sweep.plan import Plan, Point
+from irmas.sweep.plan import Plan, PlannedRun, freeze
 from irmas.sweep.progress import SweepProgress
 
 RUN = Path("outputs/one/runs/001")
@@ -38,7 +37,7 @@ def here(small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch) -> SmallDisk:
 def plan(data: Data, features: Features) -> Plan:
     """Its checkpoints have 0.5 MB, everything else in its folder less than 0.2."""
     config = Config(epochs=3, data=data, features=features, model=Model(filters=[8], dense=4096), device="cpu")
-    return freeze(config, [Point(1, {}, {})], "one")
+    return freeze(config, [PlannedRun(1, {}, {})], "one")
 
 
 def test_an_old_file_stays_and_the_path_is_named(small_disk: SmallDisk) -> None:
@@ -85,7 +84,7 @@ def test_a_run_fails_with_path_and_reason_and_goes_on_when_there_is_room(
     with monkeypatch.context() as elsewhere:
         elsewhere.chdir(tmp_path)
         (whole,) = pool.launch(plan, 1)
-    plans.write(Path("outputs/one"), plan)
+    write_plan(Path("outputs/one"), plan)
     here.fill(free=400_000)
     (status,) = pool.launch(plan, 1)
     assert (status.state, status.epoch) == (FAILED, 0)
@@ -107,12 +106,12 @@ def test_where_not_even_the_status_can_be_written_the_parent_still_says_why(
     here: SmallDisk, plan: Plan, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep = Path("outputs/one")
-    plans.write(sweep, plan)
+    write_plan(sweep, plan)
     RUN.mkdir(parents=True)
     RunFolder(RUN).amend_status(Status(FAILED, message="long ago"))
     here.fill(free=0)
     with SweepProgress(plain_console(), 1, 0, 0) as progress:
-        pool.run(sweep, plan, plan.points, 1, progress)
+        pool.run(sweep, plan, plan.runs, 1, progress)
     said = capsys.readouterr().out.replace("\n", "")
     assert re.search(r"FAILED +outputs/one/runs/001/\.lock\.\S+: No space left on device", said), said
     assert RunFolder(RUN).told().message == "long ago"
@@ -124,13 +123,13 @@ def test_where_not_even_the_status_can_be_written_the_parent_still_says_why(
 
 def test_a_plan_and_a_ranking_stay_as_they_were(here: SmallDisk, plan: Plan, commands: Commands) -> None:
     sweep = Path("outputs/one")
-    plans.write(sweep, plan)
+    write_plan(sweep, plan)
     ranking.write(sweep, ranking.rank(sweep))
     files = [sweep / name for name in ("plan.yaml", "points.jsonl", "ranking.csv", "ranking.json")]
     before = [path.read_bytes() for path in files]
     here.fill(free=0)
     with pytest.raises(OSError, match="No space left") as raised:
-        plans.write(sweep, replace(plan, points=[*plan.points, Point(2, {"lr": 0.5}, {"lr": 0.5})]))
+        write_plan(sweep, replace(plan, runs=[*plan.runs, PlannedRun(2, {"lr": 0.5}, {"lr": 0.5})]))
     assert raised.value.filename == str(sweep / "points.jsonl")
     done = commands.run("rank", "outputs/one", folder=here.path)
     assert (done.code, "Traceback" in done.stderr) == (2, False)

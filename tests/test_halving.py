@@ -11,7 +11,7 @@ from forked_commands import Commands
 from left_behind import ranking, runs, status
 
 from irmas.config import Config
-from irmas.sweep.plan import Plan, Point
+from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.pruning import WARNING, Halving, announced, goes_on, place, rungs
 
 
@@ -34,7 +34,9 @@ def test_the_rungs(epochs: int, factor: int, expected: list[int]) -> None:
 
 def test_each_number_of_epochs_has_its_rungs_told() -> None:
     config = Config(halving=3, epochs=15)
-    points = [Point(number, {"epochs": epochs}, {"epochs": epochs}) for number, epochs in enumerate((9, 32), start=1)]
+    points = [
+        PlannedRun(number, {"epochs": epochs}, {"epochs": epochs}) for number, epochs in enumerate((9, 32), start=1)
+    ]
     told = announced(Plan("mine", ["epochs"], "data", "source", "", config, points))
     assert [line.partition(" epochs")[0] for line in told[:-1]] == [
         "halving=3: after 1 and 3 of 9",

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from commands import ENVIRONMENT
+from factories import read_plan, write_plan
 from left_behind import scalars
 from torch import Tensor
 
@@ -25,9 +26,7 @@ from irmas.config import Config, Data, Features, Model
 from irmas.console import SILENT, plain_console
 from irmas.run.folder import COMPLETED, FAILED, RunFolder
 from irmas.sweep import data_job, pool
-from irmas.sweep import plan as plans
-from irmas.sweep.freeze import freeze
-from irmas.sweep.plan import Point
+from irmas.sweep.plan import PlannedRun, freeze
 from irmas.sweep.progress import SweepProgress
 
 KILLS = 20
@@ -51,8 +50,8 @@ def begin(data: Data, features: Features, tmp_path_factory: pytest.TempPathFacto
 
     def begin_another() -> Path:
         sweep = folder / str(len(list(folder.iterdir())))
-        plan = freeze(config, [Point(1, {}, {})], sweep.name)
-        plans.write(sweep, plan)
+        plan = freeze(config, [PlannedRun(1, {}, {})], sweep.name)
+        write_plan(sweep, plan)
         data_job.make(sweep, plan, SILENT)
         return sweep
 
@@ -61,12 +60,12 @@ def begin(data: Data, features: Features, tmp_path_factory: pytest.TempPathFacto
 
 def train(sweep: Path, killed_after: float | None = None) -> str:
     """In a process of its own, killed so many seconds after its start; the run's state at its end."""
-    plan = plans.read(sweep)
+    plan = read_plan(sweep)
     kill = threading.Thread(target=kill_child, args=(killed_after,))
     if killed_after is not None:
         kill.start()
     with SweepProgress(plain_console(), 1, 0, 0) as progress:
-        pool.run(sweep, plan, plan.points, 1, progress)
+        pool.run(sweep, plan, plan.runs, 1, progress)
     if killed_after is not None:
         kill.join()
     return RunFolder(sweep / "runs" / "001").status().state

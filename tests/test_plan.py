@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from factories import read_plan, write_plan
 from hypothesis import given
 from hypothesis import strategies as st
 
 from irmas.config import Config, flatten
 from irmas.errors import ConfigError, UserError
-from irmas.sweep import plan as plans
-from irmas.sweep.plan import Plan, Point
+from irmas.sweep.plan import Plan, PlannedRun
 
 REPORT = {"dropout": ["0.3", "0.4", "0.5"], "lr": ["0.001", "0.0005", "0.0001"], "l2": ["0.001", "0.0001"]}
 
@@ -43,21 +43,21 @@ def make(axes: Mapping[str, list[str]], base: Config | None = None, name: str = 
 
 
 def test_a_sweep_that_lost_its_plan_gets_it_from_the_same_command_and_from_no_other(tmp_path: Path) -> None:
-    plans.write(tmp_path, make(REPORT))
+    write_plan(tmp_path, make(REPORT))
     for point in make(REPORT).points:
         plans.run_folder(tmp_path, point).path.mkdir(parents=True)
     (tmp_path / "plan.yaml").unlink()
     with pytest.raises(
         UserError, match=r"plan\.yaml is missing, and runs/002-dropout=0\.3,lr=0\.001,l2=0\.0001 is not"
     ):
-        plans.write(tmp_path, make(REPORT | {"l2": ["0.001"]}))
-    plans.write(tmp_path, make(REPORT))
-    assert plans.read(tmp_path) == make(REPORT)
+        write_plan(tmp_path, make(REPORT | {"l2": ["0.001"]}))
+    write_plan(tmp_path, make(REPORT))
+    assert read_plan(tmp_path) == make(REPORT)
 
 
 def test_run_ids_are_the_reports() -> None:
     plan = make(REPORT)
-    values = {point.id: tuple(point.overrides.values()) for point in plan.points}
+    values = {point.id: tuple(point.overrides.values()) for point in plan.runs}
     assert len(values) == 18
     assert values[1] == (0.3, 1e-3, 1e-3)
     assert values[8] == (0.4, 1e-3, 1e-4)
@@ -67,7 +67,7 @@ def test_run_ids_are_the_reports() -> None:
 
 def test_each_point_has_its_own_configuration() -> None:
     plan = make(REPORT)
-    config = plan.config_of(plan.points[7])
+    config = plan.config_of(plan.runs[7])
     assert (config.dropout, config.lr, config.l2) == (0.4, 1e-3, 1e-4)
     assert replace(config, dropout=0.4, lr=1e-3, l2=1e-4) == replace(Config(), dropout=0.4, lr=1e-3, l2=1e-4)
 
@@ -78,66 +78,66 @@ def test_a_groups_option_gives_way_to_a_single_setting_whatever_their_order() ->
         {"model.convs_per_block": ["3"], "model": ["deep"]},
     ):
         plan = make(axes)
-        assert plan.config_of(plan.points[0]).model.convs_per_block == 3
-        assert plan.value(plan.points[0], "model") == "deep"
+        assert plan.config_of(plan.runs[0]).model.convs_per_block == 3
+        assert plan.value(plan.runs[0], "model") == "deep"
 
 
 def test_a_plan_survives_the_disk(tmp_path: Path) -> None:
     plan = make(REPORT)
-    assert plans.write(tmp_path / "mine", plan) == (plan, plan.points)
-    assert plans.read(tmp_path / "mine") == plan
+    assert write_plan(tmp_path / "mine", plan) == (plan, plan.runs)
+    assert read_plan(tmp_path / "mine") == plan
 
 
 def test_a_task_reads_its_own_points_alone(tmp_path: Path) -> None:
-    plans.write(tmp_path, make(REPORT))
-    assert [point.id for point in plans.read(tmp_path, [3, 18]).points] == [3, 18]
-    assert plans.read(tmp_path, [19]).points == []
+    write_plan(tmp_path, make(REPORT))
+    assert [point.id for point in read_plan(tmp_path, [3, 18]).runs] == [3, 18]
+    assert read_plan(tmp_path, [19]).runs == []
 
 
 def test_the_same_command_leaves_the_plan_as_it_is(tmp_path: Path) -> None:
-    plans.write(tmp_path, make(REPORT))
+    write_plan(tmp_path, make(REPORT))
     before = (tmp_path / plans.POINTS).read_bytes()
-    plan, asked = plans.write(tmp_path, make(REPORT))
+    plan, asked = write_plan(tmp_path, make(REPORT))
     assert (tmp_path / plans.POINTS).read_bytes() == before
-    assert asked == plan.points
+    assert asked == plan.runs
 
 
 def test_a_larger_grid_keeps_the_old_ids_and_appends(tmp_path: Path) -> None:
     old = make({"dropout": ["0.4", "0.5"], "lr": ["0.001"]})
-    plans.write(tmp_path, old)
-    plan, asked = plans.write(tmp_path, make({"dropout": ["0.3", "0.4", "0.5"], "lr": ["0.01", "0.001"]}))
-    assert plan.points[:2] == old.points
-    assert [point.id for point in plan.points] == [1, 2, 3, 4, 5, 6]
+    write_plan(tmp_path, old)
+    plan, asked = write_plan(tmp_path, make({"dropout": ["0.3", "0.4", "0.5"], "lr": ["0.01", "0.001"]}))
+    assert plan.runs[:2] == old.runs
+    assert [point.id for point in plan.runs] == [1, 2, 3, 4, 5, 6]
     assert [point.id for point in asked] == [3, 4, 5, 1, 6, 2]
-    for point in plan.points:
+    for point in plan.runs:
         config = plan.config_of(point)
         assert (config.dropout, config.lr) == (point.overrides["dropout"], point.overrides["lr"])
 
 
 def test_a_new_axis_extends_a_grid_that_held_it_fixed(tmp_path: Path) -> None:
-    plans.write(tmp_path, make({"dropout": ["0.3", "0.4"]}))
-    plan, _ = plans.write(tmp_path, make({"dropout": ["0.3", "0.4"], "seed": ["0", "1"]}))
-    assert [(plan.config_of(p).dropout, plan.config_of(p).seed) for p in plan.points] == [
+    write_plan(tmp_path, make({"dropout": ["0.3", "0.4"]}))
+    plan, _ = write_plan(tmp_path, make({"dropout": ["0.3", "0.4"], "seed": ["0", "1"]}))
+    assert [(plan.config_of(p).dropout, plan.config_of(p).seed) for p in plan.runs] == [
         (0.3, 0),
         (0.4, 0),
         (0.3, 1),
         (0.4, 1),
     ]
     assert plan.swept == ["dropout", "seed"]
-    assert plan.value(plan.points[0], "seed") == 0
+    assert plan.value(plan.runs[0], "seed") == 0
 
 
 def test_a_swept_folder_stays_with_its_points_when_the_grid_grows(tmp_path: Path) -> None:
-    plans.write(tmp_path, make({"data.root": ["a", "b"]}))
-    plan, _ = plans.write(tmp_path, make({"data.root": ["a", "b"], "seed": ["0", "1"]}))
-    configs = [plan.config_of(point) for point in plan.points]
+    write_plan(tmp_path, make({"data.root": ["a", "b"]}))
+    plan, _ = write_plan(tmp_path, make({"data.root": ["a", "b"], "seed": ["0", "1"]}))
+    configs = [plan.config_of(point) for point in plan.runs]
     assert [(config.data.root, config.seed) for config in configs] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
 
 
 def test_a_single_run_grows_into_a_grid(tmp_path: Path) -> None:
-    plans.write(tmp_path, make({}, replace(Config(), dropout=0.3)))
-    plan, _ = plans.write(tmp_path, make({"dropout": ["0.3", "0.4"]}))
-    assert [plan.config_of(point).dropout for point in plan.points] == [0.3, 0.4]
+    write_plan(tmp_path, make({}, replace(Config(), dropout=0.3)))
+    plan, _ = write_plan(tmp_path, make({"dropout": ["0.3", "0.4"]}))
+    assert [plan.config_of(point).dropout for point in plan.runs] == [0.3, 0.4]
 
 
 def begin(sweep: Path) -> None:
@@ -156,19 +156,19 @@ def begin(sweep: Path) -> None:
     ],
 )
 def test_any_other_difference_is_refused_by_name_and_changes_nothing(new: Plan, key: str, tmp_path: Path) -> None:
-    plans.write(tmp_path, make({"dropout": ["0.3", "0.4"]}))
+    write_plan(tmp_path, make({"dropout": ["0.3", "0.4"]}))
     begin(tmp_path)
     before = (tmp_path / plans.POINTS).read_bytes(), (tmp_path / plans.PLAN).read_bytes()
     with pytest.raises(ConfigError) as refused:
-        plans.write(tmp_path, new)
+        write_plan(tmp_path, new)
     assert refused.value.key == key
     assert ((tmp_path / plans.POINTS).read_bytes(), (tmp_path / plans.PLAN).read_bytes()) == before
 
 
 def test_settings_that_change_no_result_may_differ_and_the_last_ones_hold(tmp_path: Path) -> None:
-    plans.write(tmp_path, make({}))
-    plan, _ = plans.write(tmp_path, make({}, replace(Config(), device="cpu")))
-    assert plans.read(tmp_path) == plan
+    write_plan(tmp_path, make({}))
+    plan, _ = write_plan(tmp_path, make({}, replace(Config(), device="cpu")))
+    assert read_plan(tmp_path) == plan
     assert plan.config.device == "cpu"
 
 
@@ -182,32 +182,32 @@ def test_another_source_is_refused_with_both_digests_unless_it_is_allowed(tmp_pa
 
 
 def test_until_a_run_has_begun_data_can_be_mended_and_source_edited(tmp_path: Path) -> None:
-    plans.write(tmp_path, make({}))
+    write_plan(tmp_path, make({}))
     mended = replace(make({}), source="edited", data="mended")
-    plan, _ = plans.write(tmp_path, mended)
+    plan, _ = write_plan(tmp_path, mended)
     assert (plan.source, plan.data) == ("edited", "mended")
     begin(tmp_path)
     with pytest.raises(ConfigError, match="made from other data"):
-        plans.write(tmp_path, replace(mended, data="other"))
+        write_plan(tmp_path, replace(mended, data="other"))
 
 
 def test_a_plan_keeps_its_source_until_a_change_is_allowed(tmp_path: Path) -> None:
-    plans.write(tmp_path, make({}))
+    write_plan(tmp_path, make({}))
     begin(tmp_path)
-    plan, _ = plans.write(tmp_path, replace(make({}), source="edited", commit="later"))
+    plan, _ = write_plan(tmp_path, replace(make({}), source="edited", commit="later"))
     assert (plan.source, plan.commit) == ("source", "commit")
     allowed = make({}, replace(Config(), allow_code_change=True))
-    plan, _ = plans.write(tmp_path, replace(allowed, source="edited", commit="later"))
+    plan, _ = write_plan(tmp_path, replace(allowed, source="edited", commit="later"))
     assert (plan.source, plan.commit) == ("edited", "later")
-    assert plans.read(tmp_path) == plan
-    plan, _ = plans.write(tmp_path, replace(make({}), source="edited", commit="later"))
+    assert read_plan(tmp_path) == plan
+    plan, _ = write_plan(tmp_path, replace(make({}), source="edited", commit="later"))
     assert (plan.source, plan.config.allow_code_change) == ("edited", False)
 
 
 def test_batches_of_a_proposing_sweeper_are_appended(tmp_path: Path) -> None:
-    plans.write(tmp_path, make({"lr": ["0.01", "0.02"]}))
-    plan, asked = plans.write(tmp_path, make({"lr": ["0.03", "0.02"]}), append=True)
-    assert [plan.config_of(point).lr for point in plan.points] == [0.01, 0.02, 0.03]
+    write_plan(tmp_path, make({"lr": ["0.01", "0.02"]}))
+    plan, asked = write_plan(tmp_path, make({"lr": ["0.03", "0.02"]}), append=True)
+    assert [plan.config_of(point).lr for point in plan.runs] == [0.01, 0.02, 0.03]
     assert [point.id for point in asked] == [3, 2]
 
 
@@ -229,7 +229,7 @@ def test_the_default_name_follows_from_plan_and_data() -> None:
 
 @given(st.dictionaries(st.text(min_size=1, max_size=20), st.one_of(st.floats(), st.text(max_size=300)), max_size=5))
 def test_a_run_folder_is_one_short_plain_file_name(overrides: dict[str, Any]) -> None:
-    name = Point(7, overrides, {}).folder_name
+    name = PlannedRun(7, overrides, {}).folder_name
     assert name.startswith("007")
     assert len(name.encode()) <= 120
     assert "/" not in name
@@ -238,18 +238,18 @@ def test_a_run_folder_is_one_short_plain_file_name(overrides: dict[str, Any]) ->
 
 
 def test_long_names_that_differ_at_the_end_stay_apart() -> None:
-    values = [Point(1, {"model.filters": [32] * 60 + [last]}, {}).folder_name for last in (1, 2)]
+    values = [PlannedRun(1, {"model.filters": [32] * 60 + [last]}, {}).folder_name for last in (1, 2)]
     assert values[0] != values[1]
-    assert max(len(Point(1, {"data.root": "x" * n}, {}).folder_name) for n in range(200)) == 120
+    assert max(len(PlannedRun(1, {"data.root": "x" * n}, {}).folder_name) for n in range(200)) == 120
 
 
 def test_a_folder_without_a_plan_and_a_damaged_plan_are_user_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"plan\.yaml is missing"):
-        plans.read(tmp_path)
-    plans.write(tmp_path, make({}))
+        read_plan(tmp_path)
+    write_plan(tmp_path, make({}))
     (tmp_path / plans.PLAN).write_text("name: [")
     with pytest.raises(UserError, match=r"plan\.yaml: is damaged"):
-        plans.read(tmp_path)
+        read_plan(tmp_path)
 
 
 AXES = {
@@ -284,12 +284,12 @@ def test_any_grid_survives_the_disk_and_any_larger_one_keeps_its_runs(
     small, larger = (make(one) for one in axes)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        assert plans.write(folder, small) == (small, small.points)
-        assert plans.read(folder) == small
-        written, asked = plans.write(folder, larger)
-        assert plans.read(folder) == written
+        assert write_plan(folder, small) == (small, small.points)
+        assert read_plan(folder) == small
+        written, asked = write_plan(folder, larger)
+        assert read_plan(folder) == written
         before = {point.id: small.config_of(point) for point in small.points}
         assert {number: written.config_of(written.points[number - 1]) for number in before} == before
         assert [point.id for point in written.points] == list(range(1, len(written.points) + 1))
         assert list(map(written.config_of, asked)) == list(map(larger.config_of, larger.points))
-        assert plans.write(folder, larger) == (written, asked)
+        assert write_plan(folder, larger) == (written, asked)

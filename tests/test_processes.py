@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from commands import ENVIRONMENT
+from factories import run_folder, write_plan
 
 from irmas.config import Config, Data, Features, Model
 from irmas.console import plain_console
@@ -21,10 +22,8 @@ from irmas.data.workers import mapped
 from irmas.errors import DataError
 from irmas.processes import fork_server
 from irmas.run.folder import COMPLETED, Status
-from irmas.sweep import plan as plans
 from irmas.sweep import pool
-from irmas.sweep.freeze import freeze
-from irmas.sweep.plan import Point, run_folder
+from irmas.sweep.plan import PlannedRun, freeze
 from irmas.sweep.progress import SweepProgress
 
 INTERRUPTED = """
@@ -92,8 +91,8 @@ def test_the_last_run_that_is_left_has_the_threads_that_it_began_with(
     data: Data, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = Config(data=data, features=features, device="cpu")
-    sweep, plan = tmp_path / "s", freeze(config, [Point(number, {}, {}) for number in (1, 2, 3)], "s")
-    for point in plan.points[:2]:
+    sweep, plan = tmp_path / "s", freeze(config, [PlannedRun(number, {}, {}) for number in (1, 2, 3)], "s")
+    for point in plan.runs[:2]:
         ended = run_folder(sweep, point)
         ended.path.mkdir(parents=True)
         (ended.path / "status.json").write_text(json.dumps(asdict(Status(COMPLETED))))
@@ -103,15 +102,15 @@ def test_the_last_run_that_is_left_has_the_threads_that_it_began_with(
         pool, "_start", lambda workers, sweep, point, slot, threads, gpu: begun.append((point.id, threads))
     )
     with SweepProgress(plain_console(), 3, 2, 0) as progress:
-        pool.run(sweep, plan, plan.points, None, progress)
+        pool.run(sweep, plan, plan.runs, None, progress)
     assert begun == [(3, 2)]
 
 
 @pytest.mark.usefixtures("interrupted_starts")
 def test_ctrl_c_leaves_no_run_behind_that_has_just_started(data: Data, features: Features, tmp_path: Path) -> None:
     config = Config(epochs=200, data=data, features=features, model=Model(filters=[4]), device="cpu")
-    plan = freeze(config, [Point(1, {}, {})], "s")
-    plans.write(tmp_path / "s", plan)
+    plan = freeze(config, [PlannedRun(1, {}, {})], "s")
+    write_plan(tmp_path / "s", plan)
     with SweepProgress(plain_console(), 1, 0, 0) as progress, pytest.raises(KeyboardInterrupt):
-        pool.run(tmp_path / "s", plan, plan.points, 1, progress)
+        pool.run(tmp_path / "s", plan, plan.runs, 1, progress)
     assert not active_children()

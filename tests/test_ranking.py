@@ -18,6 +18,7 @@ import made_up
 import numpy as np
 import pytest
 from commands import ENVIRONMENT, ROOT, start
+from factories import read_plan, run_folder, write_plan
 from forked_commands import Commands, contents
 from made_up import REPORT, SEEDS
 from rich.console import Console
@@ -30,8 +31,7 @@ from irmas.run import predictions
 from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS, EventWriter, event_files
 from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PENDING, PRUNED, RUNNING, RunFolder, Status
 from irmas.run.predictions import Predictions
-from irmas.sweep import plan as plans
-from irmas.sweep.plan import Plan, Point, run_folder
+from irmas.sweep.plan import Plan, PlannedRun
 
 LRS = (0.1, 0.2, 0.3, 0.4)
 
@@ -39,8 +39,8 @@ LRS = (0.1, 0.2, 0.3, 0.4)
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
     folder = tmp_path / "outputs" / "mine"
-    points = [Point(number, {"lr": lr}, {"lr": lr}) for number, lr in enumerate(LRS, start=1)]
-    plans.write(folder, Plan("mine", ["lr"], "data", "source", "", Config(), points))
+    points = [PlannedRun(number, {"lr": lr}, {"lr": lr}) for number, lr in enumerate(LRS, start=1)]
+    write_plan(folder, Plan("mine", ["lr"], "data", "source", "", Config(), points))
     return folder
 
 
@@ -56,7 +56,7 @@ def train(
 
     `ranked` is the figure that is ranked, an epoch each, where it is another one; empty for a run that has none.
     """
-    folder = run_folder(sweep, plans.read(sweep, [number]).points[0])
+    folder = run_folder(sweep, read_plan(sweep, [number]).runs[0])
     folder.path.mkdir(parents=True)
     with EventWriter(folder.path, purge_step=1) as writer:
         for epoch, (accuracy, loss) in enumerate(epochs, start=1):
@@ -81,8 +81,8 @@ def test_runs_rank_by_accuracy_then_loss_then_number(sweep: Path) -> None:
 
 def test_seeds_are_ranked_by_their_mean(tmp_path: Path) -> None:
     swept = [{"lr": lr, "seed": seed} for seed in (1, 2) for lr in (0.1, 0.2, 0.3)]
-    points = [Point(number, values, values) for number, values in enumerate(swept, start=1)]
-    plans.write(tmp_path, Plan("mine", ["lr", "seed"], "data", "source", "", Config(), points))
+    points = [PlannedRun(number, values, values) for number, values in enumerate(swept, start=1)]
+    write_plan(tmp_path, Plan("mine", ["lr", "seed"], "data", "source", "", Config(), points))
     for number, accuracy in ((1, 0.5), (2, 0.75), (3, 0.25), (4, 0.75), (5, 0.25)):
         train(tmp_path, number, [(accuracy, 1.0)])
     rows = ranking.rank(tmp_path).rows
@@ -123,7 +123,7 @@ def test_intervals_and_the_best_set_come_from_the_predictions(sweep: Path, comma
     assert [float(end) / 100 for end in shown.groups()] == pytest.approx(
         [entries[0]["point_low"], entries[0]["point_high"]], abs=0.0006
     )
-    folder = run_folder(sweep, plans.read(sweep).points[2])
+    folder = run_folder(sweep, read_plan(sweep).runs[2])
     folder.predictions.write_bytes(folder.predictions.read_bytes()[:-1])
     done = commands.run("rank", "outputs/mine", folder=sweep.parent.parent)
     assert "could not be read: run 3: " in done.stdout
@@ -166,8 +166,8 @@ def test_where_the_output_finds_a_full_disk_it_says_so(sweep: Path) -> None:
 
 def test_the_confusion_matrix_is_of_the_leaders_first_run(tmp_path: Path) -> None:
     swept = [{"lr": lr, "seed": seed} for seed in (1, 2) for lr in (0.1, 0.2)]
-    points = [Point(number, values, values) for number, values in enumerate(swept, start=1)]
-    plans.write(tmp_path, Plan("mine", ["lr", "seed"], "data", "source", "", Config(), points))
+    points = [PlannedRun(number, values, values) for number, values in enumerate(swept, start=1)]
+    write_plan(tmp_path, Plan("mine", ["lr", "seed"], "data", "source", "", Config(), points))
     runs = [train(tmp_path, number, [(correct / 64, 1.0)]) for number, correct in ((1, 60), (2, 8), (3, 50), (4, 8))]
     for run, correct in zip(runs, (60, 8, 50, 8), strict=True):
         answer(run, correct)
@@ -278,9 +278,10 @@ def test_a_sweep_that_mixes_means_with_last_epochs_says_so(
     sweep = tmp_path / "outputs" / "mine"
     kinds = enumerate(("onecycle", "constant", "onecycle"), start=1)
     points = [
-        Point(number, {"schedule": kind}, {"schedule": kind} if kind == "onecycle" else {}) for number, kind in kinds
+        PlannedRun(number, {"schedule": kind}, {"schedule": kind} if kind == "onecycle" else {})
+        for number, kind in kinds
     ]
-    plans.write(sweep, Plan("mine", ["schedule"], "data", "source", "", Config(), points))
+    write_plan(sweep, Plan("mine", ["schedule"], "data", "source", "", Config(), points))
     for number, count in enumerate(epochs, start=1):
         if count:
             train(sweep, number, [(0.5, 1.0)] * count)
@@ -415,8 +416,8 @@ def test_the_table_of_the_reports_grid_fits_100_columns(axes: Mapping[str, Seque
 def test_a_point_with_seeds_has_one_row_and_every_run_its_own_on_request(tmp_path: Path, commands: Commands) -> None:
     folder = tmp_path / "outputs" / "mine"
     swept = [{"lr": lr, "seed": seed} for seed in (1, 2) for lr in (0.1, 0.2, 0.3)]
-    points = [Point(number, values, values) for number, values in enumerate(swept, start=1)]
-    plans.write(folder, Plan("mine", ["lr", "seed"], "data", "source", "", Config(), points))
+    points = [PlannedRun(number, values, values) for number, values in enumerate(swept, start=1)]
+    write_plan(folder, Plan("mine", ["lr", "seed"], "data", "source", "", Config(), points))
     for number, accuracy in ((1, 0.5), (2, 0.75), (4, 0.75)):
         train(folder, number, [(accuracy, accuracy)])
     train(folder, 5, [(0.25, 9.0)], RUNNING)
@@ -440,7 +441,7 @@ def test_a_point_with_seeds_has_one_row_and_every_run_its_own_on_request(tmp_pat
 def test_who_trained_on_what_validates_is_told_wherever_the_accuracy_stands(tmp_path: Path, commands: Commands) -> None:
     folder = tmp_path / "outputs" / "mine"
     config = Config(data=Data(split="all"))
-    plans.write(folder, Plan("mine", [], "data", "source", "", config, [Point(1, {}, {})]))
+    write_plan(folder, Plan("mine", [], "data", "source", "", config, [PlannedRun(1, {}, {})]))
     train(folder, 1, [(0.5, 1.0)])
     done = commands.run("rank", "outputs/mine", folder=tmp_path)
     assert "data.split=all: the validation excerpts were trained on, so that it tells nothing" in done.stdout

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from commands import start, wait_until
+from factories import read_plan, write_plan
 from forked_commands import Commands, contents
 from left_behind import ranking, runs, status
 
@@ -25,14 +26,13 @@ from irmas.errors import ConfigError, UserError
 from irmas.files import held_by_many
 from irmas.refine import Request
 from irmas.results.analysis import Analysis
-from irmas.results.analysis import Point as Combination
+from irmas.results.analysis import PlannedRun as Combination
 from irmas.results.comparison import TrainingNoise
 from irmas.results.effects import Effect, Level
 from irmas.results.points import by_accuracy
 from irmas.run.folder import DIVERGED, FAILED
 from irmas.sweep import jobs, refinement
-from irmas.sweep import plan as plans
-from irmas.sweep.plan import Plan, Point
+from irmas.sweep.plan import Plan, PlannedRun
 
 
 def swept(axes: Mapping[str, Sequence[Any]], base: Config | None = None) -> Plan:
@@ -42,17 +42,17 @@ def swept(axes: Mapping[str, Sequence[Any]], base: Config | None = None) -> Plan
     for number, combination in enumerate(product(*axes.values()), start=1):
         values = dict(zip(axes, combination, strict=True))
         changes = {key: value for key, value in values.items() if value != getattr(config, key)}
-        points.append(Point(number, values, changes))
+        points.append(PlannedRun(number, values, changes))
     return Plan("mine", list(axes), "data", "source", "commit", config, points)
 
 
-def grown(plan: Plan, runs: Sequence[Point]) -> Plan:
+def grown(plan: Plan, runs: Sequence[PlannedRun]) -> Plan:
     """What `refinement.extended` makes of it, but for the digests."""
     keys = list(dict.fromkeys([*plan.swept, "seed"]))
-    return replace(plan, points=list(runs), swept=keys, rounds=[*plan.rounds, [runs[0].id, runs[-1].id]])
+    return replace(plan, runs=list(runs), swept=keys, rounds=[*plan.rounds, [runs[0].id, runs[-1].id]])
 
 
-def settings(plan: Plan, runs: Sequence[Point], *keys: str) -> list[tuple[Any, ...]]:
+def settings(plan: Plan, runs: Sequence[PlannedRun], *keys: str) -> list[tuple[Any, ...]]:
     return [tuple(getattr(plan.config_of(run), key) for key in keys) for run in runs]
 
 
@@ -64,31 +64,31 @@ GRID = {"dropout": [0.3, 0.5], "lr": [0.001, 0.0001]}
 
 def test_a_round_adds_seeds_that_no_run_has_the_same_for_all_points() -> None:
     plan = swept(GRID | {"seed": [0, 2]})
-    added = refinement.fresh_runs(plan, [plan.points[2], plan.points[0]], 3, {})
+    added = refinement.fresh_runs(plan, [plan.runs[2], plan.runs[0]], 3, {})
     assert [run.id for run in added] == [9, 10, 11, 12, 13, 14]
     first, second = (0.3, 0.0001), (0.3, 0.001)
-    first = settings(plan, plan.points[2:3], "dropout", "lr")[0]
+    first = settings(plan, plan.runs[2:3], "dropout", "lr")[0]
     assert settings(plan, added, "seed") == [(1,), (1,), (3,), (3,), (4,), (4,)]
     assert settings(plan, added, "dropout", "lr") == [first, second] * 3
 
 
 def test_a_sweep_without_seeds_keeps_the_names_of_its_runs_and_seeds_are_fresh_beside_the_base_s() -> None:
     plan = swept(GRID, replace(Config(), seed=1))
-    added = refinement.fresh_runs(plan, plan.points[:1], 2, {})
+    added = refinement.fresh_runs(plan, plan.runs[:1], 2, {})
     assert settings(plan, added, "seed") == [(0,), (2,)]
     assert [run.folder_name for run in added] == ["005-dropout=0.3,lr=0.001,seed=0", "006-dropout=0.3,lr=0.001,seed=2"]
-    assert plan.points[0].folder_name == "001-dropout=0.3,lr=0.001"
+    assert plan.runs[0].folder_name == "001-dropout=0.3,lr=0.001"
 
 
 def test_a_seed_that_is_the_base_s_but_was_not_swept_is_fresh() -> None:
     plan = swept({"dropout": [0.3, 0.5], "seed": [3, 4]})
-    (run,) = refinement.fresh_runs(plan, plan.points[:1], 1, {})
+    (run,) = refinement.fresh_runs(plan, plan.runs[:1], 1, {})
     assert (plan.config_of(run).seed, run.changes) == (0, {"dropout": 0.3})
 
 
 def test_neighbors_have_the_settings_of_the_leader_and_all_the_seeds_that_it_then_has() -> None:
     plan = swept(GRID)
-    added = refinement.fresh_runs(plan, [plan.points[3], plan.points[0]], 2, {"lr": 3e-05, "dropout": 0.7})
+    added = refinement.fresh_runs(plan, [plan.runs[3], plan.runs[0]], 2, {"lr": 3e-05, "dropout": 0.7})
     assert settings(plan, added[:4], "dropout", "lr", "seed") == [
         (0.5, 0.0001, 1), (0.3, 0.001, 1), (0.5, 0.0001, 2), (0.3, 0.001, 2),
     ]  # fmt: skip
@@ -100,20 +100,20 @@ def test_neighbors_have_the_settings_of_the_leader_and_all_the_seeds_that_it_the
 
 def test_a_neighbor_that_the_sweep_holds_is_not_trained_twice() -> None:
     plan = swept({"dropout": [0.3, 0.5, 0.7]})
-    added = refinement.fresh_runs(plan, plan.points[1:2], 1, {"dropout": 0.7})
+    added = refinement.fresh_runs(plan, plan.runs[1:2], 1, {"dropout": 0.7})
     assert settings(plan, added, "dropout", "seed") == [(0.5, 1), (0.7, 1)]
 
 
 def test_a_neighbor_whose_settings_do_not_fit_is_refused() -> None:
     plan = swept({"dropout": [0.3, 0.5]})
     with pytest.raises(ConfigError, match=r"dropout=1\.5"):
-        refinement.fresh_runs(plan, plan.points[:1], 1, {"dropout": 1.5})
+        refinement.fresh_runs(plan, plan.runs[:1], 1, {"dropout": 1.5})
 
 
 def test_fresh_runs_are_not_halved_since_only_lucky_ones_would_count() -> None:
     plan = swept(GRID, replace(Config(), halving=3))
-    added = refinement.fresh_runs(plan, plan.points[:1], 1, {})
-    assert settings(plan, [*plan.points[:1], *added], "halving") == [(3,), (None,)]
+    added = refinement.fresh_runs(plan, plan.runs[:1], 1, {})
+    assert settings(plan, [*plan.runs[:1], *added], "halving") == [(3,), (None,)]
 
 
 # ---- what the plan remembers
@@ -121,63 +121,63 @@ def test_fresh_runs_are_not_halved_since_only_lucky_ones_would_count() -> None:
 
 def test_the_command_of_the_sweep_resumes_the_rounds_too(tmp_path: Path) -> None:
     plan = swept(GRID)
-    plans.write(tmp_path, plan)
-    added = refinement.fresh_runs(plan, plan.points[:2], 1, {})
-    refined, asked = plans.write(tmp_path, grown(plan, added), append=True)
+    write_plan(tmp_path, plan)
+    added = refinement.fresh_runs(plan, plan.runs[:2], 1, {})
+    refined, asked = write_plan(tmp_path, grown(plan, added), append=True)
     assert asked == added
     assert (refined.rounds, refined.refined, refined.swept) == ([[5, 6]], {5, 6}, ["dropout", "lr", "seed"])
-    assert refined.points[:4] == plan.points
-    assert plans.read(tmp_path) == refined
-    assert plans.write(tmp_path, plan) == (refined, refined.points)
+    assert refined.points[:4] == plan.runs
+    assert read_plan(tmp_path) == refined
+    assert write_plan(tmp_path, plan) == (refined, refined.points)
     with pytest.raises(ConfigError, match=r"holds dropout=0\.5 lr=0\.001, which"):
-        plans.write(tmp_path, swept({"dropout": [0.3], "lr": GRID["lr"]}))
+        write_plan(tmp_path, swept({"dropout": [0.3], "lr": GRID["lr"]}))
 
 
 def test_a_round_that_two_commands_plan_at_once_is_one_round(tmp_path: Path) -> None:
     plan = swept(GRID)
-    plans.write(tmp_path, plan)
-    added = refinement.fresh_runs(plan, plan.points[:2], 1, {})
-    once = plans.write(tmp_path, grown(plan, added), append=True)
-    assert plans.write(tmp_path, grown(plan, added), append=True) == once
-    assert plans.write(tmp_path, replace(once[0], points=added), append=True) == once
+    write_plan(tmp_path, plan)
+    added = refinement.fresh_runs(plan, plan.runs[:2], 1, {})
+    once = write_plan(tmp_path, grown(plan, added), append=True)
+    assert write_plan(tmp_path, grown(plan, added), append=True) == once
+    assert write_plan(tmp_path, replace(once[0], points=added), append=True) == once
 
 
 def test_a_round_whose_runs_were_swept_meanwhile_is_none(tmp_path: Path) -> None:
     plan = swept(GRID)
-    added = refinement.fresh_runs(plan, plan.points[:2], 1, {})
-    plans.write(tmp_path, swept(GRID | {"seed": [0, 1]}))
-    written, asked = plans.write(tmp_path, grown(plan, added), append=True)
+    added = refinement.fresh_runs(plan, plan.runs[:2], 1, {})
+    write_plan(tmp_path, swept(GRID | {"seed": [0, 1]}))
+    written, asked = write_plan(tmp_path, grown(plan, added), append=True)
     assert (written.rounds, settings(written, asked, "seed")) == ([], [(1,), (1,)])
     assert len(written.points) == 8
 
 
 def test_a_grid_over_seeds_takes_the_fresh_runs_as_its_own(tmp_path: Path) -> None:
     plan = swept(GRID)
-    plans.write(tmp_path, plan)
-    plans.write(tmp_path, grown(plan, refinement.fresh_runs(plan, plan.points[:2], 1, {})), append=True)
-    wider, _ = plans.write(tmp_path, swept(GRID | {"seed": [0, 1]}))
+    write_plan(tmp_path, plan)
+    write_plan(tmp_path, grown(plan, refinement.fresh_runs(plan, plan.runs[:2], 1, {})), append=True)
+    wider, _ = write_plan(tmp_path, swept(GRID | {"seed": [0, 1]}))
     trained = settings(wider, wider.points, "dropout", "lr", "seed")
     assert (len(trained), len(set(trained)), wider.rounds) == (8, 8, [[5, 6]])
-    assert settings(wider, refinement.fresh_runs(wider, plan.points[:1], 1, {}), "seed") == [(2,)]
+    assert settings(wider, refinement.fresh_runs(wider, plan.runs[:1], 1, {}), "seed") == [(2,)]
 
 
 def test_another_halving_is_refused_after_a_round_as_before(tmp_path: Path) -> None:
     plan = swept(GRID, replace(Config(), halving=3))
-    plans.write(tmp_path, plan)
-    added = refinement.fresh_runs(plan, plan.points[:1], 1, {})
-    refined, _ = plans.write(tmp_path, grown(plan, added), append=True)
-    assert plans.write(tmp_path, plan)[0] == refined
+    write_plan(tmp_path, plan)
+    added = refinement.fresh_runs(plan, plan.runs[:1], 1, {})
+    refined, _ = write_plan(tmp_path, grown(plan, added), append=True)
+    assert write_plan(tmp_path, plan)[0] == refined
     assert settings(refined, refined.points, "halving") == [(3,)] * 4 + [(None,)]
     with pytest.raises(ConfigError, match="halving=2: sweep mine was made with halving=3"):
-        plans.write(tmp_path, swept(GRID, replace(Config(), halving=2)))
+        write_plan(tmp_path, swept(GRID, replace(Config(), halving=2)))
 
 
 def test_a_plan_of_before_there_were_rounds_has_none(tmp_path: Path) -> None:
-    plans.write(tmp_path, swept(GRID))
+    write_plan(tmp_path, swept(GRID))
     head = yaml.safe_load((tmp_path / plans.PLAN).read_text())
     del head["rounds"]
     (tmp_path / plans.PLAN).write_text(yaml.safe_dump(head))
-    assert plans.read(tmp_path) == swept(GRID)
+    assert read_plan(tmp_path) == swept(GRID)
 
 
 # ---- the order of a refined sweep
@@ -219,7 +219,7 @@ def analysis(
     plan = swept(GRID)
     found = tuple(
         Combination(point.overrides, (point.id,), accuracy, None, kept, None, loss)
-        for point, (accuracy, kept, loss) in zip(plan.points, points, strict=False)
+        for point, (accuracy, kept, loss) in zip(plan.runs, points, strict=False)
     )
     effects = tuple(Effect(key, (Level(value, 0.5, 2),), None, beyond) for key, value, beyond in edges)
     noise = TrainingNoise(0.01, 9, "seeds") if noisy else None
@@ -300,7 +300,7 @@ def test_it_is_decided_when_one_point_is_left_or_all_are_as_good(found: Analysis
     ids=lambda value: " ".join(value)[:40],
 )
 def test_a_mistake_is_one_message(words: list[str], wanted: list[str], commands: Commands, tmp_path: Path) -> None:
-    plans.write(tmp_path / "outputs" / "mine", swept(GRID))
+    write_plan(tmp_path / "outputs" / "mine", swept(GRID))
     said = commands.refuse("refine", "outputs/mine", *words, folder=tmp_path)
     assert said.count("\n") == 1
     for text in wanted:
@@ -390,8 +390,8 @@ def test_a_round_is_trained_ranked_and_kept_by_the_sweeps_own_command(mine: Swep
     again = commands.train(*mine.command, folder=mine.folder)
     assert again.code == 0, again.stderr
     assert "outputs/grid: 7 runs, 7 finished before" in again.stdout
-    planned = plans.read(mine.sweep)
-    assert (planned.rounds, len(planned.points)) == ([[4, 7]], 7)
+    planned = read_plan(mine.sweep)
+    assert (planned.rounds, len(planned.runs)) == ([[4, 7]], 7)
 
 
 def test_a_killed_round_goes_on_by_either_command_and_no_other_is_planned(mine: Swept, commands: Commands) -> None:
@@ -402,7 +402,7 @@ def test_a_killed_round_goes_on_by_either_command_and_no_other_is_planned(mine: 
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     wait_until(lambda: not Path(f"/proc/{child}").exists(), "the end of the child", 15)
-    before = plans.read(mine.sweep)
+    before = read_plan(mine.sweep)
     assert before.rounds == [[4, 7]]
     unfinished = contents(mine.folder)
 
@@ -415,7 +415,7 @@ def test_a_killed_round_goes_on_by_either_command_and_no_other_is_planned(mine: 
         done = commands.run(*command, folder=folder)
         assert done.code == 0, done.stderr
         assert "7 of 7 runs finished" in done.stdout
-        assert plans.read(folder / "outputs" / "grid") == before
+        assert read_plan(folder / "outputs" / "grid") == before
     assert (
         "4 runs, 0 finished before"
         in commands.run("refine", "outputs/grid", "seeds=2", "candidates=2", LOCAL, folder=copy).stdout
@@ -437,7 +437,7 @@ def test_rounds_go_on_until_the_budget_is_used_or_the_loss_is_small(mine: Swept,
         "runs=6 or fewer candidates= allow it",
         last,
     )
-    assert plans.read(mine.sweep).rounds == [[4, 5], [6, 7]]
+    assert read_plan(mine.sweep).rounds == [[4, 5], [6, 7]]
 
     before = contents(mine.folder)
     for more, reason in (("runs=4", "not decided: "), ("loss=100", "decided: ")):
@@ -448,7 +448,7 @@ def test_rounds_go_on_until_the_budget_is_used_or_the_loss_is_small(mine: Swept,
 
 def test_a_failed_run_ends_the_rounds_and_is_trained_first_by_the_next_command(mine: Swept, commands: Commands) -> None:
     words = ["outputs/grid", "until=decided", "candidates=2", "seeds=1", "runs=4", "loss=0", LOCAL]
-    lr = plans.read(mine.sweep).points[min(e["id"] for e in ranking(mine.sweep) if e["rank"] == 1) - 1].overrides["lr"]
+    lr = read_plan(mine.sweep).runs[min(e["id"] for e in ranking(mine.sweep) if e["rank"] == 1) - 1].overrides["lr"]
     broken = mine.sweep / "runs" / f"004-lr={lr},seed=1"
     broken.mkdir(parents=True)
     (broken / "config.yaml").write_text(yaml.safe_dump(asdict(Config(batch_size=16))))
@@ -501,8 +501,8 @@ def test_a_sweep_that_tells_nothing_is_refused_with_the_reason(
     plan: Plan, reason: str, commands: Commands, tmp_path: Path
 ) -> None:
     sweep = tmp_path / "outputs" / "mine"
-    plans.write(sweep, plan)
-    for point in plan.points:
+    write_plan(sweep, plan)
+    for point in plan.runs:
         run = plans.run_folder(sweep, point).path
         run.mkdir(parents=True)
         (run / "status.json").write_text(json.dumps({"state": DIVERGED, "pid": 1}))

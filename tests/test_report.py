@@ -19,7 +19,7 @@ from irmas.results import page, report
 from irmas.results.analysis import Analysis
 from irmas.results.comparison import Estimate, TrainingNoise
 from irmas.results.ranking import Ranking
-from irmas.sweep.plan import Point
+from irmas.sweep.plan import PlannedRun
 
 PICTURES = [f"{name}.png" for name in ("accuracy", "heatmap", "curves", "confusion")]
 ONE_CYCLE = Config(schedule="onecycle")
@@ -321,8 +321,8 @@ def test_runs_without_a_rank_are_listed_with_their_reasons() -> None:
 
 def test_what_the_options_of_a_swept_group_change_is_told() -> None:
     ranking, analysis = sweep({"model": ["report", "deep"]}, flat)
-    points = [Point(1, {"model": "report"}, {}), Point(2, {"model": "deep"}, {"model.convs_per_block": 2})]
-    found = text((replace(ranking, plan=replace(ranking.plan, points=points)), analysis))
+    points = [PlannedRun(1, {"model": "report"}, {}), PlannedRun(2, {"model": "deep"}, {"model.convs_per_block": 2})]
+    found = text((replace(ranking, plan=replace(ranking.plan, runs=points)), analysis))
     assert "| model | report, deep (model.convs_per_block 2) |" in found
     assert "dense layer of 256 (model: see above)" in found
 

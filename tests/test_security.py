@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from commands import ENVIRONMENT, ROOT
+from factories import read_plan, write_plan
 from hypothesis import given
 from hypothesis import strategies as st
 from test_batches import values
@@ -23,15 +24,15 @@ from test_batches import values
 from irmas.config import Config, check
 from irmas.errors import ConfigError, UserError
 from irmas.sweep import jobs, settings
-from irmas.sweep import plan as plans
 from irmas.sweep import submit as submission
 from irmas.sweep.jobs import ARRAY, DataFailure, Job
-from irmas.sweep.plan import OUTPUTS, Plan, Point
+from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.sbatch import SCRIPT, Order, by_hand
 from irmas.sweep.submit import submit
+from irmas.sweep.sweep import OUTPUTS
 
 HOSTILE = "a 'b\" $(touch owned); `touch owned` & *"
-PLAN = Plan("mine", ["lr"], "d", "s", "", Config(), [Point(i, {"lr": i / 10}, {"lr": i / 10}) for i in (1, 2)])
+PLAN = Plan("mine", ["lr"], "d", "s", "", Config(), [PlannedRun(i, {"lr": i / 10}, {"lr": i / 10}) for i in (1, 2)])
 
 
 @pytest.fixture
@@ -193,7 +194,7 @@ def test_a_link_that_a_user_has_made_is_followed(desk: Path) -> None:
     """Outputs on a larger disk, say: whoever can make a link there can write there anyway."""
     (desk.parent / "scratch").mkdir()
     OUTPUTS.symlink_to(desk.parent / "scratch")
-    plans.write(OUTPUTS / "mine", PLAN)
+    write_plan(OUTPUTS / "mine", PLAN)
     assert (desk.parent / "scratch" / "mine" / plans.PLAN).is_file()
 
 
@@ -211,12 +212,12 @@ def test_a_refused_submission_leaves_nothing(desk: Path) -> None:
 
 def test_a_refused_submission_leaves_what_was_there(desk: Path) -> None:
     refuse_all(desk)
-    plans.write(OUTPUTS / "mine", PLAN)
+    write_plan(OUTPUTS / "mine", PLAN)
     (OUTPUTS / "mine" / "splits").mkdir()
     (OUTPUTS / "mine" / "notes.txt").touch()
     before = {path: path.read_bytes() if path.is_file() else b"" for path in desk.rglob("*")}
     with pytest.raises(UserError, match="nothing is submitted"):
-        submit(replace(PLAN, points=[*PLAN.points, Point(3, {"lr": 0.3}, {"lr": 0.3})]), settings.read(values()))
+        submit(replace(PLAN, points=[*PLAN.points, PlannedRun(3, {"lr": 0.3}, {"lr": 0.3})]), settings.read(values()))
     assert {path: path.read_bytes() if path.is_file() else b"" for path in desk.rglob("*")} == before
 
 
@@ -225,11 +226,11 @@ def test_who_waited_for_a_command_that_was_refused_submits(desk: Path) -> None:
     with ThreadPoolExecutor() as pool:
         with suppress(KeyboardInterrupt), submission._undone_if_refused(sweep):
             jobs.private_folder(sweep)
-            plans.write(sweep, PLAN)
+            write_plan(sweep, PLAN)
             waiting = pool.submit(submit, PLAN, settings.read(values()))
             time.sleep(0.5)  # until it waits; if it does not yet, nothing is tested, and nothing fails
             raise KeyboardInterrupt
         assert len(waiting.result(timeout=30).jobs) == 3
-    assert plans.read(sweep) == PLAN
+    assert read_plan(sweep) == PLAN
     assert len(jobs.recorded(sweep)) == 3
     assert not (desk.parent.parent / "unlocked").exists()

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from factories import read_plan, run_folder, write_plan
 
 from irmas.config import Config
 from irmas.run.folder import CANCELLED, COMPLETED, DIVERGED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
-from irmas.sweep import plan as plans
 from irmas.sweep import run_states, slurm
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, record
-from irmas.sweep.plan import Plan, Point, run_folder
+from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import NOT_SUBMITTED, SweepState, choose, heard, join, look, named_sweep, settle
 from irmas.sweep.slurm import Task
 
@@ -135,13 +135,13 @@ def test_the_task_that_counts_is_live_or_the_one_that_the_file_is_of() -> None:
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
     folder = tmp_path / "outputs" / "mine"
-    points = [Point(number, {"lr": number / 10}, {"lr": number / 10}) for number in range(1, 7)]
-    plans.write(folder, Plan("mine", ["lr"], "data", "source", "", Config(), points))
+    points = [PlannedRun(number, {"lr": number / 10}, {"lr": number / 10}) for number in range(1, 7)]
+    write_plan(folder, Plan("mine", ["lr"], "data", "source", "", Config(), points))
     return folder
 
 
 def write(sweep: Path, number: int, status: Status) -> RunFolder:
-    folder = run_folder(sweep, plans.read(sweep, [number]).points[0])
+    folder = run_folder(sweep, read_plan(sweep, [number]).runs[0])
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.amend_status(status)
     return folder
@@ -161,12 +161,12 @@ def hear(sweep: Path, queued: Sequence[Task] = (), accounted: Sequence[Task] | N
         assert accounted is not None
         return [task for task in accounted if task.job in list(jobs)]
 
-    return heard(sweep, plans.read(sweep), queued, accounting)
+    return heard(sweep, read_plan(sweep), queued, accounting)
 
 
 def found(state: SweepState) -> dict[int, tuple[str, str]]:
     """State and task by run."""
-    return {run.point.id: (run.status.state, run.task.id if run.task else "") for run in state.runs}
+    return {run.planned.id: (run.status.state, run.task.id if run.task else "") for run in state.runs}
 
 
 def submit(sweep: Path, job: str, work: Work | None = None, stage: str = ARRAY, after: str = "") -> None:
@@ -182,7 +182,7 @@ def test_a_sweep_that_was_never_on_slurm_asks_nobody(
 ) -> None:
     write(sweep, 1, ENDED)
     monkeypatch.setenv("PATH", str(tmp_path))
-    state = look(sweep, plans.read(sweep))
+    state = look(sweep, read_plan(sweep))
     assert (state.note, state.runs[0].status.state, state.runs[1].status.state) == ("", COMPLETED, PENDING)
 
 
@@ -192,7 +192,7 @@ def test_a_controller_that_is_silent_leaves_the_files_word(
     submit(sweep, "7")
     write(sweep, 1, RUNS)
     monkeypatch.setenv("PATH", str(tmp_path))
-    state = look(sweep, plans.read(sweep))
+    state = look(sweep, read_plan(sweep))
     assert "squeue: is not installed here" in state.note
     assert [run.status.state for run in state.runs] == [RUNNING, *[PENDING] * 5]
 
@@ -280,11 +280,11 @@ def test_a_last_word_waits_while_sacct_lags_behind_squeue_but_not_for_ever(
     monkeypatch.setattr(slurm, "queue", lambda names: array("7", {1: "FAILED", 2: "RUNNING"}))
     monkeypatch.setattr(slurm, "accounting", lambda jobs: told.pop(0))
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    assert found(look(sweep, plans.read(sweep), last_word=True))[1] == ("OUT_OF_MEMORY", "7_1")
+    assert found(look(sweep, read_plan(sweep), last_word=True))[1] == ("OUT_OF_MEMORY", "7_1")
     assert told == []
     monkeypatch.setattr(run_states, "LAG_S", 0.0)
     monkeypatch.setattr(slurm, "accounting", lambda jobs: array("7", {1: "RUNNING"}))
-    assert found(look(sweep, plans.read(sweep), last_word=True))[1] == (FAILED, "7_1")
+    assert found(look(sweep, read_plan(sweep), last_word=True))[1] == (FAILED, "7_1")
 
 
 def test_without_data_the_runs_are_cancelled_with_the_reason(sweep: Path) -> None:
@@ -329,7 +329,7 @@ def test_a_damaged_record_of_a_job_is_named_and_costs_no_run(sweep: Path) -> Non
     submit(sweep, "7")
     (sweep / "slurm" / "7.json").write_text("{")
     write(sweep, 1, replace(RUNS, state=COMPLETED))
-    state = look(sweep, plans.read(sweep))
+    state = look(sweep, read_plan(sweep))
     assert state.runs[0].status.state == COMPLETED
     assert "slurm/7.json: is damaged" in state.note
     assert "remove it" in state.note
@@ -363,7 +363,7 @@ def test_settling_writes_the_ends_of_dead_runs_and_nothing_else(sweep: Path) -> 
 
 def test_ten_thousand_runs_are_joined_in_a_moment(tmp_path: Path) -> None:
     sweep, total = tmp_path / "outputs" / "mine", 10_000
-    points = [Point(number, {"seed": number}, {"seed": number}) for number in range(1, total + 1)]
+    points = [PlannedRun(number, {"seed": number}, {"seed": number}) for number in range(1, total + 1)]
     plan = Plan("mine", ["seed"], "data", "source", "", Config(), points)
     submit(sweep, "7")
     queued = array("7", dict.fromkeys(range(1, total + 1), "PENDING"))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from commands import ENVIRONMENT, ROOT, start
+from factories import read_plan, run_folder, write_plan
 from forked_commands import Commands
 from rich.console import Console
 from rich.measure import Measurement
@@ -24,8 +25,7 @@ from irmas.config import Config
 from irmas.files import held_by_many
 from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
-from irmas.sweep import plan as plans
-from irmas.sweep.plan import POOL, Plan, Point, run_folder
+from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import NOT_SUBMITTED, RunState, SweepState
 from irmas.sweep.slurm import Task
 
@@ -37,8 +37,8 @@ TRACEBACK = (
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
     folder = tmp_path / "outputs" / "mine"
-    points = [Point(number, {"lr": number / 10}, {"lr": number / 10}) for number in range(1, 6)]
-    plans.write(folder, Plan("mine", ["lr"], "data", "source", "", Config(), points))
+    points = [PlannedRun(number, {"lr": number / 10}, {"lr": number / 10}) for number in range(1, 6)]
+    write_plan(folder, Plan("mine", ["lr"], "data", "source", "", Config(), points))
     scores = {RANKED: 0.5, VAL_ACCURACY: 0.75, VAL_LOSS: 1.25}
     write(folder, 1, Status(COMPLETED, epoch=15, epochs=15, metrics=scores, node="n1", pid=4))
     write(folder, 2, Status(FAILED, epoch=3, epochs=15, exit_code=1, pid=4, message=TRACEBACK))
@@ -48,7 +48,7 @@ def sweep(tmp_path: Path) -> Path:
 
 
 def write(sweep: Path, number: int, told: Status) -> RunFolder:
-    folder = run_folder(sweep, plans.read(sweep, [number]).points[0])
+    folder = run_folder(sweep, read_plan(sweep, [number]).runs[0])
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.amend_status(told)
     return folder
@@ -144,7 +144,7 @@ def test_ctrl_c_ends_watching_quietly(sweep: Path) -> None:
 
 
 def test_on_a_terminal_a_table_is_drawn_in_place(sweep: Path) -> None:
-    for point in plans.read(sweep).points:
+    for point in read_plan(sweep).runs:
         run_folder(sweep, point).path.mkdir(parents=True, exist_ok=True)
         run_folder(sweep, point).log.touch()
     ours, theirs = pty.openpty()
@@ -170,7 +170,7 @@ def read_until(terminal: int, text: str) -> str:
 
 def test_a_screen_that_is_too_small_shows_the_runs_that_need_a_look() -> None:
     told = dict.fromkeys(range(1, 201), COMPLETED) | {150: RUNNING, 170: FAILED, 20: "TIMEOUT", 190: PENDING}
-    runs = [RunState(Point(number, {}, {}), Status(state), None, None) for number, state in told.items()]
+    runs = [RunState(PlannedRun(number, {}, {}), Status(state), None, None) for number, state in told.items()]
     view = status.screen(Path("outputs/mine"), SweepState(runs, []), Console(width=100, height=9))
     assert list(view.renderables[1].columns[0].cells) == ["1", "20", "150", "170"]  # type: ignore[union-attr]
     assert str(view.renderables[2]) == "and 196 more: python -m irmas.status outputs/mine"
@@ -179,7 +179,7 @@ def test_a_screen_that_is_too_small_shows_the_runs_that_need_a_look() -> None:
 @pytest.mark.parametrize(("width", "heads"), [(120, 10), (80, 8), (54, 6)])
 def test_a_narrow_screen_leaves_columns_out_and_cuts_none(width: int, heads: int) -> None:
     task = Task("1234567", 1, "RUNNING", node="node-gpu-01", elapsed="1:02:03")
-    run = RunState(Point(1, {"lr": 0.0001, "l2": 0.0005}, {}), Status(RUNNING, epoch=3, epochs=15), task, None)
+    run = RunState(PlannedRun(1, {"lr": 0.0001, "l2": 0.0005}, {}), Status(RUNNING, epoch=3, epochs=15), task, None)
     console = Console(width=width, height=30)
     view = status.screen(Path("outputs/mine"), SweepState([run], []), console)
     lines = view.renderables[1]
@@ -189,7 +189,7 @@ def test_a_narrow_screen_leaves_columns_out_and_cuts_none(width: int, heads: int
 
 
 def test_tasks_stages_and_reasons_of_slurm_are_shown(sweep: Path) -> None:
-    points = plans.read(sweep).points
+    points = read_plan(sweep).runs
     waits = Task("7", 2, "PENDING", reason="Priority", elapsed="0:00")
     trains = Task("7", 1, "RUNNING", node="n3", elapsed="1:02")
     runs = [

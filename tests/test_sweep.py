@@ -22,8 +22,7 @@ from irmas.config import Config, Data, Features, Model
 from irmas.run import events
 from irmas.run.events import event_files
 from irmas.sweep import pool
-from irmas.sweep.freeze import freeze
-from irmas.sweep.plan import Point
+from irmas.sweep.plan import PlannedRun, freeze
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +150,7 @@ def test_a_run_that_diverges_is_ranked_as_such_and_the_sweep_goes_on(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = Config(epochs=2, data=data, features=features, model=Model(filters=[4]), device="cpu")
-    points = [Point(number, {"lr": lr}, {"lr": lr}) for number, lr in ((1, 1e30), (2, 0.001))]
+    points = [PlannedRun(number, {"lr": lr}, {"lr": lr}) for number, lr in ((1, 1e30), (2, 0.001))]
     assert [status.state for status in pool.launch(freeze(config, points, "d"), 1)] == ["DIVERGED", "COMPLETED"]
     done = commands.run("rank", "outputs/d", folder=tmp_path)
     assert "not finite in epoch 1; a smaller lr may help" in done.stdout

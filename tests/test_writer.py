@@ -17,15 +17,14 @@ from typing import IO
 
 import pytest
 from commands import ENVIRONMENT, wait_until
+from factories import read_plan, write_plan
 
 from irmas.config import Config, Data, Features, Model
 from irmas.errors import UserError
 from irmas.run import folder as run_folder
 from irmas.run.folder import COMPLETED, REPLACED, RUNNING, Replaced, RunBusyError, RunFolder, Status, Writer
-from irmas.sweep import plan as plans
 from irmas.sweep import pool, slurm, train_run
-from irmas.sweep.freeze import freeze
-from irmas.sweep.plan import Point
+from irmas.sweep.plan import PlannedRun, freeze
 
 COMMITS = """
 import sys, time
@@ -251,7 +250,7 @@ def one_run(data: Data, features: Features, tmp_path: Path) -> Callable[[int], P
     def plan_one(epochs: int) -> Path:
         config = Config(epochs=epochs, data=data, features=features, model=Model(filters=[4]))
         folder = tmp_path / "outputs" / "one"
-        plans.write(folder, freeze(config, [Point(1, {}, {})], "one"))
+        write_plan(folder, freeze(config, [PlannedRun(1, {}, {})], "one"))
         return folder
 
     return plan_one
@@ -285,7 +284,7 @@ def test_a_task_that_is_replaced_says_so_once_and_leaves_the_run_alone(one_run: 
 
 def test_a_task_of_another_source_is_refused_unless_that_is_allowed(one_run: Callable[[int], Path]) -> None:
     sweep = one_run(1)
-    plan = plans.read(sweep)
+    plan = read_plan(sweep)
     edited = (sweep / plans.PLAN).read_text().replace(plan.source, "0123456789ab")
     (sweep / plans.PLAN).write_text(edited)
     run = RunFolder(sweep / "runs" / "001")
@@ -315,7 +314,7 @@ def test_a_command_of_another_source_trains_nothing_and_finished_runs_are_still_
     monkeypatch.chdir(tmp_path)
     sweep = one_run(1)
     before = (sweep / plans.PLAN).read_text()
-    edited = replace(plans.read(sweep), source="0123456789ab")
+    edited = replace(read_plan(sweep), source="0123456789ab")
     run = RunFolder(sweep / "runs" / "001")
     run.path.mkdir(parents=True)
     (run.path / "config.yaml").touch()  # it has begun

@@ -14,11 +14,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from irmas.config import OF_THE_COMMAND, Config, check, flatten
 from irmas.data.dataset import resolve
 from irmas.errors import ConfigError, UserError
-from irmas.sweep.plan import Point, expand
+from irmas.sweep.plan import PlannedRun, expand
 
 
 class Composer:
-    """Composes configurations for one command line. `fixed` are the overrides that are the same for every point."""
+    """Composes configurations for one command line. `fixed` are the overrides that are the same for every run."""
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self.loader, self.master = loader, master
@@ -30,17 +30,17 @@ class Composer:
         self.flat_base = flatten(asdict(self.base))
         self.trees: dict[str, DictConfig] = {}
 
-    def points(self, job_overrides: Sequence[Sequence[str]]) -> list[Point]:
+    def runs(self, job_overrides: Sequence[Sequence[str]]) -> list[PlannedRun]:
         """Raises ConfigError for a value that breaks its rule, or one that stands twice on its axis."""
         swept = [self._swept(overrides) for overrides in job_overrides]
-        points = expand(self.base, swept, self._change)
+        runs = expand(self.base, swept, self._change)
         seen: set[str] = set()
-        for point, overrides in zip(points, swept, strict=True):
-            if str(point.changes) in seen:
+        for run, overrides in zip(runs, swept, strict=True):
+            if str(run.changes) in seen:
                 values = " ".join(f"{key}={text}" for key, text in overrides.items())
                 raise UserError(f"{values}: stands twice in the sweep; give each swept value once")
-            seen.add(str(point.changes))
-        return points
+            seen.add(str(run.changes))
+        return runs
 
     def _swept(self, overrides: Sequence[str]) -> dict[str, str]:
         pairs = (text.partition("=")[::2] for text in overrides)

@@ -28,7 +28,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from irmas.config import OF_THE_COMMAND, RULES, Config, Prepare, check, flatten, setting_names
 from irmas.errors import UserError, first_line
 from irmas.exit import Parser, report_errors
-from irmas.results.best import BEST, SETTINGS
+from irmas.results.best import SETTINGS
+from irmas.sweep.sweep import BEST
 
 if TYPE_CHECKING:
     from hydra_plugins.irmas_launcher import IrmasLauncher

@@ -11,7 +11,7 @@ from irmas.inference.recognizer import Net, Recognizer, TorchNet
 from irmas.results import ranking
 from irmas.run import model_file
 from irmas.run.folder import COMPLETED, CONFIG, RunFolder
-from irmas.sweep.plan import run_folder
+from irmas.sweep.sweep import Sweep
 
 
 def load(paths: Sequence[Path], window_s: float | None = None) -> Recognizer:
@@ -38,11 +38,13 @@ def model_files(path: Path) -> list[Path]:
     if (path / CONFIG).exists():
         folders = [RunFolder(path)]
     else:
-        ranked = ranking.rank(path)
-        points = {point.id: point for point in ranked.plan.points}
-        folders = [run_folder(path, points[row.id]) for row in ranked.rows if row.rank == 1 and row.state == COMPLETED]
+        ranked = ranking.rank(Sweep.open(path))
+        points = {point.id: point for point in ranked.plan.runs}
+        folders = [
+            ranked.sweep.run_folder(points[row.id]) for row in ranked.rows if row.rank == 1 and row.state == COMPLETED
+        ]
         if not folders:
-            raise UserError(f"{path}: no run of it has finished; python -m irmas.status {path} tells how they stand")
+            raise UserError(f"{path}: no run has finished; python -m irmas.status {path} shows their states")
     for folder in folders:
         if not folder.model.exists():
             state = folder.status().state

@@ -11,13 +11,13 @@ import yaml
 
 from irmas.config import OF_THE_COMMAND, Config, flatten, shown
 from irmas.sweep.jobs import named_runs
-from irmas.sweep.plan import OUTPUTS, Plan
+from irmas.sweep.plan import Plan
+from irmas.sweep.sweep import OUTPUTS
 
 if TYPE_CHECKING:
     from irmas.results.analysis import Analysis
     from irmas.results.ranking import Ranking
 
-BEST = "best.yaml"
 PRODUCTION_EPOCHS = 50
 """Of the run that follows the sweep, as in the report."""
 LONGER = 3
@@ -39,7 +39,7 @@ class NextStep:
 def config(ranking: Ranking, analysis: Analysis) -> Config:
     """Return the settings of the leader's run with the lowest ID: its best run would be chosen for its luck."""
     leader = analysis.points[0].runs[0]
-    return ranking.plan.config_of(next(point for point in ranking.plan.points if point.id == leader))
+    return ranking.plan.config_of(next(point for point in ranking.plan.runs if point.id == leader))
 
 
 def text(ranking: Ranking, analysis: Analysis) -> str:
@@ -103,7 +103,7 @@ def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
 def _longer(ranking: Ranking, analysis: Analysis) -> str:
     """Return the command that trains the same points for more epochs; the leader alone, if the command is not known."""
     plan = ranking.plan
-    planned = list(dict.fromkeys(plan.value(point, "epochs") for point in plan.points))
+    planned = list(dict.fromkeys(plan.value(point, "epochs") for point in plan.runs))
     epochs = [LONGER * value for value in planned]
     stem = plan.name.removesuffix(f"-{max(planned)}")
     name = f"{stem[: 99 - len(str(max(epochs)))]}-{max(epochs)}"
@@ -114,7 +114,7 @@ def _longer(ranking: Ranking, analysis: Analysis) -> str:
 
 def _second_seed(ranking: Ranking) -> str | None:
     """Return the command that grows the sweep by a second seed; None if the command is not known."""
-    seeds = {ranking.plan.value(point, "seed") for point in ranking.plan.points}
+    seeds = {ranking.plan.value(point, "seed") for point in ranking.plan.runs}
     if len(seeds) > 1:
         return None
     (seed,) = seeds

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 from irmas.run.events import replace_images
-
-FOLDER = "summary"
-"""Not among the runs, so that it is none: `tensorboard --logdir outputs/<name>` shows it, that of `runs` does not."""
+from irmas.sweep.sweep import Sweep
 
 
-def write(sweep: Path, pictures: Mapping[str, bytes]) -> None:
+def write(sweep: Sweep, pictures: Mapping[str, bytes]) -> None:
     """Show these PNG files as images `ranking/<name>`; the same ones again change nothing.
 
     Raises OSError, with the file's path, where they cannot be written.
     """
-    replace_images(sweep / FOLDER, {f"ranking/{PurePath(name).stem}": png for name, png in pictures.items()})
+    replace_images(sweep.summary, {f"ranking/{PurePath(name).stem}": png for name, png in pictures.items()})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +15,12 @@ from irmas.results.ranking import Ranking, Row
 from irmas.run import predictions
 from irmas.run.events import VAL_ACCURACY
 from irmas.run.predictions import Predictions
-from irmas.sweep.plan import run_folder
 
 Confusion = tuple[NDArray[np.integer], list[str]]
 """Counts, (classes, classes), rows true, columns predicted; and the classes."""
 
 
-def read(sweep: Path, ranking: Ranking) -> tuple[list[Outcome], Confusion | None, list[str]]:
+def read(ranking: Ranking) -> tuple[list[Outcome], Confusion | None, list[str]]:
     """Return the ranked runs in their order, the confusion matrix of the leader's first run, and what was unreadable.
 
     A run without predictions, or with damaged ones, keeps its accuracy alone.
@@ -34,7 +32,7 @@ def read(sweep: Path, ranking: Ranking) -> tuple[list[Outcome], Confusion | None
             continue
         made = None
         try:
-            made = predictions.read(run_folder(sweep, ranking.plan.points[row.id - 1]).predictions)
+            made = predictions.read(ranking.sweep.run_folder(ranking.plan.runs[row.id - 1]).predictions)
         except (DataError, OSError) as error:
             problems.append(f"run {row.id}: {in_words(error)}; it keeps its rank, and loses its interval")
         if made and before and _are_alike(made, before):
@@ -56,6 +54,6 @@ def _outcome(ranking: Ranking, row: Row, made: Predictions | None) -> Outcome:
     assert row.accuracy is not None
     answers = Answers(made.correct, made.excerpts, made.recordings) if made else None
     # A swept group, such as recipe, may set it.
-    schedule = ranking.plan.points[row.id - 1].changes.get("schedule", ranking.plan.config.schedule)
+    schedule = ranking.plan.runs[row.id - 1].changes.get("schedule", ranking.plan.config.schedule)
     curve = tuple(row.curves.get(VAL_ACCURACY, {}).values())
     return Outcome(row.id, row.values, row.accuracy, row.loss, answers, curve, anneals(schedule))

@@ -22,10 +22,10 @@ from irmas.results.points import by_accuracy, combination
 from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS, RunScalars, read_all
 from irmas.run.folder import CANCELLED, COMPLETED, PENDING, PROVENANCE, PRUNED, RUNNING, RunFolder
 from irmas.sweep import jobs, run_states
-from irmas.sweep import plan as plans
-from irmas.sweep.plan import Plan, run_folder
+from irmas.sweep.plan import Plan
 from irmas.sweep.run_states import NOT_SUBMITTED, RunState, SweepState
 from irmas.sweep.slurm import ranges
+from irmas.sweep.sweep import Sweep
 
 if TYPE_CHECKING:  # scipy takes half a second to import
     from irmas.results.analysis import Analysis, Point
@@ -70,29 +70,31 @@ class Row:
 
 @dataclass(frozen=True)
 class Ranking:
-    plan: Plan
+    sweep: Sweep
     rows: list[Row]
     """By rank, then those without one by id."""
     problems: list[str]
     """What could not be read of the event files."""
     state: SweepState
 
+    @property
+    def plan(self) -> Plan:
+        return self.sweep.plan
 
-def rank(sweep: Path, state: SweepState | None = None) -> Ranking:
+
+def rank(sweep: Sweep, state: SweepState | None = None) -> Ranking:
     """Rank by the validation accuracy `events.RANKED`; ties by loss.
 
     With several seeds a point, points are ranked by their mean. Slurm is not asked again where `state` is given.
     Runs of an earlier version, which lack that figure, are ranked by their last epoch where the sweep has no others,
     and have no rank where it has.
 
-    Raises UserError where the folder holds no plan.
     """
-    plan = plans.read(sweep)
     rows, problems = [], []
-    state = state or run_states.look(sweep, plan, last_word=True)
-    read = read_all([run_folder(sweep, run.point).path for run in state.runs])
+    state = state or run_states.sweep_state(sweep, is_final=True)
+    read = read_all([sweep.run_folder(run.planned).path for run in state.runs])
     for run, scalars in zip(state.runs, read, strict=True):
-        row, found = _row(sweep, plan, run, scalars)
+        row, found = _row(sweep, run, scalars)
         rows.append(row)
         problems += found
     if not all(row.is_old for row in rows if row.curves):
@@ -100,7 +102,7 @@ def rank(sweep: Path, state: SweepState | None = None) -> Ranking:
     ranked = _ranked(rows)
     ranked += _ranked_behind(ranked, [row for row in rows if row.state == PRUNED and row.accuracy is not None])
     with_rank = {row.id for row in ranked}
-    return Ranking(plan, ranked + [row for row in rows if row.id not in with_rank], problems, state)
+    return Ranking(sweep, ranked + [row for row in rows if row.id not in with_rank], problems, state)
 
 
 def unranked(ranking: Ranking) -> list[Row]:
@@ -130,8 +132,8 @@ def _ranked_behind(ranked: Sequence[Row], stopped: Sequence[Row]) -> list[Row]:
     return [replace(row, rank=number) for number, row in enumerate(ordered, start=last + 1)]
 
 
-def _row(sweep: Path, plan: Plan, run: RunState, scalars: RunScalars) -> tuple[Row, list[str]]:
-    point, status, folder = run.point, run.status, run_folder(sweep, run.point)
+def _row(sweep: Sweep, run: RunState, scalars: RunScalars) -> tuple[Row, list[str]]:
+    point, status, folder, plan = run.planned, run.status, sweep.run_folder(run.planned), sweep.plan
     accuracies = scalars.values.get(VAL_ACCURACY, {})
     epoch = max(accuracies, default=0)
     figures = scalars.values.get(RANKED, accuracies)
@@ -201,7 +203,7 @@ def mixed_schedules(ranking: Ranking) -> str:
     last, means = list[int](), set[int]()
     for row in ranking.rows:
         if row.rank is not None and not row.is_old:
-            schedule = ranking.plan.points[row.id - 1].changes.get("schedule", ranking.plan.config.schedule)
+            schedule = ranking.plan.runs[row.id - 1].changes.get("schedule", ranking.plan.config.schedule)
             if anneals(schedule):
                 last.append(row.id)
             else:
@@ -218,7 +220,7 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def write(sweep: Path, ranking: Ranking, analysis: Analysis | None = None) -> list[Path]:
+def write(ranking: Ranking, analysis: Analysis | None = None) -> list[Path]:
     """Write ranking.csv and ranking.json, one entry per run in the ranking's order, and return their paths.
 
     Raises OSError, with the file's name, where it cannot be written.
@@ -229,7 +231,10 @@ def write(sweep: Path, ranking: Ranking, analysis: Analysis | None = None) -> li
     writer = csv.DictWriter(text, fieldnames=list(entries[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(entries)
-    contents = {sweep / "ranking.csv": text.getvalue(), sweep / "ranking.json": json.dumps(entries, indent=1) + "\n"}
+    contents = {
+        ranking.sweep.ranking_csv: text.getvalue(),
+        ranking.sweep.ranking_json: json.dumps(entries, indent=1) + "\n",
+    }
     for path, content in contents.items():
         atomic_write(path, content)
     return list(contents)

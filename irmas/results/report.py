@@ -25,10 +25,9 @@ from irmas.results.outcomes import Confusion
 from irmas.results.page import PLOTS, code, counted, listed, plain, setting
 from irmas.results.ranking import Ranking, Row, mixed_schedules, mixed_sources, old_runs
 from irmas.sweep.jobs import named_runs
-from irmas.sweep.pruning import announced
+from irmas.sweep.pruning import describe
 from irmas.sweep.slurm import ranges
 
-REPORT, PAGE = "report.md", "report.html"
 TEMPLATE = Path(__file__).with_name("report.md.j2")
 TOP = 5
 MOST_KEYS, MOST_LEVELS, MOST_UNRANKED, MOST_VALUES = 4, 6, 8, 24
@@ -46,7 +45,7 @@ EQUAL = 0.005
 """Expected loss of accuracy up to which points are called equally good."""
 
 
-def write(sweep: Path, ranking: Ranking, analysis: Analysis | None, confusion: Confusion | None) -> Path:
+def write(ranking: Ranking, analysis: Analysis | None, confusion: Confusion | None) -> Path:
     """Write report, pictures and best.yaml; return the path of the HTML page. The same ranking writes the same bytes.
 
     `analysis` is None where no run has finished, `confusion`, that of the leader's run with the lowest ID, where its
@@ -55,7 +54,8 @@ def write(sweep: Path, ranking: Ranking, analysis: Analysis | None, confusion: C
     pictures = dict[str, bytes]()
     if analysis and len(analysis.points) > 1:
         pictures = plots.draw(ranking, analysis, confusion)
-    folder = sweep / PLOTS
+    sweep = ranking.sweep
+    folder = sweep.plots
     folder.mkdir(exist_ok=True)
     for stale in set(folder.glob("*.png")) - {folder / name for name in pictures}:
         stale.unlink()
@@ -64,11 +64,11 @@ def write(sweep: Path, ranking: Ranking, analysis: Analysis | None, confusion: C
     if pictures:
         dashboard.write(sweep, pictures)
     text = markdown(ranking, analysis, confusion, list(pictures))
-    atomic_write(sweep / REPORT, text)
-    atomic_write(sweep / PAGE, page.html(text, pictures))
+    atomic_write(sweep.report, text)
+    atomic_write(sweep.page, page.html(text, pictures))
     if analysis:
-        atomic_write(sweep / best.BEST, best.text(ranking, analysis))
-    return sweep / PAGE
+        atomic_write(sweep.best, best.text(ranking, analysis))
+    return sweep.page
 
 
 def markdown(ranking: Ranking, analysis: Analysis | None, confusion: Confusion | None, pictures: Sequence[str]) -> str:
@@ -110,7 +110,7 @@ def _about(ranking: Ranking, pictures: Sequence[str], confusion: Confusion | Non
         "claims": None,
         "trained_on": plan.config.data.split == "all",
         "grid": {key: _levels_shown(ranking, key) for key in plan.swept},
-        "halving": announced(plan),
+        "halving": describe(plan),
         "states": ", ".join(f"{n} {state}" for state, n in sorted(states.items())),
         "unranked": _unranked(rows),
         "unseen": [plain(name) for name, row in zip(*reversed(confusion), strict=True) if not row.any()]
@@ -175,7 +175,7 @@ def _averaged(ranking: Ranking, analysis: Analysis) -> list[int]:
 
 
 def _setting(ranking: Ranking, run: int, key: str) -> Any:
-    point = ranking.plan.points[run - 1]
+    point = ranking.plan.runs[run - 1]
     return point.changes.get(key, getattr(ranking.plan.config, key))
 
 
@@ -257,7 +257,7 @@ def _rate(effect: Effect) -> Rate | None:
 def _levels_shown(ranking: Ranking, key: str) -> str:
     """Return the values of a swept key; those of a group with what they change of the base configuration."""
     changed: dict[str, dict[str, None]] = {}
-    for point in ranking.plan.points:
+    for point in ranking.plan.runs:
         changes = [
             setting(name, value)
             for name, value in point.changes.items()

@@ -17,12 +17,12 @@ from pathlib import Path
 from irmas.console import plain_console
 from irmas.errors import UserError
 from irmas.exit import Parser, report_errors
-from irmas.run.folder import COMPLETED, FAILED, FINAL, PRUNED, Writer
+from irmas.run.folder import COMPLETED, FAILED, PRUNED, Writer
 from irmas.sweep import jobs, pool, slurm
-from irmas.sweep import plan as plans
 from irmas.sweep.jobs import Job, Work
-from irmas.sweep.plan import Plan, Point, run_folder
-from irmas.sweep.progress import SweepProgress, label_width
+from irmas.sweep.plan import PlannedRun
+from irmas.sweep.progress import SweepProgress
+from irmas.sweep.sweep import Sweep
 
 REQUEUES = 10
 
@@ -52,10 +52,10 @@ def main() -> None:
             parser.error(f"--runs: {error}")
         work = Work(arguments.runs, arguments.points_per_task)
         index = os.environ.get("SLURM_ARRAY_TASK_ID")
-        sys.exit(train(arguments.sweep, work, None if index is None else int(index), arguments.requeues))
+        sys.exit(train(Sweep.open(arguments.sweep), work, None if index is None else int(index), arguments.requeues))
 
 
-def train(sweep: Path, work: Work, index: int | None, requeues: int) -> int:
+def train(sweep: Sweep, work: Work, index: int | None, requeues: int) -> int:
     """Train the runs of this task. Its exit code: 0 if all are COMPLETED or PRUNED, 143 after SIGTERM, otherwise 1.
 
     Raises UserError where the sweep holds no plan, or no such runs.
@@ -64,20 +64,18 @@ def train(sweep: Path, work: Work, index: int | None, requeues: int) -> int:
     me = Writer.here()
     can_requeue = bool(me.job) and me.restart < requeues
     _listen(asked, can_requeue)
-    plan = plans.read(sweep)
-    points = _points(sweep, plan, work.ids(index, len(plan.points)))
+    runs = _runs(sweep, work.ids(index, len(sweep.plan.runs)))
     if me.job:
         _record(sweep, work)
     if me.restart > requeues:
-        return _refuse(sweep, points, me.restart, requeues)
+        return _refuse(sweep, runs, me.restart, requeues)
     console = plain_console()
-    done = [point for point in points if run_folder(sweep, point).status().state in FINAL]
-    named = jobs.named_runs(point.id for point in points)
+    unfinished = sweep.unfinished(runs)
+    named = jobs.named_runs(run.id for run in runs)
     console.print(f"{sweep}: task {me.job or 'outside Slurm'} on {me.node}, start {me.restart + 1}, {named}")
-    with SweepProgress(console, len(points), len(done), label_width(points)) as progress:
-        open_points = [point for point in points if point not in done]
-        pool.run(sweep, plan, open_points, 1, progress, lambda: asked.warned or asked.ended)
-    if all(run_folder(sweep, point).status().state in (COMPLETED, PRUNED) for point in points):
+    with SweepProgress(console, runs, len(runs) - len(unfinished)) as progress:
+        pool.train(sweep, unfinished, 1, progress, lambda: asked.warned or asked.ended)
+    if all(sweep.status(run).state in (COMPLETED, PRUNED) for run in runs):
         return 0
     if asked.ended:
         return 128 + signal.SIGTERM
@@ -100,31 +98,30 @@ def _listen(asked: Asked, can_requeue: bool) -> None:
     signal.signal(signal.SIGTERM, end)
 
 
-def _points(sweep: Path, plan: Plan, ids: Sequence[int]) -> list[Point]:
-    beyond = [number for number in ids if not 1 <= number <= len(plan.points)]
+def _runs(sweep: Sweep, ids: Sequence[int]) -> list[PlannedRun]:
+    runs = sweep.plan.runs
+    beyond = [number for number in ids if not 1 <= number <= len(runs)]
     if beyond or not ids:
         asked = f"run {beyond[0]}" if beyond else f"run for the array index {os.environ.get('SLURM_ARRAY_TASK_ID')}"
-        raise UserError(f"{sweep}: has no {asked}; its runs are 1 to {len(plan.points)}")
-    return [plan.points[number - 1] for number in ids]
+        raise UserError(f"{sweep}: has no {asked}; its runs are 1 to {len(runs)}")
+    return [runs[number - 1] for number in ids]
 
 
-def _record(sweep: Path, work: Work) -> None:
+def _record(sweep: Sweep, work: Work) -> None:
     """An array that was submitted by hand is recorded by the first of its tasks."""
     number = os.environ.get("SLURM_ARRAY_JOB_ID", os.environ["SLURM_JOB_ID"])
-    if not (sweep / jobs.FOLDER / f"{number}.json").exists():
+    if not (sweep.slurm / f"{number}.json").exists():
         name = os.environ.get("SLURM_JOB_NAME", "")
         jobs.record(sweep, Job(number, jobs.ARRAY, name, time.time(), work))
 
 
-def _refuse(sweep: Path, points: Sequence[Point], restart: int, requeues: int) -> int:
+def _refuse(sweep: Sweep, runs: Sequence[PlannedRun], restart: int, requeues: int) -> int:
     reason = (
         f"was started {restart + 1} times; hydra.launcher.requeues={requeues} allows no more. The same command goes on"
     )
-    for point in points:
-        folder = run_folder(sweep, point)
-        if folder.status().state not in FINAL:
-            folder.amend_status(replace(folder.status(), state=FAILED, message=reason))
-    sys.stderr.write(f"irmas.sweep.array_task: {jobs.named_runs(point.id for point in points)} {reason}\n")
+    for run in sweep.unfinished(runs):
+        sweep.run_folder(run).amend_status(replace(sweep.status(run), state=FAILED, message=reason))
+    sys.stderr.write(f"irmas.sweep.array_task: {jobs.named_runs(run.id for run in runs)} {reason}\n")
     return 1
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from irmas.errors import UserError
 from irmas.files import atomic_write
 from irmas.sweep.slurm import expand_ranges, ranges
+from irmas.sweep.sweep import Sweep
 
-FOLDER = "slurm"
 FAILURE = "data.json"
 LAUNCHER = "launcher.json"
 DATA, ARRAY, RANKING = "data", "array", "ranking"
@@ -72,20 +72,20 @@ def named_runs(ids: Iterable[int]) -> str:
     return f"run {text}" if text.isdigit() else f"runs {text}"
 
 
-def private_folder(sweep: Path) -> Path:
+def private_folder(sweep: Sweep) -> Path:
     """`outputs/<name>/slurm`. What jobs print and are started with concerns nobody but their user."""
-    folder = sweep / FOLDER
+    folder = sweep.slurm
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
 
-def record(sweep: Path, job: Job) -> None:
+def record(sweep: Sweep, job: Job) -> None:
     atomic_write(private_folder(sweep) / f"{job.job}.json", json.dumps(asdict(job)) + "\n")
 
 
-def tidy(sweep: Path, cancelled: Iterable[str] = ()) -> None:
+def tidy(sweep: Sweep, cancelled: Iterable[str] = ()) -> None:
     """Remove what belongs to jobs that were taken back, and scripts that sbatch refused."""
-    folder = sweep / FOLDER
+    folder = sweep.slurm
     for number in cancelled:
         (folder / f"{number}.json").unlink(missing_ok=True)
         (folder / f"{number}_submission.sh").unlink(missing_ok=True)
@@ -94,9 +94,9 @@ def tidy(sweep: Path, cancelled: Iterable[str] = ()) -> None:
             script.unlink()
 
 
-def recorded(sweep: Path) -> Sequence[Job]:
+def recorded(sweep: Sweep) -> Sequence[Job]:
     """In the order of their numbers. Raises UserError where a record is damaged."""
-    return sorted(map(_read, (sweep / FOLDER).glob("[0-9]*.json")), key=lambda job: int(job.job))
+    return sorted(map(_read, sweep.slurm.glob("[0-9]*.json")), key=lambda job: int(job.job))
 
 
 def _read(path: Path) -> Job:
@@ -109,14 +109,14 @@ def _read(path: Path) -> Job:
         ) from None
 
 
-def record_launcher(sweep: Path, overrides: Sequence[str]) -> None:
+def record_launcher(sweep: Sweep, overrides: Sequence[str]) -> None:
     """Write down what the last submission was given of the launcher's settings, for `irmas.refine` to give again."""
     atomic_write(private_folder(sweep) / LAUNCHER, json.dumps(list(overrides)) + "\n")
 
 
-def recorded_launcher(sweep: Path) -> list[str]:
+def recorded_launcher(sweep: Sweep) -> list[str]:
     """Raises UserError where the record is damaged."""
-    path = sweep / FOLDER / LAUNCHER
+    path = sweep.slurm / LAUNCHER
     try:
         overrides = json.loads(path.read_text())
         return [str(override) for override in overrides]
@@ -126,15 +126,15 @@ def recorded_launcher(sweep: Path) -> list[str]:
         raise UserError(f"{path}: is damaged ({error}); remove it, and give the launcher's settings anew") from None
 
 
-def record_data_failure(sweep: Path, failure: DataFailure | None) -> None:
+def record_data_failure(sweep: Sweep, failure: DataFailure | None) -> None:
     if failure is None:
-        (sweep / FOLDER / FAILURE).unlink(missing_ok=True)
+        (sweep.slurm / FAILURE).unlink(missing_ok=True)
     else:
         atomic_write(private_folder(sweep) / FAILURE, json.dumps(asdict(failure)) + "\n")
 
 
-def data_failure(sweep: Path) -> DataFailure | None:
+def data_failure(sweep: Sweep) -> DataFailure | None:
     try:
-        return DataFailure(**json.loads((sweep / FOLDER / FAILURE).read_text()))
+        return DataFailure(**json.loads((sweep.slurm / FAILURE).read_text()))
     except FileNotFoundError:
         return None

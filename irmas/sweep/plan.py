@@ -1,8 +1,4 @@
-"""The plan of a sweep: one base configuration and each point's differences, composed once and frozen on disk.
-
-`outputs/<name>/plan.yaml` holds the base, what the sweep was made from and the number of its runs; line i of
-`points.jsonl` is run i.
-"""
+"""The plan of a sweep: a base configuration and the differences of each run, composed once and numbered."""
 
 from __future__ import annotations
 
@@ -10,28 +6,16 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from irmas import provenance
 from irmas.config import NEUTRAL, OF_THE_COMMAND, Config, flatten, from_flat, shown
-from irmas.errors import ConfigError, UserError, first_line
-from irmas.files import atomic_write, locked
-from irmas.run.folder import CONFIG, RunFolder
-
-OUTPUTS = Path("outputs")
-POOL = ".pool"
-"""In a sweep's folder: held by each command that trains its runs on this machine."""
-PLAN = "plan.yaml"
-POINTS = "points.jsonl"
-REMEDY = f"restore it, or remove {PLAN} and give the sweep's command again, which goes on with the runs that are there"
+from irmas.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Point:
-    """One combination of the swept values: `overrides` as they were written, `changes` to the flat base settings."""
+class PlannedRun:
+    """A run to be trained: `overrides` as they were typed, `changes` to the flat base configuration."""
 
     id: int
     overrides: dict[str, Any]
@@ -49,61 +33,80 @@ class Point:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep: its points and everything that they share."""
+    """The runs of a sweep and everything that they share."""
 
     name: str
     swept: list[str]
-    """The swept keys in the order of the command line."""
+    """Swept keys in the order of the command line."""
     data: str
-    """Digest of the data set's content."""
+    """Digest of the content of the data set."""
     source: str
-    """Digest of the package's source: its runs are trained by no other, unless the configuration allows it."""
+    """Digest of the source that trains the runs; another one trains them only with `allow_code_change`."""
     commit: str
-    """With `+` where files differed from it; empty for an installed package."""
+    """Git commit, with `+` where files differ from it; empty for an installed package."""
     config: Config
-    points: list[Point] = field(default_factory=list)
+    runs: list[PlannedRun] = field(default_factory=list)
     command: list[str] = field(default_factory=list)
-    """Overrides of the command that made it, as they were typed; empty in plans of earlier versions."""
+    """Overrides of the command that made the sweep, as they were typed; empty in plans of earlier versions."""
     rounds: list[list[int]] = field(default_factory=list)
     """First and last run of each round of `irmas.refine`."""
 
     @property
     def refined(self) -> set[int]:
-        """Runs that rounds of `irmas.refine` added."""
+        """IDs of the runs that rounds of `irmas.refine` added."""
         return {number for first, last in self.rounds for number in range(first, last + 1)}
 
-    def config_of(self, point: Point) -> Config:
-        return from_flat(flatten(asdict(self.config)) | point.changes)
+    def config_of(self, run: PlannedRun) -> Config:
+        return from_flat(flatten(asdict(self.config)) | run.changes)
 
     def variants(self, *groups: str) -> list[Config]:
-        """One configuration for each combination of these groups' settings that occurs, in the points' order."""
+        """Return one configuration for each combination of these groups' settings, in the order of the runs."""
         prefixes = tuple(f"{group}." for group in groups)
-        firsts: dict[str, Point] = {}
-        for point in self.points:
-            firsts.setdefault(str([item for item in point.changes.items() if item[0].startswith(prefixes)]), point)
-        return [self.config_of(point) for point in firsts.values()]
+        firsts: dict[str, PlannedRun] = {}
+        for run in self.runs:
+            firsts.setdefault(str([item for item in run.changes.items() if item[0].startswith(prefixes)]), run)
+        return [self.config_of(run) for run in firsts.values()]
 
-    def value(self, point: Point, key: str) -> Any:
-        """A swept key's value at a point; for a group its option's name."""
-        return point.overrides[key] if key in point.overrides else flatten(asdict(self.config)).get(key)
+    def value(self, run: PlannedRun, key: str) -> Any:
+        """Return the value of a swept key in a run; of a group, the name of its option."""
+        return run.overrides[key] if key in run.overrides else flatten(asdict(self.config)).get(key)
 
 
-def run_folder(sweep: Path, point: Point) -> RunFolder:
-    return RunFolder(sweep / "runs" / point.folder_name)
+def freeze(base: Config, runs: Sequence[PlannedRun], name: str | None, command: Sequence[str] = ()) -> Plan:
+    """Return the plan of these runs under `name`, that of the configuration, or one made from the swept keys.
+
+    Raises DataError where the data of a run is absent and cannot be rendered.
+    """
+    from irmas.data import dataset  # imports numpy, which tasks of an array read plans without
+
+    swept = list(dict.fromkeys(key for run in runs for key in run.overrides))
+    source, commit = provenance.source_digest(), provenance.git_commit()
+    plan = Plan(name or base.name or "", swept, "", source, commit, base, list(runs), list(command))
+    plan = replace(plan, data="-".join(dict.fromkeys(dataset.digest(config.data) for config in plan.variants("data"))))
+    return replace(plan, name=plan.name or _default_name(plan))
+
+
+def _default_name(plan: Plan) -> str:
+    """Return swept keys and a digest of plan and data: rerunning a command finds its sweep, no other command does."""
+    flat = {key: value for key, value in flatten(asdict(plan.config)).items() if key not in NEUTRAL}
+    changes = [run.changes for run in plan.runs]
+    digest = hashlib.sha256(json.dumps([flat, changes, plan.data], sort_keys=True).encode()).hexdigest()[:8]
+    keys = "-".join(key.rpartition(".")[2].rpartition("/")[2] for key in plan.swept) or "single"
+    return f"{keys[:60]}-{digest}"
 
 
 def expand(
     base: Config, job_overrides: Sequence[Mapping[str, str]], change: Callable[[Mapping[str, str]], Mapping[str, Any]]
-) -> list[Point]:
-    """Points numbered from 1. `change` gives the flat settings, and their values, that overrides set: of one setting,
-    or of all groups of a point, since one may choose another's option.
+) -> list[PlannedRun]:
+    """Return planned runs, numbered from 1, with the settings that their overrides change of `base`.
 
-    Each distinct override is composed once, however many points it stands in. Groups come before single
-    settings, so that `model=deep model.dense=128` means what it says.
+    `change` returns the flat settings that overrides set: those of one setting, or of all groups of a run together,
+    since a group may choose another's option. Each distinct override is composed once, however many runs have it.
+    Groups come before single settings, so that `model=deep model.dense=128` means what it says.
     """
     flat_base = flatten(asdict(base))
     changes: dict[tuple[tuple[str, str], ...], Mapping[str, Any]] = {}
-    points = []
+    runs = []
     for number, overrides in enumerate(job_overrides, start=1):
         flat: dict[str, Any] = {}
         groups = tuple((key, text) for key, text in overrides.items() if key not in flat_base)
@@ -112,115 +115,70 @@ def expand(
                 changes[together] = change(dict(together)) if together else {}
             flat.update(changes[together])
         named = {key: flat[key] if key in flat_base else text for key, text in overrides.items()}
-        points.append(Point(number, named, {key: value for key, value in flat.items() if value != flat_base[key]}))
-    return points
+        runs.append(PlannedRun(number, named, {key: value for key, value in flat.items() if value != flat_base[key]}))
+    return runs
 
 
-def default_name(plan: Plan) -> str:
-    """Swept keys and a digest of plan and data: the same command finds its own sweep, no other one does."""
-    flat = {key: value for key, value in flatten(asdict(plan.config)).items() if key not in NEUTRAL}
-    changes = [point.changes for point in plan.points]
-    digest = hashlib.sha256(json.dumps([flat, changes, plan.data], sort_keys=True).encode()).hexdigest()[:8]
-    keys = "-".join(key.rpartition(".")[2].rpartition("/")[2] for key in plan.swept) or "single"
-    return f"{keys[:60]}-{digest}"
+def extended(old: Plan, new: Plan, *, append: bool, has_begun: bool) -> tuple[Plan, list[PlannedRun]]:
+    """Return `old` with the runs of `new` that it lacks, and the runs of `new` as they are numbered there.
 
+    Old runs keep their numbers and new ones follow. Unless `append` (a sweeper that proposes runs in batches, or a
+    round of `irmas.refine`), `new` must contain the runs of `old`, except those that rounds added: these are returned
+    too, behind the runs of `new`. Where a run `has_begun`, data and source must be those of `old`.
 
-def write(folder: Path, plan: Plan, *, append: bool = False) -> tuple[Plan, list[Point]]:
-    """Write the plan, or extend the one that the folder holds.
-
-    Returns what the folder then holds, and the points of `plan` in their order as they are numbered there.
-
-    Old points keep their numbers and new ones follow. Unless `append` (a sweeper that proposes points in
-    batches, or a round of `irmas.refine`) the new grid must contain the old one, but for the runs that rounds have
-    added; these are then returned too, behind the points of `plan`.
-
-    Raises ConfigError, naming the key, where the folder's plan differs in anything else.
+    Raises ConfigError, naming the key, where the plans differ in anything else.
     """
-    with locked(folder / ".lock"):
-        plan, asked = merged(folder, plan, append=append)
-        head = asdict(plan)
-        head["runs"] = len(head.pop("points"))
-        lines = "".join(json.dumps(asdict(point)) + "\n" for point in plan.points)
-        # Points first: whoever sees plan.yaml sees all of them, and none beyond the number that it tells.
-        atomic_write(folder / POINTS, lines)
-        atomic_write(folder / PLAN, yaml.safe_dump(head, sort_keys=False))
-    return plan, asked
-
-
-def merged(folder: Path, plan: Plan, *, append: bool = False) -> tuple[Plan, list[Point]]:
-    """What `write` would write and return. Raises ConfigError as `write` does, and UserError where the folder has lost
-    its plan and holds runs that are not of this one."""
-    if not (folder / PLAN).exists():
-        known = {point.folder_name for point in plan.points}
-        if strange := sorted(path.name for path in (folder / "runs").glob("*") if path.name not in known):
-            raise UserError(
-                f"{folder}: its {PLAN} is missing, and runs/{strange[0]} is not of this command; "
-                "give the one that made the sweep, or another name"
-            )
-        return plan, plan.points
-    return _extended(read(folder), plan, append, _has_begun(folder))
-
-
-def refuse_source(folder: Path, plan: Plan, source: str) -> None:
-    """Raise UserError where runs of `plan` would be trained by another source of the package than it was made with."""
-    if source != plan.source and not plan.config.allow_code_change:
-        raise UserError(
-            f"{folder}: was planned with the package's source {plan.source}, which now is {source}; its runs would not "
-            "be comparable: restore that source, or give the same command with allow_code_change=true, or another name"
+    swept = {key for run in [*old.runs, *new.runs] for key in run.changes} - OF_THE_COMMAND
+    _refuse_other_settings(old, new, swept)
+    if has_begun and old.data != new.data:
+        raise ConfigError(
+            "data",
+            new.config.data.cache or new.config.data.root,
+            f"sweep {old.name} was made from other data, or another list for data.split or data.recordings "
+            f"(digest {old.data}, now {new.data}); give another name",
         )
-
-
-def _has_begun(folder: Path) -> bool:
-    """Whether a run was trained: until then, data that is mended and source that is edited mix nothing."""
-    return any((folder / "runs").glob(f"*/{CONFIG}"))
-
-
-def read(folder: Path, ids: Sequence[int] | None = None) -> Plan:
-    """The plan that a sweep's folder holds, with the points of these ids only (default: all).
-
-    Raises UserError where the folder holds no plan, or none that this version can read; OSError where it may not be
-    read.
-    """
-    path = folder / PLAN
-    try:
-        head = yaml.safe_load(path.read_text())
-        total, config = int(head.pop("runs")), from_flat(flatten(head.pop("config")))
-        plan = Plan(**head, config=config)
-        path = folder / POINTS
-        return replace(plan, points=_read_points(path, total, ids))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        missing = Path(str(error.filename)).name
-        remedy = REMEDY if missing == POINTS else _sweeps_beside(folder)
-        raise UserError(f"{folder}: no sweep is here ({missing} is missing); {remedy}") from None
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError, ConfigError) as error:
-        reason = f"has no {error}" if isinstance(error, KeyError) else first_line(error)
-        raise UserError(f"{path}: is damaged or from another version ({reason}); {REMEDY}") from error
-
-
-def _read_points(path: Path, total: int, ids: Sequence[int] | None) -> list[Point]:
-    """Raises ValueError where one that is asked for is not there."""
-    wanted = set(range(1, total + 1)) if ids is None else {number for number in ids if number <= total}
-    with path.open() as file:
-        numbered = enumerate(islice(file, max(wanted, default=0)), start=1)
-        points = [Point(**json.loads(line)) for number, line in numbered if number in wanted]
-    if {point.id for point in points} != wanted:
-        raise ValueError(f"it lacks runs, {PLAN} tells of {total}")
-    return points
-
-
-def _sweeps_beside(folder: Path) -> str:
-    sweeps = sorted(str(path.parent) for path in folder.absolute().parent.glob(f"*/{PLAN}"))
-    return (
-        "sweeps: " + " ".join(f"{folder.parent / Path(sweep).name}" for sweep in sweeps)
-        if sweeps
-        else "start one with python -m irmas.train, or wait while it makes its data"
+    known, proposed = _by_settings(old, swept), _by_settings(new, swept)
+    absent = [] if append else [run for settings, run in known.items() if settings not in proposed]
+    _refuse_missing_runs(old, new, [run for run in absent if run.id not in old.refined])
+    added = _numbered(old, new, [run for settings, run in proposed.items() if settings not in known], swept)
+    known |= _by_settings(replace(old, runs=added), swept)
+    rounds = [*old.rounds]
+    if len(new.rounds) > len(old.rounds) and added:
+        rounds.append([added[0].id, added[-1].id])
+    source = old if has_begun and not new.config.allow_code_change else new
+    flat_new = flatten(asdict(new.config))
+    plan = replace(
+        new,
+        swept=list(dict.fromkeys(old.swept + new.swept)),
+        source=source.source,
+        commit=source.commit,
+        config=from_flat(flatten(asdict(old.config)) | {key: flat_new[key] for key in NEUTRAL - {"name"}}),
+        runs=[*old.runs, *added],
+        rounds=rounds,
     )
+    return plan, [*(known[settings] for settings in proposed), *absent]
 
 
-def _extended(old: Plan, new: Plan, append: bool, begun: bool) -> tuple[Plan, list[Point]]:
-    """`old` with the points of `new` that it lacks; and the points of `new`."""
+def _by_settings(plan: Plan, swept: set[str]) -> dict[str, PlannedRun]:
+    """Return the runs by the values of these keys."""
+    flat, keys = flatten(asdict(plan.config)), sorted(swept)
+    return {json.dumps([run.changes.get(key, flat[key]) for key in keys]): run for run in plan.runs}
+
+
+def _numbered(old: Plan, new: Plan, runs: Sequence[PlannedRun], swept: set[str]) -> list[PlannedRun]:
+    """Return runs of `new` behind those of `old`, with their changes to the base of `old`."""
     flat_old, flat_new = flatten(asdict(old.config)), flatten(asdict(new.config))
-    swept = {key for point in [*old.points, *new.points] for key in point.changes} - OF_THE_COMMAND
+    numbered = []
+    for number, run in enumerate(runs, start=len(old.runs) + 1):
+        full = flat_new | run.changes
+        keys = [key for key in flat_old if key in swept or key not in NEUTRAL]
+        changes = {key: full[key] for key in keys if full[key] != flat_old[key]}
+        numbered.append(replace(run, id=number, changes=changes))
+    return numbered
+
+
+def _refuse_other_settings(old: Plan, new: Plan, swept: set[str]) -> None:
+    flat_old, flat_new = flatten(asdict(old.config)), flatten(asdict(new.config))
     for key in flat_old:
         if key not in NEUTRAL | swept and flat_old[key] != flat_new[key]:
             raise ConfigError(
@@ -228,44 +186,17 @@ def _extended(old: Plan, new: Plan, append: bool, begun: bool) -> tuple[Plan, li
                 shown(flat_new[key]),
                 f"sweep {old.name} was made with {key}={shown(flat_old[key])}; give that, or another name",
             )
-    if begun and old.data != new.data:
-        raise ConfigError(
-            "data",
-            new.config.data.cache or new.config.data.root,
-            f"sweep {old.name} was made from other data, or another list for data.split or data.recordings "
-            f"(digest {old.data}, now {new.data}); give another name",
-        )
-    keys = sorted(swept)
 
-    def identity(flat: Mapping[str, Any], point: Point) -> str:
-        return json.dumps([point.changes.get(key, flat[key]) for key in keys])
 
-    known = {identity(flat_old, point): point for point in old.points}
-    proposed = {identity(flat_new, point): point for point in new.points}
-    left_out = [] if append else [point for key, point in known.items() if key not in proposed]
-    for missing in (point for point in left_out if point.id not in old.refined):
-        values = missing.overrides | {
-            key: flat_old[key] for key in new.swept if key in flat_old.keys() - missing.overrides
-        }
-        text = " ".join(f"{key}={shown(value)}" for key, value in values.items()) or "its single run"
-        raise ConfigError(
-            "name",
-            old.name,
-            f"that sweep holds {text}, which this command does not; "
-            "a sweep only grows: keep its values, or give another name",
-        )
-    points = list(old.points)
-    for key, point in proposed.items():
-        if key not in known:
-            full = flat_new | point.changes
-            changes = {k: full[k] for k in flat_old if (k in swept or k not in NEUTRAL) and full[k] != flat_old[k]}
-            known[key] = replace(point, id=len(points) + 1, changes=changes)
-            points.append(known[key])
-    config = from_flat(flat_old | {key: flat_new[key] for key in NEUTRAL - {"name"}})
-    made_by = old if begun and not new.config.allow_code_change else new
-    new = replace(new, source=made_by.source, commit=made_by.commit)
-    rounds = list(old.rounds)
-    if len(new.rounds) > len(old.rounds) and len(points) > len(old.points):
-        rounds.append([len(old.points) + 1, len(points)])
-    plan = replace(new, swept=list(dict.fromkeys(old.swept + new.swept)), config=config, points=points, rounds=rounds)
-    return plan, [*(known[key] for key in proposed), *left_out]
+def _refuse_missing_runs(old: Plan, new: Plan, missing: Sequence[PlannedRun]) -> None:
+    if not missing:
+        return
+    flat_old, overrides = flatten(asdict(old.config)), missing[0].overrides
+    values = overrides | {key: flat_old[key] for key in new.swept if key in flat_old.keys() - overrides}
+    text = " ".join(f"{key}={shown(value)}" for key, value in values.items()) or "its single run"
+    raise ConfigError(
+        "name",
+        old.name,
+        f"that sweep holds {text}, which this command does not; a sweep only grows: keep its values, or give another "
+        "name",
+    )

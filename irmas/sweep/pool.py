@@ -29,46 +29,47 @@ from irmas.run.folder import (
     RunBusyError,
     Status,
 )
-from irmas.sweep import plan as plans
 from irmas.sweep import pruning
-from irmas.sweep.plan import OUTPUTS, POOL, Plan, Point, run_folder
-from irmas.sweep.progress import SweepProgress, label_width
+from irmas.sweep.plan import Plan, PlannedRun
+from irmas.sweep.progress import SweepProgress
+from irmas.sweep.sweep import Sweep
 
 PRELOADED = "irmas.sweep.train_run"
 POLL_S = 0.2
 GRACE_S = 10.0
-"""From SIGTERM to SIGKILL; an epoch's commit takes well under a second."""
+"""Time from SIGTERM to SIGKILL; an epoch's commit takes well under a second."""
 GPUS = Path("/proc/driver/nvidia/gpus")
 
 
 @dataclass
 class Worker:
+    """A process that trains a run."""
+
     process: BaseProcess
-    point: Point
+    run: PlannedRun
     slot: int
-    last_word: Connection
-    """What ended the run, in one message."""
+    report: Connection
+    """Pipe with the message of the error that ended the run, if one did."""
 
 
-def run(
-    sweep: Path,
-    plan: Plan,
-    points: Sequence[Point],
+def train(
+    sweep: Sweep,
+    runs: Sequence[PlannedRun],
     processes: int | None,
     progress: SweepProgress,
-    stopping: Callable[[], bool] = lambda: False,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train what is unfinished of these points, so many at once; returns when each has ended, one way or another.
+    """Train the unfinished of these runs, `processes` at once; return when each has ended, one way or another.
 
-    A point that fails does not take the others along. Ctrl-C, and `stopping`, end all children in good order.
+    A run that fails does not take the others along. Ctrl-C, and `is_stopping`, end all children cleanly.
     """
-    gpus = _gpus() if plan.config.device != "cpu" else []
-    processes = min(processes or len(gpus) or cpu_count(), len(points))
-    # By all points: with another number of threads, a run that goes on would not end as if undisturbed.
+    gpus = _gpus() if sweep.plan.config.device != "cpu" else []
+    processes = min(processes or len(gpus) or cpu_count(), len(runs))
+    # By all runs: with another number of threads, a run that is resumed would not end as if undisturbed.
     threads = max(cpu_count() // max(processes, 1), 1)
-    waiting, workers = _unfinished(sweep, points), list[Worker]()
+    waiting, workers = sweep.unfinished(runs), list[Worker]()
     with _all_ended(sweep, workers):
-        while (waiting or workers) and not stopping():
+        while (waiting or workers) and not is_stopping():
             for slot in sorted(set(range(processes)) - {worker.slot for worker in workers})[: len(waiting)]:
                 gpu = gpus[slot % len(gpus)] if gpus else None
                 _start(workers, sweep, waiting.pop(0), slot, threads, gpu)
@@ -76,68 +77,62 @@ def run(
             for worker in [worker for worker in workers if not worker.process.is_alive()]:
                 workers.remove(worker)
                 worker.process.join()
-                progress.ended(worker.point, _final_status(sweep, worker))
+                progress.end(worker.run, _final_status(sweep, worker))
             for worker in workers:
-                progress.report(worker.point, run_folder(sweep, worker.point).status())
+                progress.update(worker.run, sweep.status(worker.run))
 
 
 def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[Status]:
-    """Make the data, write the plan, train what is unfinished; how each point then stands.
+    """Make the data, write the plan, train its unfinished runs; return the status of each run of `plan`.
 
     The plan is written when nothing more can be refused: a mistake that is mended leaves no sweep that differs.
     """
-    from irmas.sweep import data_job  # here, since an array's tasks do without it, and without numpy
+    from irmas.sweep import data_job  # imports numpy, which tasks of an array do without
 
     console = plain_console()
-    sweep = OUTPUTS / plan.name
-    merged, points = plans.merged(sweep, plan, append=append)
-    if unfinished := _unfinished(sweep, points):
-        plans.refuse_source(sweep, merged, plan.source)
+    proposed = Sweep.of(plan)
+    sweep, runs = proposed.merged(append=append)
+    if unfinished := sweep.unfinished(runs):
+        sweep.refuse_source(plan.source)
         fork_server(PRELOADED)  # before the data, which its processes make too
-        data_job.make(sweep, replace(merged, points=unfinished), ConsoleProgress(console))
-    merged, points = plans.write(sweep, plan, append=append)
-    unfinished = _unfinished(sweep, points)
-    runs = "1 run" if len(points) == 1 else f"{len(points)} runs"
-    console.print(f"{sweep}: {runs}, {len(points) - len(unfinished)} finished before")
-    for line in pruning.announced(replace(merged, points=points)):
+        data_job.make(Sweep(sweep.path, replace(sweep.plan, runs=unfinished)), ConsoleProgress(console))
+    sweep, runs = proposed.write(append=append)
+    finished = len(runs) - len(sweep.unfinished(runs))
+    total = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    console.print(f"{sweep}: {total}, {finished} finished before")
+    for line in pruning.describe(replace(sweep.plan, runs=runs)):
         console.print(line)
-    if unfinished:
-        with (
-            held_by_many(sweep / POOL),
-            SweepProgress(console, len(points), len(points) - len(unfinished), label_width(points)) as progress,
-        ):
-            run(sweep, merged, points, processes, progress)
-    return [run_folder(sweep, point).status() for point in points]
+    if finished < len(runs):
+        with held_by_many(sweep.pool_lock), SweepProgress(console, runs, finished) as progress:
+            train(sweep, runs, processes, progress)
+    return [sweep.status(run) for run in runs]
 
 
-def _unfinished(sweep: Path, points: Sequence[Point]) -> list[Point]:
-    return [point for point in points if run_folder(sweep, point).status().state not in FINAL]
-
-
-def _start(workers: list[Worker], sweep: Path, point: Point, slot: int, threads: int, gpu: str | None) -> None:
+def _start(workers: list[Worker], sweep: Sweep, run: PlannedRun, slot: int, threads: int, gpu: str | None) -> None:
     context = fork_server(PRELOADED)
-    heard, told = context.Pipe(duplex=False)
-    process = context.Process(target=_train, args=(sweep, point, threads, gpu, told), name=point.folder_name)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_train, args=(sweep.path, run, threads, gpu, sender), name=run.folder_name)
     with uninterrupted():  # until it is one of the workers, which are ended with this process
         process.start()
-        told.close()
-        workers.append(Worker(process, point, slot, heard))
+        sender.close()
+        workers.append(Worker(process, run, slot, receiver))
 
 
-def _train(sweep: Path, point: Point, threads: int, gpu: str | None, last_word: Connection) -> None:
-    """In the child: what it says goes to the run's own log, and what ended the run to the parent too.
+def _train(path: Path, run: PlannedRun, threads: int, gpu: str | None, report: Connection) -> None:
+    """In the child: train a run, with all output in its log; send the message of an error to the parent too.
 
-    On a full disk the parent alone hears it.
+    On a full disk the parent alone gets it.
     """
     from irmas.sweep import train_run
 
     try:
-        _log_to(run_folder(sweep, point).log)
+        sweep = Sweep.open(path, [run.id])
+        _log_to(sweep.run_folder(run).log)
         if gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         train_run.start()
         when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
-        train_run.run_point(sweep, point.id, threads)
+        train_run.run_point(sweep, threads)
     except train_run.Stopped:
         sys.exit("stopped")
     except RunBusyError as error:
@@ -146,11 +141,11 @@ def _train(sweep: Path, point: Point, threads: int, gpu: str | None, last_word: 
     except Replaced:
         sys.exit(REPLACED)
     except Exception as error:
-        said = in_words(error)
-        if said is None:
+        message = in_words(error)
+        if message is None:
             raise
-        last_word.send(said)
-        sys.exit(said)
+        report.send(message)
+        sys.exit(message)
 
 
 def _log_to(log: Path) -> None:
@@ -161,27 +156,27 @@ def _log_to(log: Path) -> None:
             os.dup2(file.fileno(), stream.fileno())
 
 
-def _final_status(sweep: Path, worker: Worker) -> Status:
-    """What the run said last; a process that was killed could say nothing, so that it is said here."""
-    folder = run_folder(sweep, worker.point)
-    status, code, said = folder.status(), worker.process.exitcode or 0, _last_word(worker)
+def _final_status(sweep: Sweep, worker: Worker) -> Status:
+    """Return how a run ended; if its process could not record that, killed perhaps, record it."""
+    folder = sweep.run_folder(worker.run)
+    status, code, error = folder.status(), worker.process.exitcode or 0, _reported_error(worker)
     if status.state == RUNNING or code == REPLACED:
         return replace(status, message="another process trains it")
     if code < 0 and status.state not in FINAL:
-        goes_on = f"goes on after epoch {status.epoch}" if status.epoch else "starts it again"
-        reason = f"killed by signal {-code}; the same command {goes_on}"
-    elif code > 0 and (said or status.state == PENDING):
-        reason = said or f"ended with exit code {code}; see {folder.log}"
+        effect = f"resume it after epoch {status.epoch}" if status.epoch else "restart it"
+        message = f"killed by signal {-code}; rerun the command to {effect}"
+    elif code > 0 and (error or status.state == PENDING):
+        message = error or f"ended with exit code {code}; see {folder.log}"
     else:
         return status
-    status = replace(status, state=FAILED, message=reason, exit_code=code)
-    with suppress(OSError):  # a full disk; the caller tells it
+    status = replace(status, state=FAILED, message=message, exit_code=code)
+    with suppress(OSError):  # a full disk; the caller shows it
         folder.amend_status(status)
     return status
 
 
-def _last_word(worker: Worker) -> str:
-    with worker.last_word as pipe:
+def _reported_error(worker: Worker) -> str:
+    with worker.report as pipe:
         try:
             return str(pipe.recv())
         except EOFError:
@@ -189,8 +184,8 @@ def _last_word(worker: Worker) -> str:
 
 
 @contextmanager
-def _all_ended(sweep: Path, workers: list[Worker]) -> Iterator[None]:
-    """Leaves no child behind, whatever happens in between."""
+def _all_ended(sweep: Sweep, workers: list[Worker]) -> Iterator[None]:
+    """Leave no child behind, whatever happens in the block."""
     try:
         yield
     finally:
@@ -202,13 +197,13 @@ def _all_ended(sweep: Path, workers: list[Worker]) -> Iterator[None]:
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
-                folder = run_folder(sweep, worker.point)
+                folder = sweep.run_folder(worker.run)
                 with suppress(OSError):
                     folder.amend_status(replace(folder.status(), state=CANCELLED, message=INTERRUPTED))
 
 
 def _gpus() -> list[str]:
-    """What this process may use, without the cost of asking CUDA."""
+    """Return the GPUs that this process may use, without the cost of loading CUDA."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [gpu for gpu in visible.split(",") if gpu not in ("", "-1", "NoDevFiles")]

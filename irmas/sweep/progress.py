@@ -1,7 +1,8 @@
-"""What a person sees while runs train: a bar for the sweep and one for each run, plain lines elsewhere."""
+"""What a user sees while runs train: a bar for the sweep and one for each run; plain lines without a terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -13,19 +14,20 @@ from irmas.config import shown
 from irmas.console import progress_bars
 from irmas.run import events
 from irmas.run.folder import COMPLETED, FINAL, PRUNED, Status
-from irmas.sweep.plan import Point
+from irmas.sweep.plan import PlannedRun
 
 
 class SweepProgress:
-    """A bar for the sweep and one for each run that trains; use as a context manager."""
+    """Progress of some runs, of which a number have finished; use as a context manager."""
 
-    def __init__(self, console: Console, total: int, done: int, width: int) -> None:
+    def __init__(self, console: Console, runs: Sequence[PlannedRun], finished: int) -> None:
         self.console = console
-        self.total, self.done, self.width = total, done, width
+        self.total, self.finished = len(runs), finished
+        self.width = max((len(_label(run)) for run in runs), default=0)
         self.bars = progress_bars(console)
-        self.sweep = self.bars.add_task("runs", total=total, completed=done, note="")
-        self.tasks: dict[int, TaskID] = {}
-        self.seen: dict[int, int] = {}
+        self.bar = self.bars.add_task("runs", total=self.total, completed=finished, note="")
+        self.run_bars: dict[int, TaskID] = {}
+        self.epochs: dict[int, int] = {}
 
     def __enter__(self) -> Self:
         self.bars.start()
@@ -36,43 +38,34 @@ class SweepProgress:
     ) -> None:
         self.bars.stop()
 
-    def report(self, point: Point, status: Status) -> None:
-        """A run that trains."""
-        if point.id not in self.tasks:
-            self.tasks[point.id] = self.bars.add_task(_label(point), total=None, note="")
-        share = status.step / status.steps if status.steps else 0.0
-        self.bars.update(
-            self.tasks[point.id],
-            total=status.epochs or None,
-            completed=status.epoch + share,
-            note=_scores(status),
-        )
-        if not self.console.is_terminal and status.epoch > self.seen.get(point.id, 0):
-            self.console.print(
-                f"{_label(point):{self.width}}  epoch {status.epoch}/{status.epochs}  {_scores(status)}",
-            )
-        self.seen[point.id] = status.epoch
+    def update(self, run: PlannedRun, status: Status) -> None:
+        """Show how far a run that trains has come."""
+        if run.id not in self.run_bars:
+            self.run_bars[run.id] = self.bars.add_task(_label(run), total=None, note="")
+        epoch = status.epoch + (status.step / status.steps if status.steps else 0.0)
+        scores = _scores(status)
+        self.bars.update(self.run_bars[run.id], total=status.epochs or None, completed=epoch, note=scores)
+        if not self.console.is_terminal and status.epoch > self.epochs.get(run.id, 0):
+            self.console.print(f"{_label(run):{self.width}}  epoch {status.epoch}/{status.epochs}  {scores}")
+        self.epochs[run.id] = status.epoch
 
-    def ended(self, point: Point, status: Status) -> None:
-        if point.id in self.tasks:
-            self.bars.remove_task(self.tasks.pop(point.id))
-        self.done += status.state in FINAL
-        self.bars.update(self.sweep, completed=self.done)
-        reason = "" if status.state == COMPLETED else status.reason
+    def end(self, run: PlannedRun, status: Status) -> None:
+        """Show how a run ended."""
+        if run.id in self.run_bars:
+            self.bars.remove_task(self.run_bars.pop(run.id))
+        self.finished += status.state in FINAL
+        self.bars.update(self.bar, completed=self.finished)
         state = Text(status.state, style={COMPLETED: "green", PRUNED: "yellow"}.get(status.state, "red"))
-        said = f"  {_scores(status)}{reason and '  ' + reason}  ({self.done}/{self.total})"
-        self.console.print(Text.assemble(f"{_label(point):{self.width}}  ", state, said))
+        reason = f"  {status.reason}" if status.reason and status.state != COMPLETED else ""
+        counts = f"  {_scores(status)}{reason}  ({self.finished}/{self.total})"
+        self.console.print(Text.assemble(f"{_label(run):{self.width}}  ", state, counts))
 
 
-def _label(point: Point) -> str:
-    return " ".join([f"run {point.id}", *(f"{key}={shown(value)}" for key, value in point.overrides.items())])
-
-
-def label_width(points: list[Point]) -> int:
-    return max((len(_label(point)) for point in points), default=0)
+def _label(run: PlannedRun) -> str:
+    return " ".join([f"run {run.id}", *(f"{key}={shown(value)}" for key, value in run.overrides.items())])
 
 
 def _scores(status: Status) -> str:
-    metrics = status.metrics or {}  # what is not finite is left out
+    metrics = status.metrics or {}  # without those that are not finite
     accuracy = f"val_accuracy {metrics[events.RANKED]:.2%}" if events.RANKED in metrics else ""
     return accuracy + (f" loss {metrics[events.VAL_LOSS]:.4f}" if events.VAL_LOSS in metrics else "")

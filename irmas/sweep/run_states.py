@@ -1,6 +1,6 @@
-"""How the runs of a sweep stand: what their processes last said, joined with Slurm's word.
+"""States of the runs of a sweep: their status files, corrected by what Slurm reports of their tasks.
 
-A status file holds what a run's process last knew: not that it was killed, nor that it never began.
+A status file holds what a run's process last recorded: not that it was killed, nor that it never began.
 """
 
 from __future__ import annotations
@@ -19,52 +19,57 @@ from irmas.files import is_held
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, FINAL, PENDING, RUNNING, RunFolder, Status
 from irmas.sweep import jobs, slurm
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, DataFailure, Job, Work
-from irmas.sweep.plan import PLAN, POOL, Plan, Point, run_folder
+from irmas.sweep.plan import PlannedRun
 from irmas.sweep.slurm import LIVE, SlurmError, Task
+from irmas.sweep.sweep import Sweep
 
 NOT_SUBMITTED = "NOT_SUBMITTED"
-"""Never began, and nothing in the queue will begin it."""
-
+"""State of a run that never began, and that nothing in the queue will begin."""
 WAITING = LIVE - {"RUNNING", "SUSPENDED", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED", "RESIZING"}
-"""No process trains for such a task."""
+"""States of tasks that no process trains for."""
 MEANING = {
-    "OUT_OF_MEMORY": "it needed more memory than it was given, see hydra.launcher.mem",
-    "TIMEOUT": "its time limit was over, see hydra.launcher.time",
+    "OUT_OF_MEMORY": "out of memory, see hydra.launcher.mem",
+    "TIMEOUT": "hit its time limit, see hydra.launcher.time",
     "NODE_FAIL": "its node failed",
     "BOOT_FAIL": "its node did not start",
-    "PREEMPTED": "a job of higher priority took its place",
-    "DEADLINE": "its deadline was over",
-    "CANCELLED": "by scancel, or with a job that it waited for",
+    "PREEMPTED": "preempted by a higher-priority job",
+    "DEADLINE": "passed its deadline",
+    "CANCELLED": "by scancel, or with a job that it depended on",
 }
-"""Ends that explain why a process was killed."""
+"""Slurm's states that explain why a process was killed."""
 CLOCK_S = 2.0
-"""Slurm tells the elapsed time in whole seconds."""
+"""Inaccuracy of elapsed times, which Slurm gives in whole seconds."""
 LAG_S = 5.0
-"""So long sacct may not know yet what squeue tells."""
-TOLD = "states are what the runs last said"
+"""Time by which sacct may lag behind squeue."""
+UNCORRECTED = "states are those that the runs last recorded"
 _OPTION = re.compile(r" --([a-z-]+)[ =](\S+)")
 
 
 @dataclass(frozen=True)
 class RunState:
-    point: Point
+    """One run and how it stands."""
+
+    planned: PlannedRun
     status: Status
-    """With the state that holds, and why."""
+    """The merged status: what the run recorded, corrected by Slurm."""
     task: Task | None
     """The task that trains it, will train it, or trained it last."""
-    told: Status | None
-    """What its file says; None where that cannot be read."""
+    recorded: Status | None
+    """The content of its status file; None where that cannot be read."""
 
 
 @dataclass(frozen=True)
 class SweepState:
+    """All runs of a sweep and the jobs around them."""
+
+    sweep: Sweep
     runs: list[RunState]
     stages: list[Task]
     """The last data job and the last ranking job, named `data` and `ranking`, where Slurm knows them."""
     note: str = ""
-    """Why Slurm's word is missing where there should be one."""
+    """Why Slurm's report is missing where there should be one."""
     in_pool: bool = False
-    """A command on this machine trains its runs, one after another."""
+    """Whether a command on this machine trains runs of the sweep."""
 
     @property
     def is_live(self) -> bool:
@@ -75,186 +80,195 @@ class SweepState:
 
     @property
     def is_to_be_ranked(self) -> bool:
-        """Whether a ranking waits; one that runs may be over before what is in the queue is."""
+        """Whether a ranking job waits; one that runs may end before what is in the queue does."""
         return any(task.name == RANKING and task.state in WAITING for task in self.stages)
 
 
-def look(sweep: Path, plan: Plan, *, last_word: bool = False) -> SweepState:
-    """Reads only. Asks squeue and sacct once each at most, and nobody where the sweep was never on Slurm.
+def sweep_state(sweep: Sweep, *, is_final: bool = False) -> SweepState:
+    """Return how the runs stand, after one query each of squeue and sacct at most; none for a sweep never on Slurm.
 
-    For a `last_word`, which is written down, sacct is asked again while it lags behind squeue.
+    With `is_final`, for states that will be recorded, sacct is queried again while it lags behind squeue.
     """
-    if not (sweep / jobs.FOLDER).is_dir():
-        return _unheard(sweep, plan)
-    if not os.access(sweep / jobs.FOLDER, os.R_OK | os.X_OK):
-        return _unheard(sweep, plan, f"{sweep / jobs.FOLDER}: cannot be read: {TOLD}")
+    if not sweep.slurm.is_dir():
+        return _without_slurm(sweep)
+    if not os.access(sweep.slurm, os.R_OK | os.X_OK):
+        return _without_slurm(sweep, f"{sweep.slurm}: cannot be read: {UNCORRECTED}")
     try:
-        names = _names_by_hand(plan) | {record.name for record in jobs.recorded(sweep)}
+        names = _names_by_hand(sweep) | {record.name for record in jobs.recorded(sweep)}
         queued = slurm.queue(sorted(names))
     except UserError as error:
         reason = error.reason if isinstance(error, SlurmError) else error
-        return _unheard(sweep, plan, f"{reason}: {TOLD}")
-    return heard(sweep, plan, queued, partial(_caught_up, queued) if last_word else slurm.accounting)
+        return _without_slurm(sweep, f"{reason}: {UNCORRECTED}")
+    return with_slurm(sweep, queued, partial(_settled_accounting, queued) if is_final else slurm.accounting)
 
 
-def _caught_up(queued: Iterable[Task], jobs: Iterable[str]) -> list[Task]:
-    """What sacct says, when it knows all ends that squeue tells; that a task ran out of memory it alone knows."""
-    numbers = set(jobs)
+def _settled_accounting(queued: Iterable[Task], numbers: Iterable[str]) -> list[Task]:
+    """Return what sacct reports once it has all ends that squeue shows: sacct alone knows that memory ran out."""
+    numbers = set(numbers)
     ended = {task.id for task in queued if task.job in numbers and not task.is_live}
     deadline = time.monotonic() + LAG_S
     while True:
-        told = slurm.accounting(numbers)
-        known = {task.id for task in told if not task.is_live}
-        if not told or ended <= known or time.monotonic() > deadline:
-            return told
+        tasks = slurm.accounting(numbers)
+        if not tasks or ended <= {task.id for task in tasks if not task.is_live} or time.monotonic() > deadline:
+            return tasks
         time.sleep(LAG_S / 20)
 
 
-def heard(
-    sweep: Path, plan: Plan, queued: Iterable[Task], accounting: Callable[[Iterable[str]], list[Task]]
-) -> SweepState:
-    """With what squeue says; `accounting` is asked only if that leaves an unfinished run unexplained."""
-    total = len(plan.points)
-    word = _word(sweep, plan, queued)
-    by_run = word.by_run(total)
-    read = {point.id: _read(run_folder(sweep, point), on_slurm=True) for point in plan.points}
-    if any(last.state not in FINAL and not any(t.is_live for t in by_run[run]) for run, (last, _) in read.items()):
-        word.add(accounting(word.records | word.works))
-        by_run = word.by_run(total)
-    data = word.data_failures(sweep, total)
+def with_slurm(sweep: Sweep, queued: Iterable[Task], accounting: Callable[[Iterable[str]], list[Task]]) -> SweepState:
+    """Return how the runs stand, given the reply of squeue.
+
+    `accounting` is queried only if that reply leaves an unfinished run unexplained.
+    """
+    view = _view(sweep, queued)
+    by_run = view.by_run()
+    read = {run.id: _read(sweep.run_folder(run), on_slurm=True) for run in sweep.plan.runs}
+    if any(status.state not in FINAL and not any(t.is_live for t in by_run[id_]) for id_, (status, _) in read.items()):
+        view.add(accounting(view.records | view.works))
+        by_run = view.by_run()
+    data = view.data_failures()
     runs = []
-    for point in plan.points:
-        last, told = read[point.id]
-        task = choose(last, by_run[point.id])
-        joined = join(last, task, word.time, data.get(point.id, "")) if told is not None else last
-        runs.append(RunState(point, joined, task, told))
-    return SweepState(runs, word.stages())
+    for run in sweep.plan.runs:
+        status, recorded = read[run.id]
+        task = pick_task(status, by_run[run.id])
+        if recorded is not None:
+            status = merge_state(status, task, view.time, data.get(run.id, ""))
+        runs.append(RunState(run, status, task, recorded))
+    return SweepState(sweep, runs, view.stages())
 
 
-def _unheard(sweep: Path, plan: Plan, note: str = "") -> SweepState:
-    read = [(point, *_read(run_folder(sweep, point), on_slurm=False)) for point in plan.points]
-    runs = [RunState(point, last, None, told) for point, last, told in read]
-    return SweepState(runs, [], note, is_held(sweep / POOL))
-
-
-def settle(sweep: Path, state: SweepState) -> None:
-    """Write into its file how a dead run ended. Raises OSError where that is not allowed."""
-    for run in state.runs:
-        is_live = run.task is not None and run.task.is_live
-        if is_live or run.told in (None, run.status) or run.status.state in (PENDING, RUNNING, NOT_SUBMITTED):
-            continue
-        folder = run_folder(sweep, run.point)
-        if folder.told() == run.told:  # otherwise somebody has gone on with it since
-            folder.amend_status(run.status)
+def _without_slurm(sweep: Sweep, note: str = "") -> SweepState:
+    read = [(run, *_read(sweep.run_folder(run), on_slurm=False)) for run in sweep.plan.runs]
+    runs = [RunState(run, status, None, recorded) for run, status, recorded in read]
+    return SweepState(sweep, runs, [], note, is_held(sweep.pool_lock))
 
 
 def _read(folder: RunFolder, *, on_slurm: bool) -> tuple[Status, Status | None]:
-    """Before Slurm is heard: what is known of the run, and its file's own word."""
+    """Return what is known of a run without Slurm, and the content of its status file."""
     try:
-        told = folder.told()
-        # Whether a process lives that Slurm does not know of, the run's lock tells.
-        return told if on_slurm and told.job else folder.status(), told
+        recorded = folder.told()
+        # Whether a process lives that Slurm does not know of is shown by the run's lock.
+        return recorded if on_slurm and recorded.job else folder.status(), recorded
     except (UserError, OSError) as error:
         return Status(FAILED, message=in_words(error) or repr(error)), None
+
+
+def record_dead_runs(state: SweepState) -> None:
+    """Write into the status file of each dead run how it ended. Raises OSError where that is not allowed."""
+    for run in state.runs:
+        is_live = run.task is not None and run.task.is_live
+        if is_live or run.recorded in (None, run.status) or run.status.state in (PENDING, RUNNING, NOT_SUBMITTED):
+            continue
+        folder = state.sweep.run_folder(run.planned)
+        if folder.told() == run.recorded:  # otherwise a process has resumed it since
+            folder.amend_status(run.status)
 
 
 # ---- the rules
 
 
-def choose(told: Status, tasks: Iterable[Task]) -> Task | None:
-    """The task whose word counts: a live one, else the one that the file is of; for a run that never began the last."""
+def pick_task(recorded: Status, tasks: Iterable[Task]) -> Task | None:
+    """Return the task that explains a run: a live one, else the one that its status file names.
+
+    Of several live ones that is its own, then one that trains, then the last; for a run that never began, the last.
+    """
     by_number = sorted(tasks, key=lambda task: int(task.job))
     live = [task for task in by_number if task.is_live]
-    own = [task for task in live or by_number if task.id == told.job]
+    own = [task for task in live or by_number if task.id == recorded.job]
     training = [task for task in live if task.state not in WAITING]
-    ended = [] if told.job else by_number
-    return next((group[-1] for group in (own, training, live, ended) if group), None)
+    for candidates in (own, training, live, [] if recorded.job else by_number):
+        if candidates:
+            return candidates[-1]
+    return None
 
 
-def join(told: Status, task: Task | None, now: float, data: str = "") -> Status:
-    """What holds, of what the run's process last said and what Slurm says of its task.
+def merge_state(recorded: Status, task: Task | None, now: float, data_failure: str = "") -> Status:
+    """Return the status that holds, given what the run recorded and its task in Slurm.
 
-    `now` is Unix time; `data` says why the run's data could not be made, if so.
+    `now` is Unix time; `data_failure` is why the run's data could not be made, empty if it was.
     """
-    if told.state in FINAL:
-        return told
+    if recorded.state in FINAL:
+        return recorded
     if task is not None and task.is_live:
-        return _alive(told, task, now)
-    if told.pid == 0:
-        return _never_began(told, task, data)
-    if told.state == RUNNING and told.job:
-        return _ended(told, task)
-    if task is not None and task.state in _overruling(told):
-        return _ended(told, task)
-    return told
+        return _alive(recorded, task, now)
+    if recorded.pid == 0:
+        return _never_began(recorded, task, data_failure)
+    if recorded.state == RUNNING and recorded.job:
+        return _ended(recorded, task)
+    if task is not None and task.state in _overruling(recorded):
+        return _ended(recorded, task)
+    return recorded
 
 
-def _alive(told: Status, task: Task, now: float) -> Status:
-    is_its_own = told.job == task.id and task.state not in WAITING
-    if told.state == RUNNING and (is_its_own or not told.job):  # without a job it trains outside Slurm
-        return told
+def _alive(recorded: Status, task: Task, now: float) -> Status:
+    is_its_own = recorded.job == task.id and task.state not in WAITING
+    if recorded.state == RUNNING and (is_its_own or not recorded.job):  # without a job it trains outside Slurm
+        return recorded
     if task.state in WAITING:
-        return replace(told, state=PENDING, message=task.reason + ("; the same command releases it" * task.is_held))
-    if is_its_own and told.updated >= now - task.elapsed_s - CLOCK_S:
-        return told  # it ended in this very start of the task, which trains other runs
-    return replace(told, state=PENDING, message=f"waits in task {task.id}")
+        remedy = "; rerun the sweep command to release it" if task.is_held else ""
+        return replace(recorded, state=PENDING, message=task.reason + remedy)
+    if is_its_own and recorded.updated >= now - task.elapsed_s - CLOCK_S:
+        return recorded  # it ended in this very start of the task, which trains other runs
+    return replace(recorded, state=PENDING, message=f"waits in task {task.id}")
 
 
-def _never_began(told: Status, task: Task | None, data: str) -> Status:
-    """Its file, if there is one, was written by `settle` or on behalf of a process that never was."""
-    if data:
-        return replace(told, state=CANCELLED, message=data)
-    # FAILED says why; CANCELLED may be of an earlier submission.
-    if task is not None and task.state != COMPLETED and (task.state != told.state or told.state == CANCELLED):
-        return _ended(told, task)
-    return replace(told, state=NOT_SUBMITTED) if told.state == PENDING else told
+def _never_began(recorded: Status, task: Task | None, data_failure: str) -> Status:
+    """Return the status of a run whose file, if any, was written for a process that never was."""
+    if data_failure:
+        return replace(recorded, state=CANCELLED, message=data_failure)
+    # FAILED has a reason of its own; CANCELLED may be of an earlier submission.
+    if task is not None and task.state != COMPLETED and (task.state != recorded.state or recorded.state == CANCELLED):
+        return _ended(recorded, task)
+    return replace(recorded, state=NOT_SUBMITTED) if recorded.state == PENDING else recorded
 
 
-def _overruling(told: Status) -> frozenset[str]:
-    """Slurm's states that say more than what a process, or its parent, said of its end."""
-    if told.state == CANCELLED:  # in good order, not knowing why it was asked to
+def _overruling(recorded: Status) -> frozenset[str]:
+    """Return Slurm's states that explain more than what a process, or its parent, recorded of its end."""
+    if recorded.state == CANCELLED:  # a clean shutdown, whose cause the process does not know
         return frozenset(MEANING) - {CANCELLED} | {FAILED}
-    was_killed = told.state == FAILED and told.exit_code is not None and told.exit_code < 0
+    was_killed = recorded.state == FAILED and recorded.exit_code is not None and recorded.exit_code < 0
     return frozenset(MEANING) if was_killed else frozenset()
 
 
-def _ended(told: Status, task: Task | None) -> Status:
-    """The end of a process that could not tell it."""
-    state, exit_code = FAILED, told.exit_code
+def _ended(recorded: Status, task: Task | None) -> Status:
+    """Return the status of a run whose process ended without recording why."""
+    state, exit_code = FAILED, recorded.exit_code
+    died = "the process died without reporting an error"
     if task is None:
-        what = f"its process ended without a word, and Slurm knows nothing of job {told.job}"
+        reason = f"{died}, and Slurm has no record of job {recorded.job}"
     elif task.state == COMPLETED:
-        what = f"its process ended without a word, though Slurm says COMPLETED of job {task.id}"
+        reason = f"{died}, although job {task.id} is COMPLETED"
     else:
         state = task.state
         exit_code = _exit_code(task) if exit_code is None else exit_code
         code = f"exit code {task.exit_code}" if task.exit_code else task.reason
-        what = ", ".join(part for part in (f"Slurm says {state}", MEANING.get(state), code) if part)
-    goes_on = f"goes on after epoch {told.epoch}" if told.epoch else "starts it again"
-    return replace(told, state=state, exit_code=exit_code, message=f"{what}; the same command {goes_on}")
+        reason = ", ".join(part for part in (f"{state} in Slurm", MEANING.get(state), code) if part)
+    effect = f"resume it after epoch {recorded.epoch}" if recorded.epoch else "restart it"
+    message = f"{reason}; rerun the sweep command to {effect}"
+    return replace(recorded, state=state, exit_code=exit_code, message=message)
 
 
 def _exit_code(task: Task) -> int | None:
-    """3 for Slurm's `3:0`, -9 for `0:9`."""
+    """Return 3 for Slurm's `3:0`, -9 for `0:9`."""
     code, _, signal = task.exit_code.partition(":")
     return (int(code) or -int(signal)) if task.exit_code else None
 
 
-# ---- which task is of which run
+# ---- which task trains which run
 
 
 @dataclass
-class _Word:
-    """What Slurm says of a sweep."""
+class _SlurmView:
+    """The tasks of a sweep in Slurm, and what its job records say of them."""
 
+    sweep: Sweep
     records: dict[str, Job]
     works: dict[str, Work]
-    """By the number of an array."""
+    """What an array trains, by its number."""
     tasks: dict[str, Task]
     time: float
 
     def add(self, accounted: Iterable[Task]) -> None:
-        """How a task ended sacct knows better than squeue, having the steps; but it may lag."""
+        """Take ends from sacct, which has the steps and so knows more than squeue; but it may lag."""
         seen = {task.job: task.name for task in self.tasks.values()}
         for task in accounted:
             name = self.records[task.job].name if task.job in self.records else seen.get(task.job)
@@ -262,11 +276,11 @@ class _Word:
             if task.name == name and not task.is_live and not (queued and queued.is_live):
                 self.tasks[task.id] = task
 
-    def by_run(self, total: int) -> Mapping[int, list[Task]]:
+    def by_run(self) -> Mapping[int, list[Task]]:
         tasks: dict[int, list[Task]] = defaultdict(list)
         for task in self.tasks.values():
             if task.job in self.works:
-                for number in self.works[task.job].ids(task.index, total):
+                for number in self.works[task.job].ids(task.index, len(self.sweep.plan.runs)):
                     tasks[number].append(task)
         return tasks
 
@@ -275,31 +289,33 @@ class _Word:
         known = [(stage, self.tasks.get(last.get(stage, ""))) for stage in (DATA, RANKING)]
         return [replace(task, name=stage) for stage, task in known if task is not None]
 
-    def data_failures(self, sweep: Path, total: int) -> dict[int, str]:
-        """By run, where the data job failed that its last array waited for."""
-        reasons, failure = {}, jobs.data_failure(sweep)
+    def data_failures(self) -> dict[int, str]:
+        """Return, by run, why the data job failed that its last array waited for; empty where it did not."""
+        reasons, failure = {}, jobs.data_failure(self.sweep)
         for record in self.records.values():
             if record.stage == ARRAY:
                 reason = self._data_failure(failure, record.after)
-                reasons.update(dict.fromkeys(record.work.ids(None, total), reason))
+                reasons.update(dict.fromkeys(record.work.ids(None, len(self.sweep.plan.runs)), reason))
         return reasons
 
     def _data_failure(self, failure: DataFailure | None, job: str) -> str:
         if not job:
             return ""
-        told = failure.error if failure is not None and failure.job == job else ""
         task = self.tasks.get(job)
-        if (task is not None and (task.is_live or task.state == COMPLETED)) or not (task or told):
+        error = failure.error if failure is not None and failure.job == job else ""
+        if task is None and not error:
             return ""
-        reason = told or (f"exit code {task.exit_code}" if task and task.exit_code else "")
-        # The ranking shows the last line alone: what was wrong, and the first place where.
-        what, *places = [line.strip() for line in reason.splitlines()] or [""]
-        ended = f"its data could not be made: job {job} {task.state if task else FAILED}"
-        last = ": ".join([f"{ended}; {what}" if what else ended, *places[:1]])
-        return "\n".join([*places[1:], last])
+        if task is not None and (task.is_live or task.state == COMPLETED):
+            return ""
+        state = task.state if task else FAILED
+        reason = error or (f"exit code {task.exit_code}" if task and task.exit_code else "")
+        summary, *details = [line.strip() for line in reason.splitlines()] or [""]
+        # `Status.reason` is the last line: it gets the summary and the first of the details.
+        last = ": ".join(filter(None, [f"the data job {job} is {state}", summary, *details[:1]]))
+        return "\n".join([*details[1:], last])
 
 
-def _word(sweep: Path, plan: Plan, queued: Iterable[Task]) -> _Word:
+def _view(sweep: Sweep, queued: Iterable[Task]) -> _SlurmView:
     records = {record.job: record for record in jobs.recorded(sweep)}
     works = {record.job: record.work for record in records.values() if record.stage == ARRAY}
     is_ours: dict[str, bool] = {}
@@ -307,38 +323,38 @@ def _word(sweep: Path, plan: Plan, queued: Iterable[Task]) -> _Word:
     for task in queued:
         if task.job not in is_ours:
             record, named = records.get(task.job), named_sweep(task)
-            if named is None:  # what the launcher submits takes no arguments
+            if named is None:  # its script is no longer there, or names no sweep
                 is_ours[task.job] = record is not None and record.name == task.name
             else:
-                is_ours[task.job] = named[0] == sweep.resolve() and (
-                    record is not None or task.name in _names_by_hand(plan)
-                )
+                is_known = record is not None or task.name in _names_by_hand(sweep)
+                is_ours[task.job] = named[0] == sweep.path.resolve() and is_known
                 if is_ours[task.job] and record is None:
                     works[task.job] = named[1]
         if is_ours[task.job]:
             tasks[task.id] = task
-    return _Word(records, works, tasks, time.time())
+    return _SlurmView(sweep, records, works, tasks, time.time())
 
 
-def _names_by_hand(plan: Plan) -> set[str]:
-    """Names that an array has before anything of it is recorded."""
-    return {"irmas", f"irmas-{plan.name}"}
+def _names_by_hand(sweep: Sweep) -> set[str]:
+    """Return the names that an array has before anything of it is recorded."""
+    return {"irmas", f"irmas-{sweep.plan.name}"}
 
 
 def named_sweep(task: Task) -> tuple[Path, Work] | None:
-    """The sweep that a batch script's arguments name, `outputs/<name> [--runs R] [--points-per-task N]`, and the work.
+    """Return the sweep that a batch script's arguments name, and what its array trains.
 
-    Slurm shows arguments without quotes: a folder's name may hold spaces.
+    They end with `outputs/<name> [--runs R] [--points-per-task N]`. Slurm shows them without quotes, and a folder's
+    name may hold spaces. None where they name no sweep.
     """
     options = dict(_OPTION.findall(task.command))
     words = _OPTION.sub("", task.command).split(" ")
     for first in range(1, len(words)):
-        sweep = Path(task.folder, " ".join(words[first:]))
-        if (sweep / PLAN).is_file():
+        path = Path(task.folder, " ".join(words[first:]))
+        if Sweep.is_at(path):
             try:
                 work = Work(options.get("runs", ""), int(options.get("points-per-task", 1)))
                 work.ids(1, 1)
-            except ValueError:  # mistyped by hand: its tasks say so, and train nothing
+            except ValueError:  # mistyped by hand: its tasks report that, and train nothing
                 return None
-            return sweep.resolve(), work
+            return path.resolve(), work
     return None

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from irmas.sweep import jobs, slurm
+from irmas.sweep import slurm
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, Work
-from irmas.sweep.plan import OUTPUTS, Plan
 from irmas.sweep.settings import Settings
+from irmas.sweep.sweep import Sweep
 
 MODULES = {DATA: "irmas.sweep.data_job", ARRAY: "irmas.sweep.array_task", RANKING: "irmas.rank"}
 SCRIPTS = Path(__file__).parents[1] / "slurm"
@@ -52,7 +52,7 @@ class Batch:
 class Order:
     """What is to be submitted, but for the points."""
 
-    plan: Plan
+    sweep: Sweep
     settings: Settings
     largest: int
     """The largest array index that Slurm takes."""
@@ -102,13 +102,13 @@ class Order:
 
     @property
     def _sweep(self) -> str:
-        return str(OUTPUTS / self.plan.name)
+        return str(self.sweep)
 
     def _common(self, stage: str) -> dict[str, Any]:
         number = "%A_%a" if stage == ARRAY else "%j"
         return {
-            "job-name": _job_name(self.plan, stage),
-            "output": f"{self._sweep}/{jobs.FOLDER}/{number}.out",
+            "job-name": _job_name(self.sweep, stage),
+            "output": f"{self.sweep.slurm}/{number}.out",
             "signal": "TERM@30",
             "open-mode": "append",
             "requeue": True,
@@ -117,8 +117,8 @@ class Order:
         }
 
 
-def _job_name(plan: Plan, stage: str) -> str:
-    return f"{'irmas' if stage == ARRAY else stage}-{plan.name}"
+def _job_name(sweep: Sweep, stage: str) -> str:
+    return f"{'irmas' if stage == ARRAY else stage}-{sweep.plan.name}"
 
 
 def _arrays(ids: Sequence[int], per_task: int, largest: int) -> Iterator[tuple[Work, str]]:

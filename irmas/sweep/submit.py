@@ -21,18 +21,17 @@ from irmas.errors import UserError
 from irmas.files import atomic_write, locked
 from irmas.run.folder import FINAL
 from irmas.sweep import data_job, jobs, pruning, run_states, slurm
-from irmas.sweep import plan as plans
 from irmas.sweep.jobs import ARRAY, Job
-from irmas.sweep.plan import OUTPUTS, Plan, Point
+from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import SweepState
 from irmas.sweep.sbatch import Batch, Order, by_hand, flags
 from irmas.sweep.settings import Settings
 from irmas.sweep.slurm import SlurmError
+from irmas.sweep.sweep import Sweep
 
 INHERITED = re.compile(r"(SLURM_(?!CONF$)|SLURMD_|SRUN_|SBATCH_)")
 LATER = "now+120"
 """Not on hold: sbatch takes a job on hold that no node could run, and it would stay there if this process died."""
-LOCK = ".submit.lock"
 SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*SubmitJob\w*Limit\b")
 
 
@@ -40,11 +39,11 @@ SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*SubmitJob\w*Limit\b")
 class Submission:
     """What a command has submitted."""
 
-    points: list[Point]
+    runs: list[PlannedRun]
     """What was asked for."""
     finished: int
     queued: int
-    """Points that were in the queue before."""
+    """Runs that were in the queue before."""
     live: list[str]
     """Jobs of this sweep that were in the queue before: data, arrays, ranking."""
     submitted: int
@@ -58,7 +57,7 @@ class Submission:
     @property
     def is_over(self) -> bool:
         """Everything had finished before."""
-        return self.finished == len(self.points)
+        return self.finished == len(self.runs)
 
 
 class SubmitLimitError(UserError):
@@ -68,12 +67,12 @@ class SubmitLimitError(UserError):
 def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refine: Sequence[str] = ()) -> Submission:
     """Submit, and say how to go on. Raises UserError as `submit` does."""
     done = submit(plan, settings, append=append, by_hand=by_hand, refine=refine)
-    _say(plain_console(), OUTPUTS / plan.name, settings, done, pruning.announced(plan))
+    _say(plain_console(), Sweep.of(plan), settings, done, pruning.describe(plan))
     return done
 
 
-def _say(console: Console, sweep: Path, settings: Settings, done: Submission, announced: Sequence[str]) -> None:
-    runs = "1 run" if len(done.points) == 1 else f"{len(done.points)} runs"
+def _say(console: Console, sweep: Sweep, settings: Settings, done: Submission, announced: Sequence[str]) -> None:
+    runs = "1 run" if len(done.runs) == 1 else f"{len(done.runs)} runs"
     console.print(f"{sweep}: {runs}, {done.finished} finished before, {done.queued} in the queue")
     for line in announced:
         console.print(line)
@@ -118,34 +117,34 @@ def submit(
 
     Raises UserError, after which everything is as it was before, where Slurm does not answer or refuses a job.
     """
-    sweep = OUTPUTS / plan.name
-    if not str(sweep.absolute()).isprintable():
-        raise UserError(f"{sweep.absolute()}: Slurm tells a job in a line; the name of a folder must be printable")
+    proposed = Sweep.of(plan)
+    if not str(proposed.path.absolute()).isprintable():
+        raise UserError(f"{proposed.path.absolute()}: must be printable, since Slurm lists a job on one line")
     largest = slurm.max_array_size() - 1
-    plans.merged(sweep, plan, append=append)  # what this refuses needs no lock
-    with _undone_if_refused(sweep):
-        merged, points = plans.merged(sweep, plan, append=append)
-        state = run_states.look(sweep, merged, last_word=True)
+    proposed.merged(append=append)  # what this refuses needs no lock
+    with _undone_if_refused(proposed):
+        sweep, runs = proposed.merged(append=append)
+        state = run_states.sweep_state(sweep, is_final=True)
         if state.note:
             raise UserError(state.note)
-        finished = {run.point.id for run in state.runs if run.status.state in FINAL}
-        live = {run.point.id: run.task.job for run in state.runs if run.task and run.task.is_live}
-        queued = [point for point in points if point.id in live.keys() - finished]
-        missing = [point for point in points if point.id not in live.keys() | finished]
+        finished = {run.planned.id for run in state.runs if run.status.state in FINAL}
+        live = {run.planned.id: run.task.job for run in state.runs if run.task and run.task.is_live}
+        queued = [run for run in runs if run.id in live.keys() - finished]
+        missing = [run for run in runs if run.id not in live.keys() | finished]
         if missing:
-            plans.refuse_source(sweep, merged, plan.source)
-        is_made = _prepared(sweep, replace(merged, points=missing))
-        plans.write(sweep, plan, append=append)
+            sweep.refuse_source(plan.source)
+        is_made = _prepared(Sweep(sweep.path, replace(sweep.plan, runs=missing)))
+        proposed.write(append=append)
         jobs.private_folder(sweep)  # Slurm makes none for what a job prints
-        run_states.settle(sweep, state)
+        run_states.record_dead_runs(state)
         held = [] if by_hand else _held(state)
         for task in held:
             slurm.release(task)
-        order = Order(plan, settings, largest, is_made, sorted(set(live.values()), key=int), refine)
+        order = Order(proposed, settings, largest, is_made, sorted(set(live.values()), key=int), refine)
         per_task, batches = settings.points_per_task, list[Batch]()
         numbers: dict[str, str] = {}
         while missing or (live and not state.is_to_be_ranked):
-            batches = order.batches([point.id for point in missing], per_task)
+            batches = order.batches([run.id for run in missing], per_task)
             if by_hand:
                 break
             try:
@@ -157,8 +156,8 @@ def submit(
                 per_task = max(per_task + 1, math.ceil(1.25 * per_task))
     stages = {stage.job for stage in state.stages if stage.is_live}
     queue = sorted({*live.values(), *stages}, key=int)
-    done_before = len(points) - len(queued) - len(missing)
-    return Submission(points, done_before, len(queued), queue, len(missing), per_task, numbers, batches, held)
+    done_before = len(runs) - len(queued) - len(missing)
+    return Submission(runs, done_before, len(queued), queue, len(missing), per_task, numbers, batches, held)
 
 
 def _held(state: SweepState) -> list[str]:
@@ -167,15 +166,15 @@ def _held(state: SweepState) -> list[str]:
     return list(dict.fromkeys(task.id for task in [*tasks, *state.stages] if task.is_held))
 
 
-def _prepared(sweep: Path, missing: Plan) -> bool:
+def _prepared(missing: Sweep) -> bool:
     """Whether the data of the missing points is made. What is wrong with it is said here, and not by every task."""
     is_made = data_job.is_made(missing)
     if is_made:
-        data_job.make(sweep, missing, SILENT)
+        data_job.make(missing, SILENT)
     return is_made
 
 
-def _submit_all(sweep: Path, batches: Sequence[Batch], setup: str | None) -> dict[str, str]:
+def _submit_all(sweep: Sweep, batches: Sequence[Batch], setup: str | None) -> dict[str, str]:
     """All or none: nothing begins before Slurm has taken the last one, the ranking.
 
     Raises SubmitLimitError, or UserError with Slurm's reason.
@@ -196,7 +195,7 @@ def _submit_all(sweep: Path, batches: Sequence[Batch], setup: str | None) -> dic
     return numbers
 
 
-def _sbatch(sweep: Path, batch: Batch, numbers: Mapping[str, str], setup: str | None) -> str:
+def _sbatch(sweep: Sweep, batch: Batch, numbers: Mapping[str, str], setup: str | None) -> str:
     """The number of the job. submitit writes the batch script, hands it in and reads Slurm's answer."""
     import submitit
 
@@ -258,13 +257,13 @@ def _outside_a_job() -> Iterator[None]:
 
 
 @contextmanager
-def _undone_if_refused(sweep: Path) -> Iterator[None]:
+def _undone_if_refused(sweep: Sweep) -> Iterator[None]:
     """One submission of a sweep at a time. Nothing of a command that was refused stays, no plan of runs that nobody
     trains; what others wrote before or wait to write does."""
-    folders = [sweep / jobs.FOLDER, sweep / "splits", sweep, sweep.parent]
+    folders = [sweep.slurm, sweep.splits, sweep.path, sweep.path.parent]
     made = [folder for folder in folders if not folder.exists()]
-    with locked(sweep / LOCK):
-        plan = {path: path.read_bytes() for name in (plans.PLAN, plans.POINTS) if (path := sweep / name).exists()}
+    with locked(sweep.submit_lock):
+        plan = {path: path.read_bytes() for path in sweep.plan_files[:2] if path.exists()}
         before = set(_written(sweep))
         try:
             yield
@@ -274,14 +273,14 @@ def _undone_if_refused(sweep: Path) -> Iterator[None]:
                     atomic_write(path, content)
             for path in set(_written(sweep)) - before:
                 path.unlink()
-            (sweep / LOCK).unlink()  # who waits for it makes it anew
+            sweep.submit_lock.unlink()  # who waits for it makes it anew
             for folder in made:
                 with suppress(OSError):  # what is not empty stays
                     folder.rmdir()
             raise
 
 
-def _written(sweep: Path) -> Iterator[Path]:
+def _written(sweep: Sweep) -> Iterator[Path]:
     """What a submission may write, but for its lock and what `jobs.tidy` removes: tasks write beside that."""
-    for pattern in (plans.PLAN, plans.POINTS, ".lock", "splits/*"):
-        yield from sweep.glob(pattern)
+    yield from (path for path in sweep.plan_files if path.exists())
+    yield from sweep.splits.glob("*")

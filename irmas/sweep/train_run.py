@@ -35,10 +35,10 @@ from irmas.run.folder import (
     Status,
     Writer,
 )
-from irmas.sweep import plan as plans
 from irmas.sweep import slurm
-from irmas.sweep.plan import Plan, Point, run_folder
+from irmas.sweep.plan import PlannedRun
 from irmas.sweep.pruning import Halving
+from irmas.sweep.sweep import Sweep
 
 log = logging.getLogger(__name__)
 
@@ -54,19 +54,16 @@ class Stopped(BaseException):
     """End in good order: SIGTERM, Ctrl-C, a closed terminal. Not an Exception, so that nothing calls it a failure."""
 
 
-def run_point(sweep: Path, point_id: int, threads: int) -> Status:
-    """Train one point, unless it is finished. Whatever happens is said in its status file.
+def run_point(sweep: Sweep, threads: int) -> Status:
+    """Train the first run of the plan, unless it is finished. Whatever happens is recorded in its status file.
 
     Raises RunBusyError where another process trains it, Replaced where one has taken over, and again whatever
     ended the run; UntoldError where the status file cannot be written.
     """
-    plan = plans.read(sweep, [point_id])
-    if not plan.points:
-        raise UserError(f"{sweep}: has no run {point_id}")
-    point = plan.points[0]
+    run = sweep.plan.runs[0]
     try:
-        with run_folder(sweep, point).held(gone) as folder:
-            return _unless_finished(folder, sweep, plan, point, threads)
+        with sweep.run_folder(run).held(gone) as folder:
+            return _unless_finished(folder, sweep, run, threads)
     except Replaced as replaced:
         log.warning("%s", replaced)
         raise
@@ -84,13 +81,13 @@ def gone(writer: Writer) -> bool:
     return not slurm.is_running(writer.job)
 
 
-def _unless_finished(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: int) -> Status:
+def _unless_finished(folder: RunFolder, sweep: Sweep, run: PlannedRun, threads: int) -> Status:
     status = folder.status()
     if status.state in FINAL:
-        log.info("run %d is %s already", point.id, status.state)
+        log.info("run %d is %s already", run.id, status.state)
         return status
     try:
-        return _train(folder, sweep, plan, point, threads)
+        return _train(folder, sweep, run, threads)
     except Replaced:
         raise
     except Stopped:
@@ -108,15 +105,16 @@ def _say(folder: RunFolder, state: str, error: str) -> None:
         raise UntoldError(error) from unwritable
 
 
-def _train(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: int) -> Status:
-    plans.refuse_source(sweep, plan, SOURCE)
-    config = plan.config_of(point)
+def _train(folder: RunFolder, sweep: Sweep, run: PlannedRun, threads: int) -> Status:
+    plan = sweep.plan
+    sweep.refuse_source(SOURCE)
+    config = plan.config_of(run)
     folder.write_config(config)
     folder.write_status(replace(folder.status(), state=RUNNING, epochs=config.epochs, message="", exit_code=None))
     device = choose_device(config.device)
     set_up(device, threads)
     cache = dataset.load(config.data, config.features, _LoggedProgress())
-    parts = split.load_or_make(config.data, cache, sweep / "splits")
+    parts = split.load_or_make(config.data, cache, sweep.splits)
     _log_data(config.data.split, parts)
     folder.write_provenance(
         {
@@ -130,9 +128,9 @@ def _train(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: in
             "versions": versions(),
         }
     )
-    hparams = {key: plan.value(point, key) for key in plan.swept or ["dropout", "lr", "l2"]}
+    hparams = {key: plan.value(run, key) for key in plan.swept or ["dropout", "lr", "l2"]}
     plain = {key: value if isinstance(value, int | float) else shown(value) for key, value in hparams.items()}
-    verdict = Halving(sweep, point.id, config.halving, config.epochs).verdict if config.halving else None
+    verdict = Halving(sweep, run.id, config.halving, config.epochs).reason_to_stop if config.halving else None
     with explain_out_of_memory(config):
         examples = trainer.load_examples(cache, parts, config.data.pool, device)
         return trainer.fit(folder, config, examples, device, plain, verdict)
@@ -188,7 +186,10 @@ def main() -> None:
         arguments = parser.parse_args()
         start()
         try:
-            run_point(arguments.sweep, arguments.id, arguments.threads)
+            sweep = Sweep.open(arguments.sweep, [arguments.id])
+            if not sweep.plan.runs:
+                raise UserError(f"{sweep}: has no run {arguments.id}")
+            run_point(sweep, arguments.threads)
         except Stopped:
             sys.exit(INTERRUPTED)
         except Replaced:

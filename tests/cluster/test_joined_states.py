@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from cluster.localcluster import LocalCluster
 from commands import ENVIRONMENT, wait_until
+from factories import read_plan, run_folder, write_plan
 
 from irmas.config import Config
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, PENDING, RUNNING, Status
 from irmas.sweep import jobs, run_states, slurm
-from irmas.sweep import plan as plans
 from irmas.sweep.jobs import ARRAY, Job, Work
-from irmas.sweep.plan import Plan, Point, run_folder
+from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import NOT_SUBMITTED, RunState
 from irmas.sweep.slurm import SlurmError
 
@@ -35,8 +35,8 @@ def asked(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> LocalCluste
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
     folder = tmp_path / "outputs" / "mine"
-    points = [Point(number, {"lr": number / 10}, {"lr": number / 10}) for number in range(1, RUNS + 1)]
-    plans.write(folder, Plan("mine", ["lr"], "data", "source", "", Config(), points))
+    points = [PlannedRun(number, {"lr": number / 10}, {"lr": number / 10}) for number in range(1, RUNS + 1)]
+    write_plan(folder, Plan("mine", ["lr"], "data", "source", "", Config(), points))
     (folder / jobs.FOLDER).mkdir()
     return folder
 
@@ -51,15 +51,15 @@ def submit(cluster: LocalCluster, sweep: Path, body: str, *options: str, argumen
 
 def begun(sweep: Path, number: int, job: str) -> None:
     """As a process that trains the run in this task says it."""
-    folder = run_folder(sweep, plans.read(sweep, [number]).points[0])
+    folder = run_folder(sweep, read_plan(sweep, [number]).runs[0])
     folder.path.mkdir(parents=True)
     folder.amend_status(Status(RUNNING, epoch=number, epochs=15, node="n1", pid=1, job=job))
 
 
 def look(sweep: Path) -> dict[int, RunState]:
-    state = run_states.look(sweep, plans.read(sweep))
+    state = run_states.look(sweep, read_plan(sweep))
     assert not state.note
-    return {run.point.id: run for run in state.runs}
+    return {run.planned.id: run for run in state.runs}
 
 
 def seen(sweep: Path) -> dict[int, str]:
@@ -93,7 +93,7 @@ def test_every_end_of_a_task_is_told(asked: LocalCluster, sweep: Path) -> None:
     assert (runs[4].task.id, runs[4].task.node[:1]) == (f"{job}_4", "n")
     assert runs[8].status.state == NOT_SUBMITTED
 
-    run_states.settle(sweep, run_states.look(sweep, plans.read(sweep)))
+    run_states.settle(sweep, run_states.look(sweep, read_plan(sweep)))
     told = run_folder(sweep, runs[2].point).told()
     assert (told.state, told.epoch, told.job) == (expected[2], 2, f"{job}_2")
 
@@ -161,7 +161,7 @@ def test_a_controller_that_is_down_is_named(asked: LocalCluster, sweep: Path, mo
     silent.write_text(config.read_text().replace(port, "SlurmctldPort=9\nMessageTimeout=1"))
     monkeypatch.setenv("SLURM_CONF", str(silent))
     begun(sweep, 1, "7_1")
-    state = run_states.look(sweep, plans.read(sweep))
+    state = run_states.look(sweep, read_plan(sweep))
     assert "Unable to contact slurm controller" in state.note
     assert [run.status.state for run in state.runs[1:]] == [PENDING] * (RUNS - 1)
     assert COMPLETED not in {run.status.state for run in state.runs}

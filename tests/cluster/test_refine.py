@@ -6,11 +6,11 @@ import json
 
 from cluster.sweeps import Desk, numbers
 from commands import wait_until
+from factories import read_plan
 from left_behind import ranking, runs, status
 
 from irmas.run.folder import COMPLETED
 from irmas.sweep import jobs
-from irmas.sweep import plan as plans
 from irmas.sweep.jobs import ARRAY, RANKING
 
 
@@ -50,7 +50,7 @@ def test_a_refined_sweep_goes_from_round_to_round_by_its_ranking_jobs(desk: Desk
     said = (sweep / "slurm" / f"{last.job}.out").read_text()
     assert "outputs/grid: 9 of 9 runs finished" in said
     assert "6 of runs=6 are used; runs=8 or fewer candidates= allow it" in said
-    assert plans.read(sweep).rounds == [[4, 5], [6, 7], [8, 9]]
+    assert read_plan(sweep).rounds == [[4, 5], [6, 7], [8, 9]]
     assert [status(run)["state"] for run in runs(sweep)] == [COMPLETED] * 9
 
     again = desk.train(*command)
@@ -73,4 +73,4 @@ def test_a_round_with_a_failed_run_is_the_last_until_somebody_mends_it(desk: Des
     said = (sweep / "slurm" / f"{job}.out").read_text()
     assert "outputs/broken: no further round is submitted, since run 3 did not finish\n" in said
     assert ": python -m irmas.refine outputs/broken candidates=2 seeds=1 until=decided loss=0.0\n" in said
-    assert len(plans.read(sweep).points) == 4
+    assert len(read_plan(sweep).runs) == 4

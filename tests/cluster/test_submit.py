@@ -14,11 +14,11 @@ import pytest
 from cluster.localcluster import LocalCluster
 from cluster.sweeps import SMALL, Desk, numbers
 from commands import ROOT, wait_until
+from factories import read_plan
 from left_behind import ranking, runs, status
 
 from irmas.run.events import event_files
 from irmas.sweep import jobs
-from irmas.sweep import plan as plans
 from irmas.sweep.submit import LOCK
 
 HELD = "hydra.launcher.sbatch={hold: true}"
@@ -49,7 +49,7 @@ def trained_by(desk: Desk, name: str, array: str, index: int) -> list[int]:
     """The runs of an array task."""
     sweep = desk.sweep(name)
     work = {record.job: record.work for record in jobs.recorded(sweep)}[array]
-    return work.ids(index, len(plans.read(sweep).points))
+    return work.ids(index, len(read_plan(sweep).runs))
 
 
 def files(folder: Path) -> dict[str, bytes]:
