@@ -177,7 +177,7 @@ def _launcher(sweep: Sweep, request: Request, words: Sequence[str]) -> IrmasLaun
     before = jobs.recorded_launcher(sweep) if name == "slurm" else []
     launcher = overrides.launcher([*(word for word in before if word.partition("=")[0] not in keys), *words])
     if request.is_repeated:
-        launcher.refine = ["--in-job", *request.words, f"hydra/launcher={name}", *launcher.kept_words]
+        launcher.refine_arguments = ["--in-job", *request.words, f"hydra/launcher={name}", *launcher.kept_overrides]
     launcher.check()
     return launcher
 

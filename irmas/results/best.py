@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from irmas.config import OF_THE_COMMAND, Config, flatten, shown
+from irmas.config import SWEEP_WIDE, Config, flatten, shown
 from irmas.sweep.jobs import named_runs
 from irmas.sweep.plan import Plan
 from irmas.sweep.sweep import OUTPUTS
@@ -23,8 +23,8 @@ PRODUCTION_EPOCHS = 50
 LONGER = 3
 """Times as many epochs, where runs are still improving."""
 _WORD = re.compile(r"[A-Za-z0-9._/-]+")
-SETTINGS = sorted(flatten(asdict(Config())).keys() - OF_THE_COMMAND)
-"""What a best.yaml holds, each of them."""
+END = "# end of {} settings\n"
+"""The last line of a best.yaml, by which a file of an earlier version is distinguished from a truncated one."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ def text(ranking: Ranking, analysis: Analysis) -> str:
         *([_as_good(analysis)] if len(analysis.points) > 1 else []),
         f"Production run: {production_command(ranking, analysis)}",
     ]
-    named = {key: value for key, value in asdict(settings).items() if key not in OF_THE_COMMAND}
-    return "".join(f"# {line}\n" for line in head) + yaml.safe_dump(named, sort_keys=False, allow_unicode=True)
+    named = {key: value for key, value in asdict(settings).items() if key not in SWEEP_WIDE}
+    content = yaml.safe_dump(named, sort_keys=False, allow_unicode=True) + END.format(len(flatten(named)))
+    return "".join(f"# {line}\n" for line in head) + content
 
 
 def _how_good(analysis: Analysis, settings: Config) -> str:

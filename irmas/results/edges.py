@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from irmas.config import RULES
+from irmas.config import rule
 
 FARTHEST = 10
 """Times or parts of the last level that the next one is at most: levels may lie far apart."""
@@ -23,7 +23,7 @@ def beyond(key: str, levels: Sequence[float]) -> float | None:
         return None
     neighbor, edge = levels[-2:]
     geometric = min(neighbor, edge) > 0 and _is_geometric(sorted(level for level in levels if level > 0))
-    allows = RULES[key][0]
+    allows = rule(key).allows
     for step in (1, 1 / 2, 1 / 4):
         ratio = min(max(edge / neighbor, 1 / FARTHEST), FARTHEST) if geometric else 0.0
         value = edge * ratio**step if geometric else round(edge + (edge - neighbor) * step, 12)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from irmas.config import Config, differing_key, flatten, shown
+from irmas.config import Config, first_difference, flatten, shown
 from irmas.errors import UserError
 from irmas.files import atomic_write, with_digest, without_digest
 
@@ -83,7 +83,7 @@ def _refuse_another(path: Path, state: dict[str, Any], config: Config) -> None:
             f"{path}: is a checkpoint of version={state.get('version')}, this is version={VERSION}; {FROM_ITS_START}"
         )
     here = flatten(asdict(config))
-    key = differing_key(state["config"], here)
+    key = first_difference(state["config"], here)
     if key is not None:
         there = shown(state["config"].get(key))
         raise UserError(f"{path}: was trained with {key}={there}, this is {key}={shown(here.get(key))}")

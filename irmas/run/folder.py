@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import yaml
 
-from irmas.config import Config, differing_key, flatten, shown
+from irmas.config import Config, first_difference, flatten, shown
 from irmas.errors import UserError, first_line
 from irmas.files import atomic_write, errors_name, remove_leftovers
 
@@ -213,7 +213,7 @@ class RunFolder:
             except (yaml.YAMLError, ValueError, AttributeError) as error:
                 remedy = "remove it, the run's checkpoint tells its settings too"
                 raise UserError(f"{path}: is damaged ({first_line(error)}); {remedy}") from error
-            key = differing_key(there, here)
+            key = first_difference(there, here)
             if key is not None:
                 raise UserError(
                     f"{path}: was trained with {key}={shown(there.get(key))}, this is {key}={shown(here.get(key))}"

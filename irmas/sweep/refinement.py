@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from itertools import count, islice
 from typing import Any
 
-from irmas.config import OF_THE_COMMAND, check, flatten
+from irmas.config import SWEEP_WIDE, check, flatten
 from irmas.sweep.plan import Plan, PlannedRun, freeze
 
 
@@ -56,7 +56,7 @@ def _seed(plan: Plan, run: PlannedRun) -> int:
 
 def _settings(run: PlannedRun, *, seed: bool = False) -> list[tuple[str, Any]]:
     """Return what tells the settings of a run from those of others."""
-    others = OF_THE_COMMAND if seed else OF_THE_COMMAND | {"seed"}
+    others = SWEEP_WIDE if seed else SWEEP_WIDE | {"seed"}
     return sorted((key, value) for key, value in run.changes.items() if key not in others)
 
 
