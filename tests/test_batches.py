@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from irmas.config import Config
 from irmas.errors import ConfigError
@@ -18,8 +17,7 @@ from irmas.sweep.jobs import ARRAY, Work
 from irmas.sweep.plan import Plan
 from irmas.sweep.sbatch import SCRIPT, SCRIPTS, Batch, Order, by_hand
 
-ROOT = Path(__file__).parent.parent
-SHIPPED = yaml.safe_load((ROOT / "conf/hydra/launcher/slurm.yaml").read_text().replace('"${..partition}"', "null"))
+SHIPPED: Any = OmegaConf.to_container(OmegaConf.structured(settings.Settings), resolve=True)
 
 
 def values(**given: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from irmas.sweep.jobs import ARRAY, DataFailure, Job
 from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.sbatch import SCRIPT, Order, by_hand
 from irmas.sweep.submit import submit
-from irmas.sweep.sweep import OUTPUTS
+from irmas.sweep.sweep import OUTPUTS, Sweep
 
 HOSTILE = "a 'b\" $(touch owned); `touch owned` & *"
 PLAN = Plan("mine", ["lr"], "d", "s", "", Config(), [PlannedRun(i, {"lr": i / 10}, {"lr": i / 10}) for i in (1, 2)])
@@ -98,8 +98,8 @@ def test_a_submission_writes_and_names_no_pickle(desk: Path) -> None:
 def test_the_folder_of_jobs_is_its_users_alone_whatever_the_umask(umask: int, desk: Path) -> None:
     before = os.umask(umask)
     try:
-        jobs.record(OUTPUTS / "by-hand", Job("1", ARRAY, "irmas", 0.0))
-        jobs.record_data_failure(OUTPUTS / "failed", DataFailure("1", "no"))
+        jobs.record(Sweep(OUTPUTS / "by-hand", PLAN), Job("1", ARRAY, "irmas", 0.0))
+        jobs.record_data_failure(Sweep(OUTPUTS / "failed", PLAN), DataFailure("1", "no"))
         submit(replace(PLAN, name="submitted"), settings.read(values()))
         submit(replace(PLAN, name="printed"), settings.read(values()), by_hand=True)
     finally:
@@ -148,7 +148,7 @@ def test_the_lines_to_submit_by_hand_are_safe_to_paste(desk: Path, monkeypatch: 
     monkeypatch.setattr("irmas.sweep.sbatch.SCRIPTS", desk.parent / "scripts of mine")
     setup = desk / "set $HOME up.sh"
     asked = settings.read(values(partition="$HOME", sbatch={"comment": HOSTILE}))
-    batches = Order(replace(PLAN, name=HOSTILE), asked, 1000, is_made=False, behind=[]).batches([1, 2], 1)
+    batches = Order(Sweep.of(replace(PLAN, name=HOSTILE)), asked, 1000, is_made=False, behind=[]).batches([1, 2], 1)
     lines = by_hand(batches, str(setup))
     subprocess.run(["bash", "-euc", "\n".join([*lines, 'test "$IRMAS_SETUP" = "$1"']), "-", str(setup)], check=True)
     data, array, ranking = handed(desk)
@@ -195,7 +195,7 @@ def test_a_link_that_a_user_has_made_is_followed(desk: Path) -> None:
     (desk.parent / "scratch").mkdir()
     OUTPUTS.symlink_to(desk.parent / "scratch")
     write_plan(OUTPUTS / "mine", PLAN)
-    assert (desk.parent / "scratch" / "mine" / plans.PLAN).is_file()
+    assert (desk.parent / "scratch" / "mine" / "plan.yaml").is_file()
 
 
 def refuse_all(desk: Path) -> None:
@@ -217,20 +217,20 @@ def test_a_refused_submission_leaves_what_was_there(desk: Path) -> None:
     (OUTPUTS / "mine" / "notes.txt").touch()
     before = {path: path.read_bytes() if path.is_file() else b"" for path in desk.rglob("*")}
     with pytest.raises(UserError, match="nothing is submitted"):
-        submit(replace(PLAN, points=[*PLAN.points, PlannedRun(3, {"lr": 0.3}, {"lr": 0.3})]), settings.read(values()))
+        submit(replace(PLAN, runs=[*PLAN.runs, PlannedRun(3, {"lr": 0.3}, {"lr": 0.3})]), settings.read(values()))
     assert {path: path.read_bytes() if path.is_file() else b"" for path in desk.rglob("*")} == before
 
 
 def test_who_waited_for_a_command_that_was_refused_submits(desk: Path) -> None:
-    sweep = OUTPUTS / "mine"
+    sweep = Sweep.of(PLAN)
     with ThreadPoolExecutor() as pool:
         with suppress(KeyboardInterrupt), submission._undone_if_refused(sweep):
             jobs.private_folder(sweep)
-            write_plan(sweep, PLAN)
+            write_plan(sweep.path, PLAN)
             waiting = pool.submit(submit, PLAN, settings.read(values()))
             time.sleep(0.5)  # until it waits; if it does not yet, nothing is tested, and nothing fails
             raise KeyboardInterrupt
         assert len(waiting.result(timeout=30).jobs) == 3
-    assert read_plan(sweep) == PLAN
+    assert read_plan(sweep.path) == PLAN
     assert len(jobs.recorded(sweep)) == 3
     assert not (desk.parent.parent / "unlocked").exists()
