@@ -31,7 +31,6 @@ KNOWN_BY = {
     "omegaconf": {
         "irmas.cli.overrides",
         "irmas.cli.compose",
-        "irmas.train",
         "irmas.prepare",
         "hydra_plugins.irmas_launcher",
     },
