@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from irmas.run.folder import Status
 from irmas.sweep import slurm
-from irmas.sweep.run_states import join
+from irmas.sweep.run_states import merge_state
 from irmas.sweep.slurm import SlurmError, Task, expand_ranges, parse_accounting, parse_queue, ranges
 
 QUEUE = """\
@@ -136,7 +136,7 @@ def test_any_text_is_read_as_jobs_or_passed_over(text: str) -> None:
     for task in parse_queue(text) + parse_accounting(text):
         assert int(task.job) >= 0
         assert task.elapsed_s >= 0
-        assert join(Status(), task, 0.0).state
+        assert merge_state(Status(), task, 0.0).state
 
 
 @given(
