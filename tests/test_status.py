@@ -30,7 +30,7 @@ from irmas.sweep.run_states import NOT_SUBMITTED, RunState, SweepState
 from irmas.sweep.slurm import Task
 from irmas.sweep.sweep import Sweep
 
-MINE = Sweep.of(Plan("mine", [], "data", "source", "", Config()))
+MINE = Sweep.of(Plan("mine", ["lr", "l2"], "data", "source", "", Config()))
 TRACEBACK = (
     "Traceback (most recent call last):\n" + "".join(f"  frame {n}\n" for n in range(9)) + "ValueError: [no] more"
 )
@@ -207,7 +207,7 @@ def test_tasks_stages_and_reasons_of_slurm_are_shown(sweep: Path) -> None:
         "data job 6: COMPLETED on n1  0:30",
         "squeue: no answer",
     ]
-    columns = {str(column.header): [str(cell) for cell in column.cells] for column in status.table(runs).columns}
+    columns = {str(column.header): [str(cell) for cell in column.cells] for column in status.table(state, runs).columns}
     assert columns["state"] == ["RUNNING", "PENDING (Priority)", "NOT_SUBMITTED"]
     assert columns["task"] == ["7_1", "7_2", "-"]
     assert columns["node"] == ["n3", "-", "-"]
