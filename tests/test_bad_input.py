@@ -19,6 +19,7 @@ from doors import Doors, contents
 from irmas.config import Config, Data, Features
 from irmas.run.events import VAL_ACCURACY, EventWriter
 from irmas.run.folder import COMPLETED, Status
+from irmas.run.lease import Writer
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, Point, run_folder
 
@@ -70,7 +71,7 @@ def sweep(folder: Path) -> Path:
     plan = Plan("mine", ["lr"], "d", "s", "", Config(), [Point(i, {"lr": i / 10}, {"lr": i / 10}) for i in (1, 2)])
     plans.write(folder / "outputs" / "mine", plan)
     run = run_folder(folder / "outputs" / "mine", plan.points[0])
-    run.amend_status(Status(COMPLETED, epoch=1, epochs=1, pid=4))
+    run.amend_status(Status(COMPLETED, epoch=1, epochs=1, writer=Writer(pid=4)))
     with EventWriter(run.path, purge_step=1) as writer:
         writer.scalars(1, {VAL_ACCURACY: 0.5})
         writer.commit()

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from irmas.config import Augment, Model
 from irmas.learning import batch_norm
+from irmas.learning.learner import Learner
 from irmas.learning.model import Classifier
-from irmas.learning.trainer import Learner
 from irmas.run import events, model_file
 from irmas.run.folder import RunFolder
 

@@ -20,7 +20,7 @@ from bench import BEGIN, END, renewed
 from rounds import HEAD, Row, in_turn
 
 from irmas.config import Config, Model
-from irmas.learning.trainer import Examples, Learner
+from irmas.learning.learner import Examples, Learner
 from irmas.run import events
 from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, Point

@@ -115,7 +115,7 @@ def test_where_not_even_the_status_can_be_written_the_parent_still_says_why(
         pool.run(sweep, plan, plan.points, 1, progress)
     said = capsys.readouterr().out.replace("\n", "")
     assert re.search(r"FAILED +outputs/one/runs/001/\.lock\.\S+: No space left on device", said), said
-    assert RunFolder(RUN).told().message == "long ago"
+    assert RunFolder(RUN).recorded().message == "long ago"
 
     here.free()
     (status,) = pool.launch(plan, 1)

@@ -25,8 +25,8 @@ def test_the_penalty_is_l2_times_the_sum_of_squares_of_the_kernels_alone() -> No
     x, targets = torch.randn(6, 1, 8, 9, dtype=torch.double), torch.tensor([0, 1, 2, 0, 1, 2])
     kernels = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len(kernels) == 4
-    penalised = F.cross_entropy(model(x), targets) + l2 * sum(kernel.square().sum() for kernel in kernels)
-    expected = torch.autograd.grad(penalised, list(model.parameters()))
+    penalized = F.cross_entropy(model(x), targets) + l2 * sum(kernel.square().sum() for kernel in kernels)
+    expected = torch.autograd.grad(penalized, list(model.parameters()))
 
     optimizer = make_optimizer(model, Config(l2=l2))
     F.cross_entropy(model(x), targets).backward()

@@ -191,14 +191,14 @@ def test_the_table_alone_writes_nothing(sweep: Path, doors: Doors) -> None:
 def test_who_watches_sees_each_run_that_ends(sweep: Path) -> None:
     train(sweep, 1, [(0.5, 1.0)])
     second = train(sweep, 2, [(0.25, 1.0)], RUNNING)
-    second.write_status(replace(second.told(), state=RUNNING))
+    second.write_status(replace(second.recorded(), state=RUNNING))
     told = json.loads((second.path / "status.json").read_text())
     (second.path / "status.json").write_text(json.dumps(told | {"node": "elsewhere"}))
     watching = start("rank", "outputs/mine", "--watch", cwd=sweep.parent.parent)
     assert watching.stdout is not None
     while "50.00%" not in (line := watching.stdout.readline()):
         assert watching.poll() is None, line
-    second.write_status(replace(second.told(), state=COMPLETED))
+    second.write_status(replace(second.recorded(), state=COMPLETED))
     said, _ = watching.communicate(timeout=30)
     assert watching.returncode == 0
     assert said.count("2 of 4 runs finished") == 2  # as it was seen, and the last word
@@ -489,10 +489,10 @@ def test_runs_of_one_version_need_no_word_on_it(sweep: Path) -> None:
 
 def test_the_door_writes_down_how_a_dead_run_ended(sweep: Path, doors: Doors) -> None:
     folder = train(sweep, 1, [(0.5, 1.0)], RUNNING)
-    pid = folder.told().pid
+    pid = folder.recorded().pid
     done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
     assert "run 1 FAILED: its process ended without a word" in done.stdout
-    assert (folder.told().state, folder.told().pid, folder.told().epoch) == (FAILED, pid, 1)
+    assert (folder.recorded().state, folder.recorded().pid, folder.recorded().epoch) == (FAILED, pid, 1)
 
 
 def test_the_ranking_loads_without_torch() -> None:

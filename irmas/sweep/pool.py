@@ -17,18 +17,8 @@ from irmas.console import ConsoleProgress, plain_console
 from irmas.errors import in_words
 from irmas.files import held_by_many
 from irmas.processes import cpu_count, fork_server, uninterrupted, when_parent_ends
-from irmas.run.folder import (
-    CANCELLED,
-    FAILED,
-    FINAL,
-    INTERRUPTED,
-    PENDING,
-    REPLACED,
-    RUNNING,
-    Replaced,
-    RunBusyError,
-    Status,
-)
+from irmas.run.folder import CANCELLED, FAILED, FINAL, INTERRUPTED, PENDING, RUNNING, Status
+from irmas.run.lease import LEASE_LOST, LeaseLost, RunBusyError
 from irmas.sweep import plan as plans
 from irmas.sweep import pruning
 from irmas.sweep.plan import OUTPUTS, POOL, Plan, Point, run_folder
@@ -137,14 +127,14 @@ def _train(sweep: Path, point: Point, threads: int, gpu: str | None, last_word: 
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         train_run.start()
         when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
-        train_run.run_point(sweep, point.id, threads)
-    except train_run.Stopped:
+        train_run.train(sweep, point.id, threads)
+    except train_run.Interrupted:
         sys.exit("stopped")
     except RunBusyError as error:
         sys.stderr.write(f"{error}\n")
-        sys.exit(REPLACED)
-    except Replaced:
-        sys.exit(REPLACED)
+        sys.exit(LEASE_LOST)
+    except LeaseLost:
+        sys.exit(LEASE_LOST)
     except Exception as error:
         said = in_words(error)
         if said is None:
@@ -165,7 +155,7 @@ def _final_status(sweep: Path, worker: Worker) -> Status:
     """What the run said last; a process that was killed could say nothing, so that it is said here."""
     folder = run_folder(sweep, worker.point)
     status, code, said = folder.status(), worker.process.exitcode or 0, _last_word(worker)
-    if status.state == RUNNING or code == REPLACED:
+    if status.state == RUNNING or code == LEASE_LOST:
         return replace(status, message="another process trains it")
     if code < 0 and status.state not in FINAL:
         goes_on = f"goes on after epoch {status.epoch}" if status.epoch else "starts it again"

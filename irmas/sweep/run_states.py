@@ -144,14 +144,14 @@ def settle(sweep: Path, state: SweepState) -> None:
         if is_live or run.told in (None, run.status) or run.status.state in (PENDING, RUNNING, NOT_SUBMITTED):
             continue
         folder = run_folder(sweep, run.point)
-        if folder.told() == run.told:  # otherwise somebody has gone on with it since
+        if folder.recorded() == run.told:  # otherwise somebody has gone on with it since
             folder.amend_status(run.status)
 
 
 def _read(folder: RunFolder, *, on_slurm: bool) -> tuple[Status, Status | None]:
     """Before Slurm is heard: what is known of the run, and its file's own word."""
     try:
-        told = folder.told()
+        told = folder.recorded()
         # Whether a process lives that Slurm does not know of, the run's lock tells.
         return told if on_slurm and told.job else folder.status(), told
     except (UserError, OSError) as error:

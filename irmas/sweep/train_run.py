@@ -1,4 +1,4 @@
-"""What one task of a sweep does: one point of the plan, from its configuration to its final state.
+"""Train one planned run of a sweep, from its configuration to its final state.
 
 By hand: `python -m irmas.sweep.train_run outputs/<name> 8`
 """
@@ -11,6 +11,8 @@ import shutil
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,20 +23,11 @@ from irmas.errors import UserError, in_words
 from irmas.exit import Parser, report_errors
 from irmas.learning import trainer
 from irmas.learning.device import choose_device, describe, explain_out_of_memory, set_up
+from irmas.learning.learner import load_examples
 from irmas.processes import cpu_count
 from irmas.provenance import source_digest, versions
-from irmas.run.folder import (
-    CANCELLED,
-    FAILED,
-    FINAL,
-    INTERRUPTED,
-    REPLACED,
-    RUNNING,
-    Replaced,
-    RunFolder,
-    Status,
-    Writer,
-)
+from irmas.run.folder import CANCELLED, FAILED, FINAL, INTERRUPTED, RUNNING, RunFolder, Status
+from irmas.run.lease import LEASE_LOST, LeaseLost, Writer
 from irmas.sweep import plan as plans
 from irmas.sweep import slurm
 from irmas.sweep.plan import Plan, Point, run_folder
@@ -43,37 +36,41 @@ from irmas.sweep.pruning import Halving
 log = logging.getLogger(__name__)
 
 SOURCE = source_digest()
-"""Read with the source itself: runs of a pool are trained by what the pool imported, whatever is edited since."""
+"""Read at import: runs of a pool are trained by what the pool imported, whatever is edited since."""
 
 
-class UntoldError(UserError):
-    """What ended a run, where its status file cannot be written to say it."""
+class UnrecordedError(UserError):
+    """Why a run ended whose status file cannot be written."""
 
 
-class Stopped(BaseException):
-    """End in good order: SIGTERM, Ctrl-C, a closed terminal. Not an Exception, so that nothing calls it a failure."""
+class Interrupted(BaseException):
+    """SIGTERM, Ctrl-C or a closed terminal. No failure, hence no Exception."""
 
 
-def run_point(sweep: Path, point_id: int, threads: int) -> Status:
-    """Train one point, unless it is finished. Whatever happens is said in its status file.
+def train(sweep: Path, run_id: int, threads: int) -> Status:
+    """Train one run, unless it is finished, and record in its status file how it ended.
 
-    Raises RunBusyError where another process trains it, Replaced where one has taken over, and again whatever
-    ended the run; UntoldError where the status file cannot be written.
+    Raises RunBusyError if another process trains it, LeaseLost if one has taken over, UnrecordedError if the status
+    file cannot be written, and otherwise what ended the run: Interrupted, UserError or any other error.
     """
-    plan = plans.read(sweep, [point_id])
+    plan = plans.read(sweep, [run_id])
     if not plan.points:
-        raise UserError(f"{sweep}: has no run {point_id}")
-    point = plan.points[0]
+        raise UserError(f"{sweep}: has no run {run_id}")
     try:
-        with run_folder(sweep, point).held(gone) as folder:
-            return _unless_finished(folder, sweep, plan, point, threads)
-    except Replaced as replaced:
-        log.warning("%s", replaced)
+        with run_folder(sweep, plan.points[0]).acquire(is_stale) as folder:
+            status = folder.status()
+            if status.state in FINAL:
+                log.info("run %d is %s already", run_id, status.state)
+                return status
+            with _errors_recorded(folder):
+                return _train(folder, sweep, plan, plan.points[0], threads)
+    except LeaseLost as lost:
+        log.warning("%s", lost)
         raise
 
 
-def gone(writer: Writer) -> bool:
-    """Whether Slurm no longer counts on another writer. Of one outside Slurm its lock alone tells."""
+def is_stale(writer: Writer) -> bool:
+    """Return whether Slurm has given up on another writer. One outside Slurm is stale only if its lock is free."""
     here = Writer.here()
     if not writer.job:
         return False
@@ -84,28 +81,22 @@ def gone(writer: Writer) -> bool:
     return not slurm.is_running(writer.job)
 
 
-def _unless_finished(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: int) -> Status:
-    status = folder.status()
-    if status.state in FINAL:
-        log.info("run %d is %s already", point.id, status.state)
-        return status
+@contextmanager
+def _errors_recorded(folder: RunFolder) -> Iterator[None]:
+    """Write what ends the block into the status file, except for a lost lease."""
     try:
-        return _train(folder, sweep, plan, point, threads)
-    except Replaced:
-        raise
-    except Stopped:
-        _say(folder, CANCELLED, INTERRUPTED)
+        yield
+    except LeaseLost:
         raise
     except BaseException as error:
-        _say(folder, FAILED, in_words(error) or "".join(traceback.format_exception(error)).strip())
+        state, message = FAILED, in_words(error) or "".join(traceback.format_exception(error)).strip()
+        if isinstance(error, Interrupted):
+            state, message = CANCELLED, INTERRUPTED
+        try:
+            folder.write_status(replace(folder.status(), state=state, message=message))
+        except OSError as unwritable:
+            raise UnrecordedError(message) from unwritable
         raise
-
-
-def _say(folder: RunFolder, state: str, error: str) -> None:
-    try:
-        folder.write_status(replace(folder.status(), state=state, message=error))
-    except OSError as unwritable:
-        raise UntoldError(error) from unwritable
 
 
 def _train(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: int) -> Status:
@@ -130,18 +121,19 @@ def _train(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: in
             "versions": versions(),
         }
     )
-    hparams = {key: plan.value(point, key) for key in plan.swept or ["dropout", "lr", "l2"]}
-    plain = {key: value if isinstance(value, int | float) else shown(value) for key, value in hparams.items()}
-    verdict = Halving(sweep, point.id, config.halving, config.epochs).verdict if config.halving else None
+    settings = {key: plan.value(point, key) for key in plan.swept or ["dropout", "lr", "l2"]}
+    hparams = {key: value if isinstance(value, int | float) else shown(value) for key, value in settings.items()}
+    prune = Halving(sweep, point.id, config.halving, config.epochs).verdict if config.halving else None
     with explain_out_of_memory(config):
-        examples = trainer.load_examples(cache, parts, config.data.pool, device)
-        return trainer.fit(folder, config, examples, device, plain, verdict)
+        return trainer.fit(
+            folder, config, load_examples(cache, parts, config.data.pool, device), device, hparams, prune
+        )
 
 
 def _log_data(kind: str, parts: split.Split) -> None:
     log.info("%d excerpts train, %d validate, split by %s", len(parts.train), len(parts.validation), kind)
     if kind == "all":
-        log.warning("the validation excerpts are trained on too (data.split=all): val/... does not tell how good it is")
+        log.warning("the validation excerpts are trained on too (data.split=all): val/... does not show how good it is")
     elif parts.leaking:
         log.warning(
             "this split leaks: %.1f %% of the validation excerpts have a sibling of the same recording in training, "
@@ -158,41 +150,35 @@ class _LoggedProgress(Silent):
 
 
 def start() -> None:
-    """For a process of its own: lines to stdout, and an orderly stop by SIGTERM, Ctrl-C or a closed terminal."""
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stdout,
-        force=True,
-    )
+    """Set up a process of its own: log lines to stdout; SIGTERM, Ctrl-C and a closed terminal raise Interrupted."""
+    layout = "%(asctime)s %(message)s"
+    logging.basicConfig(level=logging.INFO, format=layout, datefmt="%H:%M:%S", stream=sys.stdout, force=True)
     logging.captureWarnings(True)
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-    endings = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    def interrupt(number: int, frame: object) -> None:
+        for one in signals:  # a second one would interrupt the writing of the status
+            signal.signal(one, signal.SIG_IGN)
+        raise Interrupted
 
-    def stop(number: int, frame: object) -> None:
-        for ending in endings:  # once: a second one would interrupt the last words
-            signal.signal(ending, signal.SIG_IGN)
-        raise Stopped
-
-    for ending in endings:
-        signal.signal(ending, stop)
+    for one in signals:
+        signal.signal(one, interrupt)
 
 
 def main() -> None:
-    parser = Parser("irmas.sweep.train_run", "Train one run of a plan.")
+    parser = Parser("irmas.sweep.train_run", "Train one run of a sweep.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
-    parser.add_argument("id", type=int, help="the run's number, from 1")
+    parser.add_argument("id", type=int, help="the run's ID, from 1")
     parser.add_argument("--threads", type=int, default=cpu_count(), help="CPU threads (default: all cores)")
     with report_errors("irmas.sweep.train_run"):
-        arguments = parser.parse_args()
+        args = parser.parse_args()
         start()
         try:
-            run_point(arguments.sweep, arguments.id, arguments.threads)
-        except Stopped:
+            train(args.sweep, args.id, args.threads)
+        except Interrupted:
             sys.exit(INTERRUPTED)
-        except Replaced:
-            sys.exit(REPLACED)
+        except LeaseLost:
+            sys.exit(LEASE_LOST)
 
 
 if __name__ == "__main__":
