@@ -10,7 +10,7 @@ from irmas.config import Model
 
 
 def pooled(log_mel_db: Tensor, pool: int) -> Tensor:
-    """Return (excerpts, bands, frames) averaged over blocks of pool x pool bins, in half precision, without remainder."""
+    """Return (excerpts, bands, frames) averaged over blocks of pool x pool bins, in half precision; drop the rest."""
     return F.avg_pool2d(log_mel_db, pool).half()
 
 

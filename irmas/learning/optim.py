@@ -46,26 +46,24 @@ class Schedule:
     """
 
     def __init__(self, optimizer: Adam, config: Config, steps_per_epoch: int) -> None:
-        self.by_step: OneCycleLR | None = None
-        self.by_loss: ReduceLROnPlateau | None = None
+        self._scheduler: OneCycleLR | ReduceLROnPlateau | None = None
         if config.schedule == "onecycle":
-            self.by_step = OneCycleLR(optimizer, config.lr, total_steps=config.epochs * steps_per_epoch)
+            self._scheduler = OneCycleLR(optimizer, config.lr, total_steps=config.epochs * steps_per_epoch)
         elif config.schedule == "plateau":
             # torch's patience is the number of bad epochs before it acts.
-            self.by_loss = ReduceLROnPlateau(optimizer, factor=0.5, patience=2, threshold=0)
+            self._scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=2, threshold=0)
 
     def after_step(self) -> None:
-        if self.by_step:
-            self.by_step.step()
+        if isinstance(self._scheduler, OneCycleLR):
+            self._scheduler.step()
 
     def after_epoch(self, val_loss: float) -> None:
-        if self.by_loss:
-            self.by_loss.step(val_loss)
+        if isinstance(self._scheduler, ReduceLROnPlateau):
+            self._scheduler.step(val_loss)
 
     def state_dict(self) -> dict[str, Any]:
-        scheduler = self.by_step or self.by_loss
-        return scheduler.state_dict() if scheduler else {}
+        return self._scheduler.state_dict() if self._scheduler else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if scheduler := self.by_step or self.by_loss:
-            scheduler.load_state_dict(state)
+        if self._scheduler:
+            self._scheduler.load_state_dict(state)

@@ -26,9 +26,6 @@ STATUS_EVERY_S = 2.0
 EXAMPLES = 4
 """Number of spectrograms shown before and after SpecAugment."""
 
-Prune = Callable[[int, float], str]
-"""Returns, from an epoch and its ranked accuracy, why the run ends there; empty if it continues."""
-
 
 def fit(
     folder: RunFolder,
@@ -36,12 +33,13 @@ def fit(
     examples: Examples,
     device: torch.device,
     hparams: dict[str, Any],
-    prune: Prune | None = None,
+    prune: Callable[[int, float], str] | None = None,
 ) -> Status:
     """Train a run from its last checkpoint to its end, and return how it ended.
 
-    `hparams` are the settings that TensorBoard shows; `prune` is called between two epochs. Raises LeaseLost, with the
-    epoch not committed, if a newer start has taken over; UserError if the checkpoint is of another run; OSError.
+    `hparams` are the settings that TensorBoard shows. `prune` returns, from an epoch and its ranked accuracy, why the
+    run ends there, or an empty string. Raises LeaseLost, with the epoch not committed, if a newer start has taken over;
+    UserError if the checkpoint is of another run; OSError.
     """
     learner = Learner(config, examples, device)
     status = _restore(folder, learner)
@@ -64,13 +62,8 @@ def fit(
 
 def _restore(folder: RunFolder, learner: Learner) -> Status:
     """Load the checkpoint into `learner`, if there is one; return the status of the run that starts or resumes."""
-    status = Status(
-        RUNNING,
-        epochs=learner.config.epochs,
-        steps=learner.steps,
-        val_excerpts=len(learner.examples.validation),
-        started=time.time(),
-    )
+    epochs, val_excerpts = learner.config.epochs, len(learner.examples.validation)
+    status = Status(RUNNING, epochs=epochs, steps=learner.steps, val_excerpts=val_excerpts, started=time.time())
     state = checkpoint.load(folder.checkpoint, learner.config)
     if state is None:
         return status
@@ -94,11 +87,10 @@ def _write_header(writer: EventWriter, learner: Learner, hparams: dict[str, Any]
         titles = [examples.classes[int(target)] for target in examples.targets[rows]]
         log_mel = examples.decibels(rows)
         augmented = spec_augment(log_mel, learner.config.augment, learner.mean_db)
-        low = float(log_mel.min())
-        high = max(float(log_mel.max()), low + 1)
+        low, high = float(log_mel.min()), max(float(log_mel.max()), float(log_mel.min()) + 1)
         for tag, batch in ((events.SPECTROGRAMS, log_mel), (events.AUGMENTED, augmented)):
             writer.image(0, tag, images.spectrograms(batch[:, 0].cpu().numpy(), titles, low, high))
-    # Now, so that `close` has nothing left to write after another process has taken over.
+    # Now, while this process still owns the run.
     writer.commit()
 
 
@@ -132,7 +124,12 @@ def _commit(
 ) -> Status:
     """Write events, checkpoint and status of an epoch, in this order; of a diverged one the events only."""
     epoch = status.epoch
-    log.info(_line(epoch, status.epochs, scalars))
+    log.info(
+        f"epoch {epoch:{len(str(status.epochs))}d}/{status.epochs}"
+        f"  train loss {scalars[events.TRAIN_LOSS]:.4f} accuracy {scalars[events.TRAIN_ACCURACY]:.2%}"
+        f"  val loss {scalars[events.VAL_LOSS]:.4f} accuracy {scalars[events.VAL_ACCURACY]:.2%}"
+        f"  {scalars[events.EXCERPTS_PER_S]:.0f} excerpts/s"
+    )
     finite = {tag: value for tag, value in scalars.items() if math.isfinite(value)}
     status = replace(status, metrics=finite)
     if lost := [tag for tag in (events.TRAIN_LOSS, events.VAL_LOSS) if tag not in finite]:
@@ -142,8 +139,8 @@ def _commit(
     writer.scalars(epoch, scalars)
     if lost or epoch == status.epochs:
         predictions.write(folder.predictions, answers)
-        picture = images.confusion_matrix(answers.confusion, learner.examples.classes)
-        writer.image(epoch, events.CONFUSION, picture)
+        matrix = images.confusion_matrix(answers.confusion, learner.examples.classes)
+        writer.image(epoch, events.CONFUSION, matrix)
         writer.end(ok=not lost)
     # Events first: after a crash in between, the epoch is trained again and its scalars are replaced.
     writer.commit()
@@ -163,12 +160,3 @@ def _write_model(folder: RunFolder, learner: Learner, status: Status) -> None:
     file = model_file.make(weights, examples.classes, learner.config, names, recordings, status.metrics or {})
     folder.check_lease()
     model_file.write(folder.model, file)
-
-
-def _line(epoch: int, epochs: int, scalars: dict[str, float]) -> str:
-    return (
-        f"epoch {epoch:{len(str(epochs))}d}/{epochs}"
-        f"  train loss {scalars[events.TRAIN_LOSS]:.4f} accuracy {scalars[events.TRAIN_ACCURACY]:.2%}"
-        f"  val loss {scalars[events.VAL_LOSS]:.4f} accuracy {scalars[events.VAL_ACCURACY]:.2%}"
-        f"  {scalars[events.EXCERPTS_PER_S]:.0f} excerpts/s"
-    )

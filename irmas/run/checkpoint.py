@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from irmas.config import Config, flatten
-from irmas.errors import UserError
+from irmas.errors import DataError, UserError
 from irmas.files import atomic_write, with_digest, without_digest
 from irmas.run.folder import refuse_other_config
 
@@ -21,10 +21,6 @@ log = logging.getLogger(__name__)
 VERSION = 2
 """Raise it whenever what a checkpoint holds changes its meaning."""
 RESTART = "remove checkpoint*.pt to train this run from its start"
-
-
-class DamagedError(Exception):
-    """A file that is truncated, changed, or not written by this program."""
 
 
 def save(path: Path, state: dict[str, Any], config: Config) -> None:
@@ -46,7 +42,7 @@ def load(path: Path, config: Config) -> dict[str, Any] | None:
         if candidate.exists():
             try:
                 state = read_numbers(candidate)
-            except DamagedError as error:
+            except DataError as error:
                 damages.append(str(error))
                 continue
             for damage in damages:
@@ -72,12 +68,12 @@ def write_numbers(path: Path, content: dict[str, Any], keep: Path | None = None)
 
 
 def read_numbers(path: Path) -> dict[str, Any]:
-    """Return what `write_numbers` wrote. Never runs code from the file. Raises DamagedError, naming it, and OSError."""
+    """Return what `write_numbers` wrote. Never runs code from the file. Raises DataError, naming it, and OSError."""
     data = without_digest(path.read_bytes())
     if data is None:
-        raise DamagedError(f"{path}: is damaged (its digest differs)")
+        raise DataError(f"{path}: is damaged (its digest differs)")
     try:
         content: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # its own message advises to run the file's code
-        raise DamagedError(f"{path}: holds more than numbers, and was not written by this program") from None
+        raise DataError(f"{path}: holds more than numbers, and was not written by this program") from None
     return content

@@ -16,10 +16,11 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 from google.protobuf.message import DecodeError
@@ -81,7 +82,7 @@ def _new_name(folder: Path) -> str:
     return f"events.out.tfevents.{start:010d}.{socket.gethostname()}.{os.getpid()}"
 
 
-class EventWriter:
+class EventWriter(AbstractContextManager["EventWriter"]):
     """A new event file of a run that starts or resumes at `purge_step`.
 
     TensorBoard and `read_scalars` ignore what earlier files hold at steps >= `purge_step`. Nothing is on disk before
@@ -107,7 +108,7 @@ class EventWriter:
         self._write(step, summary=summary)
 
     def image(self, step: int, tag: str, rgb: NDArray[np.uint8]) -> None:
-        """Write a picture (height x width x 3) as PNG."""
+        """Write an image, (height, width, 3), as PNG."""
         from PIL import Image
 
         png = io.BytesIO()
@@ -153,7 +154,7 @@ class EventWriter:
         committed = self._file.tell()
         with errors_name(self._path):
             try:
-                rest = memoryview(self._uncommitted)
+                rest = bytes(self._uncommitted)
                 while rest:
                     rest = rest[self._file.write(rest) :]
                 os.fsync(self._file.fileno())
@@ -161,26 +162,17 @@ class EventWriter:
                 self._file.seek(committed)
                 self._file.truncate()
                 raise
-            finally:
-                rest.release()
         self._uncommitted.clear()
 
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._file.close()
 
     def _hparams_plugin(self, **content: Any) -> None:
         from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
-        (field,) = content
-        tag = f"_hparams_/{field}"
+        (entry,) = content
         about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
-        value = Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)
+        value = Summary.Value(tag=f"_hparams_/{entry}", metadata=about, tensor=metadata.NULL_TENSOR)
         self._write(0, summary=Summary(value=[value]))
 
     def _write(self, step: int, **content: Any) -> None:
@@ -204,17 +196,12 @@ def replace_images(folder: Path, pngs: Mapping[str, bytes]) -> None:
 
     If they are the same, nothing is written. Raises OSError, with the file's path, if they cannot be written.
     """
-    step, stored = 0, []
     before = event_files(folder)
-    for path in before:
-        images: dict[str, bytes] = {}
-        for event in _events(path.name, path.read_bytes(), []):
-            images |= {value.tag: value.image.encoded_image_string for value in event.summary.value}
-            step = max(step, event.step)
-        if images:
-            stored.append(images)
-    if stored == [dict(pngs)]:
+    events = [[*_events(path.name, path.read_bytes(), [])] for path in before]
+    stored = [{v.tag: v.image.encoded_image_string for event in file for v in event.summary.value} for file in events]
+    if [images for images in stored if images] == [dict(pngs)]:
         return
+    step = max((event.step for file in events for event in file), default=0)
     folder.mkdir(parents=True, exist_ok=True)
     # Without the start of a session, which would purge the images before: if a tag is left without any image,
     # TensorBoard's Python loader shows no images of any run.

@@ -71,19 +71,17 @@ class Status:
         values = json.loads(text)
         if "error" in values:  # its name in earlier versions
             values["message"] = values.pop("error")
-        _check_types(values)
+        for name, value in values.items():
+            if not _is_sound(name, value):
+                raise TypeError(f"{name} is {value!r}")
         writer = Writer(**{key: values.pop(key) for key in asdict(Writer()) if key in values})
         status = cls(**values, writer=writer)
         return replace(status, state=RENAMED.get(status.state, status.state))
 
     def to_json(self) -> str:
-        return json.dumps(self._flat(), indent=1) + "\n"
-
-    def _flat(self) -> dict[str, Any]:
-        """Return the entries of the file, which are those of earlier versions: the writer's stand beside the others."""
+        """Return the entries of earlier versions: the writer's stand beside the others."""
         values = asdict(self)
-        values |= values.pop("writer")
-        return values
+        return json.dumps(values | values.pop("writer"), indent=1) + "\n"
 
     @property
     def reason(self) -> str:
@@ -107,14 +105,14 @@ class Status:
         return self.writer.restart
 
 
-def _check_types(values: dict[str, Any]) -> None:
-    """Raise TypeError, naming the entry, if one is unknown or has a type that `to_json` never writes."""
-    types: dict[str, Any] = {name: type(value) for name, value in Status()._flat().items()}
-    types |= {"started": int | float, "updated": int | float, "exit_code": int | None, "metrics": dict | None}
-    for name, value in values.items():
-        numbers = value.values() if name == "metrics" and isinstance(value, dict) else ()
-        if not (isinstance(value, types.get(name, ())) and all(isinstance(number, int | float) for number in numbers)):
-            raise TypeError(f"{name} is {value!r}")
+def _is_sound(name: str, value: object) -> bool:
+    """Return whether an entry of a status file is known and has a type that `to_json` writes."""
+    if name == "metrics":
+        return value is None or (isinstance(value, dict) and all(isinstance(v, int | float) for v in value.values()))
+    if name == "exit_code":
+        return isinstance(value, int | None)
+    known = asdict(Status()) | asdict(Writer())
+    return name in known and isinstance(value, (int, float) if name in ("started", "updated") else type(known[name]))
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ class RunFolder:
 
     def _live_elsewhere(self) -> Writer | None:
         status = self.recorded()
-        is_live = status.state == RUNNING and status.writer.job and status.writer.node != Writer.here().node
+        is_live = status.state == RUNNING and status.job and status.node != Writer.here().node
         return status.writer if is_live else None
 
     def check_lease(self) -> None:

@@ -51,7 +51,13 @@ def confusion_matrix(counts: NDArray[np.integer], classes: Sequence[str]) -> NDA
         ink = "white" if share[row, column] > 0.5 else _INK
         draw.text(center, "<1" if text == "0" else text, ink, font, anchor="mm")
 
-    _name_classes(canvas, classes, font, (left, top), cell, upright)
+    for index, name in enumerate(classes):
+        middle = (index + 0.5) * cell
+        draw.text((left - 6, top + middle), name, _INK, font, anchor="rm")
+        if upright:
+            draw.text((left + middle, top + side + cell * 3 / 8), name, _INK, font, anchor="mm")
+        else:
+            _write_upwards(canvas, (int(left + middle), top + side + 4), name, font, _INK)
     for row, total in enumerate(totals):
         draw.text((left + side + 8, top + (row + 0.5) * cell), f"{total:,}", _FAINT, font, anchor="lm")
     draw.text((left + side + 8, top + side + cell * 3 / 8), "n", _FAINT, font, anchor="lm")
@@ -59,27 +65,6 @@ def confusion_matrix(counts: NDArray[np.integer], classes: Sequence[str]) -> NDA
     draw.text(title, "predicted, % of row", _FAINT, font, anchor="mm")
     _write_upwards(canvas, (line // 2 + 2, top + side // 2 - line), "true", font, _FAINT)
     return np.asarray(canvas)
-
-
-def _name_classes(
-    canvas: Image.Image,
-    classes: Sequence[str],
-    font: ImageFont.FreeTypeFont,
-    corner: tuple[int, int],
-    cell: int,
-    upright: bool,
-) -> None:
-    """Write the classes left of the rows and below the columns, there upright or reading upwards."""
-    draw = ImageDraw.Draw(canvas)
-    left, top = corner
-    below = top + cell * len(classes)
-    for index, name in enumerate(classes):
-        middle = (index + 0.5) * cell
-        draw.text((left - 6, top + middle), name, _INK, font, anchor="rm")
-        if upright:
-            draw.text((left + middle, below + cell * 3 / 8), name, _INK, font, anchor="mm")
-        else:
-            _write_upwards(canvas, (int(left + middle), below + 4), name, font, _INK)
 
 
 def spectrograms(
@@ -131,11 +116,7 @@ def _font(size: float) -> ImageFont.FreeTypeFont:
 
 
 def _write_upwards(
-    canvas: Image.Image,
-    top: tuple[int, int],
-    text: str,
-    font: ImageFont.FreeTypeFont,
-    ink: tuple[int, int, int],
+    canvas: Image.Image, top: tuple[int, int], text: str, font: ImageFont.FreeTypeFont, ink: tuple[int, int, int]
 ) -> None:
     """Write text that reads upwards, centered on a column that begins at `top`."""
     length, height = int(font.getlength(text)) + 2, int(font.size) + 4
@@ -145,6 +126,7 @@ def _write_upwards(
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Return `text`, cut to `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

@@ -1,18 +1,18 @@
 """The lease with which one process at a time owns a run's folder.
 
 Slurm may restart a task whose old process still lives on a node that it lost sight of, and locks do not always reach
-across nodes. A lease is therefore a kernel lock and a name:
+across nodes. A lease is therefore a kernel lock and a name. A process that wants the run
 
-1. A process that wants the run writes `.lock.<node>.<pid>`, which names it as JSON (`Writer`), and locks that file.
-2. It looks at `.lock`, the file of the owner before. If that is locked, its owner lives. If not, the status file may
-   still name a live job on another node. Such a rival keeps the run (RunBusyError, and nothing has changed) unless
-   `is_stale` says that Slurm has given the run to a newer start.
-3. It renames its own file to `.lock`, or returns to step 2 if another process did so meanwhile.
-4. It writes the run's files, and compares `.lock` with its own name before each of them (`Lease.check`).
+1. locks its own file, `.lock.<node>.<pid>`, and writes its `Writer` into it as JSON;
+2. looks at `.lock`, the file of the last owner. If that is locked, its owner lives; if not, the status file may still
+   name a live job on another node. Such a rival keeps the run (RunBusyError, and nothing has changed) unless `is_stale`
+   says that Slurm has given the run to a newer start;
+3. renames its own file to `.lock`, or returns to step 2 if another process did so meanwhile;
+4. writes the run's files, and before each of them compares `.lock` with its own name (`Lease.check`).
 
 A process that lost its run reads another name in step 4: `check` raises LeaseLost, it writes nothing more and exits
-with LEASE_LOST. A write that is under way at that moment may still land. It is the same epoch, bit for bit, or a status
-that the new owner's next one replaces. When an owner dies, the kernel releases its lock, and `.lock` stays.
+with LEASE_LOST. A write under way at that moment may still land: it is the same epoch, bit for bit, or a status that
+the new owner's next one replaces. When an owner dies, the kernel releases its lock, and `.lock` stays.
 """
 
 from __future__ import annotations
@@ -52,12 +52,11 @@ class Writer:
     @classmethod
     def here(cls) -> Writer:
         """Return the writer that this process is."""
-        environment = os.environ
-        job, array = environment.get("SLURM_JOB_ID", ""), environment.get("SLURM_ARRAY_JOB_ID")
-        if array is not None:
-            job = f"{array}_{environment['SLURM_ARRAY_TASK_ID']}"
-        node = environment.get("SLURMD_NODENAME") or platform.node()
-        return cls(node, os.getpid(), job, int(environment.get("SLURM_RESTART_COUNT", "0")))
+        get = os.environ.get
+        array, index = get("SLURM_ARRAY_JOB_ID"), get("SLURM_ARRAY_TASK_ID")
+        job = get("SLURM_JOB_ID", "") if array is None else f"{array}_{index}"
+        node = get("SLURMD_NODENAME") or platform.node()
+        return cls(node, os.getpid(), job, int(get("SLURM_RESTART_COUNT", "0")))
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.node}" + (f", job {self.job}" if self.job else "")
@@ -96,9 +95,8 @@ def acquire(
 ) -> Iterator[Lease]:
     """Make `folder` if it is missing, and own it until the block ends.
 
-    `is_stale` says whether a writer has lost the run even if its process still lives; `live_elsewhere` returns the
-    writer that the status file says is running on another node. Raises RunBusyError if a process that is not stale owns
-    the run, and OSError.
+    `is_stale` returns whether a writer has lost the run even if its process lives; `live_elsewhere` returns the writer
+    that runs on another node according to the status file. Raises RunBusyError if a rival keeps the run, and OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     writer = Writer.here()
@@ -152,11 +150,9 @@ def _writer_in(file: IO[str]) -> Writer:
 def _lock_soon(file: IO[str]) -> bool:
     """Lock `file` within LOCK_WAIT_S; return whether that succeeded."""
     deadline = time.monotonic() + LOCK_WAIT_S
-    while not _lock(file, fcntl.LOCK_EX):
-        if time.monotonic() > deadline:
-            return False
+    while not (locked := _lock(file, fcntl.LOCK_EX)) and time.monotonic() <= deadline:
         time.sleep(LOCK_WAIT_S / 20)
-    return True
+    return locked
 
 
 def _lock(file: IO[str], operation: int) -> bool:

@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from irmas.config import Config, Features, Model, flatten
-from irmas.errors import UserError
+from irmas.errors import DataError, UserError
 from irmas.provenance import versions
-from irmas.run.checkpoint import DamagedError, read_numbers, write_numbers
+from irmas.run.checkpoint import read_numbers, write_numbers
 
 VERSION = 1
 """Raise it whenever what a model file holds changes its meaning."""
@@ -49,10 +49,9 @@ def make(
     metrics: dict[str, float],
 ) -> ModelFile:
     """Return the content of a run's model file; weights are copied to the CPU."""
-    on_cpu = {name: weight.cpu().contiguous() for name, weight in weights.items()}
-    model, features, pool = config.model, config.features, config.data.pool
-    flat = flatten(asdict(config))
-    return ModelFile(on_cpu, classes, model, features, pool, flat, trained_on, recordings, metrics, versions())
+    weights = {name: weight.cpu().contiguous() for name, weight in weights.items()}
+    net = (weights, classes, config.model, config.features, config.data.pool)
+    return ModelFile(*net, flatten(asdict(config)), trained_on, recordings, metrics, versions())
 
 
 def write(path: Path, file: ModelFile) -> None:
@@ -70,7 +69,7 @@ def read(path: Path) -> ModelFile:
         content = read_numbers(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    except DamagedError as error:
+    except DataError as error:
         raise UserError(f"{error}; a finished run has a sound model file, model.pt") from None
     if not isinstance(content, dict) or "classes" not in content:
         raise UserError(f"{path}: is no model file; a finished run has one, model.pt")

@@ -39,10 +39,6 @@ SOURCE = source_digest()
 """Read at import: runs of a pool are trained by what the pool imported, whatever is edited since."""
 
 
-class UnrecordedError(UserError):
-    """Why a run ended whose status file cannot be written."""
-
-
 class Interrupted(BaseException):
     """SIGTERM, Ctrl-C or a closed terminal. No failure, hence no Exception."""
 
@@ -50,20 +46,21 @@ class Interrupted(BaseException):
 def train(sweep: Path, run_id: int, threads: int) -> Status:
     """Train one run, unless it is finished, and record in its status file how it ended.
 
-    Raises RunBusyError if another process trains it, LeaseLost if one has taken over, UnrecordedError if the status
-    file cannot be written, and otherwise what ended the run: Interrupted, UserError or any other error.
+    Raises RunBusyError if another process trains it, LeaseLost if one has taken over, and otherwise what ended the run:
+    Interrupted, UserError or any other error; as a UserError if the status file cannot be written.
     """
     plan = plans.read(sweep, [run_id])
     if not plan.points:
         raise UserError(f"{sweep}: has no run {run_id}")
+    (point,) = plan.points
     try:
-        with run_folder(sweep, plan.points[0]).acquire(is_stale) as folder:
+        with run_folder(sweep, point).acquire(is_stale) as folder:
             status = folder.status()
             if status.state in FINAL:
                 log.info("run %d is %s already", run_id, status.state)
                 return status
             with _errors_recorded(folder):
-                return _train(folder, sweep, plan, plan.points[0], threads)
+                return _train(folder, sweep, plan, point, threads)
     except LeaseLost as lost:
         log.warning("%s", lost)
         raise
@@ -76,9 +73,8 @@ def is_stale(writer: Writer) -> bool:
         return False
     if writer.job == here.job:
         return writer.restart < here.restart
-    if shutil.which("squeue") is None:
-        return True  # its folder was copied here from a cluster
-    return not slurm.is_running(writer.job)
+    # Without Slurm, the folder was copied here from a cluster.
+    return shutil.which("squeue") is None or not slurm.is_running(writer.job)
 
 
 @contextmanager
@@ -95,7 +91,7 @@ def _errors_recorded(folder: RunFolder) -> Iterator[None]:
         try:
             folder.write_status(replace(folder.status(), state=state, message=message))
         except OSError as unwritable:
-            raise UnrecordedError(message) from unwritable
+            raise UserError(message) from unwritable
         raise
 
 
@@ -109,18 +105,9 @@ def _train(folder: RunFolder, sweep: Path, plan: Plan, point: Point, threads: in
     cache = dataset.load(config.data, config.features, _LoggedProgress())
     parts = split.load_or_make(config.data, cache, sweep / "splits")
     _log_data(config.data.split, parts)
-    folder.write_provenance(
-        {
-            "commit": plan.commit.removesuffix("+"),
-            "dirty": plan.commit.endswith("+"),
-            "source": SOURCE,
-            "plan_source": plan.source,
-            "data": plan.data,
-            "node": platform.node(),
-            "device": describe(device),
-            "versions": versions(),
-        }
-    )
+    origin = {"commit": plan.commit.removesuffix("+"), "dirty": plan.commit.endswith("+"), "source": SOURCE}
+    origin |= {"plan_source": plan.source, "data": plan.data, "node": platform.node(), "device": describe(device)}
+    folder.write_provenance(origin | {"versions": versions()})
     settings = {key: plan.value(point, key) for key in plan.swept or ["dropout", "lr", "l2"]}
     hparams = {key: value if isinstance(value, int | float) else shown(value) for key, value in settings.items()}
     prune = Halving(sweep, point.id, config.halving, config.epochs).verdict if config.halving else None
@@ -151,8 +138,8 @@ class _LoggedProgress(Silent):
 
 def start() -> None:
     """Set up a process of its own: log lines to stdout; SIGTERM, Ctrl-C and a closed terminal raise Interrupted."""
-    layout = "%(asctime)s %(message)s"
-    logging.basicConfig(level=logging.INFO, format=layout, datefmt="%H:%M:%S", stream=sys.stdout, force=True)
+    line = "%(asctime)s %(message)s"
+    logging.basicConfig(level=logging.INFO, format=line, datefmt="%H:%M:%S", stream=sys.stdout, force=True)
     logging.captureWarnings(True)
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
