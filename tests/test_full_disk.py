@@ -1,4 +1,4 @@
-"""A disk that is full, and has room again."""
+"""A disk that is full, and then has space again."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ def test_where_not_even_the_status_can_be_written_the_parent_still_says_why(
     here.fill(free=0)
     with SweepProgress(plain_console(), 1, 0, 0) as progress:
         pool.run(sweep, plan, plan.points, 1, progress)
-    said = capsys.readouterr().out.replace("\n", "")
-    assert re.search(r"FAILED +outputs/one/runs/001/\.lock\.\S+: No space left on device", said), said
+    output = capsys.readouterr().out.replace("\n", "")
+    assert re.search(r"FAILED +outputs/one/runs/001/\.lock\.\S+: No space left on device", output), output
     assert RunFolder(RUN).recorded().message == "long ago"
 
     here.free()

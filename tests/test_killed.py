@@ -44,7 +44,7 @@ def test_no_file_is_ever_torn(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def begin(data: Data, features: Features, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Plans the same single run again, in a folder of its own."""
+    """Return a function that plans the same single run in a folder of its own."""
     folder = tmp_path_factory.mktemp("killed")
     model = Model(filters=[4, 8], dense=8)
     config = Config(epochs=4, data=data, features=features, model=model, schedule="onecycle", device="cpu")
@@ -60,7 +60,7 @@ def begin(data: Data, features: Features, tmp_path_factory: pytest.TempPathFacto
 
 
 def train(sweep: Path, killed_after: float | None = None) -> str:
-    """In a process of its own, killed so many seconds after its start; the run's state at its end."""
+    """Train in a process that is killed that many seconds after its start; return the run's state at its end."""
     plan = plans.read(sweep)
     kill = threading.Thread(target=kill_child, args=(killed_after,))
     if killed_after is not None:
@@ -86,7 +86,7 @@ def state_of(sweep: Path) -> Any:
 
 
 def bits(state: Any) -> Any:
-    """What can be compared, of whatever a checkpoint is made of, but for clocks."""
+    """Return a state with its tensors as bytes and without clocks, so that it can be compared."""
     if isinstance(state, dict):
         return {key: bits(value) for key, value in state.items() if not re.match("time/", str(key))}
     if isinstance(state, list | tuple):

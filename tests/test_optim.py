@@ -47,7 +47,7 @@ def test_the_optimizer_is_torchs_adam_to_the_last_bit() -> None:
             each.zero_grad()
             F.cross_entropy(net(x), targets).backward()
             each.step()
-            if step == 3:  # a run that goes on
+            if step == 3:  # as a resumed run does
                 each.load_state_dict(copy.deepcopy(each.state_dict()))
         for ours_now, theirs_now in zip(ours.parameters(), theirs.parameters(), strict=True):
             assert torch.equal(ours_now, theirs_now)

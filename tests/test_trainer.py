@@ -1,4 +1,4 @@
-"""A training run on toy data: it learns, repeats itself, goes on after any interruption, and says how it ended."""
+"""A training run on toy data learns, is repeatable, resumes after any interruption, and records how it ended."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def one_thread() -> Iterator[None]:
 
 
 def toy_cache(seed: int = 0, excerpts: int = 75, bands: int = 16, frames: int = 24) -> FeatureCache:
-    """Louder every other band, every other frame, or nowhere; half of the excerpts are of the first class."""
+    """Return features that are louder every other band, every other frame, or nowhere, by class."""
     rng = np.random.default_rng(seed)
     targets = rng.permutation(np.arange(excerpts) % 4 % 3)
     level = rng.normal(100, 25, (excerpts, bands, frames))
@@ -105,13 +105,13 @@ def state_of(path: Path) -> dict[str, Any]:
 
 
 def scalars_of(path: Path) -> dict[str, dict[int, float]]:
-    found = events.read_scalars(path)
-    assert not found.problems
-    return {tag: points for tag, points in found.values.items() if tag not in CLOCKS}
+    run = events.read_scalars(path)
+    assert not run.problems
+    return {tag: points for tag, points in run.values.items() if tag not in CLOCKS}
 
 
 def same(one: Any, other: Any) -> bool:
-    """Bit by bit, through whatever a state_dict is made of."""
+    """Return whether two states are equal bit by bit, but for clocks."""
     if isinstance(one, Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict):
@@ -224,7 +224,7 @@ class Interrupted(BaseException):
 
 
 def fails_at(call: int, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which raises Interrupted in place of its n-th call."""
+    """Return the function, but its n-th call raises Interrupted."""
     calls = 0
 
     def instead(*arguments: Any, **named: Any) -> Any:
@@ -367,7 +367,7 @@ def test_a_run_that_is_taken_over_ends_as_one_that_was_never_disturbed(
     assert scalars_of(run.path) == scalars_of(uninterrupted["onecycle"])
 
 
-def test_what_an_earlier_start_died_of_is_forgotten(tmp_path: Path) -> None:
+def test_the_failure_of_an_earlier_start_is_cleared(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     run.amend_status(Status(FAILED, message="killed", exit_code=-9, writer=Writer("far", 0, "12", 3)))
@@ -377,7 +377,7 @@ def test_what_an_earlier_start_died_of_is_forgotten(tmp_path: Path) -> None:
     assert status.writer == Writer.here()
 
 
-def test_a_run_that_only_lacks_its_last_word_is_not_trained_again(
+def test_a_run_that_only_lacks_its_last_status_is_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, config = tmp_path / "run", settings(epochs=2)
@@ -390,7 +390,7 @@ def test_a_run_that_only_lacks_its_last_word_is_not_trained_again(
 
 
 def by_hand(path: Path, config: Config, cache: FeatureCache, rows: NDArray[np.intp]) -> tuple[float, float]:
-    """Loss and accuracy of the stored weights, in double precision."""
+    """Return loss and accuracy of the stored weights, in double precision."""
     model = Classifier(config.model, 3, config.dropout, 0.0, 1.0)
     model.load_state_dict(state_of(path)["model"])
     decibels = torch.from_numpy(cache.features[rows].astype(np.float64) * SCALE + OFFSET)[:, None]
@@ -500,20 +500,20 @@ def test_the_predictions_are_those_that_the_scalars_are_of(
     monkeypatch.setattr(Learner, "validate", listening)
     config = settings(epochs=epochs, schedule=schedule, lr=0.003, seed=1)
     status = train(tmp_path / "run", config, toy())
-    found = predictions.read(tmp_path / "run" / "predictions.npz")
-    assert found is not None
+    stored = predictions.read(tmp_path / "run" / "predictions.npz")
+    assert stored is not None
     assert status.metrics is not None
-    assert found.classes.tolist() == CLASSES
-    assert found.excerpts.tolist() == [f"{row:03d}" for row in range(0, 75, 5)]
-    assert found.recordings.tolist() == [f"{row // 3}" for row in range(0, 75, 5)]
-    assert found.targets.tolist() == toy().targets[toy().validation].tolist()
-    assert found.predicted.tolist() == answers[-1].tolist()
-    assert found.confusion.sum() == 15
-    assert np.diagonal(found.confusion).sum() / 15 == status.metrics[events.VAL_ACCURACY]
-    shares = np.mean([own == found.targets for own in answers[-averaged:]], axis=0)
-    assert found.correct.tolist() == shares.tolist()
+    assert stored.classes.tolist() == CLASSES
+    assert stored.excerpts.tolist() == [f"{row:03d}" for row in range(0, 75, 5)]
+    assert stored.recordings.tolist() == [f"{row // 3}" for row in range(0, 75, 5)]
+    assert stored.targets.tolist() == toy().targets[toy().validation].tolist()
+    assert stored.predicted.tolist() == answers[-1].tolist()
+    assert stored.confusion.sum() == 15
+    assert np.diagonal(stored.confusion).sum() / 15 == status.metrics[events.VAL_ACCURACY]
+    shares = np.mean([own == stored.targets for own in answers[-averaged:]], axis=0)
+    assert stored.correct.tolist() == shares.tolist()
     assert (0.5 in shares) == (averaged > 1)
-    assert found.correct.mean() == status.metrics[events.RANKED]
+    assert stored.correct.mean() == status.metrics[events.RANKED]
 
 
 @pytest.mark.parametrize("schedule", ["constant", "onecycle"])
@@ -527,7 +527,7 @@ def test_the_ranked_accuracy_is_the_mean_over_the_last_epochs(tmp_path: Path, sc
         assert ranked[epoch] == pytest.approx(np.mean(last), rel=1e-6)
 
 
-def test_the_event_file_tells_the_whole_run(tmp_path: Path) -> None:
+def test_the_event_file_has_the_whole_run(tmp_path: Path) -> None:
     path = tmp_path / "0001-lr=0.01"
     status = train(path, settings(epochs=3), toy())
     accumulator = EventAccumulator(str(path), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
@@ -554,23 +554,23 @@ def test_the_event_file_tells_the_whole_run(tmp_path: Path) -> None:
     assert len(list(path.parent.iterdir())) == 1
 
 
-def test_the_status_tells_how_far_a_run_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_status_has_the_progress_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "STATUS_EVERY_S", 0.0)
-    told: list[Status] = []
+    statuses: list[Status] = []
     written = RunFolder.write_status
 
     def listening(self: RunFolder, status: Status) -> None:
-        told.append(status)
+        statuses.append(status)
         written(self, status)
 
     monkeypatch.setattr(RunFolder, "write_status", listening)
     train(tmp_path / "run", settings(epochs=2), toy())
     epochs = [(0, step) for step in range(5)] + [(1, step) for step in range(5)] + [(2, 0), (2, 0)]
-    assert [(status.epoch, status.step) for status in told] == epochs
-    assert {(status.epochs, status.steps, status.val_excerpts) for status in told} == {(2, 4, 15)}
+    assert [(status.epoch, status.step) for status in statuses] == epochs
+    assert {(status.epochs, status.steps, status.val_excerpts) for status in statuses} == {(2, 4, 15)}
     last = RunFolder(tmp_path / "run").status()
     assert last.state == COMPLETED
-    assert last.started == told[0].started > 0
+    assert last.started == statuses[0].started > 0
 
 
 def test_every_training_excerpt_is_seen_once_an_epoch_in_another_order(monkeypatch: pytest.MonkeyPatch) -> None:

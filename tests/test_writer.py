@@ -223,10 +223,10 @@ def test_the_writer_is_named_by_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_slurm_decides_which_writer_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    queried: list[str] = []
 
     def is_running(job: str) -> bool:
-        asked.append(job)
+        queried.append(job)
         return job == "9_1"
 
     monkeypatch.setattr(slurm, "is_running", is_running)
@@ -238,10 +238,10 @@ def test_slurm_decides_which_writer_is_stale(monkeypatch: pytest.MonkeyPatch) ->
     assert not train_run.is_stale(Writer("n1", 5, "12_3", 3))
     assert not train_run.is_stale(Writer("n1", 5))
     assert not train_run.is_stale(Writer())
-    assert asked == []
+    assert queried == []
     assert not train_run.is_stale(Writer("n1", 5, "9_1"))
     assert train_run.is_stale(Writer("n1", 5, "12_4", 7))
-    assert asked == ["9_1", "12_4"]
+    assert queried == ["9_1", "12_4"]
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert train_run.is_stale(Writer("n1", 5, "9_1"))
 
