@@ -491,7 +491,7 @@ def test_the_door_writes_down_how_a_dead_run_ended(sweep: Path, doors: Doors) ->
     folder = train(sweep, 1, [(0.5, 1.0)], RUNNING)
     pid = folder.recorded().pid
     done = doors.open("rank", "outputs/mine", folder=sweep.parent.parent)
-    assert "run 1 FAILED: its process ended without a word" in done.stdout
+    assert "run 1 FAILED: the process died without reporting an error" in done.stdout
     assert (folder.recorded().state, folder.recorded().pid, folder.recorded().epoch) == (FAILED, pid, 1)
 
 

@@ -276,12 +276,12 @@ def test_a_task_that_lost_its_run_logs_it_once_and_leaves_the_run_alone(one_run:
         output, _ = processes[0].communicate(timeout=60)
         assert processes[0].returncode == LEASE_LOST
         assert output.count("a newer start of this run has taken over; this one stops") == 1
-        wait_until(lambda: run.status().restart == 1, "the second start", 60)
+        wait_until(lambda: run.status().writer.restart == 1, "the second start", 60)
         assert run.status().pid == processes[1].pid
         processes[1].terminate()
         processes[1].communicate(timeout=60)
         status = run.status()
-        assert (status.state, status.job, status.restart) == ("CANCELLED", "12", 1)
+        assert (status.state, status.job, status.writer.restart) == ("CANCELLED", "12", 1)
     finally:
         for process in processes:
             process.kill()

@@ -74,9 +74,9 @@ class Status:
         for name, value in values.items():
             if not _is_sound(name, value):
                 raise TypeError(f"{name} is {value!r}")
-        writer = Writer(**{key: values.pop(key) for key in asdict(Writer()) if key in values})
-        status = cls(**values, writer=writer)
-        return replace(status, state=RENAMED.get(status.state, status.state))
+        state = values.pop("state", PENDING)
+        writer = Writer(**{name: values.pop(name) for name in _WRITER if name in values})
+        return cls(RENAMED.get(state, state), **values, writer=writer)
 
     def to_json(self) -> str:
         """Return the entries of earlier versions: the writer's stand beside the others."""
@@ -100,19 +100,19 @@ class Status:
     def job(self) -> str:
         return self.writer.job
 
-    @property
-    def restart(self) -> int:
-        return self.writer.restart
+
+_WRITER = asdict(Writer())
+_ENTRIES = {name: type(value) for name, value in (asdict(Status()) | _WRITER).items()}
 
 
 def _is_sound(name: str, value: object) -> bool:
     """Return whether an entry of a status file is known and has a type that `to_json` writes."""
-    if name == "metrics":
-        return value is None or (isinstance(value, dict) and all(isinstance(v, int | float) for v in value.values()))
-    if name == "exit_code":
-        return isinstance(value, int | None)
-    known = asdict(Status()) | asdict(Writer())
-    return name in known and isinstance(value, (int, float) if name in ("started", "updated") else type(known[name]))
+    known = _ENTRIES.get(name, ())
+    if name == "metrics" and isinstance(value, dict):
+        return all(isinstance(number, (int, float)) for number in value.values())
+    if name == "exit_code" and isinstance(value, int):
+        return True
+    return isinstance(value, (int, float) if known is float else known)
 
 
 @dataclass(frozen=True)
