@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
 from multiprocessing import active_children, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -95,8 +93,7 @@ def test_the_last_run_that_is_left_has_the_threads_that_it_began_with(
     sweep, plan = tmp_path / "s", freeze(config, [PlannedRun(number, {}, {}) for number in (1, 2, 3)], "s")
     for point in plan.runs[:2]:
         ended = run_folder(sweep, point)
-        ended.path.mkdir(parents=True)
-        (ended.path / "status.json").write_text(json.dumps(asdict(Status(COMPLETED))))
+        ended.amend_status(Status(COMPLETED))
     begun = list[tuple[int, int]]()
     monkeypatch.setattr(pool, "cpu_count", lambda: 6)
     monkeypatch.setattr(pool, "_start", lambda workers, sweep, run, slot, threads, gpu: begun.append((run.id, threads)))

@@ -17,7 +17,8 @@ from pathlib import Path
 from irmas.console import plain_console
 from irmas.errors import UserError
 from irmas.exit import Parser, report_errors
-from irmas.run.folder import COMPLETED, FAILED, PRUNED, Writer
+from irmas.run.folder import COMPLETED, FAILED, PRUNED
+from irmas.run.lease import Writer
 from irmas.sweep import jobs, pool, slurm
 from irmas.sweep.jobs import Job, Work
 from irmas.sweep.plan import PlannedRun

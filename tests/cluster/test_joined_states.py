@@ -16,6 +16,7 @@ from factories import read_plan, run_folder, write_plan
 
 from irmas.config import Config
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, PENDING, RUNNING, Status
+from irmas.run.lease import Writer
 from irmas.sweep import jobs, run_states, slurm
 from irmas.sweep.jobs import ARRAY, Job, Work
 from irmas.sweep.plan import Plan, PlannedRun
@@ -53,7 +54,7 @@ def begun(sweep: Path, number: int, job: str) -> None:
     """As a process that trains the run in this task says it."""
     folder = run_folder(sweep, read_plan(sweep, [number]).runs[0])
     folder.path.mkdir(parents=True)
-    folder.amend_status(Status(RUNNING, epoch=number, epochs=15, node="n1", pid=1, job=job))
+    folder.amend_status(Status(RUNNING, epoch=number, epochs=15, writer=Writer("n1", 1, job)))
 
 
 def look(sweep: Path) -> dict[int, RunState]:
@@ -94,7 +95,7 @@ def test_every_end_of_a_task_is_told(asked: LocalCluster, sweep: Path) -> None:
     assert runs[8].status.state == NOT_SUBMITTED
 
     run_states.settle(sweep, run_states.look(sweep, read_plan(sweep)))
-    told = run_folder(sweep, runs[2].point).told()
+    told = run_folder(sweep, runs[2].point).recorded()
     assert (told.state, told.epoch, told.job) == (expected[2], 2, f"{job}_2")
 
 
@@ -150,7 +151,7 @@ def test_the_door_and_the_ranking_tell_the_same(asked: LocalCluster, sweep: Path
     assert "run 1 FAILED, exit code 3\n" in door("status", "--watch")
     assert "run 1 FAILED: Slurm says FAILED, exit code 3:0" in door("rank")
     assert [entry["state"] for entry in json.loads((sweep / "ranking.json").read_text())][:2] == [FAILED, FAILED]
-    assert run_folder(sweep, look(sweep)[1].point).told().state == FAILED
+    assert run_folder(sweep, look(sweep)[1].point).recorded().state == FAILED
 
 
 def test_a_controller_that_is_down_is_named(asked: LocalCluster, sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
