@@ -56,7 +56,7 @@ class StatusFile:
 class PlanFile:
     """A grid that grows."""
 
-    functions = (write_plan,)
+    functions = (Sweep.write,)
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -64,7 +64,7 @@ class PlanFile:
     def write(self, version: int) -> None:
         if version == 1:
             (self.folder / PLAN).unlink(missing_ok=True)
-        write_plan(self.folder, plan(1 + version))
+        Sweep(self.folder, plan(1 + version)).write()
 
     def read(self) -> int:
         return len(read_plan(self.folder).runs) - 1
