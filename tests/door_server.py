@@ -20,7 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 
 import irmas
-from irmas.data import workers
+from irmas import processes
 from irmas.sweep import pool
 
 for info in pkgutil.walk_packages(irmas.__path__, "irmas."):
@@ -29,8 +29,8 @@ Plugins.instance()
 OverridesParser.create().parse_override("lr=0.1")
 # What trains is forked from the door: a server of its own would import torch anew.
 FORK = multiprocessing.get_context("fork")
-for module in (pool, workers):
-    module.fork_server = lambda *_: FORK  # type: ignore[attr-defined]
+for module in (pool, processes):
+    setattr(module, "fork_server", lambda *_: FORK)  # noqa: B010
 
 
 def main() -> None:

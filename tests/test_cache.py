@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 from commands import marked
-from conftest import SmallDisk
+from conftest import Recorder, SmallDisk
 
 from irmas.config import Data, Features
 from irmas.data import cache
@@ -44,24 +44,24 @@ from irmas.data.excerpts import scan
 if __name__ == "__main__":
     root, folder, go, pause_s = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
 
-    def on_excerpts(done):
-        print("computed", done, flush=True)
-        time.sleep(pause_s)
+    class Pausing:
+        def start(self, task, total, unit=""):
+            pass
+
+        def advance(self, count):
+            print("computed", count, flush=True)
+            time.sleep(pause_s)
 
     excerpts = scan(Data(), root)
     print("ready", flush=True)
     while not go.exists():
         time.sleep(0.01)
     try:
-        cache.build(excerpts, Features(n_mels=8, hop_length=4000), folder, on_excerpts)
+        cache.build(excerpts, Features(n_mels=8, hop_length=4000), folder, Pausing())
     except KeyboardInterrupt:
         sys.exit("interrupted")
     print("rows", len(cache.open_cache(folder).features), folder.stat().st_ino, flush=True)
 """
-
-
-def nothing(_: int) -> None:
-    pass
 
 
 def write_noise(path: Path, seed: int, subtype: str = "PCM_16") -> None:
@@ -79,7 +79,7 @@ def few(tmp_path: Path) -> list[Excerpt]:
 
 @pytest.fixture
 def foreign(few: list[Excerpt], tmp_path: Path) -> Path:
-    cache.build(few, TINY, tmp_path / "foreign", nothing)
+    cache.build(few, TINY, tmp_path / "foreign")
     return tmp_path / "foreign"
 
 
@@ -145,7 +145,7 @@ def test_float16_and_any_name_survive(tmp_path: Path) -> None:
         write_noise(tmp_path / "data" / f"class {seed % 2}, odd" / f"{name}.wav", seed)
     features = replace(TINY, dtype="float16")
     found = scan(Data(source="folder"), tmp_path / "data")
-    cache.build(found, features, tmp_path / "cache", nothing)
+    cache.build(found, features, tmp_path / "cache")
     opened = open_cache(tmp_path / "cache")
     assert opened.names == [excerpt.name for excerpt in found]
     assert set(opened.classes) == {"class 0, odd", "class 1, odd"}
@@ -155,11 +155,10 @@ def test_float16_and_any_name_survive(tmp_path: Path) -> None:
 
 
 def test_progress_counts_every_excerpt_once(few: list[Excerpt], tmp_path: Path) -> None:
-    told: list[int] = []
-    cache.build(few, TINY, tmp_path / "new" / "cache", told.append)
-    assert sum(told) == 6
-    cache.build(few, TINY, tmp_path / "new" / "cache", told.append)
-    assert sum(told) == 6
+    recorder = Recorder()
+    assert cache.build(few, TINY, tmp_path / "new" / "cache", recorder)
+    assert not cache.build(few, TINY, tmp_path / "new" / "cache", recorder)
+    assert (recorder.begun, sum(recorder.advanced)) == ([("log-mels", 6, "excerpts")], 6)
 
 
 def test_the_key_changes_with_settings_and_files_and_with_nothing_else(few: list[Excerpt]) -> None:
@@ -202,7 +201,7 @@ def test_processes_that_start_at_once_build_once(
     said = [builder.communicate(timeout=100) for builder in builders]
     assert [builder.returncode for builder in builders] == [0] * processes, said
     assert sum("computed" in out for out, _ in said) == 1
-    assert sum("it is built anew" in err for _, err in said) == damaged
+    assert sum("; rebuilding it" in err for _, err in said) == damaged
     assert {out.splitlines()[-1] for out, _ in said} == {f"rows 132 {folder.stat().st_ino}"}
     assert sorted(path.name for path in folder.parent.iterdir()) == ["key", "key.lock"]
 
@@ -233,7 +232,7 @@ def test_a_killed_builder_leaves_nothing_that_looks_finished_and_no_process(
     assert marked(str(tmp_path)) == []
     assert not folder.exists()
     assert (tmp_path / "cache" / "key.part").exists()
-    cache.build(scan(Data(), corpus), TINY, folder, nothing)
+    cache.build(scan(Data(), corpus), TINY, folder)
     assert open_cache(folder).features.any(axis=(1, 2)).all()
     assert sorted(path.name for path in folder.parent.iterdir()) == ["key", "key.lock"]
 
@@ -247,7 +246,7 @@ def test_everything_that_cannot_be_used_is_listed_at_once(tmp_path: Path) -> Non
     many[33].path.write_text("no sound")
     soundfile.write(many[69].path, np.array([0.0, np.nan]), 8000, subtype="FLOAT")
     with pytest.raises(DataError) as caught:
-        cache.build(many, TINY, tmp_path / "cache" / "key", nothing)
+        cache.build(many, TINY, tmp_path / "cache" / "key")
     lines = str(caught.value).splitlines()
     assert lines[0] == "3 of 70 excerpts cannot be used; data.damaged=drop leaves them out"
     assert [line.strip().split(": ")[0] for line in lines[1:]] == [str(many[row].path) for row in broken]
@@ -255,15 +254,15 @@ def test_everything_that_cannot_be_used_is_listed_at_once(tmp_path: Path) -> Non
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key.lock"]
     for row in broken:
         write_noise(many[row].path, row)
-    cache.build(many, TINY, tmp_path / "cache" / "key", nothing)
+    cache.build(many, TINY, tmp_path / "cache" / "key")
     assert len(open_cache(tmp_path / "cache" / "key").names) == 70
 
 
 def test_on_request_what_cannot_be_used_is_left_out_and_told(few: list[Excerpt], tmp_path: Path) -> None:
-    cache.build(few, TINY, tmp_path / "whole", nothing)
+    cache.build(few, TINY, tmp_path / "whole")
     few[0].path.write_bytes(b"")
     os.truncate(few[3].path, 2000)
-    cache.build(few, TINY, tmp_path / "key", nothing, "drop")
+    cache.build(few, TINY, tmp_path / "key", damaged="drop")
     opened, whole = open_cache(tmp_path / "key"), open_cache(tmp_path / "whole")
     kept = [1, 2, 4, 5]
     assert opened.names == [few[row].name for row in kept]
@@ -273,7 +272,7 @@ def test_on_request_what_cannot_be_used_is_left_out_and_told(few: list[Excerpt],
     assert (tmp_path / "key" / "features.npy").read_bytes() == plain.read_bytes()
     assert list(opened.left_out) == [few[0].name, few[3].name]
     assert opened.left_out[few[0].name] == "empty"
-    assert opened.left_out[few[3].name].startswith("cut: announces 3200 bytes of samples")
+    assert opened.left_out[few[3].name].startswith("truncated: the header says 3200 bytes of audio")
     assert cache.flaw(tmp_path / "key", few, TINY) is None
     (tmp_path / "key" / "left_out.csv").unlink()  # now it looks as if rows were missing
     assert "names other excerpts" in str(cache.flaw(tmp_path / "key", few, TINY))
@@ -282,8 +281,8 @@ def test_on_request_what_cannot_be_used_is_left_out_and_told(few: list[Excerpt],
 def test_what_would_leave_fewer_than_two_classes_is_not_left_out(few: list[Excerpt], tmp_path: Path) -> None:
     for excerpt in few[:3]:
         excerpt.path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"3 of 6 excerpts cannot be used, and what is left has fewer .*\n  .*: empty"):
-        cache.build(few, TINY, tmp_path / "cache" / "key", nothing, "drop")
+    with pytest.raises(DataError, match=r"3 of 6 excerpts cannot be used, and the remaining .*\n  .*: empty"):
+        cache.build(few, TINY, tmp_path / "cache" / "key", damaged="drop")
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key.lock"]
 
 
@@ -299,11 +298,11 @@ def test_a_full_disk_is_told_with_path_and_reason_and_gets_its_space_back(
     small_disk.fill(free=sum(fits))
     before = shutil.disk_usage(small_disk.path).free
     with pytest.raises(DataError, match=rf"^{folder}\.part/{missing}: .*No space left on device"):
-        cache.build(few, BIG, folder, nothing)
+        cache.build(few, BIG, folder)
     assert shutil.disk_usage(small_disk.path).free == before
     assert [path.name for path in folder.parent.iterdir()] == ["key.lock"]
     small_disk.free()
-    cache.build(few, BIG, folder, nothing)
+    cache.build(few, BIG, folder)
     assert len(open_cache(folder).names) == 6
 
 
@@ -322,7 +321,7 @@ def test_a_worker_that_is_killed_ends_the_build_with_a_message(start_builder: St
 def test_a_folder_that_cannot_be_made_is_refused(few: list[Excerpt], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written \(File exists\)"):
-        cache.build(few, TINY, tmp_path / "file" / "key", nothing)
+        cache.build(few, TINY, tmp_path / "file" / "key")
 
 
 def change_settings(**values: object) -> Callable[[Path], None]:
@@ -378,13 +377,13 @@ def text(name: str, content: str) -> Callable[[Path], None]:
         (lambda folder: (folder / "features.json").unlink(), "features.json cannot be read"),
         (text("features.json", "{"), "features.json cannot be read"),
         (text("features.json", "[1]"), "features.json holds no settings"),
-        (change_settings(n_mels="8"), "features.json says n_mels=8, which is no number"),
+        (change_settings(n_mels="8"), "features.json says n_mels=8, which is not a number"),
         (lacking("scale"), "features.json lacks scale"),
         (lacking("hop_length"), "features.json lacks hop_length"),
         (change_settings(dtype="float16"), r"features.npy is uint8 \(6, 8, 5\), features.json says float16"),
         (change_settings(n_mels=9), "features.json says uint8 with 9 bands"),
         (drop_row, "features.npy has 6 rows, clips.csv describes 5"),
-        (text("clips.csv", "name,label\na,b\n"), "clips.csv: the column recording is missing"),
+        (text("clips.csv", "name,label\na,b\n"), "clips.csv: column recording is missing"),
         (text("clips.csv", "name,label,recording\na,b\n"), "clips.csv: line 2 has fewer values"),
         (cut("features.npy", 0), "features.npy cannot be read"),
         (cut("features.npy", 200), "features.npy cannot be read"),
@@ -412,9 +411,9 @@ def test_a_damaged_cache_is_refused_with_the_reason(foreign: Path, damage: Calla
         (lambda folder: (folder / "features.json").unlink(), "features.json cannot be read"),
         (text("features.json", ""), "features.json cannot be read"),
         (change_settings(hop_length=401), "was computed with other settings"),
-        (change_settings(scale="much"), "features.json says scale=much, which is no number"),
+        (change_settings(scale="much"), "features.json says scale=much, which is not a number"),
         (drop_row, "clips.csv describes 5"),
-        (text("clips.csv", ""), "clips.csv: the column"),
+        (text("clips.csv", ""), "clips.csv: column"),
         (lambda folder: replace_text(folder / "clips.csv", "b/1,b,1", "b/1,b,7"), "clips.csv names other excerpts"),
         (lambda folder: replace_text(folder / "clips.csv", "b/1,b,1\nb/3,b,3", "b/3,b,3\nb/1,b,1"), "other excerpts"),
         (lambda folder: [path.unlink() for path in folder.iterdir()], "features.json cannot be read"),
@@ -426,12 +425,12 @@ def test_a_damaged_cache_of_ours_is_built_anew_with_a_word(
     sound = {path.name: path.read_bytes() for path in foreign.iterdir()}
     damage(foreign)
     for _ in range(2):  # the second time all is well
-        cache.build(few, TINY, foreign, nothing)
+        cache.build(few, TINY, foreign)
         assert {path.name: path.read_bytes() for path in foreign.iterdir()} == sound
     (told,) = caplog.messages
     assert reason in told
     assert told.startswith(str(foreign))
-    assert told.endswith("; it is built anew")
+    assert told.endswith("; rebuilding it")
     assert not list(foreign.parent.glob("foreign.[op]*"))
 
 
@@ -440,7 +439,7 @@ def test_a_cache_that_is_replaced_stays_what_it_was_for_whoever_has_it_open(few:
     np.save(foreign / "features.npy", 255 - sound)
     drop_row(foreign)
     reader = np.load(foreign / "features.npy", mmap_mode="c")
-    cache.build(few, TINY, foreign, nothing)
+    cache.build(few, TINY, foreign)
     np.testing.assert_array_equal(reader, 255 - sound)
     np.testing.assert_array_equal(open_cache(foreign).features, sound)
 
@@ -485,7 +484,7 @@ def test_real_log_mels_are_a_cache(shared: Path, tmp_path: Path) -> None:
     assert opened.features.shape == (5373, 128, 94)
     assert len(opened.classes) == 11
     duplicates = find_duplicates(opened)
-    assert len(duplicates.pairs_of_recordings) == 15
+    assert len(duplicates.joined_recordings) == 15
     assert len(duplicates.conflicting) == 12
     assert {opened.labels[row] for row in duplicates.conflicting} == {"gac", "gel"}
     data = Data(cache=str(opened.folder))

@@ -6,32 +6,19 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Recorder
 
 from irmas.config import Config, Data, Features
+from irmas.console import Progress
 from irmas.data import cache, dataset
 from irmas.data.cache import FeatureCache
 from irmas.errors import ConfigError, DataError
 from irmas.standin import corpus as standin_corpus
-
-
-class Recorder:
-    """Progress that records its tasks."""
-
-    def __init__(self) -> None:
-        self.begun: list[tuple[str, int]] = []
-        self.done = 0
-
-    def start(self, task: str, total: int, unit: str = "excerpts") -> None:
-        self.begun.append((task, total))
-
-    def advance(self, count: int) -> None:
-        self.done += count
 
 
 def of_cache(folder: Path, **data: object) -> Config:
@@ -161,14 +148,14 @@ def test_features_are_computed_once_and_again_when_a_file_changes(
     total = len(dataset.excerpts(data))
     recorder = Recorder()
     opened = dataset.load(data, features, recorder)
-    assert (recorder.begun, recorder.done) == ([("log-mels", total)], total)
+    assert (recorder.begun, sum(recorder.advanced)) == ([("log-mels", total, "excerpts")], total)
     assert opened.classes == ["gac", "gel"]
     assert dataset.load(data, features, recorder).folder == opened.folder
     assert len(recorder.begun) == 1
     (wav, *_) = (few / "gac").iterdir()
     os.utime(wav, (1, 1))
     assert dataset.load(data, features, recorder).folder != opened.folder
-    assert recorder.done == 2 * total
+    assert recorder.begun == 2 * [("log-mels", total, "excerpts")]
 
 
 def test_a_stand_in_is_rendered_where_it_is_missing_and_never_twice(
@@ -176,10 +163,9 @@ def test_a_stand_in_is_rendered_where_it_is_missing_and_never_twice(
 ) -> None:
     rendered = []
 
-    def copy(root: Path, size: int, seed: int, on_excerpt: Callable[[int], None]) -> None:
+    def copy(root: Path, size: int, seed: int, progress: Progress) -> None:
         shutil.copytree(corpus, root)
-        rendered.append((size, seed))
-        on_excerpt(size)
+        rendered.append((size, seed, progress))
 
     monkeypatch.setattr(standin_corpus, "render", copy)
     data = Data(source="standin", root=str(tmp_path / "new" / "standin"), size=132, render_seed=0)
@@ -189,8 +175,7 @@ def test_a_stand_in_is_rendered_where_it_is_missing_and_never_twice(
     assert len(source.excerpts) == 132
     assert source.folder == Path(data.cache_dir) / cache.key(source.excerpts, Features())
     dataset.locate(data, Features(), recorder)
-    assert rendered == [(132, 0)]
-    assert (recorder.begun, recorder.done) == ([("rendering", 132)], 132)
+    assert rendered == [(132, 0, recorder)]
 
 
 def test_a_ready_made_cache_needs_no_wavs(corpus_cache: FeatureCache) -> None:
@@ -221,8 +206,8 @@ def test_a_cache_of_ours_counts_as_built_only_while_it_is_sound(
     again = dataset.load(data, features, recorder)
     assert dataset.is_built(data, features)
     assert again.folder == opened.folder
-    assert recorder.done == 2 * len(opened.names)
-    assert ["it is built anew" in message for message in caplog.messages] == [True]
+    assert len(recorder.begun) == 2
+    assert [message.endswith("; rebuilding it") for message in caplog.messages] == [True]
 
 
 def test_a_cache_that_the_user_named_is_refused_where_it_is_damaged_and_never_written(

@@ -160,7 +160,7 @@ def test_all_that_does_not_fit_is_listed_in_one_message(tmp_path: Path) -> None:
         "cel/[cel][xyz][cla]0001__1.wav: not a name of IRMAS",
         "cel/[cel][cla]0001__2.flac: not a name of IRMAS",
         "flu/[gac][cla]0002__1.wav: the name says gac, the folder flu",
-        "xyl/[xyl][cla]0003__1.wav: the folder is none of cel cla",
+        "xyl/[xyl][cla]0003__1.wav: folder name must be one of: cel cla",
     ):
         assert wrong in message
     assert "cel/[cel][cla]0001__1.wav" not in message
@@ -204,11 +204,11 @@ def test_recordings_come_from_a_csv_by_name_or_stem(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        ([("name", "song"), ("1", "A")], "the column recording is missing"),
-        ([("name", "recording"), ("1", "A")], "1 files do not fit\n  b/2: has no line in data.recordings="),
-        ([("name", "recording"), ("1", "A"), ("2", "")], "b/2: has no line in data.recordings="),
+        ([("name", "song"), ("1", "A")], "column recording is missing; expected columns: name, recording"),
+        ([("name", "recording"), ("1", "A")], "1 files do not fit\n  b/2: neither it nor 2 is in data.recordings="),
+        ([("name", "recording"), ("1", "A"), ("2", "")], "b/2: neither it nor 2 is in data.recordings="),
         ([("name", "recording"), ("1", "A"), ("2",)], "line 3 has fewer values"),
-        ([], "the column name, recording is missing"),
+        ([], "column name, recording is missing"),
     ],
 )
 def test_a_csv_of_recordings_that_does_not_fit_is_refused(

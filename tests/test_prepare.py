@@ -144,10 +144,10 @@ BROKEN = {
     "empty": "empty",
     "text": "Format not recognised.",
     "header": "holds no samples",
-    "cut": "cut: announces 529200 bytes of samples, holds 99956",
+    "cut": "truncated: the header says 529200 bytes of audio, the file has 99956",
     "nan": "holds samples that are not finite numbers",
     "silent": "silent: the mean of its channels is zero throughout",
-    "late": "nothing is to be heard in its first 3 s",
+    "late": "silent in the first 3 s",
     "link": "No such file or directory",
 }
 
@@ -162,7 +162,7 @@ def test_everything_that_cannot_be_used_is_listed_with_its_reason_in_one_pass(tm
         "irmas.prepare: 8 of 15 excerpts cannot be used; data.damaged=drop leaves them out",
         *(f"  {root}/cel/[cel][cla]{number:04d}__1.wav: {why}" for number, why in enumerate(BROKEN.values(), start=1)),
         f"{part.parent}: 2 files cannot be used",
-        f"  {part}/one.txt: unknown label 'banjo'; known are cel cla flu gac gel org pia sax tru vio voi",
+        f"  {part}/one.txt: unknown label 'banjo'; must be one of: cel cla flu gac gel org pia sax tru vio voi",
         f"  {part}/three.txt: has no wav",
     ]
     assert f"{part.parent}: 1 test excerpts, 1 labels: gel 1\n" in done.stdout

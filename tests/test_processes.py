@@ -17,9 +17,8 @@ from commands import ENVIRONMENT
 
 from irmas.config import Config, Data, Features, Model
 from irmas.console import plain_console
-from irmas.data.workers import mapped
 from irmas.errors import DataError
-from irmas.processes import fork_server
+from irmas.processes import fork_server, mapped
 from irmas.run.folder import COMPLETED, Status
 from irmas.sweep import plan as plans
 from irmas.sweep import pool

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 from commands import ENVIRONMENT, marked, wait_until
-from conftest import SmallDisk
+from conftest import Recorder, SmallDisk
 
 from irmas.data.sound import read_form
 from irmas.errors import DataError
@@ -164,13 +164,13 @@ def test_excerpts_of_one_recording_resemble_each_other_more_than_others_of_their
 def test_bytes_follow_from_size_and_seed_not_from_the_number_of_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    progress: list[int] = []
+    recorder = Recorder()
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    standin.render(tmp_path / "one", 33, seed=5, on_excerpt=progress.append)
+    standin.render(tmp_path / "one", 33, seed=5, progress=recorder)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
     standin.render(tmp_path / "three", 33, seed=5)
     standin.render(tmp_path / "other", 33, seed=6)
-    assert sum(progress) == 33
+    assert (recorder.begun, sum(recorder.advanced)) == ([("rendering", 33, "excerpts")], 33)
     assert digests(tmp_path / "one") == digests(tmp_path / "three")
     assert not set(digests(tmp_path / "one").values()) & set(digests(tmp_path / "other").values())
 
@@ -183,11 +183,12 @@ def test_an_existing_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_rendering_leaves_nothing(tmp_path: Path) -> None:
-    def interrupt(_: int) -> None:
-        raise KeyboardInterrupt
+    class Interrupted(Recorder):
+        def advance(self, count: int) -> None:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        standin.render(tmp_path / "corpus", 33, seed=0, on_excerpt=interrupt)
+        standin.render(tmp_path / "corpus", 33, seed=0, progress=Interrupted())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -48,11 +48,11 @@ def test_everything_that_cannot_be_used_is_told_and_the_rest_is_read(part: Path)
     read = testparts.read(part.parent)
     assert len(read.excerpts) == 3
     assert read.problems == [
-        f"{part}/binary.txt: is no text",
+        f"{part}/binary.txt: not a text file",
         f"{part}/blank.txt: holds no label",
-        f"{part}/cut.wav: cut: announces 400 bytes of samples, holds 360",
+        f"{part}/cut.wav: truncated: the header says 400 bytes of audio, the file has 360",
         f"{part}/empty.wav: empty",
-        f"{part}/strange.txt: unknown label 'banjo'; known are cel cla flu gac gel org pia sax tru vio voi",
+        f"{part}/strange.txt: unknown label 'banjo'; must be one of: cel cla flu gac gel org pia sax tru vio voi",
         f"{part}/text.wav: Format not recognised.",
         f"{part}/unlabelled.txt: No such file or directory",
         f"{part}/lonely.txt: has no wav",

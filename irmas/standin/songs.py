@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from irmas.console import Progress
-from irmas.data.testparts import write_labels
 from irmas.files import locked
 from irmas.labels import CODES
-from irmas.standin.corpus import render_all, write_wav
+from irmas.standin.corpus import render_all, write_labels, write_wav
 
 # Part of the data's identity: raise it whenever the rendered bytes change.
 VERSION = 1
@@ -25,9 +24,9 @@ SECONDS = (5.0, 20.0)
 class Song:
     number: int
     casts: list[list[str]]
-    """Of each excerpt, its predominant instruments."""
+    """The predominant instruments of each excerpt."""
     seconds: float
-    """Of each excerpt."""
+    """Length of each excerpt."""
     with_drums: bool
 
     @property
@@ -36,9 +35,9 @@ class Song:
 
 
 def plan(songs: int, seed: int) -> list[Song]:
-    """A song has up to four instruments, dealt so that all classes are about equally frequent.
+    """Return songs of two to four instruments, dealt so that all classes are about equally frequent.
 
-    Two to all of them are heard in an excerpt.
+    An excerpt has at least two of its song's instruments.
     """
     rng = np.random.default_rng([seed, 0])
     planned: list[Song] = []
@@ -71,10 +70,10 @@ def _write(root: Path, song: Song, seed: int) -> int:
 
 
 def render(folder: Path, progress: Progress, songs: int = SONGS, seed: int = 0) -> Path:
-    """The test part of these songs (44.1 kHz, stereo, 16 bit), rendered below `folder` where it is missing.
+    """Render a test part of `songs` songs (44.1 kHz, stereo, 16 bit) below `folder`, if it is missing; return its path.
 
-    The bytes follow from songs, seed and VERSION alone. `begin` is told what is done and how much of it.
-    Raises DataError where the disk is full, OSError where the folder cannot be written.
+    The bytes follow from songs, seed and VERSION alone. Raise DataError if the disk is full, UserError if the folder
+    cannot be written.
     """
     root = folder / f"test-v{VERSION}-{songs}-seed{seed}"
     if root.is_dir():
@@ -83,5 +82,5 @@ def render(folder: Path, progress: Progress, songs: int = SONGS, seed: int = 0) 
         if not root.is_dir():
             planned = plan(songs, seed)
             progress.start("rendering", sum(len(song.casts) for song in planned))
-            render_all(root, ["Part1"], partial(_write, seed=seed), planned, progress.advance)
+            render_all(root, ["Part1"], partial(_write, seed=seed), planned, progress)
     return root
