@@ -102,11 +102,6 @@ class ConsoleProgress:
 
 def progress_bars(console: Console) -> Bars:
     """Return bars for things that are counted; a task's remark is its field `note`."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
+    task, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+    columns = (task, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), note)
     return Bars(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -13,12 +13,8 @@ import platform
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from irmas.errors import DataError, UserError
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 log = logging.getLogger(__name__)
 
@@ -108,23 +104,14 @@ def locked(path: Path) -> Iterator[None]:
 
     On a file system without flock, existence of the file is the lock. Raise UserError if the file cannot be created.
     """
-    lock = _acquire(path)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _acquire(path: Path) -> BaseFileLock:
-    from filelock import FileLock, SoftFileLock, Timeout  # here: most commands lock nothing
+    from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout  # here: most commands lock nothing
 
     lock: BaseFileLock = FileLock(path)
     wait_s = SILENT_S
-    while True:
+    while not lock.is_locked:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(wait_s)
-            return lock
         except Timeout:
             log.warning("%s: waiting for another process that holds this lock", lock.lock_file)
             wait_s = -1
@@ -134,6 +121,10 @@ def _acquire(path: Path) -> BaseFileLock:
             if error.errno != errno.ENOLCK:
                 raise UserError(f"{path}: cannot be written ({error.strerror})") from None
             lock = SoftFileLock(f"{path}.soft")  # NFS without lockd; filelock does the same for ENOSYS (Lustre)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -27,9 +27,8 @@ PRELOADED = "irmas.data.features"
 def fork_server(preload: str) -> ForkServerContext:
     """Return a context whose children start with module `preload` imported (3 s each otherwise).
 
-    Children inherit no thread or lock of this process. There is one server per process; its first call decides what
-    is preloaded. Ctrl-C, and the warning that Slurm sends to every process of a task, do not reach the children: their
-    parent handles both.
+    The first call in this process decides what is preloaded. Children inherit no thread or lock. Ctrl-C, and the
+    warning that Slurm sends to every process of a task, do not reach them: their parent handles both.
     """
     # OpenMP's threads wait for each other by spinning, by default so long that two of them, beside one other busy
     # process, took 15 times as long as one. With a tenth of that it is 1.4 times, and nothing is lost alone.

@@ -127,15 +127,15 @@ def test_what_is_opened_is_what_the_front_end_computes(
         waveform, rate = read_waveform(corpus / corpus_cache.labels[row] / f"{corpus_cache.names[row]}.wav")
         decibels = front_end(waveform[None], rate)[0]
         np.testing.assert_array_equal(corpus_cache.features[row], encode(decibels, features))
-        told = corpus_cache.scale * corpus_cache.features[row].astype(float) + corpus_cache.offset
-        assert np.abs(told - decibels.numpy()).max() <= 80 / 255 / 2 * 1.001
+        decoded = corpus_cache.scale * corpus_cache.features[row].astype(float) + corpus_cache.offset
+        assert np.abs(decoded - decibels.numpy()).max() <= 80 / 255 / 2 * 1.001
 
 
 def test_rows_are_described_in_order(corpus_cache: FeatureCache, corpus: Path) -> None:
-    found = scan(Data(), corpus)
-    assert corpus_cache.names == [excerpt.name for excerpt in found]
-    assert corpus_cache.labels == [excerpt.label for excerpt in found]
-    assert corpus_cache.recordings == [excerpt.recording for excerpt in found]
+    scanned = scan(Data(), corpus)
+    assert corpus_cache.names == [excerpt.name for excerpt in scanned]
+    assert corpus_cache.labels == [excerpt.label for excerpt in scanned]
+    assert corpus_cache.recordings == [excerpt.recording for excerpt in scanned]
     assert len(corpus_cache.classes) == 11
 
 
@@ -144,10 +144,10 @@ def test_float16_and_any_name_survive(tmp_path: Path) -> None:
     for seed, name in enumerate(names):
         write_noise(tmp_path / "data" / f"class {seed % 2}, odd" / f"{name}.wav", seed)
     features = replace(TINY, dtype="float16")
-    found = scan(Data(source="folder"), tmp_path / "data")
-    cache.build(found, features, tmp_path / "cache")
+    scanned = scan(Data(source="folder"), tmp_path / "data")
+    cache.build(scanned, features, tmp_path / "cache")
     opened = open_cache(tmp_path / "cache")
-    assert opened.names == [excerpt.name for excerpt in found]
+    assert opened.names == [excerpt.name for excerpt in scanned]
     assert set(opened.classes) == {"class 0, odd", "class 1, odd"}
     assert opened.features.dtype == np.float16
     assert (opened.scale, opened.offset) == (1, 0)
@@ -198,11 +198,11 @@ def test_processes_that_start_at_once_build_once(
     builders = [start_builder(0) for _ in range(processes)]
     assert [next_line(builder) for builder in builders] == ["ready\n"] * processes
     (tmp_path / "go").touch()
-    said = [builder.communicate(timeout=100) for builder in builders]
-    assert [builder.returncode for builder in builders] == [0] * processes, said
-    assert sum("computed" in out for out, _ in said) == 1
-    assert sum("; rebuilding it" in err for _, err in said) == damaged
-    assert {out.splitlines()[-1] for out, _ in said} == {f"rows 132 {folder.stat().st_ino}"}
+    outputs = [builder.communicate(timeout=100) for builder in builders]
+    assert [builder.returncode for builder in builders] == [0] * processes, outputs
+    assert sum("computed" in out for out, _ in outputs) == 1
+    assert sum("; rebuilding it" in err for _, err in outputs) == damaged
+    assert {out.splitlines()[-1] for out, _ in outputs} == {f"rows 132 {folder.stat().st_ino}"}
     assert sorted(path.name for path in folder.parent.iterdir()) == ["key", "key.lock"]
 
 
@@ -258,7 +258,7 @@ def test_everything_that_cannot_be_used_is_listed_at_once(tmp_path: Path) -> Non
     assert len(open_cache(tmp_path / "cache" / "key").names) == 70
 
 
-def test_on_request_what_cannot_be_used_is_left_out_and_told(few: list[Excerpt], tmp_path: Path) -> None:
+def test_damaged_drop_leaves_out_unusable_files_and_lists_them(few: list[Excerpt], tmp_path: Path) -> None:
     cache.build(few, TINY, tmp_path / "whole")
     few[0].path.write_bytes(b"")
     os.truncate(few[3].path, 2000)
@@ -289,7 +289,7 @@ def test_what_would_leave_fewer_than_two_classes_is_not_left_out(few: list[Excer
 @pytest.mark.parametrize(
     ("fits", "missing"), [((100_000,), "features.npy"), ((FEATURES,), "clips.csv"), ((FEATURES, 4096), "features.json")]
 )
-def test_a_full_disk_is_told_with_path_and_reason_and_gets_its_space_back(
+def test_a_full_disk_is_reported_with_path_and_reason_and_gets_its_space_back(
     few: list[Excerpt], small_disk: SmallDisk, fits: tuple[int, ...], missing: str
 ) -> None:
     folder = small_disk.path / "cache" / "key"
@@ -312,9 +312,9 @@ def test_a_worker_that_is_killed_ends_the_build_with_a_message(start_builder: St
     assert [next_line(builder), next_line(builder)] == ["ready\n", "computed 32\n"]
     for pid in set(marked(str(tmp_path))) - {builder.pid}:
         os.kill(pid, signal.SIGKILL)
-    _, said = builder.communicate(timeout=30)
-    assert "DataError" in said
-    assert "a process that computes it was killed; was there too little memory?" in said
+    _, stderr = builder.communicate(timeout=30)
+    assert "DataError" in stderr
+    assert "a process that computes it was killed; was there too little memory?" in stderr
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key.lock"]
 
 
@@ -334,9 +334,9 @@ def change_settings(**values: object) -> Callable[[Path], None]:
 
 def lacking(key: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        told = json.loads((folder / "features.json").read_text())
-        del told[key]
-        (folder / "features.json").write_text(json.dumps(told))
+        settings = json.loads((folder / "features.json").read_text())
+        del settings[key]
+        (folder / "features.json").write_text(json.dumps(settings))
 
     return change
 
@@ -419,7 +419,7 @@ def test_a_damaged_cache_is_refused_with_the_reason(foreign: Path, damage: Calla
         (lambda folder: [path.unlink() for path in folder.iterdir()], "features.json cannot be read"),
     ],
 )
-def test_a_damaged_cache_of_ours_is_built_anew_with_a_word(
+def test_a_damaged_cache_of_ours_is_rebuilt_and_logged(
     few: list[Excerpt], foreign: Path, damage: Callable[[Path], None], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     sound = {path.name: path.read_bytes() for path in foreign.iterdir()}
@@ -427,14 +427,14 @@ def test_a_damaged_cache_of_ours_is_built_anew_with_a_word(
     for _ in range(2):  # the second time all is well
         cache.build(few, TINY, foreign)
         assert {path.name: path.read_bytes() for path in foreign.iterdir()} == sound
-    (told,) = caplog.messages
-    assert reason in told
-    assert told.startswith(str(foreign))
-    assert told.endswith("; rebuilding it")
+    (message,) = caplog.messages
+    assert reason in message
+    assert message.startswith(str(foreign))
+    assert message.endswith("; rebuilding it")
     assert not list(foreign.parent.glob("foreign.[op]*"))
 
 
-def test_a_cache_that_is_replaced_stays_what_it_was_for_whoever_has_it_open(few: list[Excerpt], foreign: Path) -> None:
+def test_a_replaced_cache_stays_readable_for_processes_that_have_it_open(few: list[Excerpt], foreign: Path) -> None:
     sound = np.load(foreign / "features.npy")
     np.save(foreign / "features.npy", 255 - sound)
     drop_row(foreign)
@@ -470,13 +470,13 @@ def test_the_digest_of_a_cache_changes_with_each_file_and_not_with_the_place(for
     assert len(set(digests)) == 4
 
 
-def test_the_front_end_of_a_ready_made_cache_is_told_by_its_settings(foreign: Path) -> None:
+def test_the_front_end_of_a_ready_made_cache_is_read_from_its_settings(foreign: Path) -> None:
     assert cache.front_end(foreign, Features()) == TINY
     for key in ("resampling", "top_db", "seconds"):
         lacking(key)(foreign)
     change_settings(offset=-60.0)(foreign)
-    told = cache.front_end(foreign, Features(seconds=7.0))
-    assert told == replace(TINY, resampling=None, top_db=60.0, seconds=7.0)
+    front_end = cache.front_end(foreign, Features(seconds=7.0))
+    assert front_end == replace(TINY, resampling=None, top_db=60.0, seconds=7.0)
 
 
 def test_real_log_mels_are_a_cache(shared: Path, tmp_path: Path) -> None:

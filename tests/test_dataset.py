@@ -71,8 +71,8 @@ def test_pooling_must_leave_a_bin(corpus_cache: FeatureCache) -> None:
 
 def test_paths_become_absolute_and_words_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    asked = Data(source="folder", root="a", cache_dir="b", recordings="c.csv", split="d/e.csv")
-    data = dataset.resolve(Config(data=asked)).data
+    relative = Data(source="folder", root="a", cache_dir="b", recordings="c.csv", split="d/e.csv")
+    data = dataset.resolve(Config(data=relative)).data
     expected = {"root": "a", "cache_dir": "b", "recordings": "c.csv", "split": "d/e.csv"}
     assert {key: getattr(data, key) for key in expected} == {key: f"{tmp_path}/{at}" for key, at in expected.items()}
     assert dataset.resolve(Config()).data.split == "recording"
@@ -190,8 +190,8 @@ def of_folder(root: Path, tmp_path: Path, **data: object) -> Data:
     """The excerpts of two classes, copied."""
     for code in ("gac", "gel"):
         shutil.copytree(root / code, tmp_path / "few" / code)
-    given = Data(source="folder", root=str(tmp_path / "few"), cache_dir=str(tmp_path / "cache"))
-    return replace(given, **data)  # type: ignore[arg-type]
+    group = Data(source="folder", root=str(tmp_path / "few"), cache_dir=str(tmp_path / "cache"))
+    return replace(group, **data)  # type: ignore[arg-type]
 
 
 def test_a_cache_of_ours_counts_as_built_only_while_it_is_sound(
@@ -232,8 +232,8 @@ def test_files_that_cannot_be_used_end_it_unless_they_are_to_be_left_out(
     broken.path.write_bytes(b"")
     with pytest.raises(DataError) as caught:
         dataset.load(data, features, Recorder())
-    said = f"1 of {total} excerpts cannot be used; data.damaged=drop leaves them out\n  {broken.path}: empty"
-    assert str(caught.value) == said
+    message = f"1 of {total} excerpts cannot be used; data.damaged=drop leaves them out\n  {broken.path}: empty"
+    assert str(caught.value) == message
     assert not dataset.is_built(data, features)
     dropping = replace(data, damaged="drop")
     for _ in range(2):  # built, then only opened
@@ -241,8 +241,8 @@ def test_files_that_cannot_be_used_end_it_unless_they_are_to_be_left_out(
         opened = dataset.load(dropping, features, Recorder())
         assert len(opened.names) == total - 1
         assert broken.name not in opened.names
-        said = f"1 of {total} excerpts are left out (data.damaged=drop)\n  {broken.name}: empty"
-        assert caplog.messages == [said]
+        message = f"1 of {total} excerpts are left out (data.damaged=drop)\n  {broken.name}: empty"
+        assert caplog.messages == [message]
     assert dataset.is_built(dropping, features)
     assert not dataset.is_built(data, features)
 

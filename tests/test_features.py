@@ -225,7 +225,7 @@ def test_a_rate_that_shares_no_factor_is_refused_before_memory_runs_out() -> Non
         log_mel(noise(100), 22_255)  # 1.5 GB; 44101 Hz needs 10
 
 
-def test_what_is_used_all_the_same_is_told() -> None:
+def test_remarks_name_what_is_odd_about_a_usable_file() -> None:
     of_irmas, three = Form(44_100, 2, "PCM_16", 132_299), 3.0
     assert of_irmas.remarks(three, of_irmas=True) == []
     assert Form(44_100, 2, "PCM_16", 132_300 - 441).remarks(three, of_irmas=True) == []

@@ -173,7 +173,7 @@ def test_dropping_conflicts_removes_exactly_the_contradictory_excerpts(split: st
         assert [row for row, line in enumerate(csv.DictReader(file)) if line["fold"] == ""] == [21, 181]
 
 
-def test_a_list_says_who_validates(tmp_path: Path) -> None:
+def test_a_list_assigns_the_validation_excerpts(tmp_path: Path) -> None:
     cache = make_cache()
     parts = [(name, "validation" if row % 10 == 0 else "train") for row, name in enumerate(cache.names)]
     data = Data(split=write_list(tmp_path / "mine.csv", *reversed(parts), ("unknown", "train")))

@@ -54,10 +54,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recordings(corpus: Path) -> dict[str, list[Path]]:
-    found = defaultdict(list)
+    paths_of = defaultdict(list)
     for path in sorted(corpus.rglob("*.wav")):
-        found[parsed(path.stem)[5]].append(path)
-    return found
+        paths_of[parsed(path.stem)[5]].append(path)
+    return paths_of
 
 
 def test_every_name_follows_the_grammar_and_lies_in_its_label_s_folder(corpus: Path) -> None:
@@ -192,7 +192,7 @@ def test_an_interrupted_rendering_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_told_with_path_and_reason_and_gets_its_space_back(small_disk: SmallDisk) -> None:
+def test_a_full_disk_is_reported_with_path_and_reason_and_gets_its_space_back(small_disk: SmallDisk) -> None:
     root = small_disk.path / "corpus"
     before = shutil.disk_usage(small_disk.path).free
     with pytest.raises(DataError, match=rf"^{root}\.part/\w{{3}}/.*\.wav: .*No space left on device"):

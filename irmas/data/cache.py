@@ -87,11 +87,7 @@ def flaw(folder: Path, excerpts: list[Excerpt], features: Features) -> str | Non
 
 
 def build(
-    excerpts: list[Excerpt],
-    features: Features,
-    folder: Path,
-    progress: Progress = SILENT,
-    damaged: str = "refuse",
+    excerpts: list[Excerpt], features: Features, folder: Path, progress: Progress = SILENT, damaged: str = "refuse"
 ) -> bool:
     """Compute the cache with every core, unless a sound one exists; return whether it was computed here.
 

@@ -225,13 +225,7 @@ def _room(rng: np.random.Generator, frames: int) -> npt.NDArray[np.complex64]:
     echo = rng.standard_normal((2, frames), np.float32) * np.exp(-seconds / decay_s).astype(np.float32)
     echo *= np.float32(rng.uniform(0, 0.6)) / np.sqrt(np.sum(echo**2, axis=1, keepdims=True))
     echo[:, 0] += 1
-    response: npt.NDArray[np.complex64] = scipy.fft.rfft(echo) * _gain(tone_db)
-    return response
-
-
-def _progression(rng: np.random.Generator, scale: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    degrees = rng.choice([0, 0, 1, 3, 4, 5], size=4)
-    return tuple(tuple(scale[(degree + third) % 7] for third in (0, 2, 4)) for degree in degrees)
+    return np.asarray(scipy.fft.rfft(echo) * _gain(tone_db), np.complex64)
 
 
 def _gain(level_db: npt.ArrayLike) -> Samples:
@@ -243,33 +237,27 @@ def _at_rms(sound: Samples, level_db: float) -> Samples:
     return np.asarray(sound * (_gain(level_db) / rms), np.float32)
 
 
-class Studio(NamedTuple):
+class Studio:
     """The acoustics, tempo and scale that a recording's excerpts share."""
 
-    room: npt.NDArray[np.complex64]
-    loudness_db: float
-    hiss: Samples
-    beat_s: float
-    scale: tuple[int, ...]
-    frames: int
+    def __init__(self, rng: np.random.Generator, frames: int) -> None:
+        self.frames = frames
+        self.room = _room(rng, frames)
+        self.loudness_db = rng.uniform(-34, -20)
+        self.hiss = _gain(self.loudness_db + rng.uniform(*HISS_DB)) * rng.standard_normal((2, frames), np.float32)
+        self.beat_s, key = 60 / rng.uniform(70, 150), rng.integers(12)
+        self.scale = tuple(int(key + step) % 12 for step in (MAJOR if rng.random() < 0.6 else MINOR))
 
     def harmony(self, rng: np.random.Generator) -> Harmony:
-        return Harmony(self.beat_s, self.scale, _progression(rng, self.scale), self.frames)
+        degrees = rng.choice([0, 0, 1, 3, 4, 5], size=4)
+        chords = tuple(tuple(self.scale[(degree + third) % 7] for third in (0, 2, 4)) for degree in degrees)
+        return Harmony(self.beat_s, self.scale, chords, self.frames)
 
     def record(self, rng: np.random.Generator, mix: Samples) -> npt.NDArray[np.int16]:
         """Return the recorded mix: [2, frames] -> [frames, 2]."""
         mix = _at_rms(scipy.fft.irfft(scipy.fft.rfft(mix) * self.room, self.frames), self.loudness_db)
         mix += np.roll(self.hiss, rng.integers(self.frames), axis=1)
         return np.rint(np.clip(mix.T, -1, 1) * 32767).astype(np.int16)
-
-
-def _studio(rng: np.random.Generator, frames: int) -> Studio:
-    room = _room(rng, frames)
-    loudness_db = rng.uniform(-34, -20)
-    hiss = _gain(loudness_db + rng.uniform(*HISS_DB)) * rng.standard_normal((2, frames), np.float32)
-    beat_s, key = 60 / rng.uniform(70, 150), rng.integers(12)
-    scale = tuple(int(key + step) % 12 for step in (MAJOR if rng.random() < 0.6 else MINOR))
-    return Studio(room, loudness_db, hiss, beat_s, scale, frames)
 
 
 def _together(rng: np.random.Generator, harmony: Harmony, players: Sequence[Player]) -> Samples:
@@ -282,7 +270,7 @@ def perform(rng: np.random.Generator, code: str, excerpts: int, *, with_drums: b
     lead = _engage(rng, LEADS[code], 0.0)
     band = _band(rng, code, with_drums)
     over_band_db = rng.uniform(*LEAD_OVER_BAND_DB)
-    studio = _studio(rng, FRAMES)
+    studio = Studio(rng, FRAMES)
     for _ in range(excerpts):
         harmony = studio.harmony(rng)
         backing = _together(rng, harmony, band)
@@ -300,7 +288,7 @@ def perform_song(
     if with_drums:
         band.append(_engage(rng, KIT[rng.integers(2)], rng.uniform(-8, 0)))
     over_band_db = rng.uniform(*LEAD_OVER_BAND_DB)
-    studio = _studio(rng, round(seconds * SAMPLE_RATE))
+    studio = Studio(rng, round(seconds * SAMPLE_RATE))
     for cast in casts:
         harmony = studio.harmony(rng)
         backing = _together(rng, harmony, band)
