@@ -175,11 +175,10 @@ def test_bytes_follow_from_size_and_seed_not_from_the_number_of_processes(
     assert not set(digests(tmp_path / "one").values()) & set(digests(tmp_path / "other").values())
 
 
-def test_an_existing_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
-    with pytest.raises(DataError, match="corpus exists already"):
-        standin.render(tmp_path / "corpus", 33, seed=0)
-    assert list(tmp_path.rglob("*")) == [tmp_path / "corpus"]
+    standin.render(tmp_path / "corpus", 33, seed=0)
+    assert list((tmp_path / "corpus").iterdir()) == []
 
 
 def test_an_interrupted_rendering_leaves_nothing(tmp_path: Path) -> None:
@@ -189,7 +188,7 @@ def test_an_interrupted_rendering_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         standin.render(tmp_path / "corpus", 33, seed=0, progress=Interrupted())
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "corpus.lock"]
 
 
 def test_a_full_disk_is_reported_with_path_and_reason_and_gets_its_space_back(small_disk: SmallDisk) -> None:
@@ -198,7 +197,7 @@ def test_a_full_disk_is_reported_with_path_and_reason_and_gets_its_space_back(sm
     with pytest.raises(DataError, match=rf"^{root}\.part/\w{{3}}/.*\.wav: .*No space left on device"):
         standin.render(root, 33, seed=0)  # 17.5 MB
     assert shutil.disk_usage(small_disk.path).free == before
-    assert list(small_disk.path.iterdir()) == []
+    assert list(small_disk.path.iterdir()) == [small_disk.path / "corpus.lock"]
 
 
 def test_a_killed_rendering_leaves_no_process_and_the_next_removes_its_files(tmp_path: Path) -> None:
@@ -214,5 +213,5 @@ def test_a_killed_rendering_leaves_no_process_and_the_next_removes_its_files(tmp
     wait_until(lambda: not marked(str(tmp_path)), "the workers have ended")
     assert not root.exists()
     standin.render(root, 33, seed=0)
-    assert list(root.parent.iterdir()) == [root]
+    assert sorted(root.parent.iterdir()) == [root, root.with_name("corpus.lock")]
     assert len(list(root.rglob("*.wav"))) == 33

@@ -15,7 +15,7 @@ from irmas.data import cache
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import Excerpt, listing_digest, scan
 from irmas.errors import ConfigError, DataError
-from irmas.files import locked, obstacle
+from irmas.files import obstacle
 from irmas.standin import corpus
 
 log = logging.getLogger(__name__)
@@ -104,8 +104,10 @@ def locate(data: Data, features: Features, progress: Progress) -> Source:
     """Return the cache to open; render the stand-in first if it is missing. Raise DataError."""
     if data.cache is not None:
         return Source(Path(data.cache), None)
-    if data.source == "standin":
-        _render(data, progress)
+    if data.source == "standin" and not corpus_folder(data).is_dir():
+        assert data.size is not None
+        assert data.render_seed is not None
+        corpus.render(corpus_folder(data), data.size, data.render_seed, progress)
     return _own_cache(data, features)
 
 
@@ -132,17 +134,6 @@ def is_built(data: Data, features: Features) -> bool:
 def _own_cache(data: Data, features: Features) -> Source:
     own = excerpts(data)
     return Source(Path(data.cache_dir) / cache.key(own, features, data.damaged), own)
-
-
-def _render(data: Data, progress: Progress) -> None:
-    folder = corpus_folder(data)
-    if folder.is_dir():
-        return
-    assert data.size is not None
-    assert data.render_seed is not None
-    with locked(folder.with_name(f"{folder.name}.lock")):
-        if not folder.is_dir():
-            corpus.render(folder, data.size, data.render_seed, progress)
 
 
 def make(source: Source, data: Data, features: Features, progress: Progress) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import soundfile
@@ -19,11 +19,17 @@ from numpy.typing import NDArray
 
 from irmas.console import SILENT, Progress
 from irmas.errors import DataError
-from irmas.files import errors_name
+from irmas.files import errors_name, locked
 from irmas.labels import CODES
 from irmas.processes import cpu_count, mapped
 
-T = TypeVar("T")
+
+class _Planned(Protocol):
+    @property
+    def excerpts(self) -> int: ...
+
+
+T = TypeVar("T", bound=_Planned)
 
 # Part of the data's identity: raise it whenever the rendered bytes change.
 VERSION = 1
@@ -131,14 +137,13 @@ def _with_quirks(recordings: list[Recording], rng: np.random.Generator) -> list[
     return list(changed.values())
 
 
-def _write(root: Path, recording: Recording, seed: int) -> int:
+def _write(root: Path, recording: Recording, seed: int) -> None:
     from irmas.standin.music import SAMPLE_RATE, perform  # here: opening a cache needs no synthesizer
 
     rng = np.random.default_rng([seed, recording.stream])
     sounds = perform(rng, recording.lead, recording.excerpts, with_drums=recording.with_drums)
     for name, sound in zip(recording.names(), sounds, strict=True):
         write_wav(root / recording.code / f"{name}.wav", sound, SAMPLE_RATE)
-    return recording.excerpts
 
 
 def write_wav(path: Path, sound: NDArray[np.int16], rate: int) -> None:
@@ -158,34 +163,34 @@ def write_labels(path: Path, labels: Sequence[str]) -> None:
 def render(root: Path, size: int, seed: int, progress: Progress = SILENT) -> None:
     """Render a corpus of `size` excerpts (3 s, 44.1 kHz, stereo, 16 bit) as root/<class>/<name>.wav.
 
-    The bytes follow from size, seed and VERSION alone. All cores of this process are used. `root` appears when
-    everything is in it; what a killed rendering left is removed. Two renderings into one root must not overlap.
-    Raise DataError if `root` exists, the size is out of range, or the disk is full.
+    The bytes follow from size, seed and VERSION alone. See `render_all`; raise DataError for a size out of range, too.
     """
-    if root.exists():
-        raise DataError(f"{root} exists already: name another folder, or remove it to render it again")
-    recordings = plan(size, seed)
-    progress.start("rendering", size)
-    render_all(root, CODES, partial(_write, seed=seed), recordings, progress)
+    render_all(root, CODES, partial(_write, seed=seed), plan(size, seed), progress)
 
 
 def render_all(
-    root: Path, folders: Iterable[str], write: Callable[[Path, T], int], items: Sequence[T], progress: Progress
+    root: Path, folders: Iterable[str], write: Callable[[Path, T], None], items: Sequence[T], progress: Progress
 ) -> None:
-    """Write every item, with every core, into an unfinished folder with these subfolders, which then becomes `root`.
+    """Write every item, with every core, into a folder with these subfolders, unless `root` exists.
 
-    `write` returns the number of excerpts that an item has. Raise DataError if the disk is full.
+    `root` gets its name when everything is in it; what a killed rendering left is removed. Of processes that start at
+    once, one renders. Raise DataError if the disk is full, UserError if the folder cannot be written.
     """
     unfinished = root.with_name(f"{root.name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        for folder in folders:
-            (unfinished / folder).mkdir(parents=True)
-        with mapped(partial(write, unfinished), items, path=unfinished, workers=cpu_count(), chunksize=4) as written:
-            for excerpts in written:
-                progress.advance(excerpts)
-        unfinished.rename(root)
-    except OSError as error:
-        raise DataError(f"{error.filename or unfinished}: cannot be written ({error.strerror})") from None
-    finally:
+    with locked(root.with_name(f"{root.name}.lock")):
+        if root.is_dir():
+            return
+        progress.start("rendering", sum(item.excerpts for item in items))
         shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            for folder in folders:
+                (unfinished / folder).mkdir(parents=True)
+            task = partial(write, unfinished)
+            with mapped(task, items, path=unfinished, workers=cpu_count(), chunksize=4) as written:
+                for item, _ in zip(items, written, strict=True):
+                    progress.advance(item.excerpts)
+            unfinished.rename(root)
+        except OSError as error:
+            raise DataError(f"{error.filename or unfinished}: cannot be written ({error.strerror})") from None
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)

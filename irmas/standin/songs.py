@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from irmas.console import Progress
-from irmas.files import locked
 from irmas.labels import CODES
 from irmas.standin.corpus import render_all, write_labels, write_wav
 
@@ -28,6 +27,10 @@ class Song:
     seconds: float
     """Length of each excerpt."""
     with_drums: bool
+
+    @property
+    def excerpts(self) -> int:
+        return len(self.casts)
 
     @property
     def name(self) -> str:
@@ -57,7 +60,7 @@ def plan(songs: int, seed: int) -> list[Song]:
     return planned
 
 
-def _write(root: Path, song: Song, seed: int) -> int:
+def _write(root: Path, song: Song, seed: int) -> None:
     from irmas.standin.music import SAMPLE_RATE, perform_song
 
     rng = np.random.default_rng([seed, 1, song.number])
@@ -66,7 +69,6 @@ def _write(root: Path, song: Song, seed: int) -> int:
         path = root / "Part1" / f"{song.name}-{number}.wav"
         write_wav(path, sound, SAMPLE_RATE)
         write_labels(path.with_suffix(".txt"), cast)
-    return len(song.casts)
 
 
 def render(folder: Path, progress: Progress, songs: int = SONGS, seed: int = 0) -> Path:
@@ -76,11 +78,6 @@ def render(folder: Path, progress: Progress, songs: int = SONGS, seed: int = 0) 
     cannot be written.
     """
     root = folder / f"test-v{VERSION}-{songs}-seed{seed}"
-    if root.is_dir():
-        return root
-    with locked(root.with_name(f"{root.name}.lock")):
-        if not root.is_dir():
-            planned = plan(songs, seed)
-            progress.start("rendering", sum(len(song.casts) for song in planned))
-            render_all(root, ["Part1"], partial(_write, seed=seed), planned, progress)
+    if not root.is_dir():  # it may be read-only
+        render_all(root, ["Part1"], partial(_write, seed=seed), plan(songs, seed), progress)
     return root
