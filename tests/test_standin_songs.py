@@ -34,7 +34,7 @@ def test_a_part_follows_from_its_seed(tmp_path: Path) -> None:
 def test_a_part_is_as_irmas_has_it(part: Path) -> None:
     read = testparts.read(part)
     assert read.problems == []
-    songs: dict[str, list[testparts.Labelled]] = {}
+    songs: dict[str, list[testparts.Labeled]] = {}
     for excerpt in read.excerpts:
         match = SONG.fullmatch(excerpt.path.stem)
         assert match

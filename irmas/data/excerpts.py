@@ -44,14 +44,10 @@ def scan(data: Data, root: Path) -> list[Excerpt]:
     if problems:
         raise DataError(f"data.root={root}: {len(problems)} files do not fit\n  " + "\n  ".join(problems))
     if len({excerpt.label for excerpt in excerpts}) < 2:
-        layout = f"subfolders {' '.join(CODES)} with wav files"
-        if not in_layout:
-            layout = f"one subfolder per class, with files such as {' '.join(sorted(AUDIO))}"
-        raise DataError(
-            f"data.root={root}: found {len(excerpts)} excerpts of fewer than two classes; expected {layout}"
-        )
-    twice = sorted(name for name, times in Counter(excerpt.name for excerpt in excerpts).items() if times > 1)
-    if twice:
+        folders = f"subfolders {' '.join(CODES)} with wavs" if in_layout else "one subfolder of sound files per class"
+        count = f"found {len(excerpts)} excerpts of fewer than two classes"
+        raise DataError(f"data.root={root}: {count}; expected {folders}")
+    if twice := sorted(name for name, times in Counter(excerpt.name for excerpt in excerpts).items() if times > 1):
         raise DataError(f"data.root={root}: the same name occurs twice: {' '.join(twice)}")
     return excerpts
 

@@ -52,9 +52,8 @@ class LogMel:
     def _make_resample(self, rate: int) -> Resample:
         target = self.features.sample_rate
         if rate * target // math.gcd(rate, target) ** 2 > LARGEST_FILTER:
-            raise DataError(
-                f"{rate} Hz: has too small a factor in common with features.sample_rate={target}; resample the file"
-            )
+            factor = f"has too small a factor in common with features.sample_rate={target}"
+            raise DataError(f"{rate} Hz: {factor}; resample the file")
         return Resample(rate, target, **(KAISER_BEST if self.features.resampling == "kaiser_best" else {}))
 
     def _resampled(self, waveforms: Tensor, rate: int) -> Tensor:

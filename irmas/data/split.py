@@ -124,10 +124,8 @@ def _assign_folds(data: Data, cache: FeatureCache, duplicates: Duplicates) -> ND
     groups = None if data.split == "clip" else [duplicates.groups[row] for row in kept]
     fewest = min(labels.count(label) for label in set(labels))
     if fewest < FOLDS or (groups and len(set(groups)) < FOLDS):
-        raise DataError(
-            f"{cache.folder}: the smallest class has {fewest} excerpts; "
-            f"{FOLDS} folds need at least {FOLDS}, of as many recordings"
-        )
+        need = f"{FOLDS} folds need at least {FOLDS}, of as many recordings"
+        raise DataError(f"{cache.folder}: the smallest class has {fewest} excerpts; {need}")
     splitter = (StratifiedGroupKFold if groups else StratifiedKFold)(FOLDS, shuffle=True, random_state=data.seed)
     for fold, (_, rows) in enumerate(splitter.split(kept, labels, groups)):
         folds[kept[rows]] = fold
@@ -145,8 +143,7 @@ def read_list(path: Path) -> dict[str, str]:
 def _from_list(path: Path, names: list[str]) -> list[int]:
     """Return 0 for validation, 1 for training. Raise DataError, naming file and excerpts, if the list does not fit."""
     parts = read_list(path)
-    lacking = [name for name in names if name not in parts]
-    if lacking:
+    if lacking := [name for name in names if name not in parts]:
         raise DataError(f"data.split={path}: {len(lacking)} excerpts are not in it, such as {lacking[0]}")
     if {parts[name] for name in names} != {"train", "validation"}:
         raise DataError(f"data.split={path}: leaves no excerpt for training or none for validation")

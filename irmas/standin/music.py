@@ -201,11 +201,8 @@ def _engage(rng: np.random.Generator, part: Part, level_db: float) -> Player:
 
 def _band(rng: np.random.Generator, lead: str, with_drums: bool) -> list[Player]:
     """Return the accompaniment: instruments of other classes, and mostly a bass, a pad and drums."""
-    others = [code for code in CODES if code != lead]
-    band = [
-        _engage(rng, LEADS[str(code)], rng.uniform(-8, 0))
-        for code in rng.choice(others, size=rng.integers(1, 3), replace=False)
-    ]
+    codes = rng.choice([code for code in CODES if code != lead], size=rng.integers(1, 3), replace=False)
+    band = [_engage(rng, LEADS[str(code)], rng.uniform(-8, 0)) for code in codes]
     if rng.random() < 0.7:
         band.append(_engage(rng, BASS, rng.uniform(-8, 0)))
     if rng.random() < 0.5:
