@@ -1,6 +1,6 @@
 """Folders that are files, what may not be read or written, damaged plans: one message, exit code 2, nothing written.
 
-The doors run without root's power to pass over permissions.
+The commands run without root's power to pass over permissions.
 """
 
 from __future__ import annotations

@@ -14,11 +14,10 @@ from irmas.console import Progress
 from irmas.data import dataset
 from irmas.data.excerpts import Excerpt
 from irmas.data.sound import read_form, read_mono
-from irmas.data.testparts import write_labels
 from irmas.errors import DataError
 from irmas.evaluation.testset import data_of, seen
 from irmas.run.model_file import ModelFile
-from irmas.standin.corpus import write_wav
+from irmas.standin.corpus import write_labels, write_wav
 
 MIXTURES = 100
 MOST_TOGETHER = 3
