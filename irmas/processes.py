@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.context import ForkServerContext
 
+from irmas.slurm_task import current_task
+
 
 def fork_server(preload: str) -> ForkServerContext:
     """Children start with this module imported (3 s each otherwise), yet inherit no thread or lock of this process.
@@ -66,7 +68,7 @@ def when_parent_ends(action: Callable[[], None]) -> None:
 def cpu_count() -> int:
     """The cores this process may use: fewer than the machine's under Slurm, which need not bind the process to them."""
     allowed = len(os.sched_getaffinity(0))
-    return min(allowed, int(os.environ.get("SLURM_CPUS_PER_TASK", allowed)))
+    return min(allowed, current_task().cpus or allowed)
 
 
 def keep_freed_memory() -> None:

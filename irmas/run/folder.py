@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import yaml
 from irmas.config import Config, differing_key, flatten, shown
 from irmas.errors import UserError, first_line
 from irmas.files import atomic_write, errors_name, remove_leftovers
+from irmas.slurm_task import current_task
 
 CONFIG = "config.yaml"
 STATUS = "status.json"
@@ -60,12 +60,8 @@ class Writer:
     @classmethod
     def here(cls) -> Writer:
         """This process."""
-        given = os.environ.get
-        job, array = given("SLURM_JOB_ID", ""), given("SLURM_ARRAY_JOB_ID")
-        if array is not None:
-            job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-        node = given("SLURMD_NODENAME") or platform.node()
-        return cls(node, os.getpid(), job, int(given("SLURM_RESTART_COUNT", "0")))
+        task = current_task()
+        return cls(task.node, os.getpid(), task.id, task.restart)
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.node}" + (f", job {self.job}" if self.job else "")
