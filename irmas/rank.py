@@ -54,7 +54,7 @@ def watch(path: Path, *, by_run: bool = False) -> None:
     """
     console, ranked, was_live = plain_console(), -1, False
     with Live(console=console, transient=True, auto_refresh=False) as view:
-        for state in status.looks(path):
+        for state in status.poll(path):
             result = ranking.rank(state.sweep, state)
             was_live |= state.is_live or bool(state.note)
             if console.is_terminal:

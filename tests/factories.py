@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from irmas.run.folder import RunFolder
@@ -9,8 +10,8 @@ from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.sweep import Sweep
 
 
-def read_plan(path: Path) -> Plan:
-    return Sweep.open(path).plan
+def read_plan(path: Path, ids: Sequence[int] | None = None) -> Plan:
+    return Sweep.open(path, ids).plan
 
 
 def write_plan(path: Path, plan: Plan, *, append: bool = False) -> tuple[Plan, list[PlannedRun]]:

@@ -25,6 +25,7 @@ from irmas.run.folder import COMPLETED, Status
 from irmas.sweep import pool
 from irmas.sweep.plan import PlannedRun, freeze
 from irmas.sweep.progress import SweepProgress
+from irmas.sweep.sweep import Sweep
 
 INTERRUPTED = """
 import os, signal
@@ -98,11 +99,9 @@ def test_the_last_run_that_is_left_has_the_threads_that_it_began_with(
         (ended.path / "status.json").write_text(json.dumps(asdict(Status(COMPLETED))))
     begun = list[tuple[int, int]]()
     monkeypatch.setattr(pool, "cpu_count", lambda: 6)
-    monkeypatch.setattr(
-        pool, "_start", lambda workers, sweep, point, slot, threads, gpu: begun.append((point.id, threads))
-    )
-    with SweepProgress(plain_console(), 3, 2, 0) as progress:
-        pool.run(sweep, plan, plan.runs, None, progress)
+    monkeypatch.setattr(pool, "_start", lambda workers, sweep, run, slot, threads, gpu: begun.append((run.id, threads)))
+    with SweepProgress(plain_console(), plan.runs, 2) as progress:
+        pool.train(Sweep(sweep, plan), plan.runs, None, progress)
     assert begun == [(3, 2)]
 
 
@@ -111,6 +110,6 @@ def test_ctrl_c_leaves_no_run_behind_that_has_just_started(data: Data, features:
     config = Config(epochs=200, data=data, features=features, model=Model(filters=[4]), device="cpu")
     plan = freeze(config, [PlannedRun(1, {}, {})], "s")
     write_plan(tmp_path / "s", plan)
-    with SweepProgress(plain_console(), 1, 0, 0) as progress, pytest.raises(KeyboardInterrupt):
-        pool.run(tmp_path / "s", plan, plan.runs, 1, progress)
+    with SweepProgress(plain_console(), plan.runs, 0) as progress, pytest.raises(KeyboardInterrupt):
+        pool.train(Sweep(tmp_path / "s", plan), plan.runs, 1, progress)
     assert not active_children()

@@ -28,7 +28,9 @@ from irmas.run.folder import CANCELLED, COMPLETED, FAILED, INTERRUPTED, PENDING,
 from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import NOT_SUBMITTED, RunState, SweepState
 from irmas.sweep.slurm import Task
+from irmas.sweep.sweep import Sweep
 
+MINE = Sweep.of(Plan("mine", ["lr", "l2"], "data", "source", "", Config()))
 TRACEBACK = (
     "Traceback (most recent call last):\n" + "".join(f"  frame {n}\n" for n in range(9)) + "ValueError: [no] more"
 )
@@ -60,12 +62,12 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 def test_a_command_that_makes_its_first_run_ready_is_live(sweep: Path) -> None:
     assert not status.look(sweep).is_live
-    with held_by_many(sweep / POOL), held_by_many(sweep / POOL):
+    with held_by_many(Sweep.open(sweep).pool_lock), held_by_many(Sweep.open(sweep).pool_lock):
         assert status.look(sweep).is_live
     assert not status.look(sweep).is_live
 
 
-def test_the_door_shows_every_run_and_why_runs_ended_and_writes_nothing(sweep: Path, commands: Commands) -> None:
+def test_the_command_shows_every_run_and_why_runs_ended_and_writes_nothing(sweep: Path, commands: Commands) -> None:
     before = contents(sweep)
     done = commands.run("status", "outputs/mine", folder=sweep.parent.parent)
     assert (done.code, done.stderr) == (0, "")
@@ -91,7 +93,7 @@ def test_the_log_of_one_run_is_printed(sweep: Path, commands: Commands) -> None:
         (["outputs/other"], "no sweep is here"),
         (["outputs/mine", "--log", "6"], "has the runs 1 to 5"),
         (["outputs/mine", "--log", "0"], "has the runs 1 to 5"),
-        (["outputs/mine", "--log", "5"], "the run has not begun"),
+        (["outputs/mine", "--log", "5"], "the run has not started"),
     ],
 )
 def test_a_mistake_is_one_message(sweep: Path, arguments: Sequence[str], message: str, commands: Commands) -> None:
@@ -171,7 +173,7 @@ def read_until(terminal: int, text: str) -> str:
 def test_a_screen_that_is_too_small_shows_the_runs_that_need_a_look() -> None:
     told = dict.fromkeys(range(1, 201), COMPLETED) | {150: RUNNING, 170: FAILED, 20: "TIMEOUT", 190: PENDING}
     runs = [RunState(PlannedRun(number, {}, {}), Status(state), None, None) for number, state in told.items()]
-    view = status.screen(Path("outputs/mine"), SweepState(runs, []), Console(width=100, height=9))
+    view = status.screen(SweepState(MINE, runs, []), Console(width=100, height=9))
     assert list(view.renderables[1].columns[0].cells) == ["1", "20", "150", "170"]  # type: ignore[union-attr]
     assert str(view.renderables[2]) == "and 196 more: python -m irmas.status outputs/mine"
 
@@ -181,7 +183,7 @@ def test_a_narrow_screen_leaves_columns_out_and_cuts_none(width: int, heads: int
     task = Task("1234567", 1, "RUNNING", node="node-gpu-01", elapsed="1:02:03")
     run = RunState(PlannedRun(1, {"lr": 0.0001, "l2": 0.0005}, {}), Status(RUNNING, epoch=3, epochs=15), task, None)
     console = Console(width=width, height=30)
-    view = status.screen(Path("outputs/mine"), SweepState([run], []), console)
+    view = status.screen(SweepState(MINE, [run], []), console)
     lines = view.renderables[1]
     assert isinstance(lines, Table)
     assert len(lines.columns) == heads
@@ -198,19 +200,19 @@ def test_tasks_stages_and_reasons_of_slurm_are_shown(sweep: Path) -> None:
         RunState(points[2], Status(NOT_SUBMITTED), None, None),
     ]
     stage = Task("6", None, "COMPLETED", node="n1", elapsed="0:30", name="data")
-    state = SweepState(runs, [stage], "squeue: no answer")
-    head = str(status.header(Path("outputs/mine"), state)).splitlines()
+    state = SweepState(MINE, runs, [stage], "squeue: no answer")
+    head = str(status.header(state)).splitlines()
     assert head == [
         "outputs/mine: 1 NOT_SUBMITTED, 1 PENDING, 1 RUNNING",
         "data job 6: COMPLETED on n1  0:30",
         "squeue: no answer",
     ]
-    columns = {str(column.header): [str(cell) for cell in column.cells] for column in status.table(runs).columns}
+    columns = {str(column.header): [str(cell) for cell in column.cells] for column in status.table(state, runs).columns}
     assert columns["state"] == ["RUNNING", "PENDING (Priority)", "NOT_SUBMITTED"]
     assert columns["task"] == ["7_1", "7_2", "-"]
     assert columns["node"] == ["n3", "-", "-"]
     assert columns["elapsed"] == ["0:01:02", "-", "-"]
-    assert "run 3: nothing in the queue" in str(next(status.failures(Path("outputs/mine"), runs)))
+    assert str(next(status.failures(state))) == "run 3: not queued; rerun the sweep command to submit them"
 
 
 def test_the_table_loads_without_torch() -> None:
