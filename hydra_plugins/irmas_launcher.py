@@ -175,7 +175,7 @@ class SlurmLauncher(IrmasLauncher):
 
         sweep = Sweep.of(plan)
         done = submit.launch(plan, self.asked, append=append, by_hand=not self.submit, refine=self.refine)
-        if done.batches:
+        if done.requests:
             jobs.record_launcher(sweep, self.kept_words)
         if not self.submit or not (self.wait or done.is_over):
             return None

@@ -23,6 +23,8 @@ T = TypeVar("T")
 PRELOADED = "irmas.data.features"
 """What the processes of `mapped` have imported when they start."""
 
+from irmas.slurm_task import current_task
+
 
 def fork_server(preload: str) -> ForkServerContext:
     """Return a context whose children start with module `preload` imported (3 s each otherwise).
@@ -100,7 +102,7 @@ def when_parent_ends(action: Callable[[], None]) -> None:
 def cpu_count() -> int:
     """Return the cores this process may use; under Slurm, which need not bind it to them, those of its task."""
     allowed = len(os.sched_getaffinity(0))
-    return min(allowed, int(os.environ.get("SLURM_CPUS_PER_TASK", allowed)))
+    return min(allowed, current_task().cpus or allowed)
 
 
 def keep_freed_memory() -> None:

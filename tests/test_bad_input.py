@@ -220,7 +220,7 @@ def test_a_wrong_call(door: str, arguments: list[str], commands: Commands, folde
         (["--requeues", "many"], "invalid int"),
     ],
 )
-def test_a_task_is_told_of_runs_that_there_are_not(
+def test_a_task_refuses_runs_that_the_plan_does_not_have(
     arguments: list[str], message: str, commands: Commands, folder: Path
 ) -> None:
     sweep(folder)
@@ -258,7 +258,7 @@ def test_a_ranking_that_cannot_be_written_is_shown_all_the_same(commands: Comman
     assert contents(folder) == before
 
 
-def test_data_that_the_job_cannot_make_is_told_and_recorded(commands: Commands, folder: Path) -> None:
+def test_why_the_data_job_failed_is_printed_and_recorded(commands: Commands, folder: Path) -> None:
     plan = Plan(
         "gone", [], "d", "s", "", Config(data=Data(source="folder", root=str(folder / "d"))), [PlannedRun(1, {}, {})]
     )

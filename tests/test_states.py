@@ -16,7 +16,7 @@ from irmas.config import Config
 from irmas.run.folder import CANCELLED, COMPLETED, DIVERGED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
 from irmas.run.lease import Writer
 from irmas.sweep import run_states, slurm
-from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, record
+from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, record_job
 from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import (
     NOT_SUBMITTED,
@@ -182,7 +182,7 @@ def states(state: SweepState) -> dict[int, tuple[str, str]]:
 
 
 def submit(sweep: Path, job: str, work: Work | None = None, stage: str = ARRAY, after: str = "") -> None:
-    record(
+    record_job(
         Sweep.open(sweep),
         Job(job, stage, "irmas-mine" if stage == ARRAY else f"irmas-{stage}", 0.0, work or Work(), after),
     )
@@ -237,11 +237,13 @@ def test_a_task_that_nobody_recorded_is_known_by_its_arguments(sweep: Path) -> N
     shutil.copytree(sweep, sweep.with_name("other"))
     home = {"name": "irmas", "folder": str(sweep.parent.parent)}
     queued = [
-        *array("7", {1: "PENDING"}, command="/x/sweep.sbatch outputs/mine --requeues 3", **home),
-        *array("8", {2: "PENDING"}, command="/x/sweep.sbatch outputs/mine/ --runs 2-5 --points-per-task=2", **home),
-        *array("9", {6: "PENDING"}, command="/x/sweep.sbatch outputs/other", **home),
-        *array("10", {6: "PENDING"}, command="/x/sweep.sbatch outputs/gone", **home),
+        *array("7", {1: "PENDING"}, command="/x/irmas.sbatch train outputs/mine --requeues 3", **home),
+        *array("8", {2: "PENDING"}, command="/x/earlier.sbatch outputs/mine/ --runs 2-5 --points-per-task=2", **home),
+        *array("9", {6: "PENDING"}, command="/x/irmas.sbatch train outputs/other", **home),
+        *array("10", {6: "PENDING"}, command="/x/irmas.sbatch train outputs/gone", **home),
     ]
+    for number, stage in (("11", "data"), ("12", "rank"), ("13", "refine")):  # these train nothing
+        queued.append(Task(number, None, "PENDING", command=f"/x/irmas.sbatch {stage} outputs/mine", **home))
     tasks = {number: task for number, (_, task) in states(corrected(sweep, queued)).items() if task}
     assert tasks == {1: "7_1", 4: "8_2", 5: "8_2"}
 
@@ -249,7 +251,7 @@ def test_a_task_that_nobody_recorded_is_known_by_its_arguments(sweep: Path) -> N
 def test_arguments_are_read_with_spaces_in_names(sweep: Path) -> None:
     spaced = sweep.with_name("my sweep")
     shutil.copytree(sweep, spaced)
-    command = f"/my scripts/sweep.sbatch --runs 1,3 {spaced} --requeues 10"
+    command = f"/my scripts/irmas.sbatch --python=/x --setup=/my home/setup.sh train --runs 1,3 {spaced} --requeues 10"
     assert named_sweep(Task("7", command=command, folder="/")) == (spaced, Work("1,3"))
     assert named_sweep(Task("7", command="/x/7_submission.sh", folder="/")) is None
     for mistyped in ("--runs one", "--points-per-task 2.5"):
@@ -387,7 +389,7 @@ def test_ten_thousand_runs_are_joined_in_a_moment(tmp_path: Path) -> None:
     sweep, total = tmp_path / "outputs" / "mine", 10_000
     points = [PlannedRun(number, {"seed": number}, {"seed": number}) for number in range(1, total + 1)]
     plan = Plan("mine", ["seed"], "data", "source", "", Config(), points)
-    record(Sweep(sweep, plan), Job("7", ARRAY, "irmas-mine", 0.0))
+    record_job(Sweep(sweep, plan), Job("7", ARRAY, "irmas-mine", 0.0))
     queued = array("7", dict.fromkeys(range(1, total + 1), "PENDING"))
     start = time.process_time()
     state = with_slurm(Sweep(sweep, plan), queued, lambda jobs: [])

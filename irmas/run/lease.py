@@ -20,7 +20,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from typing import IO
 
 from irmas.errors import UserError
 from irmas.files import errors_name
+from irmas.slurm_task import current_task
 
 LOCK = ".lock"
 LOCK_WAIT_S = 0.2
@@ -52,11 +52,8 @@ class Writer:
     @classmethod
     def here(cls) -> Writer:
         """Return the writer that this process is."""
-        get = os.environ.get
-        array, index = get("SLURM_ARRAY_JOB_ID"), get("SLURM_ARRAY_TASK_ID")
-        job = get("SLURM_JOB_ID", "") if array is None else f"{array}_{index}"
-        node = get("SLURMD_NODENAME") or platform.node()
-        return cls(node, os.getpid(), job, int(get("SLURM_RESTART_COUNT", "0")))
+        task = current_task()
+        return cls(task.node, os.getpid(), task.id, task.restart)
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.node}" + (f", job {self.job}" if self.job else "")

@@ -21,6 +21,7 @@ TASK = ["device=cpu", "hydra.launcher.cpus=1", "hydra.launcher.mem=2G"]
 """Resources of a task: the pretended GPUs have no CUDA; two tasks fit on a node."""
 SMALL = ["--cpus-per-task=1", "--mem=2G"]
 """Resources of jobs that are submitted by hand, in place of the scripts' own."""
+OUTPUT = "--output=outputs/%x-%A_%a.out"
 SUBMITTED = re.compile(r"^submitted: (.*)$", re.MULTILINE)
 
 
@@ -47,10 +48,11 @@ class Desk:
         return job_numbers(done.stdout)
 
     def by_hand(self, name: str, *options: str) -> str:
-        """Submit slurm/sweep.sbatch as an operator does; return the number of its array."""
+        """Submit the stage `train` as an operator does; return the number of its array."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        command = ["env", f"PATH={path}", f"PYTHONPATH={ROOT}", "sbatch", "--parsable", *SMALL, *options]
-        return self.cluster.run(*command, str(ROOT / "slurm" / "sweep.sbatch"), f"outputs/{name}", cwd=self.folder)
+        command = ["env", f"PATH={path}", f"PYTHONPATH={ROOT}", "sbatch", "--parsable", *SMALL, OUTPUT, *options]
+        script = str(ROOT / "slurm" / "irmas.sbatch")
+        return self.cluster.run(*command, script, "train", f"outputs/{name}", cwd=self.folder)
 
     def run(self, command: str, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return irmas(command, *args, cwd=self.folder, **(self.cluster.environment | environment))

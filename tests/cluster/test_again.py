@@ -16,6 +16,7 @@ from left_behind import status
 from irmas.files import locked
 from irmas.run.folder import COMPLETED
 from irmas.sweep import jobs
+from irmas.sweep.sweep import Sweep
 
 
 def written(run: Path) -> dict[str, tuple[bytes, int]]:
@@ -54,11 +55,11 @@ def test_jobs_that_slurm_forgot_are_submitted_again_and_a_finished_task_that_res
     desk.wait_for_ranking(again["ranking"])
     ended = [(status(run)["state"], status(run)["job"], epochs(run)) for run in (first, second)]
     assert ended == [(COMPLETED, task, [1, 2]) for task in tasks]
-    assert [record.job for record in jobs.recorded(desk.sweep("forgotten"))] == list(again.values())
+    assert [record.job for record in jobs.recorded_jobs(Sweep.open(desk.sweep("forgotten")))] == list(again.values())
 
     before = written(first)
     desk.cluster.run("scontrol", "requeue", tasks[0])
-    output = desk.sweep("forgotten") / jobs.FOLDER / f"{tasks[0]}.out"
+    output = desk.sweep("forgotten") / "slurm" / f"{tasks[0]}.out"
     wait_until(lambda: "start 2, run 1" in output.read_text(), "the second start", 60)
     wait_until(lambda: desk.cluster.accounted(tasks[0])[-1:] == [(tasks[0], COMPLETED)], "COMPLETED again")
     assert written(first) == before

@@ -21,6 +21,7 @@ from irmas.provenance import source_digest
 from irmas.run.events import event_files
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, RUNNING
 from irmas.sweep import jobs
+from irmas.sweep.sweep import Sweep
 
 if TYPE_CHECKING:  # in this folder, conftest is another one
     from conftest import SmallDisk
@@ -28,7 +29,7 @@ if TYPE_CHECKING:  # in this folder, conftest is another one
 
 def printed(desk: Desk, sweep: str, job: str) -> str:
     """Return the output of a job or array task."""
-    return (desk.sweep(sweep) / jobs.FOLDER / f"{job}.out").read_text()
+    return (desk.sweep(sweep) / "slurm" / f"{job}.out").read_text()
 
 
 def test_of_several_runs_in_a_task_one_that_fails_takes_no_other_along(desk: Desk) -> None:
@@ -57,7 +58,9 @@ def test_of_several_runs_in_a_task_one_that_fails_takes_no_other_along(desk: Des
     (first / "config.yaml").unlink()
     again = desk.train(*command)
     assert "4 runs, 2 finished before, 0 in the queue" in again.stdout
-    (last,) = {int(record.job) for record in jobs.recorded(desk.sweep("several")) if record.work.runs == "1,3"}
+    (last,) = {
+        int(record.job) for record in jobs.recorded_jobs(Sweep.open(desk.sweep("several"))) if record.work.runs == "1,3"
+    }
     wait_until(lambda: status(third)["state"] == COMPLETED and status(first)["state"] == COMPLETED, "1 and 3 end", 120)
     assert {status(run)["job"] for run in (first, third)} == {f"{last}_1"}
     assert epochs(third) == list(range(1, 11))
@@ -79,7 +82,7 @@ def test_data_that_cannot_be_made_is_reported_in_place_of_runs_that_wait_for_eve
     assert {state for _, state in desk.cluster.accounted(numbers["array1"])} == {CANCELLED}
     shown = table(desk, "clips")
     assert "outputs/clips: 1 CANCELLED\n" in shown
-    assert re.search(rf"job {numbers['data']} FAILED; 1 of 132 excerpts", shown)
+    assert re.search(rf"job {numbers['data']} is FAILED: 1 of 132 excerpts", shown)
     for text in (shown, printed(desk, "clips", numbers["ranking"])):
         assert f"{broken}: Format not recognised" in text
     assert [entry["state"] for entry in ranking(desk.sweep("clips"))] == [CANCELLED]
@@ -89,7 +92,7 @@ def test_data_that_cannot_be_made_is_reported_in_place_of_runs_that_wait_for_eve
     numbers = desk.submit(*command, "name=clips")
     desk.wait_for_ranking(numbers["ranking"])
     assert [entry["state"] for entry in ranking(desk.sweep("clips"))] == [COMPLETED]
-    assert jobs.data_failure(desk.sweep("clips")) is None
+    assert jobs.recorded_data_failure(Sweep.open(desk.sweep("clips"))) is None
 
 
 def test_a_plan_is_frozen_and_other_source_is_refused(desk: Desk, tmp_path: Path) -> None:
@@ -235,7 +238,7 @@ def test_on_a_full_disk_tasks_fail_with_the_reason_and_a_rerun_resumes(
     shown = table(desk, "full")
     assert "outputs/full: 2 FAILED\n" in shown
     assert "outputs/full/runs/001-seed=1/checkpoint.pt: No space left on device\n" in shown
-    assert "Slurm says FAILED, exit code 1:0" in shown
+    assert "FAILED in Slurm, exit code 1:0" in shown
     output = tmp_path / "output"
     by_hand = desk.by_hand("full", "--array=2", f"--output={output}")
     wait_until(lambda: desk.state(f"{by_hand}_2") == FAILED, "the task that was submitted by hand FAILED", 60)

@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 from cluster.localcluster import LocalCluster
 from commands import irmas, wait_until
-from factories import read_plan, run_folder, write_plan
 
 from irmas.config import Config
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, PENDING, RUNNING, Status
+from irmas.run.lease import Writer
 from irmas.sweep import jobs, run_states, slurm
 from irmas.sweep.jobs import ARRAY, Job, Work
 from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import NOT_SUBMITTED, RunState
 from irmas.sweep.slurm import SlurmError
+from irmas.sweep.sweep import Sweep
 
 RUNS = 8
 
@@ -33,40 +34,40 @@ def here(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> LocalCluster
 
 
 @pytest.fixture
-def sweep(tmp_path: Path) -> Path:
-    folder = tmp_path / "outputs" / "mine"
-    points = [PlannedRun(number, {"lr": number / 10}, {"lr": number / 10}) for number in range(1, RUNS + 1)]
-    write_plan(folder, Plan("mine", ["lr"], "data", "source", "", Config(), points))
-    (folder / jobs.FOLDER).mkdir()
-    return folder
+def sweep(tmp_path: Path) -> Sweep:
+    runs = [PlannedRun(number, {"lr": number / 10}, {"lr": number / 10}) for number in range(1, RUNS + 1)]
+    plan = Plan("mine", ["lr"], "data", "source", "", Config(), runs)
+    sweep, _ = Sweep(tmp_path / "outputs" / "mine", plan).write()
+    jobs.private_folder(sweep)
+    return sweep
 
 
-def submit(cluster: LocalCluster, sweep: Path, body: str, *options: str, arguments: str = "") -> str:
+def submit(cluster: LocalCluster, sweep: Sweep, body: str, *options: str, arguments: str = "") -> str:
     """Submit a script with the sweep as its argument, as an operator does; the job is not recorded."""
-    home = sweep.parent.parent
-    (home / "sweep.sbatch").write_text(f"#!/bin/bash\n{body}\n")
+    home = sweep.path.parent.parent
+    (home / "irmas.sbatch").write_text(f"#!/bin/bash\n{body}\n")
     command = ["sbatch", "--parsable", "--output=/dev/null", "--job-name=irmas", "--mem=50", *options]
-    return cluster.run(*command, "sweep.sbatch", "outputs/mine", *arguments.split(), cwd=home)
+    return cluster.run(*command, "irmas.sbatch", "train", "outputs/mine", *arguments.split(), cwd=home)
 
 
-def write_running(sweep: Path, number: int, job: str) -> None:
+def write_running(sweep: Sweep, number: int, job: str) -> None:
     """Write the status of a process that trains the run in this task."""
-    folder = run_folder(sweep, read_plan(sweep, [number]).runs[0])
+    folder = sweep.run_folder(sweep.plan.runs[number - 1])
     folder.path.mkdir(parents=True)
-    folder.amend_status(Status(RUNNING, epoch=number, epochs=15, node="n1", pid=1, job=job))
+    folder.amend_status(Status(RUNNING, epoch=number, epochs=15, writer=Writer("n1", 1, job)))
 
 
-def look(sweep: Path) -> dict[int, RunState]:
-    state = run_states.look(sweep, read_plan(sweep))
+def look(sweep: Sweep) -> dict[int, RunState]:
+    state = run_states.sweep_state(sweep)
     assert not state.note
     return {run.planned.id: run for run in state.runs}
 
 
-def seen(sweep: Path) -> dict[int, str]:
+def seen(sweep: Sweep) -> dict[int, str]:
     return {number: run.status.state for number, run in look(sweep).items()}
 
 
-def test_every_end_of_a_task_is_a_state(here: LocalCluster, sweep: Path) -> None:
+def test_every_end_of_a_task_is_a_state(here: LocalCluster, sweep: Sweep) -> None:
     eater = f"{sys.executable} -c 'bytearray(400 << 20)'"
     body = f"""
     case $SLURM_ARRAY_TASK_ID in
@@ -93,12 +94,12 @@ def test_every_end_of_a_task_is_a_state(here: LocalCluster, sweep: Path) -> None
     assert (runs[4].task.id, runs[4].task.node[:1]) == (f"{job}_4", "n")
     assert runs[8].status.state == NOT_SUBMITTED
 
-    run_states.settle(sweep, run_states.look(sweep, read_plan(sweep)))
-    settled = run_folder(sweep, runs[2].point).told()
+    run_states.record_dead_runs(run_states.sweep_state(sweep))
+    settled = sweep.run_folder(runs[2].planned).recorded()
     assert (settled.state, settled.epoch, settled.job) == (expected[2], 2, f"{job}_2")
 
 
-def test_a_cancelled_array_and_a_cancelled_pending_task(here: LocalCluster, sweep: Path) -> None:
+def test_a_cancelled_array_and_a_cancelled_pending_task(here: LocalCluster, sweep: Sweep) -> None:
     first = submit(here, sweep, "true", "--array=1-2", "--hold")
     packed = submit(here, sweep, "true", "--array=1-2", "--hold", arguments="--runs 3-6 --points-per-task 2")
     assert seen(sweep) == dict.fromkeys(range(1, 7), PENDING) | {7: NOT_SUBMITTED, 8: NOT_SUBMITTED}
@@ -109,15 +110,15 @@ def test_a_cancelled_array_and_a_cancelled_pending_task(here: LocalCluster, swee
     wait_until(lambda: seen(sweep) == ends | {7: NOT_SUBMITTED, 8: NOT_SUBMITTED}, f"{seen(sweep)} is {ends}")
 
 
-def test_a_recorded_job_without_arguments_is_identified_by_number_and_name(here: LocalCluster, sweep: Path) -> None:
+def test_a_recorded_job_without_arguments_is_identified_by_number_and_name(here: LocalCluster, sweep: Sweep) -> None:
     job = here.sbatch("sleep 100", "--job-name=irmas-mine", "--array=1-2")
     assert seen(sweep)[4] == NOT_SUBMITTED  # The job is not recorded yet.
-    jobs.record(sweep, Job(job, ARRAY, "irmas-mine", time.time(), Work("4,6")))
+    jobs.record_job(sweep, Job(job, ARRAY, "irmas-mine", time.time(), Work("4,6")))
     wait_until(lambda: f"{job}_2" in look(sweep)[6].status.message, "run 6 waits for its process")
     assert seen(sweep)[1] == NOT_SUBMITTED
 
 
-def test_a_requeued_task_is_pending(here: LocalCluster, sweep: Path) -> None:
+def test_a_requeued_task_is_pending(here: LocalCluster, sweep: Sweep) -> None:
     job = submit(here, sweep, "sleep 100", "--array=1-1")
     write_running(sweep, 1, f"{job}_1")
     wait_until(lambda: slurm.is_running(f"{job}_1") and seen(sweep)[1] == RUNNING, "the task runs")
@@ -133,31 +134,31 @@ def test_a_requeued_task_is_pending(here: LocalCluster, sweep: Path) -> None:
     assert slurm.max_array_size() == 1001
 
 
-def test_the_status_command_and_the_ranking_show_the_same(here: LocalCluster, sweep: Path) -> None:
+def test_the_status_command_and_the_ranking_show_the_same(here: LocalCluster, sweep: Sweep) -> None:
     job = submit(here, sweep, "exit 3", "--array=1-2")
     write_running(sweep, 1, f"{job}_1")
     wait_until(lambda: look(sweep)[1].status.exit_code == 3, "sacct has the exit code")
 
     def run(command: str, *args: str) -> str:
-        done = irmas(command, "outputs/mine", *args, cwd=sweep.parent.parent, **here.environment)
+        done = irmas(command, "outputs/mine", *args, cwd=sweep.path.parent.parent, **here.environment)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     assert "run 1 FAILED, exit code 3\n" in run("status", "--watch")
     assert re.search("run 1 FAILED: .*exit code 3:0", run("rank"))
-    assert [entry["state"] for entry in json.loads((sweep / "ranking.json").read_text())][:2] == [FAILED, FAILED]
-    assert run_folder(sweep, look(sweep)[1].point).told().state == FAILED
+    assert [entry["state"] for entry in json.loads(sweep.ranking_json.read_text())][:2] == [FAILED, FAILED]
+    assert sweep.run_folder(look(sweep)[1].planned).recorded().state == FAILED
 
 
-def test_a_controller_that_is_down_is_named(here: LocalCluster, sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_controller_that_is_down_is_named(here: LocalCluster, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     config = Path(os.environ["SLURM_CONF"])
     port = f"SlurmctldPort={here.environment['IRMAS_CLUSTER_PORT']}"
-    silent = sweep.parent.parent / "slurm.conf"
+    silent = sweep.path.parent.parent / "slurm.conf"
     assert port in config.read_text()
     silent.write_text(config.read_text().replace(port, "SlurmctldPort=9\nMessageTimeout=1"))
     monkeypatch.setenv("SLURM_CONF", str(silent))
     write_running(sweep, 1, "7_1")
-    state = run_states.look(sweep, read_plan(sweep))
+    state = run_states.sweep_state(sweep)
     assert "Unable to contact slurm controller" in state.note
     assert [run.status.state for run in state.runs[1:]] == [PENDING] * (RUNS - 1)
     assert COMPLETED not in {run.status.state for run in state.runs}

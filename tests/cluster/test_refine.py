@@ -6,12 +6,12 @@ import json
 
 from cluster.sweeps import Desk, job_numbers
 from commands import wait_until
-from factories import read_plan
 from left_behind import ranking, runs, status
 
 from irmas.run.folder import COMPLETED
 from irmas.sweep import jobs
 from irmas.sweep.jobs import ARRAY, RANKING
+from irmas.sweep.sweep import Sweep
 
 
 def test_a_refined_sweep_goes_from_round_to_round_by_its_ranking_jobs(desk: Desk) -> None:
@@ -43,14 +43,14 @@ def test_a_refined_sweep_goes_from_round_to_round_by_its_ranking_jobs(desk: Desk
     started = desk.run("refine", *words, "until=decided", "loss=0", "runs=6")
     assert started.returncode == 0, started.stderr
     desk.wait_for_ranking(job_numbers(started.stdout)["ranking"])
-    wait_until(lambda: len(jobs.recorded(sweep)) >= 8, "the job that ranks has submitted a round", 60)
-    last = jobs.recorded(sweep)[-1]
+    wait_until(lambda: len(jobs.recorded_jobs(Sweep.open(sweep))) >= 8, "the job that ranks has submitted a round", 60)
+    last = jobs.recorded_jobs(Sweep.open(sweep))[-1]
     desk.wait_for_ranking(last.job)
-    assert [job.stage for job in jobs.recorded(sweep)] == [ARRAY, RANKING] * 4
+    assert [job.stage for job in jobs.recorded_jobs(Sweep.open(sweep))] == [ARRAY, RANKING] * 4
     output = (sweep / "slurm" / f"{last.job}.out").read_text()
     assert "outputs/grid: 9 of 9 runs finished" in output
     assert "6 of runs=6 are used; runs=8 or fewer candidates= allow it" in output
-    assert read_plan(sweep).rounds == [[4, 5], [6, 7], [8, 9]]
+    assert Sweep.open(sweep).plan.rounds == [[4, 5], [6, 7], [8, 9]]
     assert [status(run)["state"] for run in runs(sweep)] == [COMPLETED] * 9
 
     again = desk.train(*command)
@@ -73,4 +73,4 @@ def test_a_round_with_a_failed_run_is_the_last_until_it_is_rerun(desk: Desk) -> 
     output = (sweep / "slurm" / f"{job}.out").read_text()
     assert "outputs/broken: no further round is submitted, since run 3 did not finish\n" in output
     assert ": python -m irmas.refine outputs/broken candidates=2 seeds=1 until=decided loss=0.0\n" in output
-    assert len(read_plan(sweep).runs) == 4
+    assert len(Sweep.open(sweep).plan.runs) == 4

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from cluster.sweeps import SMALL, Desk, job_numbers
 from commands import ROOT, wait_until
-from factories import read_plan
 from left_behind import ranking, runs, status
 
 from irmas.run.events import event_files
 from irmas.sweep import jobs
-from irmas.sweep.submit import LOCK
+from irmas.sweep.sweep import Sweep
 
 HELD = "hydra.launcher.sbatch={hold: true}"
 
@@ -32,14 +31,15 @@ def _number(job: str) -> int:
 
 def trained_by(desk: Desk, name: str, array: str, index: int) -> list[int]:
     """Return the runs of an array task."""
-    sweep = desk.sweep(name)
-    work = {record.job: record.work for record in jobs.recorded(sweep)}[array]
-    return work.ids(index, len(read_plan(sweep).runs))
+    sweep = Sweep.open(desk.sweep(name))
+    work = {record.job: record.work for record in jobs.recorded_jobs(sweep)}[array]
+    return work.ids(index, len(sweep.plan.runs))
 
 
 def files(folder: Path) -> dict[str, bytes]:
     """Return the content of a sweep's files without the lock, which comes and goes."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
+    lock = Sweep.open(folder).submit_lock
+    paths = (path for path in folder.rglob("*") if path.is_file() and path != lock)
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
@@ -231,7 +231,7 @@ def test_a_rerun_submits_the_missing_runs(desk: Desk) -> None:
     tasks = [f"{first['array1']}_1", f"{second['array1']}_2", f"{first['array1']}_3"]
     assert [(run["state"], run["job"]) for run in ended] == [("COMPLETED", task) for task in tasks]
     assert [len(event_files(run)) for run in runs(desk.sweep("again"))] == [1, 1, 1]
-    recorded = [record.job for record in jobs.recorded(desk.sweep("again"))]
+    recorded = [record.job for record in jobs.recorded_jobs(Sweep.open(desk.sweep("again")))]
     assert recorded == [*first.values(), *second.values()]
 
 
@@ -271,20 +271,18 @@ def test_by_hand_and_by_the_launcher_the_same_folders_are_written(desk: Desk) ->
         assert done.returncode == 0, f"{text}\n{done.stderr}"
         return done.stdout.split()
 
-    def sbatch(script: str, *words: str) -> str:
-        path = os.path.relpath(ROOT / "slurm" / script, desk.folder)
-        options = [word for word in words if word.startswith("--")]
-        arguments = [word for word in words if not word.startswith("--")]
-        return shell(" ".join(["sbatch --parsable", *SMALL, *options, path, *arguments]))[0]
+    def sbatch(stage: str, sweep: str, *options: str) -> str:
+        script = os.path.relpath(ROOT / "slurm" / "irmas.sbatch", desk.folder)
+        return shell(" ".join(["sbatch --parsable", *SMALL, *options, script, stage, sweep]))[0]
 
     written = desk.train("epochs=1", "name=single", "hydra.launcher.submit=false")
     assert written.returncode == 0, written.stderr
-    single = sbatch("train.sbatch", "outputs/single")
-    single_ranking = sbatch("rank.sbatch", f"--dependency=afterany:{single}", "outputs/single")
+    single = sbatch("train", "outputs/single")
+    single_ranking = sbatch("rank", "outputs/single", f"--dependency=afterany:{single}")
 
     planned = desk.train("-m", "seed=1", "epochs=1", "name=mixed", "hydra.launcher.submit=false")
     assert planned.returncode == 0, planned.stderr
-    first = sbatch("sweep.sbatch", "--array=1", "--hold", "outputs/mixed")
+    first = sbatch("train", "outputs/mixed", "--array=1", "--hold")
     command = ["-m", "epochs=1", "name=mixed", f"hydra.launcher.setup={setup}", HELD]
     printed = desk.train(*command, "seed=1,2", "hydra.launcher.submit=false").stdout
     assert "2 runs, 0 finished before, 1 in the queue" in printed
