@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -124,14 +124,11 @@ def _picture_paths(option: Path | None, sounds: Mapping[Path, Path]) -> dict[Pat
     return pictures
 
 
-@contextmanager
-def _json_output(path: Path | None) -> Iterator[IO[str] | None]:
+def _json_output(path: Path | None) -> AbstractContextManager[IO[str] | None]:
     if path in (None, STDOUT):
-        yield None if path is None else sys.stdout
-        return
+        return nullcontext(None if path is None else sys.stdout)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        yield file
+    return path.open("w")
 
 
 def _predict_file(

@@ -110,7 +110,7 @@ def evaluate(
     folder: Path,
     progress: Progress,
 ) -> Evaluation:
-    """Score all excerpts and measure how good the scores are; for several labels, write mixtures to `folder` first.
+    """Score all excerpts and measure the scores; where excerpts have several labels, write mixtures to `folder` first.
 
     Raises DataError, listing all of them, if files cannot be used and are not to be dropped.
     """

@@ -59,10 +59,10 @@ def _recordings(files: Sequence[ModelFile], progress: Progress) -> tuple[dict[st
     excerpts, seconds = _excerpts(files, progress), files[0].features.seconds
     rates = [_rate(excerpt, seconds) for excerpt in excerpts]
     rate = max(Counter(filter(None, rates)).items(), key=itemgetter(1), default=(0, 0))[0]
-    usable = [excerpt for excerpt, other in zip(excerpts, rates, strict=True) if other == rate]
     by_name: dict[tuple[str, str], Recording] = defaultdict(list)
-    for excerpt in usable:
-        by_name[excerpt.label, excerpt.recording].append(excerpt)
+    for excerpt, other in zip(excerpts, rates, strict=True):
+        if other == rate:
+            by_name[excerpt.label, excerpt.recording].append(excerpt)
     by_class: dict[str, list[Recording]] = defaultdict(list)
     for (label, _), recording in by_name.items():
         by_class[label].append(recording[:MOST_EXCERPTS])

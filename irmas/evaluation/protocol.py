@@ -123,12 +123,10 @@ def measure(scored: ScoredExcerpts, rule: Rule) -> RuleMetrics:
     """
     from sklearn.metrics import precision_recall_fscore_support  # here, because it takes a second to import
 
-    named = rule.predict(scored.scores)
+    named, groups = rule.predict(scored.scores), int(scored.codes.max()) + 1
     precision, recall, f1, support = precision_recall_fscore_support(scored.truth, named, average=None, zero_division=0)
     micro = precision_recall_fscore_support(scored.truth, named, average="micro", zero_division=0)
     micro_draws, macro_draws, class_draws = _resampled_f1(scored, named)
-    groups = int(scored.codes.max()) + 1
-
     classes = [
         ClassMetrics(label, int(n), float(p), float(r), Metric.resampled(float(f), draws, groups))
         for label, n, p, r, f, draws in zip(scored.classes, support, precision, recall, f1, class_draws.T, strict=True)
@@ -178,10 +176,7 @@ def ranking_precision(scored: ScoredExcerpts) -> Metric:
 
 
 def _precision(truth: NDArray[np.bool_], scores: Array) -> float:
-    """Return an excerpt's mean share, over its true classes, of true classes among those that score at least as high.
-
-    LRAP is the mean over all excerpts.
-    """
+    """Return an excerpt's LRAP: for its true classes, the mean share of true ones among those that score as high."""
     as_high = scores >= scores[truth, None]
     return float((as_high[:, truth].sum(axis=1) / as_high.sum(axis=1)).mean())
 

@@ -181,6 +181,7 @@ def _is_training_data(data: EvaluationSet, file: ModelFile) -> bool:
     alike = [
         (path, sounds[excerpt.name]) for excerpt in data.excerpts if (path := excerpt.path) and excerpt.name in sounds
     ]
-    if not alike and training.source == "standin":  # it is rendered as a whole: there are no others of its recordings
+    # A stand-in is rendered as a whole: there are no others of its recordings.
+    if not alike and training.source == "standin" and data.features is None:
         return False
     return all(cmp(path, other, shallow=False) for path, other in alike[:COMPARED])
