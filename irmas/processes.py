@@ -21,7 +21,7 @@ from irmas.errors import DataError
 T = TypeVar("T")
 
 PRELOADED = "irmas.data.features"
-"""What the processes of `mapped` have imported when they start."""
+"""The module that the processes of `mapped` have imported when they start."""
 
 from irmas.slurm_task import current_task
 

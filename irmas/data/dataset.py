@@ -1,4 +1,4 @@
-"""From the data group of a configuration to an open feature cache: IRMAS, the stand-in, a folder or a cache."""
+"""The data group of a configuration, turned into an open feature cache: IRMAS, stand-in, folder or ready-made cache."""
 
 from __future__ import annotations
 
