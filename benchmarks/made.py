@@ -17,6 +17,7 @@ from irmas.console import SILENT
 from irmas.run import events, predictions
 from irmas.run.events import EventWriter
 from irmas.run.folder import COMPLETED, PROVENANCE, Status
+from irmas.run.lease import Writer
 from irmas.run.predictions import Predictions
 from irmas.sweep.plan import Plan, PlannedRun, expand
 
@@ -127,5 +128,5 @@ def _finish(sweep: Path, made: Plan, point: PlannedRun, rng: np.random.Generator
             writer.scalars(epoch, metrics | dict.fromkeys((events.RANKED, events.VAL_ACCURACY), risen))
         writer.commit()
     (folder.path / PROVENANCE).write_text(json.dumps({"source": made.source}))
-    done = Status(COMPLETED, epochs, epochs, metrics=metrics, val_excerpts=EXCERPTS, node="node", started=time.time())
-    folder.amend_status(replace(done, updated=time.time()))
+    done = Status(COMPLETED, epochs, epochs, metrics=metrics, val_excerpts=EXCERPTS, writer=Writer("node"))
+    folder.amend_status(replace(done, started=time.time()))

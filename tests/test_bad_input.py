@@ -1,6 +1,6 @@
 """Folders that are files, what may not be read or written, damaged plans: one message, exit code 2, nothing written.
 
-The doors run without root's power to pass over permissions.
+The commands run without root's power to pass over permissions.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from forked_commands import Commands, contents
 from irmas.config import Config, Data, Features
 from irmas.run.events import VAL_ACCURACY, EventWriter
 from irmas.run.folder import COMPLETED, Status
+from irmas.run.lease import Writer
 from irmas.sweep.plan import Plan, PlannedRun
 
 Arrange = Callable[[Path], None]
@@ -70,7 +71,7 @@ def sweep(folder: Path) -> Path:
     plan = Plan("mine", ["lr"], "d", "s", "", Config(), [PlannedRun(i, {"lr": i / 10}, {"lr": i / 10}) for i in (1, 2)])
     write_plan(folder / "outputs" / "mine", plan)
     run = run_folder(folder / "outputs" / "mine", plan.runs[0])
-    run.amend_status(Status(COMPLETED, epoch=1, epochs=1, pid=4))
+    run.amend_status(Status(COMPLETED, epoch=1, epochs=1, writer=Writer(pid=4)))
     with EventWriter(run.path, purge_step=1) as writer:
         writer.scalars(1, {VAL_ACCURACY: 0.5})
         writer.commit()

@@ -21,7 +21,7 @@ from factories import read_plan, write_plan
 from rounds import HEAD, Row, in_turn
 
 from irmas.config import Config, Model
-from irmas.learning.trainer import Examples, Learner
+from irmas.learning.learner import Examples, Learner
 from irmas.run import events
 from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.pruning import WARNING

@@ -14,6 +14,7 @@ from factories import read_plan, run_folder, write_plan
 
 from irmas.config import Config
 from irmas.run.folder import CANCELLED, COMPLETED, DIVERGED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
+from irmas.run.lease import Writer
 from irmas.sweep import run_states, slurm
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, record_job
 from irmas.sweep.plan import Plan, PlannedRun
@@ -33,12 +34,12 @@ from irmas.sweep.sweep import Sweep
 NOW = 1_000_000.0
 NEW = Status()
 """No process has said anything."""
-RUNS = Status(RUNNING, epoch=2, epochs=9, job="7_1", pid=5, node="n1", updated=NOW - 1)
+RUNS = Status(RUNNING, epoch=2, epochs=9, updated=NOW - 1, writer=Writer(node="n1", pid=5, job="7_1"))
 ENDED = replace(RUNS, state=COMPLETED, epoch=9)
 STOPS = replace(RUNS, state=CANCELLED, message=INTERRUPTED)
 RAISED = replace(RUNS, state=FAILED, exit_code=1, message="Traceback ...\nRuntimeError: no")
 KILLED = replace(RUNS, state=FAILED, exit_code=-9, message="killed by signal 9")
-BY_HAND = replace(RUNS, job="")
+BY_HAND = replace(RUNS, writer=replace(RUNS.writer, job=""))
 REFUSED = Status(FAILED, message="was started 11 times")
 SETTLED = replace(RUNS, state="NODE_FAIL", message="NODE_FAIL in Slurm, its node failed")
 
@@ -131,12 +132,12 @@ def test_a_run_without_data_is_cancelled_unless_it_waits_or_began() -> None:
 def test_the_task_that_counts_is_live_or_the_one_that_the_file_is_of() -> None:
     first, second = Task("9", 1, "TIMEOUT"), Task("10", 1, "CANCELLED")
     assert pick_task(NEW, [second, first]) == second
-    assert pick_task(replace(RUNS, job="9_1"), [second, first]) == first
-    assert pick_task(replace(RUNS, job="8_1"), [second, first]) is None
+    assert pick_task(replace(RUNS, writer=replace(RUNS.writer, job="9_1")), [second, first]) == first
+    assert pick_task(replace(RUNS, writer=replace(RUNS.writer, job="8_1")), [second, first]) is None
     waits, trains = Task("12", 1, "PENDING"), Task("11", 1, "RUNNING")
     assert pick_task(RUNS, [first, waits]) == waits
     assert pick_task(RUNS, [waits, trains]) == trains
-    assert pick_task(replace(RUNS, job="12_1"), [trains, waits]) == waits
+    assert pick_task(replace(RUNS, writer=replace(RUNS.writer, job="12_1")), [trains, waits]) == waits
 
 
 # ---- a sweep on disk, and rows of squeue and sacct
@@ -273,7 +274,7 @@ def test_a_number_that_was_given_out_again_is_not_the_recorded_job(sweep: Path) 
 def test_sacct_goes_before_squeue_on_an_end_but_not_where_it_lags(sweep: Path) -> None:
     submit(sweep, "7")
     for number in (1, 2, 3):
-        write(sweep, number, replace(RUNS, job=f"7_{number}"))
+        write(sweep, number, replace(RUNS, writer=replace(RUNS.writer, job=f"7_{number}")))
     queued = array("7", {1: "FAILED", 2: "TIMEOUT", 3: "RUNNING"})
     accounted = array("7", {1: "OUT_OF_MEMORY", 2: "RUNNING", 3: "PREEMPTED", 4: "RUNNING", 5: "CANCELLED"})
     assert [state for state, _ in states(corrected(sweep, queued, accounted)).values()] == [
@@ -291,7 +292,7 @@ def test_a_last_word_waits_while_sacct_lags_behind_squeue_but_not_for_ever(
 ) -> None:
     submit(sweep, "7")
     for number in (1, 2):
-        write(sweep, number, replace(RUNS, job=f"7_{number}"))
+        write(sweep, number, replace(RUNS, writer=replace(RUNS.writer, job=f"7_{number}")))
     told = [array("7", {1: state, 2: "RUNNING"}) for state in ("RUNNING", "OUT_OF_MEMORY")]
     monkeypatch.setattr(slurm, "queue", lambda names: array("7", {1: "FAILED", 2: "RUNNING"}))
     monkeypatch.setattr(slurm, "accounting", lambda jobs: told.pop(0))
@@ -360,19 +361,26 @@ def test_a_task_that_slurm_holds_for_a_nodes_sake_says_how_it_goes_on() -> None:
 
 def test_settling_writes_the_ends_of_dead_runs_and_nothing_else(sweep: Path) -> None:
     submit(sweep, "7")
-    told = {1: RUNS, 2: replace(RUNS, job="7_2"), 3: ENDED, 5: replace(RUNS, job="7_5")}
+    told = {
+        1: RUNS,
+        2: replace(RUNS, writer=replace(RUNS.writer, job="7_2")),
+        3: ENDED,
+        5: replace(RUNS, writer=replace(RUNS.writer, job="7_5")),
+    }
     folders = {number: write(sweep, number, status) for number, status in told.items()}
     ends = {1: "TIMEOUT", 2: "RUNNING", 3: "COMPLETED", 4: "CANCELLED", 5: "NODE_FAIL"}
     state = corrected(sweep, array("7", ends))
     folders[5].amend_status(replace(told[5], epoch=3))  # it has gone on since
-    before = {number: folder.told() for number, folder in folders.items()}
+    before = {number: folder.recorded() for number, folder in folders.items()}
 
     record_dead_runs(state)
-    dead = folders[1].told()
+    dead = folders[1].recorded()
     assert (dead.state, dead.epoch, dead.job, dead.node, dead.pid) == ("TIMEOUT", 2, "7_1", "n1", 5)
     assert "resume it after epoch 2" in dead.message
-    assert run_folder(sweep, state.runs[3].planned).told().state == CANCELLED
-    assert {number: folders[number].told() for number in (2, 3, 5)} == {number: before[number] for number in (2, 3, 5)}
+    assert run_folder(sweep, state.runs[3].planned).recorded().state == CANCELLED
+    assert {number: folders[number].recorded() for number in (2, 3, 5)} == {
+        number: before[number] for number in (2, 3, 5)
+    }
     assert not (run_folder(sweep, state.runs[5].planned).path / "status.json").exists()
     assert states(corrected(sweep))[1] == ("TIMEOUT", "")  # outlives Slurm's memory
 

@@ -25,6 +25,7 @@ from irmas.config import Config
 from irmas.files import held_by_many
 from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
+from irmas.run.lease import Writer
 from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import NOT_SUBMITTED, RunState, SweepState
 from irmas.sweep.slurm import Task
@@ -42,10 +43,10 @@ def sweep(tmp_path: Path) -> Path:
     points = [PlannedRun(number, {"lr": number / 10}, {"lr": number / 10}) for number in range(1, 6)]
     write_plan(folder, Plan("mine", ["lr"], "data", "source", "", Config(), points))
     scores = {RANKED: 0.5, VAL_ACCURACY: 0.75, VAL_LOSS: 1.25}
-    write(folder, 1, Status(COMPLETED, epoch=15, epochs=15, metrics=scores, node="n1", pid=4))
-    write(folder, 2, Status(FAILED, epoch=3, epochs=15, exit_code=1, pid=4, message=TRACEBACK))
+    write(folder, 1, Status(COMPLETED, epoch=15, epochs=15, metrics=scores, writer=Writer(node="n1", pid=4)))
+    write(folder, 2, Status(FAILED, epoch=3, epochs=15, exit_code=1, message=TRACEBACK, writer=Writer(pid=4)))
     for number in (3, 4):
-        write(folder, number, Status(CANCELLED, pid=4, message=INTERRUPTED))
+        write(folder, number, Status(CANCELLED, message=INTERRUPTED, writer=Writer(pid=4)))
     return folder
 
 
@@ -105,12 +106,12 @@ def test_a_mistake_is_one_message(sweep: Path, arguments: Sequence[str], message
 def test_watching_prints_changes_and_ends_when_nothing_is_live(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    running = Status(RUNNING, epoch=1, epochs=15, node="elsewhere", pid=4)
+    running = Status(RUNNING, epoch=1, epochs=15, writer=Writer(node="elsewhere", pid=4))
     write(sweep, 5, running)
 
     def later(seconds: float) -> None:
         if seconds == status.REFRESH_S:
-            write(sweep, 5, Status(COMPLETED, epoch=15, epochs=15, pid=4))
+            write(sweep, 5, Status(COMPLETED, epoch=15, epochs=15, writer=Writer(pid=4)))
 
     monkeypatch.setattr(time, "sleep", later)
     state = status.watch(sweep)
@@ -126,9 +127,9 @@ def test_a_local_sweep_between_two_runs_is_not_over(sweep: Path, monkeypatch: py
     def later(seconds: float) -> None:
         slept.append(seconds)
         if len(slept) == 1:
-            write(sweep, 5, Status(RUNNING, node="elsewhere", pid=4))
+            write(sweep, 5, Status(RUNNING, writer=Writer(node="elsewhere", pid=4)))
         else:
-            write(sweep, 5, Status(COMPLETED, pid=4))
+            write(sweep, 5, Status(COMPLETED, writer=Writer(pid=4)))
 
     monkeypatch.setattr(time, "sleep", later)
     assert status.watch(sweep).runs[4].status.state == COMPLETED
@@ -136,7 +137,7 @@ def test_a_local_sweep_between_two_runs_is_not_over(sweep: Path, monkeypatch: py
 
 
 def test_ctrl_c_ends_watching_quietly(sweep: Path) -> None:
-    write(sweep, 5, Status(RUNNING, node="elsewhere", pid=4))
+    write(sweep, 5, Status(RUNNING, writer=Writer(node="elsewhere", pid=4)))
     watching = start("status", "outputs/mine", "--watch", cwd=sweep.parent.parent)
     assert watching.stdout is not None
     assert "1 RUNNING" in watching.stdout.readline()
@@ -195,7 +196,7 @@ def test_tasks_stages_and_reasons_of_slurm_are_shown(sweep: Path) -> None:
     waits = Task("7", 2, "PENDING", reason="Priority", elapsed="0:00")
     trains = Task("7", 1, "RUNNING", node="n3", elapsed="1:02")
     runs = [
-        RunState(points[0], Status(RUNNING, epoch=3, epochs=15, node="old"), trains, None),
+        RunState(points[0], Status(RUNNING, epoch=3, epochs=15, writer=Writer(node="old")), trains, None),
         RunState(points[1], Status(PENDING, message="Priority"), waits, None),
         RunState(points[2], Status(NOT_SUBMITTED), None, None),
     ]

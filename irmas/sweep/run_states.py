@@ -145,7 +145,7 @@ def _without_slurm(sweep: Sweep, note: str = "") -> SweepState:
 def _read(folder: RunFolder, *, on_slurm: bool) -> tuple[Status, Status | None]:
     """Return what is known of a run without Slurm, and the content of its status file."""
     try:
-        recorded = folder.told()
+        recorded = folder.recorded()
         # Whether a process lives that Slurm does not know of is shown by the run's lock.
         return recorded if on_slurm and recorded.job else folder.status(), recorded
     except (UserError, OSError) as error:
@@ -159,7 +159,7 @@ def record_dead_runs(state: SweepState) -> None:
         if is_live or run.recorded in (None, run.status) or run.status.state in (PENDING, RUNNING, NOT_SUBMITTED):
             continue
         folder = state.sweep.run_folder(run.planned)
-        if folder.told() == run.recorded:  # otherwise a process has resumed it since
+        if folder.recorded() == run.recorded:  # otherwise a process has resumed it since
             folder.amend_status(run.status)
 
 

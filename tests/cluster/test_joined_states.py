@@ -15,6 +15,7 @@ from commands import irmas, wait_until
 
 from irmas.config import Config
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, PENDING, RUNNING, Status
+from irmas.run.lease import Writer
 from irmas.sweep import jobs, run_states, slurm
 from irmas.sweep.jobs import ARRAY, Job, Work
 from irmas.sweep.plan import Plan, PlannedRun
@@ -53,7 +54,7 @@ def write_running(sweep: Sweep, number: int, job: str) -> None:
     """Write the status of a process that trains the run in this task."""
     folder = sweep.run_folder(sweep.plan.runs[number - 1])
     folder.path.mkdir(parents=True)
-    folder.amend_status(Status(RUNNING, epoch=number, epochs=15, node="n1", pid=1, job=job))
+    folder.amend_status(Status(RUNNING, epoch=number, epochs=15, writer=Writer("n1", 1, job)))
 
 
 def look(sweep: Sweep) -> dict[int, RunState]:
@@ -94,7 +95,7 @@ def test_every_end_of_a_task_is_a_state(here: LocalCluster, sweep: Sweep) -> Non
     assert runs[8].status.state == NOT_SUBMITTED
 
     run_states.record_dead_runs(run_states.sweep_state(sweep))
-    settled = sweep.run_folder(runs[2].planned).told()
+    settled = sweep.run_folder(runs[2].planned).recorded()
     assert (settled.state, settled.epoch, settled.job) == (expected[2], 2, f"{job}_2")
 
 
@@ -146,7 +147,7 @@ def test_the_status_command_and_the_ranking_show_the_same(here: LocalCluster, sw
     assert "run 1 FAILED, exit code 3\n" in run("status", "--watch")
     assert re.search("run 1 FAILED: .*exit code 3:0", run("rank"))
     assert [entry["state"] for entry in json.loads(sweep.ranking_json.read_text())][:2] == [FAILED, FAILED]
-    assert sweep.run_folder(look(sweep)[1].planned).told().state == FAILED
+    assert sweep.run_folder(look(sweep)[1].planned).recorded().state == FAILED
 
 
 def test_a_controller_that_is_down_is_named(here: LocalCluster, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
