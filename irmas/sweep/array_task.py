@@ -55,8 +55,8 @@ def train(sweep: Sweep, work: Work, task: SlurmTask, requeues: int) -> int:
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, lambda received_number, frame: received.add(received_number))
     runs = _runs_of(task, sweep, work)
-    if task.job:
-        _record_array(sweep, work, task)
+    if task.job and not (sweep.slurm / f"{task.job}.json").exists():  # it was submitted by hand
+        jobs.record_job(sweep, Job(task.job, jobs.ARRAY, task.name, time.time(), work))
     named = jobs.named_runs(run.id for run in runs)
     if task.restart > requeues:
         reason = f"was started {task.restart + 1} times; hydra.launcher.requeues={requeues} allows no more"
@@ -88,12 +88,6 @@ def _runs_of(task: SlurmTask, sweep: Sweep, work: Work) -> list[PlannedRun]:
         missing = f"run {beyond[0]}" if beyond else f"run for the array index {task.index}"
         raise UserError(f"{sweep}: has no {missing}; its runs are 1 to {len(runs)}")
     return [runs[number - 1] for number in ids]
-
-
-def _record_array(sweep: Sweep, work: Work, task: SlurmTask) -> None:
-    """Write the record of an array that was submitted by hand, unless another of its tasks has."""
-    if not (sweep.slurm / f"{task.job}.json").exists():
-        jobs.record_job(sweep, Job(task.job, jobs.ARRAY, task.name, time.time(), work))
 
 
 def _record_failure(sweep: Sweep, runs: Sequence[PlannedRun], message: str) -> None:

@@ -136,6 +136,7 @@ def submit(
     if not str(proposed.path.absolute()).isprintable():
         raise UserError(f"{proposed.path.absolute()}: must be printable, since Slurm lists a job on one line")
     max_index = slurm.max_array_size() - 1
+    proposed.merged(append=append)  # a refusal before the lock touches no folder
     with _undone_if_refused(proposed):
         sweep, runs = proposed.merged(append=append)
         state = run_states.sweep_state(sweep, is_final=True)
