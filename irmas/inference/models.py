@@ -41,7 +41,7 @@ def model_files(path: Path) -> list[Path]:
         ranked = ranking.rank(Sweep.open(path))
         points = {point.id: point for point in ranked.plan.runs}
         folders = [
-            ranked.sweep.run_folder(points[row.id]) for row in ranked.rows if row.rank == 1 and row.state == COMPLETED
+            ranked.sweep.run_folder(points[row.id]) for row in ranked.runs if row.rank == 1 and row.state == COMPLETED
         ]
         if not folders:
             raise UserError(f"{path}: no run has finished; python -m irmas.status {path} shows their states")

@@ -11,7 +11,7 @@ from irmas.config import shown
 
 NONE = "-"
 PLOTS = "plots"
-"""The folder of the pictures, beside the report."""
+"""Name of the folder of the pictures, beside the report."""
 
 CSS = """
 :root { color-scheme: light; }
@@ -39,7 +39,7 @@ pre { padding: 0.7rem; background: #f3f4f6; white-space: pre-wrap; }
 
 def counted(n: int, one: str) -> str:
     """Return `1 run`, `3 runs`."""
-    return f"{n} {one}" + "s" * (n != 1)
+    return f"{n} {one}" if n == 1 else f"{n} {one}s"
 
 
 def listed(words: Sequence[str]) -> str:
@@ -48,24 +48,24 @@ def listed(words: Sequence[str]) -> str:
 
 
 def plain(value: Any) -> str:
-    """Return a setting's value as plain text, whatever is in it: a path may hold what Markdown and HTML would read."""
-    return re.sub(r"[\\`*_<>&|()~]", lambda found: f"&#{ord(found[0])};", shown(value))
+    """Return a setting's value as plain text: a path may hold characters that are special in Markdown or HTML."""
+    return re.sub(r"[\\`*_<>&|()~]", lambda match: f"&#{ord(match[0])};", shown(value))
 
 
 def setting(key: str, value: Any) -> str:
-    """Return `lr 0.001`, `model=deep`: a word needs more than a space between it and its key."""
+    """Return `lr 0.001`, or `model=deep` where the value is a word."""
     return f"{key}{'=' if isinstance(value, str) else ' '}{plain(value)}"
 
 
 def code(text: str) -> str:
-    """Return a line of foreign text, as it is: within backquotes nothing is read as Markdown or HTML."""
+    """Return a line of foreign text within backquotes, where nothing is special in Markdown or HTML."""
     return "`" + " ".join(text.replace("`", "'").split()) + "`"
 
 
 def html(markdown_text: str, pictures: Mapping[str, bytes]) -> str:
-    """Return one page that needs nothing else: the pictures, PNG by their file name, are in it.
+    """Return one self-contained page, which includes the pictures, PNG by file name.
 
-    Raises KeyError where one of them is missing.
+    Raises KeyError where a picture of the text is missing.
     """
     import markdown
 
