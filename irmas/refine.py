@@ -64,7 +64,10 @@ def _help() -> str:
         "",
         "settings:",
     ]
-    texts = {f"{name}={shown(entry.default)}": entry.metadata["text"] for name, entry in SETTINGS.items()}
+    texts = {
+        f"{name}={'N' if entry.default is None else shown(entry.default)}": entry.metadata["text"]
+        for name, entry in SETTINGS.items()
+    }
     texts["hydra/launcher=local|slurm, hydra.launcher.<setting>=..."] = (
         "as in irmas.train; on Slurm, other settings are those of the sweep's last submission"
     )

@@ -77,7 +77,7 @@ class Request:
         None,
         *WHOLE,
         "with until=decided: most runs that all rounds of this sweep together may add "
-        f"(null: {ROUNDS} * candidates * seeds)",
+        f"(default: {ROUNDS} * candidates * seeds)",
     )
     dry_run: bool = _setting(False, *BOOLEAN, "true: show what would be trained, and write nothing")
     allow_code_change: bool = _setting(False, *BOOLEAN, "as in irmas.train")
