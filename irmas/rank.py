@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +38,7 @@ def main() -> None:
             result = ranking.rank(Sweep.open(args.sweep))
             _print(plain_console(), result, None, by_run=args.runs)
         else:
-            result = show(Sweep.open(args.sweep), by_run=args.runs)
+            result = show(args.sweep, by_run=args.runs)
         if ranking.unranked(result):
             sys.exit(1)
 
@@ -65,8 +63,8 @@ def watch(path: Path, *, by_run: bool = False) -> None:
         console.print(f"{path}: nothing is running or queued; rerun the sweep command to train the remaining runs")
 
 
-def show(sweep: Sweep, *, by_run: bool = False) -> Ranking:
-    """Print the ranking; write it with report and pictures into the sweep's folder, and final states of dead runs.
+def show(path: Path, *, by_run: bool = False) -> Ranking:
+    """Print the ranking of a sweep's folder; write it there with report and pictures, and final states of dead runs.
 
     Raises OSError where a file cannot be read or written.
     """
@@ -74,32 +72,25 @@ def show(sweep: Sweep, *, by_run: bool = False) -> Ranking:
     from irmas.results import report
     from irmas.results.best import next_step
 
-    result = ranking.rank(sweep)
+    result = ranking.rank(Sweep.open(path))
     analysis = ranking.analyze(result)
     console = plain_console()
     try:
         _print(console, result, analysis, by_run=by_run)
     finally:  # also where nobody reads the output, as in `| head`
         run_states.record_dead_runs(result.state)
-        with _obstacles_named():
+        try:
             written = ranking.write(result, analysis)
             page = report.write(result, analysis)
+        except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+            raise UserError(f"{in_words(error)}; blocks a file of the ranking: move it away, and rank again") from error
     console.print(f"\nwritten: {' '.join(map(str, written))}")
     console.print(f"report:  {page}")
-    console.print(f"curves:  tensorboard --logdir {sweep}")
+    console.print(f"curves:  tensorboard --logdir {path}")
     if analysis:
         step = next_step(result, analysis)
         console.print(f"next:    {step.command}\nwhy:     {step.reason}")
     return result
-
-
-@contextmanager
-def _obstacles_named() -> Iterator[None]:
-    """Raise UserError with the remedy where a file or folder is at the path of another kind."""
-    try:
-        yield
-    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-        raise UserError(f"{in_words(error)}; blocks a file of the ranking: move it away, and rank again") from error
 
 
 def _print(console: Console, result: Ranking, analysis: Analysis | None, *, by_run: bool) -> None:

@@ -122,7 +122,7 @@ def _launcher(sweep: Sweep, request: Request, words: Sequence[str]) -> IrmasLaun
 
 def _in_job(sweep: Sweep, request: Request, launcher: IrmasLauncher) -> int:
     """Rank the sweep behind an array of it, and submit the next round unless a run of the last one did not finish."""
-    unranked = ranking.unranked(rank.show(sweep))
+    unranked = ranking.unranked(rank.show(sweep.path))
     console = plain_console()
     console.print()
     remaining = unfinished(sweep_state(sweep, is_final=True).runs)

@@ -40,7 +40,7 @@ KNOWN_BY = {
     "tensorboard": {"irmas.run.events"},
     "argparse": {"irmas.exit", "irmas.evaluate", "irmas.predict"},
     "pickle": {"irmas.run.checkpoint"},
-    "jinja2": {"irmas.results.report"},
+    "jinja2": {"irmas.results.page"},
 }
 """Only these modules import what the key names."""
 

@@ -352,7 +352,7 @@ def test_a_damaged_status_file_affects_only_its_run(sweep: Sweep) -> None:
     assert "status.json" in runs[1].message
 
 
-def test_the_command_prints_every_column_and_reason(sweep: Sweep, commands: Commands) -> None:
+def test_the_command_prints_every_column_reason_and_the_next_command(sweep: Sweep, commands: Commands) -> None:
     write_run(sweep, 1, [(0.5, 1.25)], ranked=[0.75])
     write_run(sweep, 2, [(0.5, 1.0)], FAILED, "RuntimeError: [no] more")
     done = commands.run("rank", "outputs/mine", folder=sweep.path.parent.parent)
@@ -361,11 +361,6 @@ def test_the_command_prints_every_column_and_reason(sweep: Sweep, commands: Comm
     assert "rank run lr val_accuracy last 95 % interval best set loss state" in map(" ".join, lines)
     assert ["1", "1", "0.1", "75.00%", "50.00%", "-", "-", "1.250", "COMPLETED"] in lines
     assert "run 2 FAILED: RuntimeError: [no] more" in done.stdout
-
-
-def test_the_last_lines_are_the_next_command_and_why(sweep: Sweep, commands: Commands) -> None:
-    write_run(sweep, 1, [(0.5, 1.25)])
-    done = commands.run("rank", "outputs/mine", folder=sweep.path.parent.parent)
     assert done.stdout.splitlines()[-2:] == [
         "next:    python -m irmas.train best=outputs/mine epochs=50 name=mine-production",
         "why:     one point has finished, and no other to compare it with",

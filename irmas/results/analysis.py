@@ -177,13 +177,12 @@ def _groups(points: Sequence[Point], runs: Sequence[Run], noise: TrainingNoise |
 
 def _with_estimates(points: Sequence[Point], groups: Sequence[_Group]) -> list[Point]:
     """Return the points with intervals. Where all excerpts are right, or none, resampling them shows nothing."""
-    estimates = dict[int, Estimate]()
+    estimated = [*points]
     for group in groups:
-        estimates |= zip(group.numbers, group.comparison.intervals(), strict=True)
-    for number, estimate in [*estimates.items()]:
-        if points[number].accuracy in (0, 1) and estimate.low == estimate.high:
-            del estimates[number]
-    return [replace(point, estimate=estimates.get(number)) for number, point in enumerate(points)]
+        for number, estimate in zip(group.numbers, group.comparison.intervals(), strict=True):
+            if points[number].accuracy not in (0, 1) or estimate.low < estimate.high:
+                estimated[number] = replace(points[number], estimate=estimate)
+    return estimated
 
 
 def _judged(points: Sequence[Point], leading: _Group, confidence: float, belief: Posterior) -> list[Point]:

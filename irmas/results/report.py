@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
 from irmas.files import atomic_write
 from irmas.results import best, page, plots
 from irmas.results.analysis import Analysis, Point
@@ -26,7 +24,6 @@ from irmas.sweep.pruning import describe
 from irmas.sweep.slurm import ranges
 from irmas.sweep.sweep import Sweep
 
-TEMPLATE = Path(__file__).with_name("report.md.j2")
 TOP = 5
 MOST_VALUES = 24
 """Values of a swept key that are listed."""
@@ -79,9 +76,7 @@ def show_on_tensorboard(sweep: Sweep, pictures: Mapping[str, bytes]) -> None:
 
 def markdown(ranking: Ranking, analysis: Analysis | None, pictures: Sequence[str]) -> str:
     """Return the report of a ranking. `pictures` are the file names of those that exist in plots/ beside the report."""
-    # Markdown, whose special characters `plain` and `code` escape.
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, autoescape=False)  # noqa: S701
-    environment.globals |= {
+    functions = {
         "percent": percent,
         "whole": lambda share: f"{100 * share:.3g}",
         "counted": counted,
@@ -98,7 +93,9 @@ def markdown(ranking: Ranking, analysis: Analysis | None, pictures: Sequence[str
     values = {"pictures": pictures, "analysis": analysis, "claims": None} | _sweep_values(ranking, analysis)
     if analysis:
         values |= _analysis_values(ranking, analysis)
-    return _with_single_blank_lines(environment.from_string(TEMPLATE.read_text()).render(values))
+    lines = [line.rstrip() for line in page.render("report.md.j2", **functions, **values).strip().splitlines()]
+    # Branches of the template leave blank lines.
+    return "".join(f"{line}\n" for line, before in zip(lines, ["", *lines], strict=False) if line or before)
 
 
 def _sweep_values(ranking: Ranking, analysis: Analysis | None) -> dict[str, Any]:
@@ -243,9 +240,3 @@ def _swept(ranking: Ranking, *names: str) -> str:
 def _without_folder(problem: str) -> str:
     """Return a message with paths from `runs/` on: the rest depends on where the sweep is."""
     return " ".join(word[word.find("runs/") :] if "/runs/" in word else word for word in problem.split(" "))
-
-
-def _with_single_blank_lines(text: str) -> str:
-    """Return the text without the blank lines that branches of the template leave."""
-    lines = [line.rstrip() for line in text.strip().splitlines()]
-    return "".join(f"{line}\n" for line, before in zip(lines, ["", *lines], strict=False) if line or before)

@@ -160,28 +160,23 @@ def with_answers(sweep: Sweep, runs: Sequence[Run]) -> tuple[list[Run], Confusio
     The first one is the one with the lowest ID among those of rank 1. A run without predictions, or with damaged ones,
     is returned without answers.
     """
+    from irmas.run import predictions
+
     answered, problems = list[Run](), list[str]()
     first = min((run.id for run in runs if run.rank == 1), default=0)
     confusion, previous = None, None
     for run in runs:
-        predictions, problem = _predictions(sweep, run)
-        if problem:
-            problems.append(f"run {run.id}: {problem}; it keeps its rank, and loses its interval")
-        if predictions and run.id == first:
-            confusion = Confusion(predictions.confusion, predictions.classes.tolist())
-        answers = _answers(predictions, previous) if predictions else None
+        try:
+            own = predictions.read(sweep.run_folder(sweep.plan.runs[run.id - 1]).predictions)
+        except (DataError, OSError) as error:
+            problems.append(f"run {run.id}: {in_words(error)}; it keeps its rank, and loses its interval")
+            own = None
+        if own and run.id == first:
+            confusion = Confusion(own.confusion, own.classes.tolist())
+        answers = _answers(own, previous) if own else None
         answered.append(replace(run, answers=answers))
         previous = answers or previous
     return answered, confusion, problems
-
-
-def _predictions(sweep: Sweep, run: Run) -> tuple[Predictions | None, str]:
-    from irmas.run import predictions
-
-    try:
-        return predictions.read(sweep.run_folder(sweep.plan.runs[run.id - 1]).predictions), ""
-    except (DataError, OSError) as error:
-        return None, in_words(error) or str(error)
 
 
 def _answers(predictions: Predictions, previous: Answers | None) -> Answers:
