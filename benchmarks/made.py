@@ -20,6 +20,7 @@ from irmas.run.folder import COMPLETED, PROVENANCE, Status
 from irmas.run.lease import Writer
 from irmas.run.predictions import Predictions
 from irmas.sweep.plan import Plan, PlannedRun, expand
+from irmas.sweep.sweep import Sweep
 
 EXCERPTS = 265
 """That validate: as many as in `make demo`."""
@@ -80,7 +81,7 @@ def one_run(folder: Path, *, excerpts: int, bands: int, frames: int, epochs: int
     config = dataset.resolve(Config(epochs=epochs, device="cpu", data=Data(cache=str(cache))))
     sweep = folder / "outputs" / "one"
     made = plan(config, [PlannedRun(1, {}, {})], "one")
-    data_job.make(sweep, made, SILENT)
+    data_job.make(Sweep(sweep, made), SILENT)
     write_plan(sweep, made)
     return sweep
 

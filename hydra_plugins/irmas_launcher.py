@@ -145,7 +145,7 @@ class LocalLauncher(IrmasLauncher):
         from irmas.sweep.sweep import Sweep
 
         statuses = pool.launch(plan, self.processes, append=append)
-        if ranking.unranked(rank.show(Sweep.of(plan))):
+        if ranking.unranked(rank.show(Sweep.of(plan).path)):
             raise SystemExit(1)
         return statuses
 
@@ -194,7 +194,7 @@ def _end(sweep: Sweep, is_over: bool) -> None:
     except KeyboardInterrupt:
         plain_console().print(f"\ndetached: the jobs go on; python -m irmas.status {sweep} --watch")
         raise SystemExit(130) from None
-    rank.show(sweep)
+    rank.show(sweep.path)
 
 
 def _returned(overrides: Sequence[str], status: Status) -> JobReturn:

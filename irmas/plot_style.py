@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.artist import Artist
+from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -84,3 +86,17 @@ def add_legend(figure: Figure, handles: Sequence[Artist], columns: int = 1) -> N
 
 def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def name_ticks(axis: Axis, names: Sequence[str], space: float) -> None:
+    """Name the ticks at 0, 1, ..., which are `space` inches apart; on the x-axis turned where names are wider."""
+    every = math.ceil(0.85 * LINE / space)
+    is_turned = isinstance(axis, XAxis) and turned_height(names, space) > 0
+    axis.set_ticks(range(0, len(names), every), names[::every], rotation=90 if is_turned else 0)
+    axis.set_tick_params(length=0)
+
+
+def turned_height(names: Sequence[str], space: float) -> float:
+    """Return the height, in inches, that names of the x-axis need beyond a line: they turn if wider than `space`."""
+    widest = max(map(len, names), default=0) * CHARACTER
+    return widest if widest > 0.95 * space else 0.0

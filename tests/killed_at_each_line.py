@@ -81,7 +81,7 @@ class Ranking:
     def write(self, version: int) -> None:
         write_plan(self.folder, plan(3))
         result = ranking.rank(Sweep.open(self.folder))
-        ranking.write(replace(result, rows=result.rows[: 1 + version]))
+        ranking.write(replace(result, runs=result.runs[: 1 + version]))
 
     def read(self) -> int:
         lines = (self.folder / "ranking.csv").read_text().splitlines()

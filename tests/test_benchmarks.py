@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 import torch
 from commands import ROOT
-from test_ranking import train
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 import halving
 from bare import Run
 from bench import BEGIN, END, renewed
-from factories import read_plan, write_plan
+from factories import read_plan, write_plan, write_run
 from rounds import HEAD, Row, in_turn
 
 from irmas.config import Config, Model
@@ -25,6 +24,7 @@ from irmas.learning.learner import Examples, Learner
 from irmas.run import events
 from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.pruning import WARNING
+from irmas.sweep.sweep import Sweep
 
 
 def test_what_is_not_measured_anew_stays_in_the_table() -> None:
@@ -80,7 +80,7 @@ def grid(folder: Path, config: Config) -> Path:
     points = [PlannedRun(number, values, values) for number, values in enumerate(swept, start=1)]
     write_plan(folder, Plan(folder.name, ["lr", "seed"], "data", "source", "", config, points))
     for number in range(1, 5):
-        train(folder, number, [(number / 8 + epoch / 64, 1.0) for epoch in range(6)])
+        write_run(Sweep.open(folder), number, [(number / 8 + epoch / 64, 1.0) for epoch in range(6)])
     return folder
 
 

@@ -39,7 +39,7 @@ def model_files(path: Path) -> list[Path]:
         folders = [RunFolder(path)]
     else:
         ranked = ranking.rank(Sweep.open(path))
-        best = {row.id for row in ranked.rows if row.rank == 1 and row.state == COMPLETED}
+        best = {row.id for row in ranked.runs if row.rank == 1 and row.state == COMPLETED}
         folders = [ranked.sweep.run_folder(run) for run in ranked.plan.runs if run.id in best]
         if not folders:
             raise UserError(f"{path}: has no finished run; python -m irmas.status {path} lists their states")
