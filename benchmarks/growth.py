@@ -55,6 +55,7 @@ def plan(points: int) -> None:
     from hydra import compose, initialize_config_dir
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
 
     from irmas.cli.compose import Composer
     from irmas.config import Config
@@ -62,14 +63,15 @@ def plan(points: int) -> None:
     from irmas.sweep.sweep import Sweep
 
     ConfigStore.instance().store(name="schema", node=Config)
-    fixed = ["data=standin", f"data.root={Path.cwd()}", "hydra/launcher=local", "name=grid"]
+    fixed = ["data=standin", f"data.root={Path.cwd()}", "name=grid"]
     overrides = [
         [f"{key}={value}" for key, value in zip(axes(points), values, strict=True)]
         for values in itertools.product(*axes(points).values())
     ]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         master = compose("train", fixed, return_hydra_config=True)
-        composer = Composer(GlobalHydra.instance().config_loader(), master)
+        by_key = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(fixed)}
+        composer = Composer(GlobalHydra.instance().config_loader(), master, by_key)
         Sweep.of(freeze(composer.base, composer.runs(overrides), "grid")).write()
 
 

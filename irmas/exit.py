@@ -1,4 +1,4 @@
-"""What all doors share: a user's mistake is one message on stderr and exit code 2."""
+"""What all commands share: a user's mistake is one message on stderr and exit code 2."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from irmas.errors import UserError, in_words
 
 
 class Parser(argparse.ArgumentParser):
-    """Of `python -m <door>`. A wrong call is a mistake like any other: parse inside of `report_errors`."""
+    """The parser of `python -m <command>`. A wrong call is a mistake like any other: parse inside `report_errors`."""
 
-    def __init__(self, command: str, description: str, epilog: str | None = None) -> None:
-        formatter = argparse.HelpFormatter if epilog is None else argparse.RawDescriptionHelpFormatter
+    def __init__(
+        self, command: str, description: str = "", epilog: str | None = None, *, add_help: bool = True
+    ) -> None:
         super().__init__(
             prog=f"python -m {command}",
             description=description,
             epilog=epilog,
             allow_abbrev=False,
-            formatter_class=formatter,
+            add_help=add_help,
+            formatter_class=argparse.HelpFormatter if epilog is None else argparse.RawDescriptionHelpFormatter,
         )
 
     def error(self, message: str) -> NoReturn:
@@ -48,27 +50,28 @@ def number(low: float, high: float) -> Callable[[str], float]:
 
 
 @contextmanager
-def report_errors(door: str, stopped: str = "stopped") -> Iterator[None]:
-    """End the process with 2 after what a user can mend, told without a traceback; with 130 after Ctrl-C."""
-    # Where HOME cannot be written, it would tell each time that it looks for fonts anew.
+def report_errors(command: str, stopped: str = "stopped") -> Iterator[None]:
+    """End the process with 2 after an error that a user can mend, with one message and no traceback; with 130 after
+    Ctrl-C."""
+    # Where HOME cannot be written, matplotlib would log each time that it builds its font cache.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         try:
             os.getcwd()  # noqa: PTH109  its error names no file
         except FileNotFoundError:
-            raise UserError("the folder that this was started in is gone; cd to another") from None
+            raise UserError("the current directory no longer exists; cd to another") from None
         yield
         sys.stdout.flush()
-    except BrokenPipeError:  # as in `| head`; what is left in the buffer goes nowhere
+    except BrokenPipeError:  # as in `| head`; the rest of the buffer is discarded
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as error:
         message = in_words(error)
         if message is None and isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            message = "what it prints cannot be written: no space left on device"
+            message = "the output cannot be written: no space left on device"
         if message is None:
             raise
-        print(f"{door}: {message}", file=sys.stderr)  # noqa: T201
+        print(f"{command}: {message}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print(f"\n{door}: {stopped}", file=sys.stderr)  # noqa: T201
+        print(f"\n{command}: {stopped}", file=sys.stderr)  # noqa: T201
         raise SystemExit(130) from None

@@ -115,7 +115,7 @@ def _launcher(sweep: Sweep, request: Request, words: Sequence[str]) -> IrmasLaun
     recorded = jobs.recorded_launcher(sweep) if name == "slurm" else []
     launcher = overrides.launcher([*(word for word in recorded if word.partition("=")[0] not in keys), *words])
     if request.is_repeated:
-        launcher.refine = ["--in-job", *request.overrides, f"hydra/launcher={name}", *launcher.kept_words]
+        launcher.refine_arguments = ["--in-job", *request.overrides, f"hydra/launcher={name}", *launcher.kept_overrides]
     launcher.check()
     return launcher
 

@@ -19,7 +19,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from irmas.cli import overrides
-from irmas.config import OF_THE_COMMAND, Config, Data, Features, Model, flatten
+from irmas.config import SWEEP_WIDE, Config, Data, Features, Model, flatten
 from irmas.results import best, ranking
 from irmas.results.analysis import Analysis
 from irmas.results.best import NextStep
@@ -39,7 +39,7 @@ SLURM = {"scontrol": "echo MaxArraySize = 1001", "squeue": "true", "sacct": "tru
 
 
 def settings(config: Config) -> dict[str, Any]:
-    return {key: value for key, value in asdict(config).items() if key not in OF_THE_COMMAND}
+    return {key: value for key, value in asdict(config).items() if key not in SWEEP_WIDE}
 
 
 def keep(folder: Path, found: dict[Any, Any], name: str = "outputs/mine") -> Path:

@@ -3,64 +3,69 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from irmas.config import OF_THE_COMMAND, Config, check, flatten
+from irmas.config import SWEEP_WIDE, Config, check
 from irmas.data.dataset import resolve
 from irmas.errors import ConfigError, UserError
 from irmas.sweep.plan import PlannedRun, expand
 
 
 class Composer:
-    """Composes configurations for one command line. `fixed` are the overrides that are the same for every run."""
+    """Composes the configurations of one command line.
 
-    def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
+    Of its `overrides`, by key and without Hydra's own, those that sweep no values are the same for every run.
+    """
+
+    def __init__(self, loader: ConfigLoader, master: DictConfig, overrides: Mapping[str, Override]) -> None:
         self.loader, self.master = loader, master
         self.parser = OverridesParser.create(config_loader=loader)
-        given = self.parser.parse_overrides(list(master.hydra.overrides.task))
-        self.fixed = {o.get_key_element(): str(o.input_line) for o in given if not o.is_sweep_override()}
+        self.fixed = {key: str(o.input_line) for key, o in overrides.items() if not o.is_sweep_override()}
         self.tree = self._compose([])
-        self.base = self._typed(self.tree, self.fixed)
-        self.flat_base = flatten(asdict(self.base))
+        self.base = self._to_config(self.tree, self.fixed)
+        self.flat_base = self.base.flat()
         self.trees: dict[str, DictConfig] = {}
 
     def runs(self, job_overrides: Sequence[Sequence[str]]) -> list[PlannedRun]:
-        """Raises ConfigError for a value that breaks its rule, or one that stands twice on its axis."""
+        """Raises ConfigError for a value that breaks its rule, UserError for one that appears twice on its axis."""
         swept = [self._swept(overrides) for overrides in job_overrides]
         runs = expand(self.base, swept, self._change)
         seen: set[str] = set()
         for run, overrides in zip(runs, swept, strict=True):
             if str(run.changes) in seen:
                 values = " ".join(f"{key}={text}" for key, text in overrides.items())
-                raise UserError(f"{values}: stands twice in the sweep; give each swept value once")
+                raise UserError(f"{values}: appears twice in the sweep; list each value once")
             seen.add(str(run.changes))
         return runs
 
     def _swept(self, overrides: Sequence[str]) -> dict[str, str]:
         pairs = (text.partition("=")[::2] for text in overrides)
         swept = {key: value for key, value in pairs if key not in self.fixed}
-        for key in swept.keys() & OF_THE_COMMAND:
-            raise ConfigError(key, swept[key], "is one for the whole sweep")
+        for key in swept.keys() & SWEEP_WIDE:
+            raise ConfigError(key, swept[key], "cannot be swept; it applies to the whole sweep")
         return swept
 
     def _change(self, overrides: Mapping[str, str]) -> Mapping[str, Any]:
-        """The flat settings that these set. Hydra composes groups; one setting is put in its place: 80 times faster."""
+        """Return the flat settings that one setting, or all groups of a run together, change.
+
+        Hydra composes groups; one setting is put in its place, which is 80 times faster.
+        """
         pairs = [f"{key}={text}" for key, text in overrides.items()]
-        if overrides.keys() <= self.flat_base.keys():
-            (key,) = overrides
+        key = next(iter(overrides))
+        if key in self.flat_base:
             if key not in self.trees:
                 self.trees[key] = copy.deepcopy(self.tree)
             tree = self.trees[key]
             OmegaConf.update(tree, key, self.parser.parse_override(pairs[0]).value(), force_add=False)
         else:
             tree = self._compose(pairs)
-        flat = flatten(asdict(self._typed(tree, {*overrides, *self.fixed})))
+        flat = self._to_config(tree, {*overrides, *self.fixed}).flat()
         return {name: value for name, value in flat.items() if name in overrides or value != self.flat_base[name]}
 
     def _compose(self, more: list[str]) -> DictConfig:
@@ -69,7 +74,7 @@ class Composer:
             del tree["hydra"]
         return tree
 
-    def _typed(self, tree: DictConfig, explicit: Mapping[str, str] | set[str]) -> Config:
+    def _to_config(self, tree: DictConfig, explicit: Collection[str]) -> Config:
         config = OmegaConf.to_object(tree)
         assert isinstance(config, Config)
         check(config)

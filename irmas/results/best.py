@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from irmas.config import OF_THE_COMMAND, Config, flatten, shown
+from irmas.config import SWEEP_WIDE, Config, flatten, shown
 from irmas.results.page import counted
 from irmas.sweep.jobs import named_runs
 from irmas.sweep.plan import Plan
@@ -24,8 +24,8 @@ PRODUCTION_EPOCHS = 50
 LONGER = 3
 """Factor by which to raise the epochs where runs are still improving."""
 _WORD = re.compile(r"[A-Za-z0-9._/-]+")
-SETTINGS = sorted(flatten(asdict(Config())).keys() - OF_THE_COMMAND)
-"""Settings that a best.yaml holds."""
+END = "# end of {} settings\n"
+"""The last line of a best.yaml, by which a file of an earlier version is distinguished from a truncated one."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ def text(ranking: Ranking, analysis: Analysis) -> str:
         _rivals(analysis),
         f"Production run: {production_command(ranking, analysis)}",
     ]
-    kept = {key: value for key, value in asdict(settings).items() if key not in OF_THE_COMMAND}
-    return "".join(f"# {line}\n" for line in head if line) + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+    named = {key: value for key, value in asdict(settings).items() if key not in SWEEP_WIDE}
+    content = yaml.safe_dump(named, sort_keys=False, allow_unicode=True) + END.format(len(flatten(named)))
+    return "".join(f"# {line}\n" for line in head if line) + content
 
 
 def _accuracy(analysis: Analysis, settings: Config) -> str:

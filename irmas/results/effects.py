@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irmas.config import RULES, shown
+from irmas.config import rule, shown
 from irmas.results.comparison import Comparison, Estimate
 
 Array = NDArray[np.float64]
@@ -176,7 +176,7 @@ def _next_value(key: str, levels: Sequence[float]) -> float | None:
         return None
     neighbor, edge = levels[-2:]
     geometric = min(neighbor, edge) > 0 and _is_geometric(sorted(level for level in levels if level > 0))
-    allows = RULES[key][0]
+    allows = rule(key).allows
     for step in (1, 1 / 2, 1 / 4):
         ratio = min(max(edge / neighbor, 1 / FARTHEST), FARTHEST) if geometric else 0.0
         value = edge * ratio**step if geometric else round(edge + (edge - neighbor) * step, 12)

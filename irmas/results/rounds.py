@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
-from irmas.config import OF_THE_COMMAND, check, flatten, shown
+from irmas.config import SWEEP_WIDE, check, flatten, shown
 from irmas.errors import UserError
 from irmas.results.page import counted
 from irmas.run.folder import FINAL
@@ -204,7 +204,7 @@ def _seed(plan: Plan, run: PlannedRun) -> int:
 
 def _settings(run: PlannedRun, *, with_seed: bool = False) -> str:
     """Return the settings that tell a run from others."""
-    ignored = OF_THE_COMMAND if with_seed else OF_THE_COMMAND | {"seed"}
+    ignored = SWEEP_WIDE if with_seed else SWEEP_WIDE | {"seed"}
     return str(sorted((key, value) for key, value in run.changes.items() if key not in ignored))
 
 

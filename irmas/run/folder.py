@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from irmas.config import Config, differing_key, flatten, shown
+from irmas.config import Config, flatten, shown
 from irmas.errors import UserError, first_line
 from irmas.files import atomic_write, remove_leftovers
 from irmas.run.lease import Lease, Writer, acquire, is_owned
@@ -239,6 +239,6 @@ class RunFolder:
 def refuse_other_config(path: Path, there: dict[str, Any], config: Config) -> None:
     """Raise UserError, naming the key, if `config` trains another run than the flat settings `there` of `path`."""
     here = flatten(asdict(config))
-    key = differing_key(there, here)
+    key = first_difference(there, here)
     if key is not None:
         raise UserError(f"{path}: was trained with {key}={shown(there.get(key))}, this is {key}={shown(here.get(key))}")

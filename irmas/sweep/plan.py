@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from irmas import provenance
-from irmas.config import NEUTRAL, OF_THE_COMMAND, Config, flatten, from_flat, shown
+from irmas.config import SWEEP_WIDE, WITHOUT_EFFECT, Config, flatten, from_flat, shown
 from irmas.errors import ConfigError
 
 
@@ -88,7 +88,7 @@ def freeze(base: Config, runs: Sequence[PlannedRun], name: str | None, command: 
 
 def _default_name(plan: Plan) -> str:
     """Return swept keys and a digest of plan and data: rerunning a command finds its sweep, no other command does."""
-    flat = {key: value for key, value in flatten(asdict(plan.config)).items() if key not in NEUTRAL}
+    flat = {key: value for key, value in flatten(asdict(plan.config)).items() if key not in WITHOUT_EFFECT}
     changes = [run.changes for run in plan.runs]
     digest = hashlib.sha256(json.dumps([flat, changes, plan.data], sort_keys=True).encode()).hexdigest()[:8]
     keys = "-".join(key.rpartition(".")[2].rpartition("/")[2] for key in plan.swept) or "single"
@@ -128,7 +128,7 @@ def extended(old: Plan, new: Plan, *, append: bool, has_begun: bool) -> tuple[Pl
 
     Raises ConfigError, naming the key, where the plans differ in anything else.
     """
-    swept = {key for run in [*old.runs, *new.runs] for key in run.changes} - OF_THE_COMMAND
+    swept = {key for run in [*old.runs, *new.runs] for key in run.changes} - SWEEP_WIDE
     _refuse_other_settings(old, new, swept)
     if has_begun and old.data != new.data:
         raise ConfigError(
@@ -152,7 +152,7 @@ def extended(old: Plan, new: Plan, *, append: bool, has_begun: bool) -> tuple[Pl
         swept=list(dict.fromkeys(old.swept + new.swept)),
         source=source.source,
         commit=source.commit,
-        config=from_flat(flatten(asdict(old.config)) | {key: flat_new[key] for key in NEUTRAL - {"name"}}),
+        config=from_flat(flatten(asdict(old.config)) | {key: flat_new[key] for key in WITHOUT_EFFECT - {"name"}}),
         runs=[*old.runs, *added],
         rounds=rounds,
     )
@@ -171,7 +171,7 @@ def _numbered(old: Plan, new: Plan, runs: Sequence[PlannedRun], swept: set[str])
     numbered = []
     for number, run in enumerate(runs, start=len(old.runs) + 1):
         full = flat_new | run.changes
-        keys = [key for key in flat_old if key in swept or key not in NEUTRAL]
+        keys = [key for key in flat_old if key in swept or key not in WITHOUT_EFFECT]
         changes = {key: full[key] for key in keys if full[key] != flat_old[key]}
         numbered.append(replace(run, id=number, changes=changes))
     return numbered
@@ -180,7 +180,7 @@ def _numbered(old: Plan, new: Plan, runs: Sequence[PlannedRun], swept: set[str])
 def _refuse_other_settings(old: Plan, new: Plan, swept: set[str]) -> None:
     flat_old, flat_new = flatten(asdict(old.config)), flatten(asdict(new.config))
     for key in flat_old:
-        if key not in NEUTRAL | swept and flat_old[key] != flat_new[key]:
+        if key not in WITHOUT_EFFECT | swept and flat_old[key] != flat_new[key]:
             raise ConfigError(
                 key,
                 shown(flat_new[key]),
