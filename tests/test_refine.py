@@ -297,12 +297,12 @@ def test_what_the_last_submission_was_given_is_given_again(tmp_path: Path) -> No
     request = Request(until="decided", seeds=2)
     words = ["hydra.launcher.cpus=1", "hydra/launcher=slurm", "hydra.launcher.wait=true"]
     launcher = refine._launcher(sweep, request, words)
-    assert launcher.words == ["hydra.launcher.partition=gpu", *words]
+    assert launcher.overrides == ["hydra.launcher.partition=gpu", *words]
     # The job that ranks waits for no round that it has submitted.
     ours = ["hydra/launcher=slurm", "hydra.launcher.partition=gpu", "hydra.launcher.cpus=1"]
-    assert launcher.refine == ["--in-job", "seeds=2", "until=decided", *ours]
-    assert refine._launcher(sweep, Request(), ["hydra/launcher=slurm"]).refine == ()
-    assert refine._launcher(sweep, request, ["hydra/launcher=local"]).words == ["hydra/launcher=local"]
+    assert launcher.refine_arguments == ["--in-job", "seeds=2", "until=decided", *ours]
+    assert refine._launcher(sweep, Request(), ["hydra/launcher=slurm"]).refine_arguments == ()
+    assert refine._launcher(sweep, request, ["hydra/launcher=local"]).overrides == ["hydra/launcher=local"]
 
 
 def test_a_damaged_record_of_the_launcher_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from irmas.config import Config, flatten, shown
+from irmas.config import Config, first_difference, flatten, shown
 from irmas.errors import UserError, first_line
 from irmas.files import atomic_write, remove_leftovers
 from irmas.run.lease import Lease, Writer, acquire, is_owned
