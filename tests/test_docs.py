@@ -62,7 +62,7 @@ def test_a_module_that_the_architecture_names_exists() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_script_that_a_page_runs_exists(page: Path) -> None:
-    scripts = re.findall(r"\bpython ((?:\w+/)+\w+\.py)", page.read_text())
+    scripts = re.findall(r"\b(?:python|sbatch) ((?:\w+/)+\w+\.(?:py|sbatch))", page.read_text())
     commands = [f"{name.replace('.', '/')}.py" for name in re.findall(r"python -m (irmas[.\w]*\w)", page.read_text())]
     assert [name for name in {*scripts, *commands} if not (ROOT / name).exists()] == []
 
