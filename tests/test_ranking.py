@@ -330,7 +330,7 @@ def test_json_and_csv_can_be_read_back(sweep: Sweep) -> None:
     assert float(lines[0]["val_accuracy"]) == 0.5
 
 
-def test_a_damaged_event_file_is_named_and_its_sound_part_used(sweep: Sweep) -> None:
+def test_damage_is_named_and_the_sound_rest_is_used(sweep: Sweep) -> None:
     folder = write_run(sweep, 1, [(0.5, 1.0), (0.75, 0.5)])
     (path,) = event_files(folder.path)
     path.write_bytes(path.read_bytes()[:-3])

@@ -15,7 +15,7 @@ from typing import Any
 from irmas.files import atomic_write
 from irmas.results import best, page, plots
 from irmas.results.analysis import Analysis, Point
-from irmas.results.effects import Effect, Level
+from irmas.results.effects import Effect
 from irmas.results.page import PLOTS, code, counted, listed, plain, setting
 from irmas.results.ranking import Ranking, warnings
 from irmas.run.events import replace_images
@@ -85,8 +85,7 @@ def markdown(ranking: Ranking, analysis: Analysis | None, pictures: Sequence[str
         "code": code,
         "runs": named_runs,
         "ranges": ranges,
-        "values": _values,
-        "others": _others,
+        "setting": setting,
         "swept": partial(_swept, ranking),
         "last": partial(_last_accuracy, ranking),
     }
@@ -150,15 +149,6 @@ def _analysis_values(ranking: Ranking, analysis: Analysis) -> dict[str, Any]:
 def percent(share: float, digits: int = 1) -> str:
     """Return a share in per cent, or a difference of two in percentage points; no zero is negative."""
     return f"{round(100 * share, digits) + 0.0:.{digits}f}"
-
-
-def _values(point: Point) -> str:
-    values = ", ".join(setting(key, value) for key, value in point.values.items())
-    return f" ({values})" if values else ""
-
-
-def _others(effect: Effect) -> list[Level]:
-    return [level for level in effect.levels if level is not effect.best]
 
 
 def _last_accuracy(ranking: Ranking, point: Point) -> str:
