@@ -260,7 +260,8 @@ def rule(key: str) -> Rule:
 
 def check_rules(settings: Any, prefix: str = "") -> None:
     """Raise ConfigError for the first value in a dataclass that breaks its rule; `prefix` stands before its key."""
-    for key, rule in rules(type(settings)).items():
+    schema: type = type(settings)
+    for key, rule in rules(schema).items():
         value = attrgetter(key)(settings)
         if not rule.allows(value):
             raise ConfigError(f"{prefix}{key}", shown(value), f"must be {rule.text}")
@@ -319,10 +320,10 @@ def anneals(schedule: str) -> bool:
 
 
 def averaged_epochs(schedule: str, epoch: int) -> int:
-    """Return over how many epochs, up to `epoch`, the validation accuracy is averaged to the figure that is ranked.
+    """Return the number of epochs, up to `epoch`, over which the ranked validation accuracy is averaged.
 
-    A third of them, rounded up, at most five; the last one alone where the learning rate ends near zero, since its
-    neighbors are worse by training less.
+    A third of them, rounded up, at most five; only the last one where the learning rate ends near zero, since the
+    epochs before it are worse by training less.
     """
     return 1 if anneals(schedule) else min(-(-epoch // 3), 5)
 
@@ -331,8 +332,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested mappings as one mapping with dotted keys; lists stay whole."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        nested = isinstance(value, Mapping)
-        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
 
 

@@ -8,13 +8,13 @@ from irmas.cli import overrides
 from irmas.config import Config
 
 
+def _task(config: DictConfig) -> None:
+    """Stand in for the task that Hydra wants: launchers start runs in processes of their own."""
+    raise AssertionError("hydra.mode is MULTIRUN, so that every run goes through a launcher")
+
+
 def main() -> None:
     overrides.run("train", Config, _task)
-
-
-def _task(config: DictConfig) -> None:
-    """Hydra wants a task; runs are started by the launchers, in processes of their own."""
-    raise AssertionError("hydra.mode is MULTIRUN, so that every run goes through a launcher")
 
 
 if __name__ == "__main__":

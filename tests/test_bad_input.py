@@ -277,7 +277,7 @@ def test_a_working_directory_that_is_gone(door: str, tmp_path: Path) -> None:
     command = ["bash", "-c", script, "-", str(gone), sys.executable, door]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"irmas.{door}: the folder that this was started in is gone; cd to another\n"
+    assert done.stderr == f"irmas.{door}: the current directory no longer exists; cd to another\n"
 
 
 def test_a_file_that_cannot_grow_is_named(folder: Path) -> None:

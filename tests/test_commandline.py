@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import yaml
 from commands import irmas
 from forked_commands import Commands
+
+from irmas.config import Config, flatten
+from irmas.results.best import END
 
 MISTAKES = [
     (["dropuot=0.3"], ["dropuot", "did you mean dropout", "settings:", "groups:"]),
@@ -15,8 +20,8 @@ MISTAKES = [
     (["++lr=0.1"], ["++lr=0.1", "lr=..."]),
     (["~augment"], ["~augment"]),
     (["data.siez=3"], ["data.siez", "data.size"]),
-    (["dropout=1.5"], ["dropout=1.5", "from 0 up to, not including, 1"]),
-    (["dropout=nan"], ["dropout=nan", "from 0"]),
+    (["dropout=1.5"], ["dropout=1.5", "at least 0 and less than 1"]),
+    (["dropout=nan"], ["dropout=nan", "at least 0"]),
     (["lr=-1"], ["lr=-1", "above 0"]),
     (["lr=nan"], ["lr=nan", "above 0"]),
     (["lr=inf"], ["lr=inf", "above 0"]),
@@ -41,6 +46,15 @@ MISTAKES = [
     (["data.root=ü"], ["data.root=ü", "quoted"]),
     (["model=null"], ["model=null", "deep, report"]),
     (["-m", "sweep=report,null"], ["sweep=report,null", "none, report"]),
+    (["-m", "model=deep,3"], ["model=deep,3", "deep, report"]),
+    (["-r"], ["-r", "--help"]),
+    (["hydra/launcher=slurm", "hydra.launcher.throttle=two"], ["hydra.launcher.throttle=two", "from 1, or null"]),
+    (["hydra/launcher=slurm", "hydra.launcher.mem=1.5"], ["hydra.launcher.mem=1.5", "as in 8G"]),
+    (["hydra/launcher=slurm", "hydra.launcher.wait=maybe"], ["hydra.launcher.wait=maybe", "true, false"]),
+    (["hydra/launcher=slurm", "hydra.launcher.prepare=5"], ["hydra.launcher.prepare", "partition cpus mem"]),
+    (["hydra/launcher=slurm", "hydra.launcher.rank.cpus=x"], ["hydra.launcher.rank.cpus=x", "from 1"]),
+    (["hydra/launcher=slurm", "hydra.launcher.sbatch.nice=1"], ["hydra.launcher.sbatch.nice", "no such setting"]),
+    (["hydra/launcher=slurm", "hydra.launcher.sbatch={nice:[1]}", "data=standin"], ["sbatch=", "one line each"]),
     (["hydra.sweep.dir=elsewhere"], ["hydra.sweep.dir=elsewhere", "only hydra/launcher"]),
     (["hydra.output_subdir=.hydra"], ["hydra.output_subdir", "only hydra/launcher"]),
     (["hydra/job_logging=default"], ["hydra/job_logging", "only hydra/launcher"]),
@@ -48,8 +62,8 @@ MISTAKES = [
     (["hydra.launcher._target_=os.system"], ["_target_", "only hydra/launcher"]),
     (["+hydra.launcher.more=1"], ["+hydra.launcher.more=1", "none is added"]),
     (["hydra.sweeper.params=3"], ["hydra.sweeper.params=3", "settings and their values"]),
-    (["--config-dir=elsewhere"], ["--config-dir", "key=value"]),
-    (["--experimental-rerun=config.pickle"], ["--experimental-rerun", "key=value"]),
+    (["--config-dir=elsewhere"], ["--config-dir", "--help"]),
+    (["--experimental-rerun=config.pickle"], ["--experimental-rerun", "--help"]),
     (["--resolve"], ["--resolve", "--cfg"]),
     (["--nope"], ["--nope", "--help"]),
     (["dropout"], ["dropout", "cannot be read as key=value"]),
@@ -62,8 +76,8 @@ MISTAKES = [
     (["data.cache="], ["data.cache=", "a feature cache"]),
     (["data.cache='a\nb'"], ["data.cache=", "without line breaks"]),
     # Sweeps of nothing.
-    (["-m", "dropout="], ["dropout=", "from 0"]),
-    (["-m", "dropout=[]"], ["dropout=[]", "from 0"]),
+    (["-m", "dropout="], ["dropout=", "at least 0"]),
+    (["-m", "dropout=[]"], ["dropout=[]", "at least 0"]),
     (["-m", "dropout=choice()"], ["dropout=choice()", "cannot be read"]),
     (["-m", "dropout=range(1,1)"], ["dropout=range(1,1)", "no value"]),
     (["-m", "model=glob(z*)"], ["model=glob(z*)", "no value"]),
@@ -74,7 +88,7 @@ MISTAKES = [
     (["name=../elsewhere"], ["name=../elsewhere", "letters"]),
     (["name=" + "x" * 101], ["name=", "up to 100"]),
     (["-m", "name=a,b"], ["name=a", "whole sweep"]),
-    (["-m", "data=standin", "dropout=0.3,1.5"], ["dropout=1.5", "not including, 1"]),
+    (["-m", "data=standin", "dropout=0.3,1.5"], ["dropout=1.5", "less than 1"]),
     (["-m", "data=standin", "dropout=0.3,0.30"], ["dropout=0.3", "twice"]),
     (["-m", "data=standin", "lr=interval(0.1,1)"], ["lr=interval(0.1,1)", "a grid needs values"]),
     (["-m", "data=standin", "model=report,depp"], ["model=depp", "deep, report"]),
@@ -127,19 +141,37 @@ def test_what_hydra_shows_of_itself_takes_settings_too(
 
 
 @pytest.mark.parametrize(
-    "door", ["train", "prepare", "rank", "refine", "status", "evaluate", "sweep.array_task", "sweep.data_job"]
+    "command", ["train", "prepare", "rank", "refine", "status", "evaluate", "sweep.array_task", "sweep.data_job"]
 )
-def test_a_real_command_refuses_like_a_fork_of_one(door: str, tmp_path: Path) -> None:
-    done = irmas(door, "--nope", cwd=tmp_path)
+def test_a_real_command_refuses_like_a_fork_of_one(command: str, tmp_path: Path) -> None:
+    done = irmas(command, "--nope", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith(f"irmas.{door}: ")
-    assert done.stderr.endswith(f"; python -m irmas.{door} --help shows what it takes\n")
+    assert done.stderr.startswith(f"irmas.{command}: ")
+    assert done.stderr.endswith(f"; python -m irmas.{command} --help shows what it takes\n")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("door", ["train", "prepare", "rank", "refine"])
-def test_help_shows_how_to_call_the_door(door: str, tmp_path: Path) -> None:
-    done = irmas(door, "--help", cwd=tmp_path)
+@pytest.mark.parametrize("command", ["train", "prepare", "rank", "refine"])
+def test_help_shows_how_to_call_the_command(command: str, tmp_path: Path) -> None:
+    done = irmas(command, "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"python -m irmas.{door}" in done.stdout
+    assert f"python -m irmas.{command}" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_whole_best_of_an_earlier_version_takes_defaults_and_a_truncated_one_is_refused(
+    commands: Commands, tmp_path: Path
+) -> None:
+    settings = {key: value for key, value in asdict(Config(lr=0.01)).items() if key not in ("dropout", "augment")}
+    own = {
+        key: value for key, value in settings.items() if key not in ("name", "device", "allow_code_change", "halving")
+    }
+    text = yaml.safe_dump(own, sort_keys=False)
+    best, call = tmp_path / "best.yaml", ["train", "best=best.yaml", "hydra/launcher=local"]
+    best.write_text(text + END.format(len(flatten(own))))
+    result = commands.run(*call, "--cfg", "job", folder=tmp_path)
+    assert result.code == 0, result.stderr
+    assert result.stdout.startswith("dropout: 0.4\nlr: 0.01\n")
+    for damaged in (text, text[:-30], text.replace("lr: 0.01\n", "") + END.format(len(flatten(own)))):
+        best.write_text(damaged)
+        assert "best.yaml: is truncated" in commands.refuse(*call, folder=tmp_path)

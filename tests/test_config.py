@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
+from omegaconf import OmegaConf
 
 from irmas import config as schema
 from irmas.config import (
-    RULES,
     Config,
     Data,
     Model,
     Prepare,
     averaged_epochs,
     check,
-    differing_key,
-    flatten,
+    first_difference,
     from_flat,
+    rule,
+    rules,
     run_digest,
-    setting_names,
     shown,
 )
 from irmas.errors import ConfigError
+from irmas.sweep.settings import LocalSettings, Settings
 
 
 def test_the_defaults_keep_every_rule() -> None:
@@ -30,9 +31,14 @@ def test_the_defaults_keep_every_rule() -> None:
     check(Prepare())
 
 
-def test_every_rule_is_about_a_setting_and_every_setting_has_one() -> None:
-    settings = {name for name in setting_names() if name not in {"data", "features", "model", "augment"}}
-    assert settings == set(RULES)
+@pytest.mark.parametrize("schema", [Config, Prepare, Settings, LocalSettings])
+def test_every_setting_has_a_rule_and_keeps_its_type(schema: type) -> None:
+    node = OmegaConf.structured(schema)
+    assert {key.partition(".")[0] for key in rules(schema)} == {key for key in node if not key.startswith("_")}
+    if schema is Config:
+        assert rules(schema).keys() == Config().flat().keys()
+        with pytest.raises(ValueError, match="many"):
+            node.epochs = "many"
 
 
 @pytest.mark.parametrize(
@@ -63,15 +69,16 @@ def test_every_rule_is_about_a_setting_and_every_setting_has_one() -> None:
         ("model.filters", []),
         ("model.filters", [32, 0]),
         ("augment.time_width", 1.0),
+        ("epochs", True),
+        ("halving", 1),
     ],
 )
 def test_a_value_outside_its_rule_is_refused_by_name(key: str, value: object) -> None:
-    changed = from_flat(flatten(asdict(Config())) | {key: value})
+    changed = from_flat(Config().flat() | {key: value})
     with pytest.raises(ConfigError) as refused:
         check(changed)
-    assert refused.value.key == key
-    assert RULES[key][1] in str(refused.value)
-    assert shown(value) in str(refused.value)
+    error = refused.value
+    assert (error.key, error.value, error.allowed) == (key, shown(value), f"must be {rule(key).text}")
 
 
 @pytest.mark.parametrize(
@@ -93,21 +100,21 @@ def test_settings_that_do_not_go_together_are_refused_by_name(data: Data, key: s
 def test_a_configuration_survives_its_dotted_form() -> None:
     config = replace(Config(), dropout=0.25, name="x", data=Data(split="clip", fold=3))
     config.model.filters = [8, 16]
-    assert from_flat(flatten(asdict(config))) == config
+    assert from_flat(config.flat()) == config
 
 
 def test_a_setting_of_another_version_is_refused_by_key() -> None:
-    flat = flatten(asdict(Config()))
+    flat = Config().flat()
     with pytest.raises(ConfigError, match=r"model\.no_such=true"):
         from_flat(flat | {"model.no_such": True})
 
 
-def test_what_an_earlier_version_did_not_know_is_what_it_did_without() -> None:
-    flat = flatten(asdict(Config()))
+def test_a_setting_that_an_earlier_version_lacks_has_its_default() -> None:
+    flat = Config().flat()
     earlier = {key: value for key, value in flat.items() if key != "model.dense"} | {"model.convs_per_block": 2}
     assert from_flat(earlier) == Config(model=Model(convs_per_block=2))
-    assert differing_key(earlier, flat | {"model.convs_per_block": 2}) is None
-    assert differing_key(earlier, flat | {"model.convs_per_block": 2, "model.dense": 8}) == "model.dense"
+    assert first_difference(earlier, flat | {"model.convs_per_block": 2}) is None
+    assert first_difference(earlier, flat | {"model.convs_per_block": 2, "model.dense": 8}) == "model.dense"
 
 
 def test_the_digest_of_a_run_is_that_of_the_settings_that_change_it() -> None:
@@ -119,7 +126,7 @@ def test_the_digest_of_a_run_is_that_of_the_settings_that_change_it() -> None:
         replace(one, seed=7),
         replace(one, name="x", device="cuda", allow_code_change=True, halving=3),
         replace(one, data=replace(one.data, root="/a", cache="/b", cache_dir="/c", recordings="/d.csv")),
-        from_flat(flatten(asdict(one))),
+        from_flat(one.flat()),
     ]
     assert {run_digest(config) for config in alike} == {digest}
     changed = [
@@ -157,6 +164,14 @@ def test_the_digest_of_a_run_stays_what_it_is() -> None:
     """Another one would change what every run draws."""
     assert run_digest(Config()) == "4f53cda18c2baa0c"
     assert run_digest(Config(lr=0.0005, l2=0.001, model=Model(filters=[8, 16]))) == "24df03e44d511ad8"
+    assert run_digest(Config(seed=3, schedule="onecycle", data=Data(split="a.csv", fold=2))) == "52f48c8af0ab6f8a"
+
+
+@pytest.mark.parametrize("key", ["data.size", "halving", "features.mel_norm"])
+def test_null_is_allowed_where_the_type_has_none(key: str) -> None:
+    assert rule(key).allows(None)
+    assert rule(key).text.endswith(", or null")
+    assert not rule("model.pooling").allows(None)
 
 
 @pytest.mark.parametrize(("epoch", "averaged"), [(1, 1), (3, 1), (4, 2), (6, 2), (7, 3), (12, 4), (13, 5), (50, 5)])

@@ -6,14 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
 from commands import ROOT
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from irmas.cli.compose import Composer
 from irmas.config import Config, check
 
 CONF = ROOT / "conf"
@@ -35,6 +38,21 @@ def test_every_shipped_option_composes_into_a_sound_configuration(option: str) -
     check(config)
 
 
+def test_an_option_resets_what_another_one_of_its_group_has_set() -> None:
+    """The files of conf/ repeat no default, so that `report` is nothing but the dataclass."""
+    options = product(("deep", "report"), ("small", "report"), ("strong", "report"))
+    ConfigStore.instance().store(name="schema", node=Config)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        master = compose("train", [], return_hydra_config=True)
+        composer = Composer(GlobalHydra.instance().config_loader(), master, {})
+        runs = composer.runs([[f"model={m}", f"features={f}", f"recipe={r}"] for m, f, r in options])
+    deep, strong = {"model.convs_per_block": 2}, {"lr": 0.002, "schedule": "onecycle"}
+    small = {"features.hop_length": 1050, "features.n_mels": 64}
+    assert [run.changes for run in runs] == [
+        changed | geometry | trained for changed, geometry, trained in product((deep, {}), (small, {}), (strong, {}))
+    ]
+
+
 def test_the_report_is_what_the_dataclasses_and_files_say() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -43,7 +61,7 @@ def test_the_report_is_what_the_dataclasses_and_files_say() -> None:
     assert (config.features.n_mels, config.features.n_frames, config.epochs) == (224, 224, 15)
 
 
-def test_installed_into_another_folder_every_door_works(tmp_path: Path) -> None:
+def test_installed_into_another_folder_every_command_works(tmp_path: Path) -> None:
     site = tmp_path / "site"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"CUDA_VISIBLE_DEVICES": ""}
@@ -72,8 +90,10 @@ def test_installed_into_another_folder_every_door_works(tmp_path: Path) -> None:
     }
     scripts = {path.name for path in (ROOT / "slurm").glob("*.sbatch")}
     assert {path.name for path in (site / "irmas" / "slurm").iterdir()} == scripts
-    # What the help refers to is there for somebody who has no folder of the project.
-    assert f"({installed}/hydra/launcher/slurm.yaml)" in python("-m", "irmas.train", "--help")
+    # The help names the command that lists the launcher's settings.
+    listing = "python -m irmas.train hydra/launcher=slurm --cfg hydra -p hydra.launcher"
+    assert f"({listing})" in python("-m", "irmas.train", "--help")
+    assert "points_per_task: 1" in python(*listing.split()[1:])
     small = ["data=standin", "data.size=132", "features=small"]
     assert "1 of 1 runs finished" in python(
         "-m", "irmas.train", *small, "epochs=1", "name=there", "hydra/launcher=local"

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import submitit
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from irmas.config import Config
 from irmas.errors import ConfigError
@@ -27,7 +27,7 @@ from irmas.sweep.submit import Executor
 from irmas.sweep.sweep import Sweep
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = yaml.safe_load((ROOT / "conf/hydra/launcher/slurm.yaml").read_text().replace('"${..partition}"', "null"))
+SHIPPED: Any = OmegaConf.to_container(OmegaConf.structured(settings.Settings), resolve=True)
 
 
 DEMO = Sweep.of(Plan("demo", [], "", "", "", Config()))
@@ -35,7 +35,7 @@ DEMO = Sweep.of(Plan("demo", [], "", "", "", Config()))
 
 def values(**changes: Any) -> dict[str, Any]:
     """Return the shipped settings of the launcher, with changes."""
-    return {key: value for key, value in SHIPPED.items() if key not in ("_target_", "submit", "wait")} | changes
+    return SHIPPED | changes
 
 
 def requests(

@@ -57,7 +57,7 @@ class Stage:
     """Resources of one job, as sbatch takes them."""
 
     partition: Annotated[str | None, WORD] = None
-    """Partition; by default that of the tasks."""
+    """Partition; the jobs before and after the array take that of the tasks."""
     cpus: Annotated[int, whole(1)] = 2
     """CPU cores per task."""
     mem: Annotated[int | str, MEMORY] = "8G"
