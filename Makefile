@@ -23,7 +23,7 @@ check: $(INSTALLED)
 
 test: check
 	$(PYTHON) -m pytest -n 2 --ignore=tests/cluster
-	$(PYTHON) -m pytest tests/cluster
+	$(PYTHON) -m pytest -n 2 --maxschedchunk=1 tests/cluster
 
 # Random faults on a running sweep, on a Slurm of its own: docs/localcluster.md.
 MINUTES := 60

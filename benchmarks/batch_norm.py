@@ -29,7 +29,7 @@ from irmas.data import dataset, split
 from irmas.learning import batch_norm
 from irmas.learning.batch_norm import recompute
 from irmas.learning.device import set_up
-from irmas.learning.trainer import Examples, Learner, load_examples
+from irmas.learning.learner import Examples, Learner, load_examples
 from irmas.run import events
 
 CPU = torch.device("cpu")

@@ -21,13 +21,13 @@ import numpy as np
 from simulation import GRID, KEYS, NAMED, OWN_STREAMS, SHARED_STREAMS, TRUTHS, Noise, Sweep
 
 from irmas.processes import cpu_count
-from irmas.results.analysis import analyse
+from irmas.results.analysis import analyze
 
 
 def judge(truth: str, seeds: int, noise: Noise, number: int) -> tuple[bool, int, bool, bool, float, float, float]:
     """Return of one simulated sweep what a row of the table averages."""
     sweep = Sweep(np.random.default_rng([number, seeds]), TRUTHS[truth], noise)
-    found = analyse(sweep.grid(seeds), [*KEYS, "seed"])
+    found = analyze(sweep.grid(seeds), [*KEYS, "seed"])
     true = {str(values): accuracy for values, accuracy in zip(GRID, sweep.truths, strict=True)}
     best = max(sweep.truths)
     judged = NAMED if truth == "equal" else GRID[sweep.truths.index(best)]

@@ -60,7 +60,7 @@ def main() -> None:
 
         def built(resampling: str) -> None:
             made = Path(tempfile.mkdtemp(dir=folder)) / "cache"
-            cache.build(excerpts, Features(resampling=resampling), made, lambda done: None)
+            cache.build(excerpts, Features(resampling=resampling), made)
 
         loops = {kind: Loop(Features(resampling=kind), folder / f"{kind}.npy") for kind in ("hann", "kaiser_best")}
         with Peer(BENCHMARKS / "librosa_pool.py", dataset.corpus_folder(data), folder / "librosa.npy") as librosa:

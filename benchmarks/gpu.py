@@ -18,9 +18,8 @@ import torch
 from rounds import Row, in_turn, parser, ratios, show, timed
 
 from irmas.config import Config, Model
-from irmas.learning import trainer
 from irmas.learning.device import set_up
-from irmas.learning.trainer import Examples, Learner
+from irmas.learning.learner import Examples, Learner
 
 CUDA = torch.device("cuda")
 STEPS = 100
@@ -48,7 +47,7 @@ WAYS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "as it is": nullcontext,
     "not deterministic": lambda: debug_mode("default"),
     "cudnn.benchmark": autotuned,
-    "float32": lambda: patch.object(trainer, "autocast", lambda device: nullcontext()),
+    "float32": lambda: patch("irmas.learning.learner.autocast", lambda device: nullcontext()),
 }
 
 

@@ -5,7 +5,7 @@
     python benchmarks/halving.py --real outputs/full outputs/halved # two sweeps that were trained
 
 The seeds of a sweep are replayed as grids of their own. A replay lets the runs come to each rung in the order of their
-IDs, or in random ones, one after another. The verdicts are irmas.sweep.pruning's own, by the ranked accuracy: the mean
+IDs, or in random ones, one after another. The decisions are irmas.sweep.pruning's own, by the ranked accuracy: the mean
 over the last epochs. `leader` is the share of replays that train the full grid's leader, or a run of equal accuracy, to
 the end; `points lost` is by how much accuracy the best survivor is behind the leader.
 """
@@ -22,13 +22,10 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from factories import read_plan
-
 from irmas.config import anneals, averaged_epochs, shown
 from irmas.results import ranking
-from irmas.results.ranking import Row
-from irmas.run.events import VAL_ACCURACY
-from irmas.sweep.pruning import goes_on, place, rungs
+from irmas.sweep.pruning import rank, rungs, survives
+from irmas.sweep.sweep import Sweep
 
 CURVES = Path(__file__).with_name("curves.csv")
 COLUMNS = ("sweep", "run", "settings", "val_accuracy")
@@ -70,7 +67,7 @@ def replay(order: Sequence[Run], factor: int) -> Outcome:
         for epoch, others in entered.items():
             accuracy = run.accuracy(epoch)
             others.append(accuracy)
-            if not goes_on(place(accuracy, others), len(others), factor):
+            if not survives(rank(accuracy, others), len(others), factor):
                 spent += epoch
                 break
         else:
@@ -99,22 +96,19 @@ def full_grids(sweep: Path) -> dict[str, list[Run]]:
 
     Raises SystemExit for a sweep that was halved, is unfinished, old, or has another schedule.
     """
-    plan = read_plan(sweep)
+    result = ranking.rank(Sweep.open(sweep))
+    plan = result.plan
     if plan.config.halving is not None:
-        raise SystemExit(f"{sweep}: was halved; a full grid is wanted")
+        raise SystemExit(f"{sweep}: was halved; a full grid is required")
     if "schedule" in plan.swept or anneals(plan.config.schedule):
         raise SystemExit(f"{sweep}: schedule={plan.config.schedule}: must be {SCHEDULE}")
     grids: dict[str, list[Run]] = defaultdict(list)
-    for row in sorted(ranking.rank(sweep).rows, key=lambda row: row.id):
-        if not row.is_finished or row.is_old:
-            raise SystemExit(f"{sweep}: run {row.id} is {'old' if row.is_old else row.state}; a full grid is wanted")
-        grids[f"{sweep.name}-{row.values.get('seed', plan.config.seed)}"].append(_run(row))
+    for run in sorted(result.runs, key=lambda run: run.id):
+        if not run.is_finished or run.is_old:
+            raise SystemExit(f"{sweep}: run {run.id} is {'old' if run.is_old else run.state}; a full grid is required")
+        settings = " ".join(f"{key}={shown(value)}" for key, value in run.values.items() if key != "seed")
+        grids[f"{sweep.name}-{run.values.get('seed', plan.config.seed)}"].append(Run(run.id, settings, run.curve))
     return grids
-
-
-def _run(row: Row) -> Run:
-    settings = " ".join(f"{key}={shown(value)}" for key, value in row.values.items() if key != "seed")
-    return Run(row.id, settings, tuple(row.curves[VAL_ACCURACY].values()))
 
 
 def record(sweeps: Iterable[Path], path: Path) -> None:
@@ -130,19 +124,19 @@ def record(sweeps: Iterable[Path], path: Path) -> None:
 def real(full: Path, halved: Path) -> Outcome:
     """Return the outcome of two sweeps that were trained, with the same run IDs."""
     grid = {run.id: run for runs in full_grids(full).values() for run in runs}
-    rows = ranking.rank(halved).rows
-    survivors = [grid[row.id] for row in rows if row.is_finished]
+    runs = ranking.rank(Sweep.open(halved)).runs
+    survivors = [grid[run.id] for run in runs if run.is_finished]
     total = sum(len(run.curve) for run in grid.values())
-    return _outcome(list(grid.values()), survivors, sum(max(row.curves[VAL_ACCURACY]) for row in rows) / total)
+    return _outcome(list(grid.values()), survivors, sum(run.epoch for run in runs) / total)
 
 
-def line(what: str, outcomes: Sequence[Outcome]) -> str:
+def line(name: str, outcomes: Sequence[Outcome]) -> str:
     def mean(values: Iterable[float]) -> float:
         return statistics.fmean(values)
 
     spent = [outcome.spent for outcome in outcomes]
     return (
-        f"{what:44} {mean(spent):6.1%} ({min(spent):.1%} - {max(spent):.1%})   "
+        f"{name:44} {mean(spent):6.1%} ({min(spent):.1%} - {max(spent):.1%})   "
         f"{mean(o.leader for o in outcomes):6.1%}   "
         f"{mean(o.lost for o in outcomes):5.2f} (at most {max(o.lost for o in outcomes):.2f})"
     )
@@ -179,8 +173,8 @@ def main() -> None:
     if outcomes:
         print(line("all of these", outcomes))  # noqa: T201
         return
-    for what, found in replays(arguments.factor, arguments.orders).items():
-        print(line(what, found))  # noqa: T201
+    for name, outcomes in replays(arguments.factor, arguments.orders).items():
+        print(line(name, outcomes))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ from irmas.console import SILENT
 from irmas.run import events, predictions
 from irmas.run.events import EventWriter
 from irmas.run.folder import COMPLETED, PROVENANCE, Status
+from irmas.run.lease import Writer
 from irmas.run.predictions import Predictions
 from irmas.sweep.plan import Plan, PlannedRun, expand
+from irmas.sweep.sweep import Sweep
 
 EXCERPTS = 265
 """That validate: as many as in `make demo`."""
@@ -79,7 +81,7 @@ def one_run(folder: Path, *, excerpts: int, bands: int, frames: int, epochs: int
     config = dataset.resolve(Config(epochs=epochs, device="cpu", data=Data(cache=str(cache))))
     sweep = folder / "outputs" / "one"
     made = plan(config, [PlannedRun(1, {}, {})], "one")
-    data_job.make(sweep, made, SILENT)
+    data_job.make(Sweep(sweep, made), SILENT)
     write_plan(sweep, made)
     return sweep
 
@@ -127,5 +129,5 @@ def _finish(sweep: Path, made: Plan, point: PlannedRun, rng: np.random.Generator
             writer.scalars(epoch, metrics | dict.fromkeys((events.RANKED, events.VAL_ACCURACY), risen))
         writer.commit()
     (folder.path / PROVENANCE).write_text(json.dumps({"source": made.source}))
-    done = Status(COMPLETED, epochs, epochs, metrics=metrics, val_excerpts=EXCERPTS, node="node", started=time.time())
-    folder.amend_status(replace(done, updated=time.time()))
+    done = Status(COMPLETED, epochs, epochs, metrics=metrics, val_excerpts=EXCERPTS, writer=Writer("node"))
+    folder.amend_status(replace(done, started=time.time()))

@@ -18,7 +18,7 @@ import numpy as np
 from simulation import GRID, KEYS, OWN_STREAMS, TRUTHS, Sweep
 
 from irmas.processes import cpu_count
-from irmas.results.analysis import Analysis, analyse
+from irmas.results.analysis import Analysis, analyze
 
 CANDIDATES, SEEDS, LOSS = 3, 3, 0.005
 
@@ -50,7 +50,7 @@ def judge(truth: str, design: Design, number: int) -> tuple[float, float, float,
     sweep = Sweep(np.random.default_rng([number, design.seeds, design.rounds]), TRUTHS[truth], OWN_STREAMS)
     runs = sweep.grid(design.seeds)
     keys = [*KEYS, "seed"]
-    found = analyse(runs, keys)
+    found = analyze(runs, keys)
     for done in range(1, design.rounds + 1):
         if design.until_decided and is_decided(found):
             break
@@ -58,7 +58,7 @@ def judge(truth: str, design: Design, number: int) -> tuple[float, float, float,
             fresh = range(SEEDS * done, SEEDS * (done + 1))
             for seed in fresh:
                 runs.append(sweep.train(GRID.index(point.values), seed, len(runs) + 1))
-        found = analyse(runs, keys, [run.values for run in runs], done)
+        found = analyze(runs, keys, [run.values for run in runs], done)
     own, best = sweep.truths[GRID.index(found.points[0].values)], max(sweep.truths)
     kept = next(point.in_best_set for point in found.points if sweep.truths[GRID.index(point.values)] == best)
     assert found.leader is not None

@@ -24,7 +24,7 @@ from rounds import ENVIRONMENT, Row, in_turn, medians, parser, ratios, show
 SAID = "the first step is done"
 TASK = f"""
 import runpy, sys
-from irmas.learning.trainer import Learner
+from irmas.learning.learner import Learner
 step = Learner._step
 def first(self, rows):
     step(self, rows)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from irmas.config import Config
 from irmas.learning.device import set_up
-from irmas.learning.trainer import Examples, Learner
+from irmas.learning.learner import Examples, Learner
 
 STEPS = {64: 10, 224: 2}
 """By the length of both axes."""

@@ -153,7 +153,7 @@ class LocalLauncher(IrmasLauncher):
         from irmas.sweep.sweep import Sweep
 
         statuses = pool.launch(plan, self.settings.processes, append=append)
-        if ranking.unranked(rank.show(Sweep.of(plan))):
+        if ranking.unranked(rank.show(Sweep.of(plan).path)):
             raise SystemExit(1)
         return statuses
 
@@ -178,7 +178,7 @@ class SlurmLauncher(IrmasLauncher):
 
         sweep, by_hand = Sweep.of(plan), not self.settings.submit
         result = submit.launch(plan, self.settings, append=append, by_hand=by_hand, refine=self.refine_arguments)
-        if result.batches:
+        if result.requests:
             jobs.record_launcher(sweep, self.kept_overrides)
         if by_hand or not (self.settings.wait or result.is_over):
             return None
@@ -197,7 +197,7 @@ def _wait_and_rank(sweep: Sweep, is_over: bool) -> None:
     except KeyboardInterrupt:
         plain_console().print(f"\ndetached: the jobs keep running; python -m irmas.status {sweep} --watch")
         raise SystemExit(130) from None
-    rank.show(sweep)
+    rank.show(sweep.path)
 
 
 def _job_return(overrides: Sequence[str], status: Status) -> JobReturn:

@@ -1,43 +1,35 @@
-"""What a person sees of the doors: plain lines, tables, and while something takes long bars on a terminal."""
+"""Output of the commands: plain lines, tables, and progress bars on a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
 WIDEST = 9999
 MANY_WINDOWS = 1000
-"""They take long enough for a word where no bar is shown."""
+"""Windows that take long enough for a line where no bar is shown."""
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """The doors answer for it: rich would end the process, with what is not yet written left undone."""
+        """Leave the decision to the command: rich would end the process before pending files are written."""
         raise BrokenPipeError
 
 
 def plain_console(*, stderr: bool = False) -> Console:
-    """Prints what it is given: names such as [cel][cla]0001__1 are no markup, and nothing is cut."""
+    """Return a console that prints text unchanged: no markup, as in the name [cel][cla]0001__1, and nothing is cut."""
     return _Console(highlight=False, markup=False, soft_wrap=True, stderr=stderr)
 
 
 def plain_table(heads: Sequence[str], rows: Iterable[Sequence[str | Text]], left: Collection[str]) -> Table:
-    """Without lines; the columns named in `left` are text, the others numbers."""
+    """Return a table without rules; the columns named in `left` are text, the others numbers."""
     lines = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for head in heads:
         lines.add_column(head, justify="left" if head in left else "right", no_wrap=True)
@@ -47,19 +39,19 @@ def plain_table(heads: Sequence[str], rows: Iterable[Sequence[str | Text]], left
 
 
 def print_table(console: Console, table: Table) -> None:
-    """As wide as it needs to be: a line that the terminal wraps is better than a number cut short."""
+    """Print a table as wide as it needs to be: a wrapped line is better than a number cut short."""
     before, console.width = console.width, WIDEST
     console.print(table)
     console.width = before
 
 
 def width(console: Console, table: Table) -> int:
-    """Columns that a table needs where nothing is cut or wrapped."""
+    """Return the width in characters that a table needs if nothing is cut or wrapped."""
     return Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
 
 
 class Progress(Protocol):
-    """What long work reports to: tasks, one after another, each counted up to its total."""
+    """The receiver of progress: tasks, one after another, each counted up to its total."""
 
     def start(self, task: str, total: int, unit: str = "excerpts") -> None:
         """Begin a task of `total` units."""
@@ -108,34 +100,8 @@ class ConsoleProgress:
         self.bars.stop()
 
 
-def download_progress(console: Console) -> Callable[[str, int, int | None], None]:
-    """For `irmas.data.download`: a bar a file, or a line at every tenth."""
-    bars = Bars(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console)
-    tasks: dict[str, TaskID] = {}
-    told: dict[str, int] = {}
-
-    def advance(name: str, done: int, total: int | None) -> None:
-        if console.is_terminal:
-            if name not in tasks:
-                tasks[name] = bars.add_task(name)
-                bars.start()
-            bars.update(tasks[name], completed=done, total=total)
-            if done == total:
-                bars.stop()
-        elif total and 10 * done // total != told.get(name):
-            told[name] = 10 * done // total
-            console.print(f"{name}: {done / 1e6:.0f} of {total / 1e6:.0f} MB")
-
-    return advance
-
-
 def progress_bars(console: Console) -> Bars:
-    """Of things that are counted; what a task says of itself is its field `note`."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
+    """Return bars for things that are counted; a task's remark is its field `note`."""
+    task, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+    columns = (task, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), note)
     return Bars(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -31,6 +32,21 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; {self.prog} --help shows what it takes")
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """Return a type for an option's value, a number from `low` to `high`; others are refused."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text}: must be a number from {low:g} to {high:g}")
+        return value
+
+    return parse
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from irmas.errors import UserError
 from irmas.exit import Parser, report_errors
 from irmas.files import obstacle
 
-ALIKE = 1e-4
-"""Two programs' rounding makes a difference of 1e-7 in a probability."""
+TOLERANCE = 1e-4
+"""Largest difference between two programs' probabilities; rounding makes one of 1e-7."""
 
 
 def main() -> None:
@@ -18,17 +18,16 @@ def main() -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="model.pt, a run, or a sweep: its winner")
     parser.add_argument("onnx", type=Path, metavar="model.onnx", help="the file to write")
     with report_errors("irmas.export"):
-        arguments = parser.parse_args()
-        export(arguments.model, arguments.onnx)
+        args = parser.parse_args()
+        export(args.model, args.onnx)
 
 
 def export(model: Path, onnx: Path) -> None:
-    """All seeds of a sweep's winner become one net, which averages them.
+    """Write a model as ONNX; all seeds of a sweep's winner become one net, which averages them.
 
-    Raises UserError where there is no model, the packages are missing, or the file could not be written.
+    Raises UserError if there is no model, the packages are missing, or the file cannot be written.
     """
     from irmas.inference import models, onnx_file  # here, so that --help is quick: torch takes seconds to import
-    from irmas.inference.recognizer import TorchNet
     from irmas.run import model_file
 
     if onnx.suffix != onnx_file.SUFFIX:
@@ -37,16 +36,16 @@ def export(model: Path, onnx: Path) -> None:
         raise UserError(f"{onnx}: {reason}")
     if model.suffix == onnx_file.SUFFIX:
         raise UserError(f"{model}: is an exported net already")
-    files = models.model_files(model)
-    nets = [TorchNet(model_file.read(file)) for file in files]
+    paths = models.model_files(model)
+    files = [model_file.read(path) for path in paths]
     onnx.parent.mkdir(parents=True, exist_ok=True)
-    onnx_file.write(onnx, nets)
-    difference = onnx_file.difference(onnx, nets)
-    assert difference < ALIKE, f"{onnx}: its probabilities differ from the net's by {difference}"
+    onnx_file.write(onnx, files)
+    difference = onnx_file.difference(onnx, files)
+    assert difference < TOLERANCE, f"{onnx}: its probabilities differ from the net's by {difference}"
     console = plain_console()
-    for file in files:
-        console.print(file)
-    averaged = f", the average of {len(nets)} nets" if len(nets) > 1 else ""
+    for path in paths:
+        console.print(path)
+    averaged = f", the average of {len(files)} nets" if len(files) > 1 else ""
     console.print(
         f"written: {onnx}{averaged}; on noise its probabilities differ from torch's by {difference:.0e} at most"
     )

@@ -1,31 +1,32 @@
-"""Writing files that other processes read."""
+"""Files that several processes write and read: atomic writes, locks, csv tables."""
 
 from __future__ import annotations
 
+import csv
+import errno
 import fcntl
 import hashlib
+import io
 import logging
 import os
 import platform
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from irmas.errors import UserError
+from irmas.errors import DataError, UserError
 
 log = logging.getLogger(__name__)
 
-_DIGEST = hashlib.sha256
 SILENT_S = 2.0
-"""A wait for a lock that is worth a word."""
+"""Seconds of waiting for a lock before a log line says so."""
 
 
 def atomic_write(path: Path, data: bytes | str, keep: Path | None = None) -> None:
     """Write `data` so that a reader, or a crash at any moment, finds the old file or the new one, never a torn one.
 
     With `keep` the old file stays under that name: between its renaming and the new one's, `keep` is all there is.
-    Raises OSError, with `path` as its filename.
+    Raise OSError, with `path` as its filename.
     """
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
     with errors_name(path):
@@ -43,68 +44,100 @@ def atomic_write(path: Path, data: bytes | str, keep: Path | None = None) -> Non
 
 
 def with_digest(data: bytes) -> bytes:
-    """`data` and its SHA-256 behind it, where readers of zip archives (torch, numpy) pass over it."""
-    return data + _DIGEST(data).digest()
+    """Append the SHA-256 of `data`, which readers of zip archives (torch, numpy) ignore there."""
+    return data + hashlib.sha256(data).digest()
 
 
 def without_digest(content: bytes) -> bytes | None:
-    """What `with_digest` was given; None where any byte has changed."""
-    data, digest = content[: -_DIGEST().digest_size], content[-_DIGEST().digest_size :]
-    return data if _DIGEST(data).digest() == digest else None
+    """Return the argument of `with_digest`; None if any byte has changed."""
+    data = content[:-32]
+    return data if with_digest(data) == content else None
 
 
 def remove_leftovers(folder: Path, name: str) -> None:
-    """What `atomic_write` had begun of `name` in processes that were killed; only its single writer may know."""
+    """Remove temporary files of killed `atomic_write` calls; safe only where `name` has a single writer."""
     for leftover in folder.glob(f".{name}.*"):
         leftover.unlink(missing_ok=True)
 
 
 @contextmanager
 def errors_name(path: Path) -> Iterator[None]:
-    """An OSError in the block names `path`: of a write to a full disk the system tells no file."""
+    """Give an OSError of the block the file name `path`: the system names none when a disk is full."""
     try:
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a csv file atomically, with one line per row; None becomes an empty cell. Raise OSError."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    atomic_write(path, text.getvalue())
+
+
+def read_csv(path: Path, columns: Sequence[str], key: str = "") -> list[dict[str, str]]:
+    """Return the rows of a csv file, keyed by column; other columns than `columns` are kept, too.
+
+    `key` is the setting that names the file, for messages. Raise DataError if the file, a column or a value is missing.
+    """
+    name = f"{key}={path}" if key else f"{path}"
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if missing := sorted(set(columns) - set(reader.fieldnames or ())):
+                raise DataError(
+                    f"{name}: column {', '.join(missing)} is missing; expected columns: {', '.join(columns)}"
+                )
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{name}: {error}") from None
+    for number, row in enumerate(rows, start=2):
+        if any(row[column] is None for column in columns):
+            raise DataError(f"{name}: line {number} has fewer values than the first line has columns")
+    return rows
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock, after waiting for it, that the kernel gives back when its holder dies.
+    """Hold the lock file `path` during the block, after waiting for it; the lock of a killed process is free.
 
-    Raises UserError where the file cannot be made.
+    On a file system without flock, existence of the file is the lock. Raise UserError if the file cannot be created.
     """
-    while True:
+    from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout  # here: most commands lock nothing
+
+    lock: BaseFileLock = FileLock(path)
+    wait_s = SILENT_S
+    while not lock.is_locked:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("w")
+            lock.acquire(wait_s)
+        except Timeout:
+            log.warning("%s: waiting for another process that holds this lock", lock.lock_file)
+            wait_s = -1
         except FileNotFoundError:
-            continue  # the holder before has just removed the folder
+            continue  # the previous holder has just removed the folder
         except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-        with file:
-            _wait_for(path, file.fileno())
-            # What was waited for may be gone: whoever comes now would lock another file.
-            if _is_at(path, file.fileno()):
-                yield
-                return
-
-
-def visible(text: str | Path) -> str:
-    """On one line, as it can be printed: a file's name may hold control characters, and bytes that are no text."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+            if error.errno != errno.ENOLCK:
+                raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+            lock = SoftFileLock(f"{path}.soft")  # NFS without lockd; filelock does the same for ENOSYS (Lustre)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
 def held_by_many(path: Path) -> Iterator[None]:
-    """Hold a file, beside others who do: `is_held` tells of it until the last of them dies. Raises OSError."""
+    """Mark `path` as held during the block, as others may do at the same time; see `is_held`. Raise OSError."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
+        with suppress(OSError):  # without flock, the file is never seen as held
+            fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
 
 def is_held(path: Path) -> bool:
-    """Whether anyone holds it, as `held_by_many` does."""
+    """Return whether any living process holds `path` by `held_by_many`."""
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,27 +148,13 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def _wait_for(path: Path, descriptor: int) -> None:
-    """Tells who waits for long."""
-    end = time.monotonic() + SILENT_S
-    while time.monotonic() < end:
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        time.sleep(SILENT_S / 40)
-    log.warning("%s: waits for another process that holds this lock", path)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+def visible(text: str | Path) -> str:
+    """Return the text on one printable line: file names may hold control characters and undecodable bytes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def obstacle(folder: Path) -> str:
-    """Why no file can be made in `folder`, which need not be there yet; empty where one can."""
+    """Return why no file can be created in `folder`, which need not exist yet; empty if one can."""
     nearest = next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
     if not nearest.is_dir():
         return f"{nearest} is not a folder"

@@ -1,8 +1,9 @@
-"""What all pictures share, as PNG: for print at 15 cm width, and told apart without colour too."""
+"""The style of all pictures: PNG for print at 15 cm width, readable without color too."""
 
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,15 +12,16 @@ from typing import Any
 
 import matplotlib
 from matplotlib.artist import Artist
+from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 WIDTH = 15 / 2.54  # inches, as all lengths below
 DPI = 200
 CHARACTER, LINE, TITLE = 0.07, 0.155, 0.32
-"""Of text of 8 pt; a picture's title with its distance from what follows."""
+"""Sizes of text of 8 pt; height of a picture's title, with the distance below it."""
 
-# Okabe and Ito's colours, which colour-blind eyes tell apart; each comes with a shape or a dash of its own.
+# Okabe and Ito's colors, which color-blind readers can distinguish; each has a shape or a dash of its own.
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 INK, GREY, FAINT = "#262C38", "#68707E", "#C4C9D1"
 DASHES = (0, (4, 3))
@@ -40,7 +42,7 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def our_style() -> Iterator[None]:
-    """Whatever the user's matplotlibrc says."""
+    """Draw in the project's style, whatever the user's matplotlibrc sets."""
     with warnings.catch_warnings(), matplotlib.rc_context():
         warnings.filterwarnings("ignore", message="Glyph")  # a class may be named in letters that the font lacks
         matplotlib.rcdefaults()
@@ -49,6 +51,7 @@ def our_style() -> Iterator[None]:
 
 
 def as_png(figure: Figure) -> bytes:
+    """Return a picture's file; the same figure gives the same bytes."""
     file = io.BytesIO()
     # Laid out here: savefig would draw everything once more for it.
     layout = figure.get_layout_engine()
@@ -60,9 +63,9 @@ def as_png(figure: Figure) -> bytes:
 
 
 def new_figure(height: float, title: str, notes: Sequence[str], legend_lines: int = 0) -> Figure:
-    """With `height` for the axes, a title and room for a legend above them, and notes below.
+    """Return a figure with `height` for the axes, a title and space for a legend above them, and notes below.
 
-    Each has its place: matplotlib's automatic layout would put legend and title on one another.
+    The places are fixed: matplotlib's automatic layout would let legend and title overlap.
     """
     lines = textwrap.wrap(" ".join(filter(None, notes)), 98)
     above, below = TITLE + LINE * legend_lines, 0.08 + LINE * len(lines)
@@ -83,3 +86,17 @@ def add_legend(figure: Figure, handles: Sequence[Artist], columns: int = 1) -> N
 
 def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def name_ticks(axis: Axis, names: Sequence[str], space: float) -> None:
+    """Name the ticks at 0, 1, ..., which are `space` inches apart; on the x-axis turned where names are wider."""
+    every = math.ceil(0.85 * LINE / space)
+    is_turned = isinstance(axis, XAxis) and turned_height(names, space) > 0
+    axis.set_ticks(range(0, len(names), every), names[::every], rotation=90 if is_turned else 0)
+    axis.set_tick_params(length=0)
+
+
+def turned_height(names: Sequence[str], space: float) -> float:
+    """Return the height, in inches, that names of the x-axis need beyond a line: they turn if wider than `space`."""
+    widest = max(map(len, names), default=0) * CHARACTER
+    return widest if widest > 0.95 * space else 0.0

@@ -1,4 +1,4 @@
-"""Verifies a data set and builds its feature cache: `python -m irmas.prepare --help`."""
+"""Verify a data set and build its feature cache: `python -m irmas.prepare --help`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from irmas.cli import overrides
 from irmas.config import Config, Data, Prepare, check
-from irmas.console import ConsoleProgress, download_progress, plain_console, plain_table, print_table
+from irmas.console import ConsoleProgress, Progress, plain_console, plain_table, print_table
 from irmas.data import dataset, testparts
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import Excerpt
@@ -32,16 +32,16 @@ def main() -> None:
 
 
 def _task(config: DictConfig) -> None:
-    asked = OmegaConf.to_object(config)
-    assert isinstance(asked, Prepare)
-    check(asked)
+    args = OmegaConf.to_object(config)
+    assert isinstance(args, Prepare)
+    check(args)
     console = plain_console()
-    if asked.download:
-        _download(asked, console)
-    explicit = [override.partition("=")[0] for override in HydraConfig.get().overrides.task]
-    resolved = dataset.resolve(Config(data=asked.data, features=asked.features), explicit)
-    dataset.refuse_unwritable(resolved.data, resolved.features)
     progress = ConsoleProgress(console)
+    if args.download:
+        _download(args, console, progress)
+    explicit = [override.partition("=")[0] for override in HydraConfig.get().overrides.task]
+    resolved = dataset.resolve(Config(data=args.data, features=args.features), explicit)
+    dataset.refuse_unwritable(resolved.data, resolved.features)
     data, features = resolved.data, resolved.features
     source = dataset.locate(data, features, progress)
     if source.excerpts is not None:
@@ -58,87 +58,90 @@ def _task(config: DictConfig) -> None:
             raise DataError("\n".join(unusable))
         console.print(f"{source.folder}: {'built' if built else 'up to date'}")
     opened = dataset.open_source(source)
-    duplicates = find_duplicates(opened)
     _print_classes(console, opened)
-    _print_duplicates(console, opened, duplicates, data.conflicts)
+    _print_duplicates(console, opened, find_duplicates(opened), data.conflicts)
 
 
-def _download(asked: Prepare, console: Console) -> None:
-    from irmas.data.download import download  # here, since it imports pooch and ssl
+def _download(args: Prepare, console: Console, progress: Progress) -> None:
+    from irmas.data.download import download  # here, since it imports pooch
 
-    root = Path(asked.data.root)
-    if asked.data.source != "irmas" or asked.data.cache is not None:
+    root = Path(args.data.root)
+    if args.data.source != "irmas" or args.data.cache is not None:
         raise ConfigError("download", "true", "only data=irmas without data.cache is fetched")
     if root.name != "IRMAS-TrainingData":
         raise ConfigError("data.root", root, "must end in IRMAS-TrainingData, the archive's own folder, to be fetched")
-    for folder in download(root.parent, progress=download_progress(console)):
+    for folder in download(root.parent, progress=progress):
         console.print(f"{folder}: fetched and verified")
 
 
 def _print_forms(console: Console, excerpts: Sequence[Excerpt], seconds: float, *, of_irmas: bool) -> None:
-    """Files that cannot be opened are only counted: building the cache lists everything that is wrong."""
-    forms: dict[str, list[float]] = defaultdict(list)
+    """Print which formats occur and what is odd. Unreadable files are counted: building the cache lists them."""
+    lengths_of: dict[str, list[float]] = defaultdict(list)
     unusable = 0
-    remarks = defaultdict(list)
+    names_of = defaultdict(list)
     for excerpt in excerpts:
         try:
             form = read_form(excerpt.path)
         except DataError:
             unusable += 1
             continue
-        forms[form.kind].append(form.seconds)
+        lengths_of[form.kind].append(form.seconds)
         for remark in form.remarks(seconds, of_irmas=of_irmas):
-            remarks[remark].append(f"{excerpt.path.parent.name}/{excerpt.path.name}")
-    for kind, lengths in sorted(forms.items(), key=lambda item: -len(item[1])):
+            names_of[remark].append(f"{excerpt.path.parent.name}/{excerpt.path.name}")
+    for kind, lengths in sorted(lengths_of.items(), key=lambda item: -len(item[1])):
         shortest, longest = (f"{length:.2f}" for length in (min(lengths), max(lengths)))
-        told = shortest if shortest == longest else f"{shortest} to {longest}"
-        console.print(f"  {len(lengths):5d} x {kind}, {told} s")
+        span = shortest if shortest == longest else f"{shortest} to {longest}"
+        console.print(f"  {len(lengths):5d} x {kind}, {span} s")
     if unusable:
         console.print(f"  {unusable:5d} x cannot be opened")
-    for remark, names in remarks.items():
-        everything = len(names) == len(excerpts)
-        console.print(f"noticed: {remark}: {'all' if everything else len(names)}")
-        for name in [] if everything else names[:SHOWN]:
+    for remark, names in names_of.items():
+        if len(names) == len(excerpts):
+            console.print(f"noticed: {remark}: all")
+            continue
+        console.print(f"noticed: {remark}: {len(names)}")
+        for name in names[:SHOWN]:
             console.print(f"  {name}")
-        if not everything and len(names) > SHOWN:
+        if len(names) > SHOWN:
             console.print(f"  and {len(names) - SHOWN} more")
 
 
 def _print_test_parts(console: Console, data: Data) -> list[str]:
-    """IRMAS's test set, where it lies beside the training set; a message for each part with files that are no use."""
+    """Print what IRMAS's test set beside the training set holds; return a message per part with unusable files."""
     unusable = []
     for folder in testparts.beside(Path(data.root)) if data.source == "irmas" else []:
         part = testparts.read(folder)
         labels = Counter(label for excerpt in part.excerpts for label in excerpt.labels)
-        told = " ".join(f"{label} {labels[label]}" for label in INSTRUMENTS if labels[label])
-        console.print(f"{folder}: {len(part.excerpts)} test excerpts, {labels.total()} labels: {told or 'none'}")
+        listed = " ".join(f"{label} {labels[label]}" for label in INSTRUMENTS if labels[label])
+        console.print(f"{folder}: {len(part.excerpts)} test excerpts, {labels.total()} labels: {listed or 'none'}")
         if part.problems:
-            listed = "".join(f"\n  {problem}" for problem in part.problems)
-            unusable.append(f"{folder}: {counted(len(part.problems), 'file')} cannot be used{listed}")
+            problems = "".join(f"\n  {problem}" for problem in part.problems)
+            unusable.append(f"{folder}: {counted(len(part.problems), 'file')} cannot be used{problems}")
             if data.damaged == "drop":
                 console.print(unusable[-1])
     return unusable
 
 
 def _print_classes(console: Console, opened: FeatureCache) -> None:
-    rows = []
-    for label, number in sorted(Counter(opened.labels).items()):
-        recordings = {name for name, of in zip(opened.recordings, opened.labels, strict=True) if of == label}
-        share = f"{number / len(opened.labels):.1%}"
-        rows.append((label, INSTRUMENTS.get(label, ""), str(number), share, str(len(recordings))))
-    total = str(len(set(opened.recordings)))
-    lines = plain_table(("class", "instrument", "excerpts", "share", "recordings"), rows, ("class", "instrument"))
-    lines.add_row("", "all", str(len(opened.labels)), "100.0%", total, style="bold")
+    total = len(opened.labels)
+    recordings_of = defaultdict(set)
+    for label, recording in zip(opened.labels, opened.recordings, strict=True):
+        recordings_of[label].add(recording)
+    rows = [
+        (label, INSTRUMENTS.get(label, ""), str(count), f"{count / total:.1%}", str(len(recordings_of[label])))
+        for label, count in sorted(Counter(opened.labels).items())
+    ]
+    table = plain_table(("class", "instrument", "excerpts", "share", "recordings"), rows, ("class", "instrument"))
+    table.add_row("", "all", str(total), "100.0%", str(len(set(opened.recordings))), style="bold")
     console.print()
-    print_table(console, lines)
+    print_table(console, table)
     shape, size = opened.features.shape, opened.features.nbytes / 1e6
     console.print(f"\nlog-mels: {shape[1]} bands x {shape[2]} frames, {opened.features.dtype}, {size:.1f} MB")
 
 
 def _print_duplicates(console: Console, opened: FeatureCache, duplicates: Duplicates, conflicts: str) -> None:
-    pairs = duplicates.pairs_of_recordings
-    names = ["/".join(pair) for pair in pairs[:SHOWN]] + (["..."] if len(pairs) > SHOWN else [])
-    console.print(f"identical excerpts join {len(pairs)} groups of recordings: {' '.join(names) or 'none'}")
+    joined = duplicates.joined_recordings
+    names = ["/".join(recordings) for recordings in joined[:SHOWN]] + (["..."] if len(joined) > SHOWN else [])
+    console.print(f"identical excerpts join {len(joined)} groups of recordings: {' '.join(names) or 'none'}")
     rows = duplicates.conflicting
     console.print(f"identical excerpts with contradictory labels: {len(rows)}")
     for row in rows[:SHOWN]:

@@ -1,4 +1,4 @@
-"""Processes of our own on this machine."""
+"""Child processes on this machine: how they start and end, and work spread over all cores."""
 
 from __future__ import annotations
 
@@ -7,19 +7,30 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any, TypeVar
+
+from irmas.errors import DataError
+
+T = TypeVar("T")
+
+PRELOADED = "irmas.data.features"
+"""The module that the processes of `mapped` have imported when they start."""
+
+from irmas.slurm_task import current_task
 
 
 def fork_server(preload: str) -> ForkServerContext:
-    """Children start with this module imported (3 s each otherwise), yet inherit no thread or lock of this process.
+    """Return a context whose children start with module `preload` imported (3 s each otherwise).
 
-    There is one server a process: what it preloads the first call decides.
-
-    Ctrl-C, and the warning that Slurm sends to every process of a task, do not reach them: their parent answers for
-    them.
+    The first call in this process decides what is preloaded. Children inherit no thread or lock. Ctrl-C, and the
+    warning that Slurm sends to every process of a task, do not reach them: their parent handles both.
     """
     # OpenMP's threads wait for each other by spinning, by default so long that two of them, beside one other busy
     # process, took 15 times as long as one. With a tenth of that it is 1.4 times, and nothing is lost alone.
@@ -36,22 +47,47 @@ def fork_server(preload: str) -> ForkServerContext:
 
 
 @contextmanager
+def mapped(
+    function: Callable[..., T], *arguments: Iterable[Any], path: Path, workers: int, chunksize: int = 1
+) -> Iterator[Iterator[T]]:
+    """Yield `map(function, *arguments)`, computed in `workers` processes, which end with this one.
+
+    Raise DataError, naming `path` as what was computed, if one of them is killed.
+    """
+    with ProcessPoolExecutor(workers, mp_context=fork_server(PRELOADED), initializer=_set_up_worker) as pool:
+        try:
+            with uninterrupted():
+                results = pool.map(function, *arguments, chunksize=chunksize)
+            yield results
+        except BrokenProcessPool:
+            raise DataError(f"{path}: a process that computes it was killed; was there too little memory?") from None
+        except BaseException:  # Ctrl-C or a full disk need not wait for the rest
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _set_up_worker() -> None:
+    when_parent_ends(lambda: os._exit(1))  # otherwise it waits for work forever if the parent is killed
+    keep_freed_memory()
+
+
+@contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits until the block is done: a child whose parent leaves while it starts prints a traceback."""
-    asked: list[int] = []
-    answer = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    """Delay Ctrl-C until the block is done: a child whose parent leaves while it starts prints a traceback."""
+    interrupts: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, answer)
-    if asked:
+        signal.signal(signal.SIGINT, handler)
+    if interrupts:
         raise KeyboardInterrupt
 
 
 def when_parent_ends(action: Callable[[], None]) -> None:
-    """In a child: call `action`, in a thread, when the parent is gone, even if it was killed with -9.
+    """Call `action` in a thread of this child once its parent is gone, even if it was killed with -9.
 
-    The fork server does not tell the child: it lives as long as its children.
+    The fork server does not notice: it lives as long as its children.
     """
     parent = parent_process()
     assert parent is not None
@@ -64,14 +100,16 @@ def when_parent_ends(action: Callable[[], None]) -> None:
 
 
 def cpu_count() -> int:
-    """The cores this process may use: fewer than the machine's under Slurm, which need not bind the process to them."""
+    """Return the cores this process may use; under Slurm, which need not bind it to them, those of its task."""
     allowed = len(os.sched_getaffinity(0))
-    return min(allowed, int(os.environ.get("SLURM_CPUS_PER_TASK", allowed)))
+    return min(allowed, current_task().cpus or allowed)
 
 
 def keep_freed_memory() -> None:
-    """For arrays that are made and dropped in a loop: glibc maps and unmaps each large one, and the page faults cost a
-    quarter of the CPU time or more."""
+    """Keep the memory of freed arrays for the next ones of a loop.
+
+    glibc maps and unmaps each large array, and the page faults cost a quarter of the CPU time or more.
+    """
     if platform.libc_ver()[0] == "glibc":
         m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
         libc = ctypes.CDLL("libc.so.6")

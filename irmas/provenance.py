@@ -13,15 +13,15 @@ REPORTED = ("torch", "torchaudio", "numpy", "hydra-core", "omegaconf", "submitit
 
 
 def source_digest() -> str:
-    """Of the package's own source as it is now."""
-    state = hashlib.sha256()
+    """Return the digest, 12 hexadecimal digits, of the package's source as it is now on disk."""
+    digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
-        state.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
-    return state.hexdigest()[:12]
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def git_commit() -> str:
-    """The commit of a checkout, with `+` where files differ from it; empty for an installed package."""
+    """Return the commit of a checkout, with `+` if files differ from it; empty for an installed package."""
     command = ["git", "-C", str(PACKAGE), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
     if not (PACKAGE.parent / ".git").exists():
         return ""
@@ -32,4 +32,5 @@ def git_commit() -> str:
 
 
 def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that results depend on."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in REPORTED}

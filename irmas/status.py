@@ -1,4 +1,4 @@
-"""Shows how the runs of a sweep stand: `python -m irmas.status outputs/<name>`."""
+"""Show the states of the runs of a sweep: `python -m irmas.status outputs/<name>`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from irmas.config import shown
+from irmas.config import flatten, shown
 from irmas.console import plain_console, plain_table, print_table, width
 from irmas.errors import UserError
 from irmas.exit import Parser, report_errors
@@ -28,26 +30,26 @@ from irmas.sweep.sweep import Sweep
 
 REFRESH_S = 5.0
 CONFIRM_S = 1.0
-"""Between the end of one run and the beginning of the next a local sweep looks as if it were over."""
+"""Time to the second look: between two runs, a local sweep looks as if it were over."""
 ERROR_LINES = 8
 SPARE = ("elapsed", "node", "val loss", "task")
-"""Columns that a narrow terminal does without."""
+"""Columns left out on a narrow terminal, in this order."""
 QUIET = (COMPLETED, PRUNED, PENDING, NOT_SUBMITTED, RUNNING)
 """States that need no explanation."""
 
 
 def main() -> None:
-    parser = Parser("irmas.status", "Show how the runs of a sweep stand.")
+    parser = Parser("irmas.status", "Show the states of the runs of a sweep.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--watch", action="store_true", help="until nothing of the sweep trains or waits any more")
-    what.add_argument("--log", type=int, metavar="ID", help="print the log of one run")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--watch", action="store_true", help="update until nothing of the sweep is running or queued")
+    mode.add_argument("--log", type=int, metavar="ID", help="print the log of one run")
     with report_errors("irmas.status"):
-        arguments = parser.parse_args()
-        if arguments.log is not None:
-            sys.stdout.write(log(Sweep.open(arguments.sweep), arguments.log))
+        args = parser.parse_args()
+        if args.log is not None:
+            sys.stdout.write(log(Sweep.open(args.sweep), args.log))
         else:
-            show(_watched(arguments.sweep) if arguments.watch else look(arguments.sweep))
+            show(_watch_until_interrupted(args.sweep) if args.watch else look(args.sweep))
 
 
 def look(path: Path) -> SweepState:
@@ -66,8 +68,8 @@ def log(sweep: Sweep, number: int) -> str:
         raise UserError(f"--log {number}: no log yet: the run has not started") from None
 
 
-def _watched(path: Path) -> SweepState:
-    """Ctrl-C only ends the display; the sweep keeps running."""
+def _watch_until_interrupted(path: Path) -> SweepState:
+    """Watch; Ctrl-C only ends the display, and the sweep keeps running."""
     try:
         return watch(path)
     except KeyboardInterrupt:
@@ -75,9 +77,9 @@ def _watched(path: Path) -> SweepState:
 
 
 def watch(path: Path) -> SweepState:
-    """Show the sweep until nothing of it trains or is in the queue; how it then stands.
+    """Show the sweep until nothing of it trains or is in the queue, and return how it then stands.
 
-    On a terminal a table, elsewhere a line whenever a run's state changes.
+    On a terminal this is a table, elsewhere a line whenever the state of a run changes.
     """
     return _watch_on_terminal(path) if plain_console().is_terminal else _watch_in_lines(path)
 
@@ -85,7 +87,7 @@ def watch(path: Path) -> SweepState:
 def _watch_on_terminal(path: Path) -> SweepState:
     console = Console(highlight=False, markup=False)
     with Live(console=console, transient=True, auto_refresh=False) as view:
-        for state in looks(path):
+        for state in poll(path):
             view.update(screen(state, console), refresh=True)
     return state
 
@@ -93,7 +95,7 @@ def _watch_on_terminal(path: Path) -> SweepState:
 def _watch_in_lines(path: Path) -> SweepState:
     console = plain_console()
     before: dict[int, str] = {}
-    for state in looks(path):
+    for state in poll(path):
         if not before:
             console.print(header(state))
         for run in state.runs:
@@ -103,30 +105,33 @@ def _watch_in_lines(path: Path) -> SweepState:
     return state
 
 
-def looks(path: Path) -> Iterator[SweepState]:
-    """How the sweep stands, every few seconds, until nothing of it trains or is in the queue."""
-    was_live, was_queued = True, False
+def poll(path: Path) -> Iterator[SweepState]:
+    """Yield how the sweep stands, every few seconds, until two looks in a row find nothing training or queued."""
+    idle_looks, was_live = 0, False
     while True:
         state = look(path)
         yield state
-        is_live = state.is_live or (bool(state.note) and was_queued)  # a controller that is down comes back
-        if not (is_live or was_live):
+        if not state.note:
+            was_live = state.is_live
+        # Where Slurm did not reply, its last reply holds: a controller that is down comes back.
+        is_live = state.is_live or was_live
+        idle_looks = 0 if is_live else idle_looks + 1
+        if idle_looks == 2:
             return
         time.sleep(REFRESH_S if is_live else CONFIRM_S)
-        was_live, was_queued = is_live, is_live if not state.note else was_queued
 
 
 def show(state: SweepState) -> None:
-    """Print counts, stages, a row a run, and why runs ended that are not COMPLETED."""
+    """Print counts, stages, one row per run, and why runs ended without finishing."""
     console = plain_console()
     console.print(header(state), end="\n\n")
-    print_table(console, table(state.runs))
+    print_table(console, table(state, state.runs))
     for failure in failures(state):
         console.print(failure, end="\n\n")
 
 
 def screen(state: SweepState, console: Console) -> Group:
-    """What fits on a terminal: the runs that need a look first, those that are over or wait if there is room."""
+    """Return what fits on a terminal: runs that need attention first, those that finished or wait if there is room."""
     height = console.height
     room = max(height - 5 - len(state.stages), 1)
     urgency = [RUNNING, *sorted({run.status.state for run in state.runs} - set(QUIET)), *QUIET]
@@ -134,11 +139,11 @@ def screen(state: SweepState, console: Console) -> Group:
     left_out = len(state.runs) - room
     more = f"and {left_out} more: python -m irmas.status {state.sweep}" if left_out > 0 else ""
     shown_runs = sorted(by_urgency[:room], key=lambda run: run.planned.id)
-    lines = table(shown_runs)
+    lines = table(state, shown_runs)
     for count in range(1, len(SPARE) + 1):
         if width(console, lines) <= console.width:
             break
-        lines = table(shown_runs, SPARE[:count])
+        lines = table(state, shown_runs, SPARE[:count])
     return Group(header(state), lines, Text(more))
 
 
@@ -147,29 +152,30 @@ def header(state: SweepState) -> Text:
     parts = [Text.assemble(f"{count} ", styled(name)) for name, count in sorted(counts.items())]
     lines = [Text.assemble(f"{state.sweep}: ", Text(", ").join(parts))]
     for stage in state.stages:
-        where = f" on {stage.node}" if stage.node else f" ({stage.reason})" if stage.reason else ""
-        lines.append(Text.assemble(f"{stage.name} job {stage.id}: ", styled(stage.state), f"{where}  {stage.elapsed}"))
+        place = f" on {stage.node}" if stage.node else f" ({stage.reason})" if stage.reason else ""
+        lines.append(Text.assemble(f"{stage.name} job {stage.id}: ", styled(stage.state), f"{place}  {stage.elapsed}"))
     if state.note:
         lines.append(Text(state.note, style="yellow"))
     return Text("\n").join(lines)
 
 
-def table(runs: Sequence[RunState], left_out: Collection[str] = ()) -> Table:
-    """A row a run, in their order; `left_out` are headings of columns that are not shown."""
-    swept = list(dict.fromkeys(key for run in runs for key in run.planned.overrides))
-    rows = [_cells(run, swept) for run in runs]
+def table(state: SweepState, runs: Sequence[RunState], left_out: Collection[str] = ()) -> Table:
+    """Return one row per run, in their order, without the columns of these headings."""
+    plan = state.sweep.plan
+    base = {key: value for key, value in flatten(asdict(plan.config)).items() if key in plan.swept}
+    rows = [_cells(run, {key: base.get(key) for key in plan.swept} | run.planned.overrides) for run in runs]
     heads = [head for head in (rows[0] if rows else {}) if head not in left_out]
     return plain_table(heads, ([row[head] for head in heads] for row in rows), left=("state", "task", "node"))
 
 
-def _cells(run: RunState, swept: Sequence[str]) -> dict[str, str | Text]:
-    """By heading."""
-    status, task, values = run.status, run.task, run.planned.overrides
+def _cells(run: RunState, swept: Mapping[str, Any]) -> dict[str, str | Text]:
+    """Return the cells of a row, keyed by column heading."""
+    status, task = run.status, run.task
     reason = f" ({status.reason})" if status.state == PENDING and status.reason else ""
     metrics = status.metrics or {}
     return {
         "run ID": str(run.planned.id),
-        **{key: shown(values[key]) if key in values else "" for key in swept},
+        **{key: shown(value) for key, value in swept.items()},
         "state": styled(status.state) + reason,
         "task": task.id if task else status.job or "-",
         "node": (task.node if task else "") or status.node or "-",
@@ -181,7 +187,7 @@ def _cells(run: RunState, swept: Sequence[str]) -> dict[str, str | Text]:
 
 
 def _elapsed(run: RunState) -> str:
-    """Since the task's last start; outside Slurm since the run's first one."""
+    """Return the time since the last start of the task; outside Slurm, since the first start of the run."""
     status, seconds = run.status, 0.0
     if run.task is not None:
         seconds = run.task.elapsed_s
@@ -191,7 +197,7 @@ def _elapsed(run: RunState) -> str:
 
 
 def failures(state: SweepState) -> Iterator[Text]:
-    """Why runs ended, those together that ended alike."""
+    """Yield why runs ended, one entry for all that ended alike."""
     alike: dict[tuple[str, str], list[int]] = defaultdict(list)
     for run in state.runs:
         name, lines = run.status.state, run.status.message.strip().splitlines()
@@ -215,10 +221,10 @@ def _exit(code: int | None) -> str:
 
 def _line(run: RunState) -> Text:
     status, task = run.status, run.task
-    where = f" in task {task.id} on {task.node}" if task and task.node else f" in task {task.id}" if task else ""
+    place = f" in task {task.id} on {task.node}" if task and task.node else f" in task {task.id}" if task else ""
     reason = f": {status.reason}" if status.reason else ""
     swept = "".join(f" {key}={shown(value)}" for key, value in run.planned.overrides.items())
-    return Text.assemble(f"run {run.planned.id}{swept}  ", styled(status.state), f"{where}{reason}")
+    return Text.assemble(f"run {run.planned.id}{swept}  ", styled(status.state), f"{place}{reason}")
 
 
 if __name__ == "__main__":

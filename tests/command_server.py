@@ -20,7 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 
 import irmas
-from irmas.data import workers
+from irmas import processes
 from irmas.sweep import pool
 
 for info in pkgutil.walk_packages(irmas.__path__, "irmas."):
@@ -29,7 +29,7 @@ Plugins.instance()
 OverridesParser.create().parse_override("lr=0.1")
 # Training processes are forked from the command: a fork server of their own would import torch again.
 FORK = multiprocessing.get_context("fork")
-for module in (pool, workers):
+for module in (pool, processes):
     module.fork_server = lambda *_: FORK  # type: ignore[attr-defined]
 
 

@@ -52,10 +52,14 @@ def start(command: str, *args: str, cwd: Path, **environment: str) -> subprocess
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
+    """Poll until the condition holds, and fail after `timeout_s`; at most a fifth of the time goes into polling."""
     end = time.monotonic() + timeout_s
-    while not condition():
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
         assert time.monotonic() < end, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.05)
+        time.sleep(min(max(0.05, 4 * (time.monotonic() - began)), 1))
 
 
 def marked(mark: str) -> list[int]:

@@ -52,7 +52,7 @@ def features() -> Features:
 @pytest.fixture(scope="session")
 def corpus_cache(corpus: Path, features: Features, tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
     folder = tmp_path_factory.mktemp("cache") / "corpus"
-    cache.build(scan(Data(), corpus), features, folder, lambda _: None)
+    cache.build(scan(Data(), corpus), features, folder)
     return cache.open_cache(folder)
 
 
@@ -62,6 +62,21 @@ def data(corpus: Path, features: Features, tmp_path_factory: pytest.TempPathFact
     group = Data(source="folder", root=str(corpus), cache_dir=str(tmp_path_factory.mktemp("built")))
     dataset.load(group, features, SILENT)
     return group
+
+
+class Recorder:
+    """Progress that records its tasks (name, total, unit), and the units of the last one."""
+
+    def __init__(self) -> None:
+        self.begun = list[tuple[str, int, str]]()
+        self.advanced = list[int]()
+
+    def start(self, task: str, total: int, unit: str = "excerpts") -> None:
+        self.begun.append((task, total, unit))
+        self.advanced.clear()
+
+    def advance(self, count: int) -> None:
+        self.advanced.append(count)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Writes files anew, killed with -9 ahead of every line of what writes them; says how often, and that none was torn.
+"""Write files, killed with -9 ahead of every line that writes them; print how often, and fail if one was torn.
 
-In a process of its own, which forks: `python tests/killed_at_each_line.py FOLDER`
+Run it in a process of its own, since it forks: `python tests/killed_at_each_line.py FOLDER`
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import FrameType
@@ -22,45 +23,48 @@ from irmas import files
 from irmas.config import Config
 from irmas.files import atomic_write
 from irmas.results import ranking
+from irmas.run import lease
 from irmas.run.folder import RunFolder, Status
 from irmas.sweep.plan import Plan, PlannedRun
+from irmas.sweep.sweep import PLAN, Sweep
 
 LRS = (0.1, 0.2, 0.3)
 LARGE = 16_000_000
-"""Bytes that take a while to write."""
+"""Number of bytes that take a while to write."""
 
 
 def plan(points: int) -> Plan:
-    of = [PlannedRun(number, {"lr": lr}, {"lr": lr}) for number, lr in enumerate(LRS[:points], start=1)]
-    return Plan("s", ["lr"], "data", "source", "", Config(), of)
+    entries = [PlannedRun(number, {"lr": lr}, {"lr": lr}) for number, lr in enumerate(LRS[:points], start=1)]
+    return Plan("s", ["lr"], "data", "source", "", Config(), entries)
 
 
 class StatusFile:
-    functions = (RunFolder.held.__wrapped__, RunFolder._enter, RunFolder.write_status, RunFolder.amend_status)  # type: ignore[attr-defined]
+    acquiring = (RunFolder.acquire.__wrapped__, lease.acquire.__wrapped__, lease._replace_lock)  # type: ignore[attr-defined]
+    functions = (*acquiring, RunFolder.write_status, RunFolder.amend_status)
 
     def __init__(self, folder: Path) -> None:
         self.run = RunFolder(folder)
 
     def write(self, version: int) -> None:
-        with self.run.held() as held:
-            held.write_status(Status(epoch=version))
+        with self.run.acquire() as owned:
+            owned.write_status(Status(epoch=version))
 
     def read(self) -> int:
-        return self.run.told().epoch
+        return self.run.recorded().epoch
 
 
 class PlanFile:
     """A grid that grows."""
 
-    functions = (plans.write,)
+    functions = (Sweep.write,)
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def write(self, version: int) -> None:
         if version == 1:
-            (self.folder / plans.PLAN).unlink(missing_ok=True)
-        write_plan(self.folder, plan(1 + version))
+            (self.folder / PLAN).unlink(missing_ok=True)
+        Sweep(self.folder, plan(1 + version)).write()
 
     def read(self) -> int:
         return len(read_plan(self.folder).runs) - 1
@@ -76,8 +80,8 @@ class Ranking:
 
     def write(self, version: int) -> None:
         write_plan(self.folder, plan(3))
-        result = ranking.rank(self.folder)
-        ranking.write(self.folder, ranking.Ranking(result.plan, result.rows[: 1 + version], [], result.state))
+        result = ranking.rank(Sweep.open(self.folder))
+        ranking.write(replace(result, runs=result.runs[: 1 + version]))
 
     def read(self) -> int:
         lines = (self.folder / "ranking.csv").read_text().splitlines()
@@ -105,7 +109,7 @@ class Checkpoint:
 
 
 def fork(child: Callable[[], None]) -> int:
-    """A process that does this and ends."""
+    """Return the ID of a process that calls `child` and ends."""
     pid = os.fork()
     if pid == 0:
         child()
@@ -137,19 +141,19 @@ def killed_at(number: int, write: Callable[[], None], functions: Iterable[Callab
 def at_each_line(file: Checkpoint | StatusFile | PlanFile | Ranking) -> int:
     file.write(1)
     assert file.read() == 1
-    found = []
+    versions = []
     for line in count(1):
         if not was_killed(fork(lambda: killed_at(line, lambda: file.write(2), file.functions))):  # noqa: B023
             break
-        found.append(file.read())
+        versions.append(file.read())
         file.write(1)
-    assert set(found) == {1, 2}
+    assert set(versions) == {1, 2}
     assert file.read() == 2
-    return len(found)
+    return len(versions)
 
 
 def at_random_moments(path: Path) -> int:
-    """Within the writing of one large file."""
+    """Kill a process while it writes one large file; return the number of kills."""
     contents = (b"o" * LARGE, b"n" * LARGE)
     atomic_write(path, contents[0])
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from irmas.config import averaged_epochs
-from irmas.results.analysis import Outcome
-from irmas.results.comparison import Answers
+from irmas.results.runs import Answers, Run
+from irmas.run.events import VAL_ACCURACY
 
 Array = NDArray[np.float64]
 
@@ -31,15 +31,15 @@ class Noise:
     """Standard deviations of a run's accuracy, 0 to 1."""
 
     run: float = 0.0
-    """Of each run by itself."""
+    """Noise of each run by itself."""
     seed: float = 0.0
-    """Of all runs of a seed alike, where they share a random stream."""
+    """Noise that all runs of a seed share, where they share a random stream."""
     seed_lr: float = 0.0
-    """Of all runs of a seed and a learning rate alike."""
+    """Noise that all runs of a seed and a learning rate share."""
     twins: float = 0.0
-    """Of two runs that differ in l2 alone alike."""
+    """Noise that two runs share that differ only in l2."""
     epoch: float = 0.0
-    """Of each epoch by itself."""
+    """Noise of each epoch by itself."""
 
 
 OWN_STREAMS = Noise(run=0.007, epoch=0.011)
@@ -81,11 +81,11 @@ class Sweep:
         self.easy = np.sqrt(0.3) * by_recording + np.sqrt(0.35) * rng.standard_normal(excerpts)
         self.shared: dict[tuple[Any, ...], float] = {}
 
-    def _draw(self, sd: float, *of: Any) -> float:
-        """Return a deviation that is drawn once for all runs that share `of`."""
-        return self.shared.setdefault(of, float(sd * self.rng.standard_normal()))
+    def _draw(self, sd: float, *key: Any) -> float:
+        """Return a deviation that is drawn once for all runs with this key."""
+        return self.shared.setdefault(key, float(sd * self.rng.standard_normal()))
 
-    def train(self, point: int, seed: int, run: int) -> Outcome:
+    def train(self, point: int, seed: int, run: int) -> Run:
         noise, values = self.noise, GRID[point]
         reached = (
             self.truths[point]
@@ -100,10 +100,16 @@ class Sweep:
         hits = ndtri(ranked.clip(0.01, 0.99))[:, None] + self.easy + mine > 0
         share = hits.mean(axis=0)
         curve[-len(ranked) :] = hits.mean(axis=1)
-        answers = Answers(share, self.names, self.recordings)
-        return Outcome(run, values | {"seed": seed}, float(share.mean()), None, answers, tuple(curve.tolist()))
+        return Run(
+            run,
+            values | {"seed": seed},
+            epoch=EPOCHS,
+            accuracy=float(share.mean()),
+            curves={VAL_ACCURACY: dict(enumerate(curve.tolist(), start=1))},
+            answers=Answers(share, self.names, self.recordings),
+        )
 
-    def grid(self, seeds: int) -> list[Outcome]:
-        """Train all points with so many seeds."""
+    def grid(self, seeds: int) -> list[Run]:
+        """Train all points with this number of seeds."""
         pairs = itertools.product(range(len(GRID)), range(seeds))
         return [self.train(point, seed, run) for run, (point, seed) in enumerate(pairs, start=1)]

@@ -1,10 +1,11 @@
-"""Which module imports which: down only, as docs/architecture.md draws it."""
+"""Imports between modules go down only, as docs/architecture.md draws them."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections import defaultdict
+import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -12,8 +13,8 @@ from pathlib import Path
 import pytest
 from commands import ROOT
 
-FLOORS = (
-    "doors",
+LAYERS = (
+    "commands",
     "evaluation",
     "inference",
     "results",
@@ -21,27 +22,22 @@ FLOORS = (
     "learning",
     "run data",
     "standin",
-    "ground",
+    "base",
 )
-"""From the top. Rooms of one floor do not know each other."""
-DOORS = {"train", "prepare", "rank", "refine", "status", "evaluate", "predict", "export"}
-"""The modules of the package itself that stand on top; the others are the ground."""
-KNOWN_BY = {
+"""Packages from the top; those of one layer do not import each other."""
+COMMANDS = {"train", "prepare", "rank", "refine", "status", "evaluate", "predict", "export"}
+"""Modules at the top of the package that are commands; the others there are the base."""
+IMPORTED_BY = {
     "hydra": {"irmas.cli.overrides", "irmas.cli.compose", "irmas.prepare", "hydra_plugins.irmas_launcher"},
-    "omegaconf": {
-        "irmas.cli.overrides",
-        "irmas.cli.compose",
-        "irmas.prepare",
-        "hydra_plugins.irmas_launcher",
-    },
     "submitit": {"irmas.sweep.submit"},
     "subprocess": {"irmas.sweep.slurm", "irmas.provenance"},
     "tensorboard": {"irmas.run.events"},
-    "argparse": {"irmas.exit", "irmas.evaluate", "irmas.predict"},
     "pickle": {"irmas.run.checkpoint"},
-    "jinja2": {"irmas.results.report"},
+    "jinja2": {"irmas.results.page"},
+    "pooch": {"irmas.data.download"},
+    "filelock": {"irmas.files"},
 }
-"""Only these modules import what the key names."""
+"""The only modules that import a library."""
 
 
 def modules() -> dict[str, Path]:
@@ -53,7 +49,7 @@ MODULES = modules()
 
 
 def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """Modules that these statements import, among others."""
+    """Yield the modules that these statements import, among others."""
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -65,33 +61,33 @@ def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
 
 TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 IMPORTS = {name: {*imported(ast.walk(tree))} - {name} for name, tree in TREES.items()}
-"""Wherever in the file: in a function, or for annotations alone."""
+"""Imports anywhere in a file: at its top, in a function, or for annotations alone."""
 
 
-def room(module: str) -> str:
+def package(module: str) -> str:
     parts = module.split(".")
-    if parts[0] == "hydra_plugins" or parts[1:2] == ["cli"] or parts[-1] in DOORS & set(parts[1:2]):
-        return "doors"
-    return parts[1] if len(parts) > 2 or (len(parts) == 2 and (ROOT / "irmas" / parts[1]).is_dir()) else "ground"
+    if parts[0] == "hydra_plugins" or parts[1:2] == ["cli"] or (len(parts) == 2 and parts[1] in COMMANDS):
+        return "commands"
+    is_package = len(parts) > 2 or (len(parts) == 2 and (ROOT / "irmas" / parts[1]).is_dir())
+    return parts[1] if is_package else "base"
 
 
-def floor(module: str) -> int:
-    return next(number for number, rooms in enumerate(FLOORS) if room(module) in rooms.split())
+def layer(module: str) -> int:
+    return next(number for number, packages in enumerate(LAYERS) if package(module) in packages.split())
 
 
-def known(module: str) -> set[str]:
-    """Modules of ours that it imports."""
+def own_imports(module: str) -> set[str]:
     return IMPORTS[module] & MODULES.keys()
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_go_down(module: str) -> None:
-    up = [
+    upwards = [
         other
-        for other in known(module)
-        if floor(other) < floor(module) or (floor(other) == floor(module) and room(other) != room(module))
+        for other in own_imports(module)
+        if layer(other) < layer(module) or (layer(other) == layer(module) and package(other) != package(module))
     ]
-    assert up == []
+    assert upwards == []
 
 
 def test_no_modules_import_each_other_when_they_are_loaded() -> None:
@@ -99,16 +95,21 @@ def test_no_modules_import_each_other_when_they_are_loaded() -> None:
     assert len([*TopologicalSorter(at_load).static_order()]) == len(MODULES)  # raises CycleError
 
 
-@pytest.mark.parametrize("library", KNOWN_BY)
-def test_a_library_is_known_where_it_belongs_alone(library: str) -> None:
-    knowing = {name for name, others in IMPORTS.items() if any(other.split(".")[0] == library for other in others)}
-    assert knowing == KNOWN_BY[library]
+@pytest.mark.parametrize("library", IMPORTED_BY)
+def test_a_library_is_imported_where_it_belongs(library: str) -> None:
+    importers = {name for name, others in IMPORTS.items() if any(other.split(".")[0] == library for other in others)}
+    assert importers == IMPORTED_BY[library]
 
 
-def test_the_page_draws_what_the_rooms_import() -> None:
+def test_a_module_has_a_name_of_its_own() -> None:
+    names = Counter(name.rpartition(".")[2] for name, path in MODULES.items() if path.name != "__init__.py")
+    assert [name for name, count in names.items() if count > 1 or name in sys.stdlib_module_names] == []
+
+
+def test_the_page_draws_what_the_packages_import() -> None:
     real: dict[str, set[str]] = defaultdict(set)
     for module in MODULES:
-        real[room(module)] |= {room(other) for other in known(module)} - {room(module), "ground"}
+        real[package(module)] |= {package(other) for other in own_imports(module)} - {package(module), "base"}
     page = (ROOT / "docs" / "architecture.md").read_text()
     drawn: dict[str, set[str]] = defaultdict(set)
     for start, end in re.findall(r"^ +(\w+) --> (\w+)$", page, re.MULTILINE):

@@ -1,6 +1,6 @@
 """Folders that are files, what may not be read or written, damaged plans: one message, exit code 2, nothing written.
 
-The doors run without root's power to pass over permissions.
+The commands run without root's power to pass over permissions.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from forked_commands import Commands, contents
 from irmas.config import Config, Data, Features
 from irmas.run.events import VAL_ACCURACY, EventWriter
 from irmas.run.folder import COMPLETED, Status
+from irmas.run.lease import Writer
 from irmas.sweep.plan import Plan, PlannedRun
 
 Arrange = Callable[[Path], None]
@@ -70,7 +71,7 @@ def sweep(folder: Path) -> Path:
     plan = Plan("mine", ["lr"], "d", "s", "", Config(), [PlannedRun(i, {"lr": i / 10}, {"lr": i / 10}) for i in (1, 2)])
     write_plan(folder / "outputs" / "mine", plan)
     run = run_folder(folder / "outputs" / "mine", plan.runs[0])
-    run.amend_status(Status(COMPLETED, epoch=1, epochs=1, pid=4))
+    run.amend_status(Status(COMPLETED, epoch=1, epochs=1, writer=Writer(pid=4)))
     with EventWriter(run.path, purge_step=1) as writer:
         writer.scalars(1, {VAL_ACCURACY: 0.5})
         writer.commit()
@@ -219,7 +220,7 @@ def test_a_wrong_call(door: str, arguments: list[str], commands: Commands, folde
         (["--requeues", "many"], "invalid int"),
     ],
 )
-def test_a_task_is_told_of_runs_that_there_are_not(
+def test_a_task_refuses_runs_that_the_plan_does_not_have(
     arguments: list[str], message: str, commands: Commands, folder: Path
 ) -> None:
     sweep(folder)
@@ -257,7 +258,7 @@ def test_a_ranking_that_cannot_be_written_is_shown_all_the_same(commands: Comman
     assert contents(folder) == before
 
 
-def test_data_that_the_job_cannot_make_is_told_and_recorded(commands: Commands, folder: Path) -> None:
+def test_why_the_data_job_failed_is_printed_and_recorded(commands: Commands, folder: Path) -> None:
     plan = Plan(
         "gone", [], "d", "s", "", Config(data=Data(source="folder", root=str(folder / "d"))), [PlannedRun(1, {}, {})]
     )

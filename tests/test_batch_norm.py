@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from irmas.config import Augment, Model
 from irmas.learning import batch_norm
+from irmas.learning.learner import Learner
 from irmas.learning.model import Classifier
-from irmas.learning.trainer import Learner
 from irmas.run import events, model_file
 from irmas.run.folder import RunFolder
 
@@ -99,7 +99,7 @@ def test_no_generator_moves_and_masks_and_dropout_are_off() -> None:
     learner = Learner(config, toy(), CPU)
     np.random.seed(3)
     learner.validate(1)
-    found = statistics(learner.model)
+    after = statistics(learner.model)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
     scalars, _ = learner.validate(1)
     assert torch.equal(torch.get_rng_state(), before[0])
@@ -107,7 +107,7 @@ def test_no_generator_moves_and_masks_and_dropout_are_off() -> None:
     torch.manual_seed(17)
     assert learner.validate(1)[0] == scalars
     for name, value in statistics(learner.model).items():
-        assert torch.equal(value, found[name]), name
+        assert torch.equal(value, after[name]), name
 
 
 def test_all_runs_draw_the_same_excerpts_at_random() -> None:
@@ -154,12 +154,12 @@ def test_the_statistics_that_are_validated_are_stored(tmp_path: Path) -> None:
         assert accuracy == status.metrics[events.VAL_ACCURACY], name
         assert float(F.cross_entropy(logits, targets)) == pytest.approx(status.metrics[events.VAL_LOSS], rel=1e-5), name
         # They are those of clean training excerpts under the stored weights.
-        found = statistics(model)
+        expected = statistics(model)
         batch_norm.recompute(
             model, [examples.decibels(rows) for rows in batch_norm.draw(examples.train).tensor_split(4)]
         )
         for tag, value in statistics(model).items():
-            torch.testing.assert_close(value, found[tag], msg=f"{name}: {tag}")
+            torch.testing.assert_close(value, expected[tag], msg=f"{name}: {tag}")
 
 
 def test_a_net_that_has_diverged_is_validated_all_the_same() -> None:

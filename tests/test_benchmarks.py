@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -11,20 +12,21 @@ import numpy as np
 import pytest
 import torch
 from commands import ROOT
-from test_ranking import train
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
+import factories
 import halving
 from bare import Run
 from bench import BEGIN, END, renewed
-from factories import read_plan, write_plan
+from factories import write_run
 from rounds import HEAD, Row, in_turn
 
 from irmas.config import Config, Model
-from irmas.learning.trainer import Examples, Learner
+from irmas.learning.learner import Examples, Learner
 from irmas.run import events
-from irmas.sweep.plan import Plan, PlannedRun
+from irmas.sweep.plan import PlannedRun
 from irmas.sweep.pruning import WARNING
+from irmas.sweep.sweep import Sweep
 
 
 def test_what_is_not_measured_anew_stays_in_the_table() -> None:
@@ -74,21 +76,19 @@ def test_a_goal_is_held_against_the_median(goal: str, met: str) -> None:
     )
 
 
-def grid(folder: Path, config: Config) -> Path:
-    """A full grid of two points and two seeds, of 6 epochs."""
-    swept = [{"lr": lr, "seed": seed} for seed in (0, 1) for lr in (0.1, 0.2)]
-    points = [PlannedRun(number, values, values) for number, values in enumerate(swept, start=1)]
-    write_plan(folder, Plan(folder.name, ["lr", "seed"], "data", "source", "", config, points))
+def grid(folder: Path, config: Config) -> Sweep:
+    """Write a full grid of two points and two seeds, of 6 epochs."""
+    sweep = Sweep(folder, factories.grid({"lr": (0.1, 0.2), "seed": (0, 1)}, config)).write()[0]
     for number in range(1, 5):
-        train(folder, number, [(number / 8 + epoch / 64, 1.0) for epoch in range(6)])
-    return folder
+        write_run(sweep, number, [(number / 8 + epoch / 64, 1.0) for epoch in range(6)])
+    return sweep
 
 
 def test_grids_of_each_seed_are_recorded_in_place_of_those_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "curves.csv").write_text("sweep,run,settings,val_accuracy\nold,1,lr=0.1,0.5\n")
-    halving.record([grid(tmp_path / "full", Config(epochs=6))], tmp_path / "curves.csv")
+    halving.record([grid(tmp_path / "full", Config(epochs=6)).path], tmp_path / "curves.csv")
     grids = halving.read_curves(tmp_path / "curves.csv")
     assert {name: [(run.id, run.settings) for run in runs] for name, runs in grids.items()} == {
         "full-0": [(1, "lr=0.1"), (2, "lr=0.2")],
@@ -105,12 +105,12 @@ def test_grids_of_each_seed_are_recorded_in_place_of_those_before(
 )
 def test_what_is_no_full_grid_is_not_recorded(tmp_path: Path, config: Config, said: str) -> None:
     with pytest.raises(SystemExit, match=said):
-        halving.full_grids(grid(tmp_path / "grid", config))
-    train_more = grid(tmp_path / "more", Config(epochs=6))
-    plan = read_plan(train_more)
-    write_plan(train_more, Plan(**vars(plan) | {"points": [*plan.runs, PlannedRun(5, {"lr": 0.3}, {"lr": 0.3})]}))
+        halving.full_grids(grid(tmp_path / "grid", config).path)
+    complete = grid(tmp_path / "more", Config(epochs=6))
+    more = [*complete.plan.runs, PlannedRun(5, {"lr": 0.3}, {"lr": 0.3})]
+    grown, _ = replace(complete, plan=replace(complete.plan, runs=more)).write()
     with pytest.raises(SystemExit, match="run 5 is PENDING"):
-        halving.full_grids(train_more)
+        halving.full_grids(grown.path)
 
 
 def test_a_replay_judges_by_the_mean_over_the_last_epochs() -> None:

@@ -13,21 +13,19 @@ from typing import Any
 
 import pytest
 import yaml
-from factories import read_plan, run_folder, write_plan
+from factories import REPORT, SEEDS, Values, grid, read_plan, renamed, simulated, write_run
 from forked_commands import Commands
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from made_up import REPORT, SEEDS, Values, sweep
 
 from irmas.cli import overrides
-from irmas.config import OF_THE_COMMAND, Config, Data, Features, Model, flatten
+from irmas.config import SWEEP_WIDE, Config, Data, Features, Model, flatten
 from irmas.results import best, ranking
-from irmas.results.analysis import Analysis, Outcome, analyse
-from irmas.results.best import BEST, NextStep
+from irmas.results.analysis import Analysis
+from irmas.results.best import NextStep
 from irmas.results.ranking import Ranking
-from irmas.run.events import RANKED, VAL_ACCURACY, EventWriter
-from irmas.run.folder import COMPLETED, Status
-from irmas.sweep.plan import Plan, PlannedRun
+from irmas.sweep.plan import Plan
+from irmas.sweep.sweep import BEST, Sweep
 
 WINNER = Config(
     lr=0.0005,
@@ -41,7 +39,7 @@ SLURM = {"scontrol": "echo MaxArraySize = 1001", "squeue": "true", "sacct": "tru
 
 
 def settings(config: Config) -> dict[str, Any]:
-    return {key: value for key, value in asdict(config).items() if key not in OF_THE_COMMAND}
+    return {key: value for key, value in asdict(config).items() if key not in SWEEP_WIDE}
 
 
 def keep(folder: Path, found: dict[Any, Any], name: str = "outputs/mine") -> Path:
@@ -59,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def composed(commands: Commands, folder: Path, *arguments: str) -> dict[str, Any]:
-    """What the door would train, flat."""
+    """Return what irmas.train would train, flat."""
     said = commands.run("train", *arguments, "--cfg", "job", folder=folder)
     assert (said.code, said.stderr) == (0, "")
     return flatten(yaml.safe_load(said.stdout))
@@ -80,13 +78,13 @@ def level(values: Values) -> float:
     return 0.7
 
 
-def made(*given: Any, **options: Any) -> tuple[Ranking, Analysis]:
-    found, analysis = sweep(*given, **options)
+def made(*args: Any, **options: Any) -> tuple[Ranking, Analysis]:
+    ranking, analysis = simulated(*args, **options)
     assert analysis
-    return found, analysis
+    return ranking, analysis
 
 
-def test_the_file_holds_the_leaders_settings_and_says_how_good_they_are() -> None:
+def test_the_file_holds_the_leaders_settings_and_their_accuracy() -> None:
     found, analysis = made(REPORT, regularized, base=replace(WINNER, epochs=15))
     text = best.text(found, analysis)
     leader, honest = analysis.points[0], analysis.leader
@@ -101,12 +99,12 @@ def test_the_file_holds_the_leaders_settings_and_says_how_good_they_are() -> Non
         f"observed: {100 * leader.accuracy:.2f} % after 15 epochs"
     )
     assert len(analysis.best_set) > 1
-    assert head[2] == f"# {len(analysis.best_set)} of 18 points may be the best; this is the first of them"
+    assert head[2] == f"# {len(analysis.best_set)} of 18 points are in the best set; this is the first of them"
     assert head[3].endswith("python -m irmas.train best=outputs/made-up epochs=50 name=made-up-production")
     assert text == best.text(found, analysis)
 
 
-def test_it_says_whether_the_leader_is_the_best() -> None:
+def test_the_file_says_whether_the_leader_is_the_best() -> None:
     assert "\n# It is better than every other point\n" in best.text(*made({"lr": [0.005, 0.0001]}, by_lr))
     alone = best.text(*made({"lr": [0.005, 0.0001]}, by_lr, predicted=False))
     assert "\n# The others cannot be compared with it\n" in alone
@@ -115,7 +113,7 @@ def test_it_says_whether_the_leader_is_the_best() -> None:
     assert single.count("\n# ") == 2
 
 
-def test_of_several_seeds_the_first_run_stands_for_the_point_and_not_the_luckiest() -> None:
+def test_the_first_run_of_several_seeds_represents_the_point_not_the_luckiest() -> None:
     found, analysis = made(
         {"lr": [0.001, 0.0001], "seed": [5, 6, 7]}, lambda values: 0.6 + 50 * values["lr"] + values["seed"] / 100
     )
@@ -137,13 +135,13 @@ def test_runs_that_still_rise_are_trained_for_longer() -> None:
         f"accuracy still rises by {100 * analysis.rise.value:.1f} percentage points per epoch, "
         "and more epochs come first",
     )
-    later = replace(found, plan=replace(found.plan, name="made-up-5"))
+    later = renamed(found, name="made-up-5")
     assert best.next_step(later, analysis).command.endswith(" name=made-up-15")
 
 
 def test_a_sweep_of_an_earlier_version_leaves_the_leader_to_be_trained_for_longer() -> None:
     found, analysis = made(REPORT, level, base=Config(epochs=5), pace=5.0)
-    old = replace(found, plan=replace(found.plan, command=[]))
+    old = renamed(found, command=[])
     step = best.next_step(old, analysis)
     assert step.command == "python -m irmas.train best=outputs/made-up epochs=15 name=made-up-15"
 
@@ -152,7 +150,7 @@ def test_several_points_in_the_best_set_are_refined() -> None:
     found, analysis = made(SEEDS, level, training_sd=0.015)
     assert best.next_step(found, analysis) == NextStep(
         "python -m irmas.refine outputs/made-up",
-        f"{len(analysis.best_set)} of 18 points may be the best; fresh seeds of the first of them tell more",
+        f"{len(analysis.best_set)} of 18 points are in the best set; fresh seeds of the first of them narrow it",
     )
 
 
@@ -162,16 +160,14 @@ def test_a_single_best_point_goes_into_production() -> None:
     assert step == NextStep(best.production_command(found, analysis), "run 1 is better than every other point")
     apart = best.next_step(*made({"lr": [0.005, 0.0001]}, by_lr, predicted=False))
     assert apart == NextStep(step.command, "the other points cannot be compared with run 1")
-    assert "nothing to compare it with" in best.next_step(*made({}, level)).reason
+    assert "no other to compare it with" in best.next_step(*made({}, level)).reason
 
 
 def test_unknown_training_noise_asks_for_a_second_seed() -> None:
     cycle = Config(schedule="onecycle", seed=3)
     step = best.next_step(*made({"lr": [0.002, 0.001]}, by_lr, base=cycle))
     command = "python -m irmas.train -m lr=0.002,0.001 seed=3,4 name=made-up"
-    assert step == NextStep(
-        command, "with one seed nothing tells how much trainings of a point differ; a second one does"
-    )
+    assert step == NextStep(command, "one seed cannot show how much trainings of a point differ; a second one can")
     two = best.next_step(*made({"lr": [0.002, 0.001], "seed": [3, 4]}, by_lr, base=cycle, training_sd=0.02))
     assert " seed=" not in two.command
 
@@ -189,7 +185,7 @@ def test_unknown_training_noise_asks_for_a_second_seed() -> None:
 )
 def test_the_command_can_be_pasted_whatever_the_sweep_is_called(name: str, follows: str, tmp_path: Path) -> None:
     found, analysis = made({"lr": [0.001, 0.0001]}, by_lr)
-    command = best.production_command(replace(found, plan=replace(found.plan, name=name)), analysis)
+    command = best.production_command(renamed(found, name=name), analysis)
     pasted = ["sh", "-c", f"printf '%s\\n' {command.removeprefix('python -m irmas.train ')}"]
     words = subprocess.run(pasted, capture_output=True, text=True, check=True).stdout.splitlines()
     given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(words)}
@@ -200,18 +196,18 @@ def test_the_command_can_be_pasted_whatever_the_sweep_is_called(name: str, follo
 
 
 @pytest.mark.parametrize("path", ["outputs/mine", "outputs/mine/", f"outputs/mine/{BEST}"])
-def test_the_door_trains_the_winner(path: str, commands: Commands, folder: Path) -> None:
+def test_irmas_train_trains_the_winner(path: str, commands: Commands, folder: Path) -> None:
     expected = flatten(asdict(replace(WINNER, epochs=50, name="longer")))
     assert composed(commands, folder, f"best={path}", "epochs=50", "name=longer") == expected
 
 
-def test_what_the_command_line_says_counts_more(commands: Commands, folder: Path) -> None:
+def test_overrides_take_precedence_over_best(commands: Commands, folder: Path) -> None:
     found = composed(commands, folder, "dropout=0.1", "model.dense=64", "best=outputs/mine", "data.root=/here")
     changed = {"dropout": 0.1, "model.dense": 64, "data.root": "/here"}
     assert found == flatten(asdict(WINNER)) | changed
 
 
-def test_a_group_that_is_chosen_takes_the_place_of_the_winners(commands: Commands, folder: Path) -> None:
+def test_a_chosen_group_replaces_the_winners(commands: Commands, folder: Path) -> None:
     found = composed(commands, folder, "best=outputs/mine", "model=deep", "data=irmas")
     assert found == flatten(asdict(replace(WINNER, model=Model(convs_per_block=2), data=Data())))
 
@@ -227,7 +223,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def planned(commands: Commands, folder: Path, slurm: str, *arguments: str) -> list[dict[str, Any]]:
-    """The runs that the door freezes, flat."""
+    """Return the runs that irmas.train plans, flat."""
     own = ["data.root=data", "data.cache_dir=data/cache", "name=made", "hydra.launcher.submit=false"]
     said = commands.run("train", *arguments, *own, folder=folder, PATH=slurm)
     assert (said.code, said.stderr) == (0, "")
@@ -267,9 +263,7 @@ def test_a_group_that_a_sweep_file_varies_is_not_the_winners(folder: Path, monke
     assert ConfigStore.instance().load("best/given.yaml").node.keys() == settings(WINNER).keys() - {"model"}
 
 
-def test_recipes_are_swept_and_what_the_command_says_counts_more(
-    commands: Commands, tmp_path: Path, slurm: str
-) -> None:
+def test_recipes_are_swept_and_overrides_take_precedence(commands: Commands, tmp_path: Path, slurm: str) -> None:
     standin = ("data=standin", "features=small")
     keys = ("schedule", "lr", "model.convs_per_block")
     runs = planned(commands, tmp_path, slurm, "-m", "recipe=report,strong", "seed=0,1", *standin)
@@ -331,7 +325,7 @@ def test_the_command_trains_the_same_points_for_longer(
     plan = plan_of(commands, tmp_path, slurm, *shlex.split(command))
     rising, analysis = made(REPORT, level, base=Config(epochs=5), pace=5.0)
     assert analysis.still_rising
-    printed = best.next_step(replace(rising, plan=plan), analysis).command
+    printed = best.next_step(replace(rising, sweep=Sweep.of(plan)), analysis).command
     again = plan_of(commands, tmp_path, slurm, *shlex.split(printed.removeprefix("python -m irmas.train ")))
     expected = [
         flatten(asdict(plan.config_of(point))) | {"name": again.name, "epochs": 3 * plan.value(point, "epochs")}
@@ -346,7 +340,7 @@ def test_a_second_seed_grows_the_sweep_that_is_there(
     monkeypatch.chdir(tmp_path)
     plan = plan_of(commands, tmp_path, slurm, *shlex.split(f"{STANDIN} recipe=strong -m dropout=0.3,0.4 data.fold=0,1"))
     cycle, analysis = made({"lr": [0.002, 0.001]}, by_lr, base=Config(schedule="onecycle"))
-    command = best.next_step(replace(cycle, plan=plan), analysis).command
+    command = best.next_step(replace(cycle, sweep=Sweep.of(plan)), analysis).command
     grown = plan_of(commands, tmp_path, slurm, *shlex.split(command.removeprefix("python -m irmas.train ")))
     assert [grown.config_of(point) for point in grown.runs[:4]] == [plan.config_of(point) for point in plan.runs]
     assert [grown.config_of(point) for point in grown.runs[4:]] == [
@@ -431,23 +425,18 @@ def test_the_winner_of_a_sweep_is_trained_for_longer(
     data: Data, features: Features, tmp_path: Path, commands: Commands
 ) -> None:
     config = Config(epochs=1, seed=3, data=data, features=features, model=Model(filters=[4]), name="two")
-    points = [PlannedRun(number, {"lr": lr}, {"lr": lr}) for number, lr in ((1, 0.001), (2, 0.01))]
-    plan = Plan("two", ["lr"], "data", "source", "", config, points)
-    folder = tmp_path / "outputs" / "two"
-    write_plan(folder, plan)
-    for point, accuracy in zip(points, (0.5, 0.75), strict=True):
-        run = run_folder(folder, point)
-        run.amend_status(Status(COMPLETED, epoch=1, epochs=1))
-        with EventWriter(run.path, purge_step=1) as writer:
-            writer.scalars(1, {RANKED: accuracy, VAL_ACCURACY: accuracy})
-            writer.commit()
-    found = ranking.rank(folder)
-    analysis = analyse([Outcome(row.id, row.values, row.accuracy or 0) for row in found.rows], ["lr"])
-    (folder / BEST).write_text(best.text(found, analysis))
+    sweep = Sweep(tmp_path / "outputs" / "two", grid({"lr": [0.001, 0.01]}, config, "two")).write()[0]
+    for number, accuracy in ((1, 0.5), (2, 0.75)):
+        write_run(sweep, number, [(accuracy, 1.0)])
+    result = ranking.rank(sweep)
+    analysis = ranking.analyze(result)
+    assert analysis
+    sweep.best.write_text(best.text(result, analysis))
 
     done = commands.train("best=outputs/two", "epochs=2", "name=two-production", folder=tmp_path)
     assert done.code == 0, done.stderr
-    assert [(row.rank, row.epoch) for row in ranking.rank(tmp_path / "outputs" / "two-production").rows] == [(1, 2)]
-    (trained,) = (tmp_path / "outputs" / "two-production" / "runs").glob("*/config.yaml")
+    production = Sweep.open(tmp_path / "outputs" / "two-production")
+    assert [(run.rank, run.epoch) for run in ranking.rank(production).runs] == [(1, 2)]
+    (trained,) = production.runs.glob("*/config.yaml")
     expected = replace(config, lr=0.01, epochs=2, name="two-production")
     assert yaml.safe_load(trained.read_text()) == asdict(expected)

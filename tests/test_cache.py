@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 from commands import marked
-from conftest import SmallDisk
+from conftest import Recorder, SmallDisk
 
 from irmas.config import Data, Features
 from irmas.data import cache
@@ -44,24 +44,24 @@ from irmas.data.excerpts import scan
 if __name__ == "__main__":
     root, folder, go, pause_s = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
 
-    def on_excerpts(done):
-        print("computed", done, flush=True)
-        time.sleep(pause_s)
+    class Pausing:
+        def start(self, task, total, unit=""):
+            pass
+
+        def advance(self, count):
+            print("computed", count, flush=True)
+            time.sleep(pause_s)
 
     excerpts = scan(Data(), root)
     print("ready", flush=True)
     while not go.exists():
         time.sleep(0.01)
     try:
-        cache.build(excerpts, Features(n_mels=8, hop_length=4000), folder, on_excerpts)
+        cache.build(excerpts, Features(n_mels=8, hop_length=4000), folder, Pausing())
     except KeyboardInterrupt:
         sys.exit("interrupted")
     print("rows", len(cache.open_cache(folder).features), folder.stat().st_ino, flush=True)
 """
-
-
-def nothing(_: int) -> None:
-    pass
 
 
 def write_noise(path: Path, seed: int, subtype: str = "PCM_16") -> None:
@@ -79,7 +79,7 @@ def few(tmp_path: Path) -> list[Excerpt]:
 
 @pytest.fixture
 def foreign(few: list[Excerpt], tmp_path: Path) -> Path:
-    cache.build(few, TINY, tmp_path / "foreign", nothing)
+    cache.build(few, TINY, tmp_path / "foreign")
     return tmp_path / "foreign"
 
 
@@ -127,15 +127,15 @@ def test_what_is_opened_is_what_the_front_end_computes(
         waveform, rate = read_waveform(corpus / corpus_cache.labels[row] / f"{corpus_cache.names[row]}.wav")
         decibels = front_end(waveform[None], rate)[0]
         np.testing.assert_array_equal(corpus_cache.features[row], encode(decibels, features))
-        told = corpus_cache.scale * corpus_cache.features[row].astype(float) + corpus_cache.offset
-        assert np.abs(told - decibels.numpy()).max() <= 80 / 255 / 2 * 1.001
+        decoded = corpus_cache.scale * corpus_cache.features[row].astype(float) + corpus_cache.offset
+        assert np.abs(decoded - decibels.numpy()).max() <= 80 / 255 / 2 * 1.001
 
 
 def test_rows_are_described_in_order(corpus_cache: FeatureCache, corpus: Path) -> None:
-    found = scan(Data(), corpus)
-    assert corpus_cache.names == [excerpt.name for excerpt in found]
-    assert corpus_cache.labels == [excerpt.label for excerpt in found]
-    assert corpus_cache.recordings == [excerpt.recording for excerpt in found]
+    scanned = scan(Data(), corpus)
+    assert corpus_cache.names == [excerpt.name for excerpt in scanned]
+    assert corpus_cache.labels == [excerpt.label for excerpt in scanned]
+    assert corpus_cache.recordings == [excerpt.recording for excerpt in scanned]
     assert len(corpus_cache.classes) == 11
 
 
@@ -144,10 +144,10 @@ def test_float16_and_any_name_survive(tmp_path: Path) -> None:
     for seed, name in enumerate(names):
         write_noise(tmp_path / "data" / f"class {seed % 2}, odd" / f"{name}.wav", seed)
     features = replace(TINY, dtype="float16")
-    found = scan(Data(source="folder"), tmp_path / "data")
-    cache.build(found, features, tmp_path / "cache", nothing)
+    scanned = scan(Data(source="folder"), tmp_path / "data")
+    cache.build(scanned, features, tmp_path / "cache")
     opened = open_cache(tmp_path / "cache")
-    assert opened.names == [excerpt.name for excerpt in found]
+    assert opened.names == [excerpt.name for excerpt in scanned]
     assert set(opened.classes) == {"class 0, odd", "class 1, odd"}
     assert opened.features.dtype == np.float16
     assert (opened.scale, opened.offset) == (1, 0)
@@ -155,11 +155,10 @@ def test_float16_and_any_name_survive(tmp_path: Path) -> None:
 
 
 def test_progress_counts_every_excerpt_once(few: list[Excerpt], tmp_path: Path) -> None:
-    told: list[int] = []
-    cache.build(few, TINY, tmp_path / "new" / "cache", told.append)
-    assert sum(told) == 6
-    cache.build(few, TINY, tmp_path / "new" / "cache", told.append)
-    assert sum(told) == 6
+    recorder = Recorder()
+    assert cache.build(few, TINY, tmp_path / "new" / "cache", recorder)
+    assert not cache.build(few, TINY, tmp_path / "new" / "cache", recorder)
+    assert (recorder.begun, sum(recorder.advanced)) == ([("log-mels", 6, "excerpts")], 6)
 
 
 def test_the_key_changes_with_settings_and_files_and_with_nothing_else(few: list[Excerpt]) -> None:
@@ -199,11 +198,11 @@ def test_processes_that_start_at_once_build_once(
     builders = [start_builder(0) for _ in range(processes)]
     assert [next_line(builder) for builder in builders] == ["ready\n"] * processes
     (tmp_path / "go").touch()
-    said = [builder.communicate(timeout=100) for builder in builders]
-    assert [builder.returncode for builder in builders] == [0] * processes, said
-    assert sum("computed" in out for out, _ in said) == 1
-    assert sum("it is built anew" in err for _, err in said) == damaged
-    assert {out.splitlines()[-1] for out, _ in said} == {f"rows 132 {folder.stat().st_ino}"}
+    outputs = [builder.communicate(timeout=100) for builder in builders]
+    assert [builder.returncode for builder in builders] == [0] * processes, outputs
+    assert sum("computed" in out for out, _ in outputs) == 1
+    assert sum("; rebuilding it" in err for _, err in outputs) == damaged
+    assert {out.splitlines()[-1] for out, _ in outputs} == {f"rows 132 {folder.stat().st_ino}"}
     assert sorted(path.name for path in folder.parent.iterdir()) == ["key", "key.lock"]
 
 
@@ -233,7 +232,7 @@ def test_a_killed_builder_leaves_nothing_that_looks_finished_and_no_process(
     assert marked(str(tmp_path)) == []
     assert not folder.exists()
     assert (tmp_path / "cache" / "key.part").exists()
-    cache.build(scan(Data(), corpus), TINY, folder, nothing)
+    cache.build(scan(Data(), corpus), TINY, folder)
     assert open_cache(folder).features.any(axis=(1, 2)).all()
     assert sorted(path.name for path in folder.parent.iterdir()) == ["key", "key.lock"]
 
@@ -247,7 +246,7 @@ def test_everything_that_cannot_be_used_is_listed_at_once(tmp_path: Path) -> Non
     many[33].path.write_text("no sound")
     soundfile.write(many[69].path, np.array([0.0, np.nan]), 8000, subtype="FLOAT")
     with pytest.raises(DataError) as caught:
-        cache.build(many, TINY, tmp_path / "cache" / "key", nothing)
+        cache.build(many, TINY, tmp_path / "cache" / "key")
     lines = str(caught.value).splitlines()
     assert lines[0] == "3 of 70 excerpts cannot be used; data.damaged=drop leaves them out"
     assert [line.strip().split(": ")[0] for line in lines[1:]] == [str(many[row].path) for row in broken]
@@ -255,15 +254,15 @@ def test_everything_that_cannot_be_used_is_listed_at_once(tmp_path: Path) -> Non
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key.lock"]
     for row in broken:
         write_noise(many[row].path, row)
-    cache.build(many, TINY, tmp_path / "cache" / "key", nothing)
+    cache.build(many, TINY, tmp_path / "cache" / "key")
     assert len(open_cache(tmp_path / "cache" / "key").names) == 70
 
 
-def test_on_request_what_cannot_be_used_is_left_out_and_told(few: list[Excerpt], tmp_path: Path) -> None:
-    cache.build(few, TINY, tmp_path / "whole", nothing)
+def test_damaged_drop_leaves_out_unusable_files_and_lists_them(few: list[Excerpt], tmp_path: Path) -> None:
+    cache.build(few, TINY, tmp_path / "whole")
     few[0].path.write_bytes(b"")
     os.truncate(few[3].path, 2000)
-    cache.build(few, TINY, tmp_path / "key", nothing, "drop")
+    cache.build(few, TINY, tmp_path / "key", damaged="drop")
     opened, whole = open_cache(tmp_path / "key"), open_cache(tmp_path / "whole")
     kept = [1, 2, 4, 5]
     assert opened.names == [few[row].name for row in kept]
@@ -273,7 +272,7 @@ def test_on_request_what_cannot_be_used_is_left_out_and_told(few: list[Excerpt],
     assert (tmp_path / "key" / "features.npy").read_bytes() == plain.read_bytes()
     assert list(opened.left_out) == [few[0].name, few[3].name]
     assert opened.left_out[few[0].name] == "empty"
-    assert opened.left_out[few[3].name].startswith("cut: announces 3200 bytes of samples")
+    assert opened.left_out[few[3].name].startswith("truncated: the header says 3200 bytes of audio")
     assert cache.flaw(tmp_path / "key", few, TINY) is None
     (tmp_path / "key" / "left_out.csv").unlink()  # now it looks as if rows were missing
     assert "names other excerpts" in str(cache.flaw(tmp_path / "key", few, TINY))
@@ -282,15 +281,15 @@ def test_on_request_what_cannot_be_used_is_left_out_and_told(few: list[Excerpt],
 def test_what_would_leave_fewer_than_two_classes_is_not_left_out(few: list[Excerpt], tmp_path: Path) -> None:
     for excerpt in few[:3]:
         excerpt.path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"3 of 6 excerpts cannot be used, and what is left has fewer .*\n  .*: empty"):
-        cache.build(few, TINY, tmp_path / "cache" / "key", nothing, "drop")
+    with pytest.raises(DataError, match=r"3 of 6 excerpts cannot be used, and the remaining .*\n  .*: empty"):
+        cache.build(few, TINY, tmp_path / "cache" / "key", damaged="drop")
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key.lock"]
 
 
 @pytest.mark.parametrize(
     ("fits", "missing"), [((100_000,), "features.npy"), ((FEATURES,), "clips.csv"), ((FEATURES, 4096), "features.json")]
 )
-def test_a_full_disk_is_told_with_path_and_reason_and_gets_its_space_back(
+def test_a_full_disk_is_reported_with_path_and_reason_and_gets_its_space_back(
     few: list[Excerpt], small_disk: SmallDisk, fits: tuple[int, ...], missing: str
 ) -> None:
     folder = small_disk.path / "cache" / "key"
@@ -299,11 +298,11 @@ def test_a_full_disk_is_told_with_path_and_reason_and_gets_its_space_back(
     small_disk.fill(free=sum(fits))
     before = shutil.disk_usage(small_disk.path).free
     with pytest.raises(DataError, match=rf"^{folder}\.part/{missing}: .*No space left on device"):
-        cache.build(few, BIG, folder, nothing)
+        cache.build(few, BIG, folder)
     assert shutil.disk_usage(small_disk.path).free == before
     assert [path.name for path in folder.parent.iterdir()] == ["key.lock"]
     small_disk.free()
-    cache.build(few, BIG, folder, nothing)
+    cache.build(few, BIG, folder)
     assert len(open_cache(folder).names) == 6
 
 
@@ -313,16 +312,16 @@ def test_a_worker_that_is_killed_ends_the_build_with_a_message(start_builder: St
     assert [next_line(builder), next_line(builder)] == ["ready\n", "computed 32\n"]
     for pid in set(marked(str(tmp_path))) - {builder.pid}:
         os.kill(pid, signal.SIGKILL)
-    _, said = builder.communicate(timeout=30)
-    assert "DataError" in said
-    assert "a process that computes it was killed; was there too little memory?" in said
+    _, stderr = builder.communicate(timeout=30)
+    assert "DataError" in stderr
+    assert "a process that computes it was killed; was there too little memory?" in stderr
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key.lock"]
 
 
 def test_a_folder_that_cannot_be_made_is_refused(few: list[Excerpt], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written \(File exists\)"):
-        cache.build(few, TINY, tmp_path / "file" / "key", nothing)
+        cache.build(few, TINY, tmp_path / "file" / "key")
 
 
 def change_settings(**values: object) -> Callable[[Path], None]:
@@ -335,9 +334,9 @@ def change_settings(**values: object) -> Callable[[Path], None]:
 
 def lacking(key: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        told = json.loads((folder / "features.json").read_text())
-        del told[key]
-        (folder / "features.json").write_text(json.dumps(told))
+        settings = json.loads((folder / "features.json").read_text())
+        del settings[key]
+        (folder / "features.json").write_text(json.dumps(settings))
 
     return change
 
@@ -378,13 +377,13 @@ def text(name: str, content: str) -> Callable[[Path], None]:
         (lambda folder: (folder / "features.json").unlink(), "features.json cannot be read"),
         (text("features.json", "{"), "features.json cannot be read"),
         (text("features.json", "[1]"), "features.json holds no settings"),
-        (change_settings(n_mels="8"), "features.json says n_mels=8, which is no number"),
+        (change_settings(n_mels="8"), "features.json says n_mels=8, which is not a number"),
         (lacking("scale"), "features.json lacks scale"),
         (lacking("hop_length"), "features.json lacks hop_length"),
         (change_settings(dtype="float16"), r"features.npy is uint8 \(6, 8, 5\), features.json says float16"),
         (change_settings(n_mels=9), "features.json says uint8 with 9 bands"),
         (drop_row, "features.npy has 6 rows, clips.csv describes 5"),
-        (text("clips.csv", "name,label\na,b\n"), "clips.csv: the column recording is missing"),
+        (text("clips.csv", "name,label\na,b\n"), "clips.csv: column recording is missing"),
         (text("clips.csv", "name,label,recording\na,b\n"), "clips.csv: line 2 has fewer values"),
         (cut("features.npy", 0), "features.npy cannot be read"),
         (cut("features.npy", 200), "features.npy cannot be read"),
@@ -412,35 +411,35 @@ def test_a_damaged_cache_is_refused_with_the_reason(foreign: Path, damage: Calla
         (lambda folder: (folder / "features.json").unlink(), "features.json cannot be read"),
         (text("features.json", ""), "features.json cannot be read"),
         (change_settings(hop_length=401), "was computed with other settings"),
-        (change_settings(scale="much"), "features.json says scale=much, which is no number"),
+        (change_settings(scale="much"), "features.json says scale=much, which is not a number"),
         (drop_row, "clips.csv describes 5"),
-        (text("clips.csv", ""), "clips.csv: the column"),
+        (text("clips.csv", ""), "clips.csv: column"),
         (lambda folder: replace_text(folder / "clips.csv", "b/1,b,1", "b/1,b,7"), "clips.csv names other excerpts"),
         (lambda folder: replace_text(folder / "clips.csv", "b/1,b,1\nb/3,b,3", "b/3,b,3\nb/1,b,1"), "other excerpts"),
         (lambda folder: [path.unlink() for path in folder.iterdir()], "features.json cannot be read"),
     ],
 )
-def test_a_damaged_cache_of_ours_is_built_anew_with_a_word(
+def test_a_damaged_cache_of_ours_is_rebuilt_and_logged(
     few: list[Excerpt], foreign: Path, damage: Callable[[Path], None], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     sound = {path.name: path.read_bytes() for path in foreign.iterdir()}
     damage(foreign)
     for _ in range(2):  # the second time all is well
-        cache.build(few, TINY, foreign, nothing)
+        cache.build(few, TINY, foreign)
         assert {path.name: path.read_bytes() for path in foreign.iterdir()} == sound
-    (told,) = caplog.messages
-    assert reason in told
-    assert told.startswith(str(foreign))
-    assert told.endswith("; it is built anew")
+    (message,) = caplog.messages
+    assert reason in message
+    assert message.startswith(str(foreign))
+    assert message.endswith("; rebuilding it")
     assert not list(foreign.parent.glob("foreign.[op]*"))
 
 
-def test_a_cache_that_is_replaced_stays_what_it_was_for_whoever_has_it_open(few: list[Excerpt], foreign: Path) -> None:
+def test_a_replaced_cache_stays_readable_for_processes_that_have_it_open(few: list[Excerpt], foreign: Path) -> None:
     sound = np.load(foreign / "features.npy")
     np.save(foreign / "features.npy", 255 - sound)
     drop_row(foreign)
     reader = np.load(foreign / "features.npy", mmap_mode="c")
-    cache.build(few, TINY, foreign, nothing)
+    cache.build(few, TINY, foreign)
     np.testing.assert_array_equal(reader, 255 - sound)
     np.testing.assert_array_equal(open_cache(foreign).features, sound)
 
@@ -471,13 +470,13 @@ def test_the_digest_of_a_cache_changes_with_each_file_and_not_with_the_place(for
     assert len(set(digests)) == 4
 
 
-def test_the_front_end_of_a_ready_made_cache_is_told_by_its_settings(foreign: Path) -> None:
+def test_the_front_end_of_a_ready_made_cache_is_read_from_its_settings(foreign: Path) -> None:
     assert cache.front_end(foreign, Features()) == TINY
     for key in ("resampling", "top_db", "seconds"):
         lacking(key)(foreign)
     change_settings(offset=-60.0)(foreign)
-    told = cache.front_end(foreign, Features(seconds=7.0))
-    assert told == replace(TINY, resampling=None, top_db=60.0, seconds=7.0)
+    front_end = cache.front_end(foreign, Features(seconds=7.0))
+    assert front_end == replace(TINY, resampling=None, top_db=60.0, seconds=7.0)
 
 
 def test_real_log_mels_are_a_cache(shared: Path, tmp_path: Path) -> None:
@@ -485,7 +484,7 @@ def test_real_log_mels_are_a_cache(shared: Path, tmp_path: Path) -> None:
     assert opened.features.shape == (5373, 128, 94)
     assert len(opened.classes) == 11
     duplicates = find_duplicates(opened)
-    assert len(duplicates.pairs_of_recordings) == 15
+    assert len(duplicates.joined_recordings) == 15
     assert len(duplicates.conflicting) == 12
     assert {opened.labels[row] for row in duplicates.conflicting} == {"gac", "gel"}
     data = Data(cache=str(opened.folder))

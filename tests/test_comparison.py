@@ -9,7 +9,8 @@ import pytest
 from scipy.stats import studentized_range
 
 from irmas.results import comparison
-from irmas.results.comparison import NO_VARIANCE, Answers, Comparison, Variance, pooled_variance
+from irmas.results.comparison import NO_VARIANCE, Comparison, Variance, pooled_variance
+from irmas.results.runs import Answers
 
 NO_EXCERPTS = np.ones(50)
 
@@ -72,7 +73,7 @@ def test_points_are_compared_on_the_same_excerpts() -> None:
     scores -= scores.mean(axis=1, keepdims=True)
     found = Comparison(np.array([0.6, 0.59]), scores, np.ones(2), np.full(40, 3.0), NO_VARIANCE)
     assert found.best_set(0.95) == [True, False]
-    assert found.errors(np.array([[1.0, -1.0]])) == pytest.approx([0], abs=1e-8)
+    assert found.standard_errors(np.array([[1.0, -1.0]])) == pytest.approx([0], abs=1e-8)
     wide = found.intervals()
     assert wide[0].high - wide[0].low > 0.02
 
@@ -108,7 +109,7 @@ def test_runs_are_paired_by_name_and_shares_of_epochs_count() -> None:
 def test_what_excerpts_add_to_the_spread_among_trainings_counts_once() -> None:
     seen = Variance(5.0, 10, 2.0)
     assert seen.estimate == 3.0
-    assert seen.given(np.array([5.0, 10.0, 25.0, 100.0])).tolist() == [8.0, 3.0, 0.0, 0.0]
+    assert seen.from_chi_square(np.array([5.0, 10.0, 25.0, 100.0])).tolist() == [8.0, 3.0, 0.0, 0.0]
     assert Variance(1.0, 10, 2.0).estimate == 0.0
 
 

@@ -6,32 +6,19 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Recorder
 
 from irmas.config import Config, Data, Features
+from irmas.console import Progress
 from irmas.data import cache, dataset
 from irmas.data.cache import FeatureCache
 from irmas.errors import ConfigError, DataError
 from irmas.standin import corpus as standin_corpus
-
-
-class Recorder:
-    """Progress that records its tasks."""
-
-    def __init__(self) -> None:
-        self.begun: list[tuple[str, int]] = []
-        self.done = 0
-
-    def start(self, task: str, total: int, unit: str = "excerpts") -> None:
-        self.begun.append((task, total))
-
-    def advance(self, count: int) -> None:
-        self.done += count
 
 
 def of_cache(folder: Path, **data: object) -> Config:
@@ -84,8 +71,8 @@ def test_pooling_must_leave_a_bin(corpus_cache: FeatureCache) -> None:
 
 def test_paths_become_absolute_and_words_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    asked = Data(source="folder", root="a", cache_dir="b", recordings="c.csv", split="d/e.csv")
-    data = dataset.resolve(Config(data=asked)).data
+    relative = Data(source="folder", root="a", cache_dir="b", recordings="c.csv", split="d/e.csv")
+    data = dataset.resolve(Config(data=relative)).data
     expected = {"root": "a", "cache_dir": "b", "recordings": "c.csv", "split": "d/e.csv"}
     assert {key: getattr(data, key) for key in expected} == {key: f"{tmp_path}/{at}" for key, at in expected.items()}
     assert dataset.resolve(Config()).data.split == "recording"
@@ -161,14 +148,14 @@ def test_features_are_computed_once_and_again_when_a_file_changes(
     total = len(dataset.excerpts(data))
     recorder = Recorder()
     opened = dataset.load(data, features, recorder)
-    assert (recorder.begun, recorder.done) == ([("log-mels", total)], total)
+    assert (recorder.begun, sum(recorder.advanced)) == ([("log-mels", total, "excerpts")], total)
     assert opened.classes == ["gac", "gel"]
     assert dataset.load(data, features, recorder).folder == opened.folder
     assert len(recorder.begun) == 1
     (wav, *_) = (few / "gac").iterdir()
     os.utime(wav, (1, 1))
     assert dataset.load(data, features, recorder).folder != opened.folder
-    assert recorder.done == 2 * total
+    assert recorder.begun == 2 * [("log-mels", total, "excerpts")]
 
 
 def test_a_stand_in_is_rendered_where_it_is_missing_and_never_twice(
@@ -176,10 +163,9 @@ def test_a_stand_in_is_rendered_where_it_is_missing_and_never_twice(
 ) -> None:
     rendered = []
 
-    def copy(root: Path, size: int, seed: int, on_excerpt: Callable[[int], None]) -> None:
+    def copy(root: Path, size: int, seed: int, progress: Progress) -> None:
         shutil.copytree(corpus, root)
-        rendered.append((size, seed))
-        on_excerpt(size)
+        rendered.append((size, seed, progress))
 
     monkeypatch.setattr(standin_corpus, "render", copy)
     data = Data(source="standin", root=str(tmp_path / "new" / "standin"), size=132, render_seed=0)
@@ -189,8 +175,7 @@ def test_a_stand_in_is_rendered_where_it_is_missing_and_never_twice(
     assert len(source.excerpts) == 132
     assert source.folder == Path(data.cache_dir) / cache.key(source.excerpts, Features())
     dataset.locate(data, Features(), recorder)
-    assert rendered == [(132, 0)]
-    assert (recorder.begun, recorder.done) == ([("rendering", 132)], 132)
+    assert rendered == [(132, 0, recorder)]
 
 
 def test_a_ready_made_cache_needs_no_wavs(corpus_cache: FeatureCache) -> None:
@@ -205,8 +190,8 @@ def of_folder(root: Path, tmp_path: Path, **data: object) -> Data:
     """The excerpts of two classes, copied."""
     for code in ("gac", "gel"):
         shutil.copytree(root / code, tmp_path / "few" / code)
-    given = Data(source="folder", root=str(tmp_path / "few"), cache_dir=str(tmp_path / "cache"))
-    return replace(given, **data)  # type: ignore[arg-type]
+    group = Data(source="folder", root=str(tmp_path / "few"), cache_dir=str(tmp_path / "cache"))
+    return replace(group, **data)  # type: ignore[arg-type]
 
 
 def test_a_cache_of_ours_counts_as_built_only_while_it_is_sound(
@@ -221,8 +206,8 @@ def test_a_cache_of_ours_counts_as_built_only_while_it_is_sound(
     again = dataset.load(data, features, recorder)
     assert dataset.is_built(data, features)
     assert again.folder == opened.folder
-    assert recorder.done == 2 * len(opened.names)
-    assert ["it is built anew" in message for message in caplog.messages] == [True]
+    assert len(recorder.begun) == 2
+    assert [message.endswith("; rebuilding it") for message in caplog.messages] == [True]
 
 
 def test_a_cache_that_the_user_named_is_refused_where_it_is_damaged_and_never_written(
@@ -247,8 +232,8 @@ def test_files_that_cannot_be_used_end_it_unless_they_are_to_be_left_out(
     broken.path.write_bytes(b"")
     with pytest.raises(DataError) as caught:
         dataset.load(data, features, Recorder())
-    said = f"1 of {total} excerpts cannot be used; data.damaged=drop leaves them out\n  {broken.path}: empty"
-    assert str(caught.value) == said
+    message = f"1 of {total} excerpts cannot be used; data.damaged=drop leaves them out\n  {broken.path}: empty"
+    assert str(caught.value) == message
     assert not dataset.is_built(data, features)
     dropping = replace(data, damaged="drop")
     for _ in range(2):  # built, then only opened
@@ -256,8 +241,8 @@ def test_files_that_cannot_be_used_end_it_unless_they_are_to_be_left_out(
         opened = dataset.load(dropping, features, Recorder())
         assert len(opened.names) == total - 1
         assert broken.name not in opened.names
-        said = f"1 of {total} excerpts are left out (data.damaged=drop)\n  {broken.name}: empty"
-        assert caplog.messages == [said]
+        message = f"1 of {total} excerpts are left out (data.damaged=drop)\n  {broken.name}: empty"
+        assert caplog.messages == [message]
     assert dataset.is_built(dropping, features)
     assert not dataset.is_built(data, features)
 

@@ -15,11 +15,12 @@ from factories import write_plan
 
 from irmas.config import Config, Data, Features
 from irmas.errors import UserError
-from irmas.learning import device, trainer
+from irmas.learning import device
 from irmas.learning.device import choose_device
 from irmas.run.folder import FAILED, RunFolder
 from irmas.sweep import train_run
 from irmas.sweep.plan import PlannedRun, freeze
+from irmas.sweep.sweep import Sweep
 
 
 @pytest.fixture(autouse=True)
@@ -35,32 +36,27 @@ def test_auto_takes_a_gpu_where_torch_sees_one_and_the_cpu_elsewhere(monkeypatch
     assert choose_device("cpu") == torch.device("cpu")
 
 
-@pytest.mark.parametrize("given", ["", "-1", "NoDevFiles"])
-def test_no_gpu_given_is_no_gpu_missed(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+@pytest.mark.parametrize("visible", ["", "-1", "NoDevFiles"])
+def test_no_allocated_gpu_is_no_missing_gpu(visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert choose_device("auto") == torch.device("cpu")
 
 
-@pytest.mark.parametrize(("asked", "given"), [("auto", "0"), ("auto", "GPU-4c5d"), ("cuda", ""), ("cuda", "1")])
+@pytest.mark.parametrize(("setting", "visible"), [("auto", "0"), ("auto", "GPU-4c5d"), ("cuda", ""), ("cuda", "1")])
 def test_a_gpu_that_torch_does_not_see_ends_the_run(
-    asked: str, given: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    setting: str, visible: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     driver = tmp_path / "version"
     driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.1\nGCC version: 13\n")
     monkeypatch.setattr(device, "NVIDIA_DRIVER", driver)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with pytest.raises(UserError) as caught:
-        choose_device(asked)
+        choose_device(setting)
     message = str(caught.value)
-    assert ("device=cuda was asked for" if asked == "cuda" else f"CUDA_VISIBLE_DEVICES={given}") in message
-    for told in (
-        platform.node(),
-        "Kernel Module  570.1",
-        torch.__version__,
-        f"CUDA {torch.version.cuda}",
-        "device=cpu",
-    ):
-        assert told in message
+    assert message.startswith("device=cuda: " if setting == "cuda" else f"CUDA_VISIBLE_DEVICES={visible}: ")
+    build = f"torch {torch.__version__} built for CUDA {torch.version.cuda}"
+    for part in (platform.node(), "Kernel Module  570.1", build, "device=cpu"):
+        assert part in message
     assert "\n" not in message
     assert choose_device("cpu") == torch.device("cpu")
 
@@ -111,11 +107,11 @@ def test_memory_that_the_machine_does_not_have_is_told_with_what_needs_less() ->
     config = Config(batch_size=64)
     with pytest.raises(UserError, match="too little memory on node") as raised, device.explain_out_of_memory(config):
         torch.empty(1 << 50)
-    said = str(raised.value)
-    assert said.startswith("the process has")
-    assert "tried to allocate" in said
-    assert "lower batch_size=64, raise data.pool=1 or take features=small" in said
-    assert "hydra.launcher.mem" in said
+    message = str(raised.value)
+    assert message.startswith("the process has")
+    assert "tried to allocate" in message
+    assert "lower batch_size=64, raise data.pool=1 or take features=small" in message
+    assert "hydra.launcher.mem" in message
     with pytest.raises(UserError, match="the process has too little memory"), device.explain_out_of_memory(config):
         np.empty(1 << 50)
 
@@ -133,11 +129,11 @@ def test_a_gpu_without_enough_memory_is_one_message_in_the_runs_status(
     def out_of_memory(*_: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity")
 
-    monkeypatch.setattr(trainer, "load_examples", out_of_memory)
+    monkeypatch.setattr(train_run, "load_examples", out_of_memory)
     monkeypatch.setattr(train_run, "set_up", lambda *_: None)
     write_plan(tmp_path, freeze(Config(data=data, features=features), [PlannedRun(1, {}, {})], "one"))
     with pytest.raises(UserError):
-        train_run.run_point(tmp_path, 1, threads=1)
+        train_run.train(Sweep.open(tmp_path), threads=1)
     status = RunFolder(tmp_path / "runs" / "001").status()
     assert status.state == FAILED
     assert status.message.startswith("the GPU has too little memory on node")

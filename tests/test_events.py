@@ -202,8 +202,8 @@ def test_whatever_stretch_is_damaged_the_records_around_it_are_read(place: int, 
         damaged = path.read_bytes() != sound
     # Ahead of the steps lie two records that tell the file's version and its start.
     whole = [step for step in written if starts[step + 3] <= start or starts[step + 2] >= start + lost]
-    found = run.values.get(VAL_ACCURACY, {})
-    assert {step: written[step] for step in whole}.items() <= found.items() <= written.items()
+    read = run.values.get(VAL_ACCURACY, {})
+    assert {step: written[step] for step in whole}.items() <= read.items() <= written.items()
     # Of records that are gone whole a file knows nothing.
     hidden = start + lost >= len(sound) or (not junk and {start, start + lost} <= set(starts))
     assert bool(run.problems) == damaged or hidden

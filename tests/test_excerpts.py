@@ -118,8 +118,8 @@ def test_every_quirk_of_the_real_names_parses(tmp_path: Path) -> None:
         "voi/notes.txt",
         "README.txt",
     )
-    found = scan(Data(), tmp_path)
-    assert [(excerpt.label, excerpt.recording) for excerpt in found] == [
+    scanned = scan(Data(), tmp_path)
+    assert [(excerpt.label, excerpt.recording) for excerpt in scanned] == [
         ("cla", "0150"),
         ("cla", "0152"),
         ("cla", "0151"),
@@ -127,15 +127,15 @@ def test_every_quirk_of_the_real_names_parses(tmp_path: Path) -> None:
         ("voi", "0153"),
         ("voi", "0154"),
     ]
-    assert all(excerpt.path.is_file() and excerpt.path.stem == excerpt.name for excerpt in found)
+    assert all(excerpt.path.is_file() and excerpt.path.stem == excerpt.name for excerpt in scanned)
 
 
 def test_the_stand_in_parses_and_its_recordings_have_one_label(corpus: Path) -> None:
-    found = scan(Data(), corpus)
-    assert len(found) == 132
-    assert {excerpt.label for excerpt in found} == set(CODES)
-    labels = {excerpt.recording: excerpt.label for excerpt in found}
-    assert all(labels[excerpt.recording] == excerpt.label for excerpt in found)
+    scanned = scan(Data(), corpus)
+    assert len(scanned) == 132
+    assert {excerpt.label for excerpt in scanned} == set(CODES)
+    labels = {excerpt.recording: excerpt.label for excerpt in scanned}
+    assert all(labels[excerpt.recording] == excerpt.label for excerpt in scanned)
 
 
 def test_all_that_does_not_fit_is_listed_in_one_message(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_all_that_does_not_fit_is_listed_in_one_message(tmp_path: Path) -> None:
         "cel/[cel][xyz][cla]0001__1.wav: not a name of IRMAS",
         "cel/[cel][cla]0001__2.flac: not a name of IRMAS",
         "flu/[gac][cla]0002__1.wav: the name says gac, the folder flu",
-        "xyl/[xyl][cla]0003__1.wav: the folder is none of cel cla",
+        "xyl/[xyl][cla]0003__1.wav: folder name must be one of: cel cla",
     ):
         assert wrong in message
     assert "cel/[cel][cla]0001__1.wav" not in message
@@ -168,18 +168,18 @@ def test_all_that_does_not_fit_is_listed_in_one_message(tmp_path: Path) -> None:
 
 def test_a_folder_of_any_classes_needs_no_irmas_names(tmp_path: Path) -> None:
     root = touch(tmp_path, *(f"class {i:02d}/[odd] {j}.v2.{('wav', 'FLAC')[j % 2]}" for i in range(13) for j in (1, 2)))
-    found = scan(folder(root), root)
-    assert len(found) == 26
-    assert {excerpt.label for excerpt in found} == {f"class {i:02d}" for i in range(13)}
-    assert found[0] == Excerpt(root / "class 00/[odd] 1.v2.FLAC", "class 00/[odd] 1.v2", "class 00", "[odd] 1.v2")
+    scanned = scan(folder(root), root)
+    assert len(scanned) == 26
+    assert {excerpt.label for excerpt in scanned} == {f"class {i:02d}" for i in range(13)}
+    assert scanned[0] == Excerpt(root / "class 00/[odd] 1.v2.FLAC", "class 00/[odd] 1.v2", "class 00", "[odd] 1.v2")
 
 
 def test_a_folder_may_hold_the_same_stem_in_two_classes(tmp_path: Path) -> None:
     root = touch(tmp_path, "guitar/song.wav", "voice/song.wav", "voice/other.wav")
-    found = scan(folder(root), root)
-    assert [excerpt.name for excerpt in found] == ["guitar/song", "voice/other", "voice/song"]
+    scanned = scan(folder(root), root)
+    assert [excerpt.name for excerpt in scanned] == ["guitar/song", "voice/other", "voice/song"]
     # Perhaps stems of one song: taken for one recording, so that they never stand on both sides.
-    assert [excerpt.recording for excerpt in found] == ["song", "other", "song"]
+    assert [excerpt.recording for excerpt in scanned] == ["song", "other", "song"]
 
 
 def test_recordings_come_from_a_csv_by_name_or_stem(tmp_path: Path) -> None:
@@ -192,8 +192,8 @@ def test_recordings_come_from_a_csv_by_name_or_stem(tmp_path: Path) -> None:
         ("", "2", "A"),
         ("", "3", "C"),
     )
-    found = scan(folder(root, table), root)
-    assert [(excerpt.name, excerpt.recording) for excerpt in found] == [
+    scanned = scan(folder(root, table), root)
+    assert [(excerpt.name, excerpt.recording) for excerpt in scanned] == [
         ("a/1", "A"),
         ("a/2", "A"),
         ("b/1", "B"),
@@ -204,11 +204,11 @@ def test_recordings_come_from_a_csv_by_name_or_stem(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        ([("name", "song"), ("1", "A")], "the column recording is missing"),
-        ([("name", "recording"), ("1", "A")], "1 files do not fit\n  b/2: has no line in data.recordings="),
-        ([("name", "recording"), ("1", "A"), ("2", "")], "b/2: has no line in data.recordings="),
+        ([("name", "song"), ("1", "A")], "column recording is missing; expected columns: name, recording"),
+        ([("name", "recording"), ("1", "A")], "1 files do not fit\n  b/2: neither it nor 2 is in data.recordings="),
+        ([("name", "recording"), ("1", "A"), ("2", "")], "b/2: neither it nor 2 is in data.recordings="),
         ([("name", "recording"), ("1", "A"), ("2",)], "line 3 has fewer values"),
-        ([], "the column name, recording is missing"),
+        ([], "column name, recording is missing"),
     ],
 )
 def test_a_csv_of_recordings_that_does_not_fit_is_refused(
@@ -245,8 +245,8 @@ def test_a_name_that_occurs_twice_is_refused(tmp_path: Path) -> None:
 
 def test_the_digest_of_a_listing_sees_names_sizes_and_on_request_times(tmp_path: Path) -> None:
     def digests() -> tuple[str, str]:
-        found = scan(folder(tmp_path), tmp_path)
-        return listing_digest(found, times=False), listing_digest(found, times=True)
+        scanned = scan(folder(tmp_path), tmp_path)
+        return listing_digest(scanned, times=False), listing_digest(scanned, times=True)
 
     touch(tmp_path, "a/1.wav", "b/2.wav")
     before = digests()

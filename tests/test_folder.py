@@ -24,7 +24,9 @@ from irmas.config import Config
 from irmas.errors import UserError
 from irmas.files import with_digest
 from irmas.run import checkpoint
-from irmas.run.folder import COMPLETED, FAILED, PENDING, PRUNED, RUNNING, RunBusyError, RunFolder, Status
+from irmas.run import folder as run_folder
+from irmas.run.folder import COMPLETED, FAILED, PENDING, PRUNED, RUNNING, RunFolder, Status
+from irmas.run.lease import RunBusyError, Writer
 
 CONFIG = Config()
 
@@ -33,9 +35,9 @@ import sys
 from pathlib import Path
 from irmas.run.folder import RUNNING, RunFolder, Status
 folder = RunFolder(Path(sys.argv[1]))
-with folder.held():
+with folder.acquire():
     folder.write_status(Status(RUNNING, epoch=2, epochs=5))
-    print("held", flush=True)
+    print("acquired", flush=True)
     sys.stdin.read()
 """
 
@@ -49,12 +51,12 @@ def folder(tmp_path: Path) -> RunFolder:
 
 @contextmanager
 def holder(folder: RunFolder) -> Iterator[subprocess.Popen[str]]:
-    """Another process that trains the run, as far as its lock and status tell."""
+    """Start another process that owns the run and records that it trains it."""
     command = [sys.executable, "-c", HOLD, str(folder.path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            assert process.stdout.readline() == "held\n"
+            assert process.stdout.readline() == "acquired\n"
             yield process
         finally:
             process.kill()
@@ -64,18 +66,18 @@ def test_the_status_of_a_live_process_is_running_and_of_a_killed_one_failed(fold
     with holder(folder) as process:
         status = folder.status()
         assert (status.state, status.epoch, status.pid) == (RUNNING, 2, process.pid)
-        with pytest.raises(RunBusyError, match=str(folder.path)), folder.held():
+        with pytest.raises(RunBusyError, match=str(folder.path)), folder.acquire():
             pass
         process.kill()
         process.wait()
         status = folder.status()
         assert (status.state, status.epoch, status.epochs) == (FAILED, 2, 5)
         assert "killed" in status.reason
-        with folder.held():
+        with folder.acquire():
             pass
 
 
-def test_a_process_on_another_node_is_believed(folder: RunFolder) -> None:
+def test_a_process_on_another_node_counts_as_alive(folder: RunFolder) -> None:
     folder.write_status(Status(RUNNING))
     values = json.loads((folder.path / "status.json").read_text())
     assert folder.status().state == FAILED
@@ -83,7 +85,7 @@ def test_a_process_on_another_node_is_believed(folder: RunFolder) -> None:
     assert folder.status().state == RUNNING
 
 
-def test_a_status_says_who_wrote_it_and_a_run_without_one_is_pending(folder: RunFolder) -> None:
+def test_a_status_has_its_writer_and_a_run_without_one_is_pending(folder: RunFolder) -> None:
     assert folder.status() == Status(PENDING)
     folder.write_status(Status(COMPLETED, epoch=3, metrics={"val/loss": 0.1 + 0.2}))
     status = folder.status()
@@ -98,11 +100,11 @@ def test_a_process_that_ends_while_its_status_is_read_has_not_failed(
 ) -> None:
     folder.write_status(Status(RUNNING))
 
-    def ends_just_now(self: RunFolder) -> bool:
-        self.write_status(Status(COMPLETED))
+    def ends_just_now(path: Path) -> bool:
+        RunFolder(path).write_status(Status(COMPLETED))
         return False
 
-    monkeypatch.setattr(RunFolder, "_is_held", ends_just_now)
+    monkeypatch.setattr(run_folder, "is_owned", ends_just_now)
     assert folder.status().state == COMPLETED
 
 
@@ -119,7 +121,7 @@ def test_readers_of_the_status_do_not_keep_a_run_from_starting(folder: RunFolder
         watcher.start()
     try:
         for _ in range(300):
-            with folder.held():
+            with folder.acquire():
                 pass
     finally:
         ended.set()
@@ -190,19 +192,19 @@ def test_another_configuration_is_refused_by_its_key(folder: RunFolder) -> None:
 
 def test_an_amended_status_still_names_the_process_that_trained(folder: RunFolder) -> None:
     with holder(folder) as process:
-        told = folder.status()
+        running = folder.status()
         process.kill()
         process.wait()
-        folder.amend_status(replace(told, state=FAILED, message="killed", exit_code=-9))
+        folder.amend_status(replace(running, state=FAILED, message="killed", exit_code=-9))
     status = folder.status()
     assert (status.state, status.pid, status.exit_code) == (FAILED, process.pid, -9)
-    assert status.updated > told.updated
+    assert status.updated > running.updated
 
 
 def test_provenance_remembers_the_sources_that_trained_before(folder: RunFolder) -> None:
     def sources() -> tuple[Any, Any]:
-        told = json.loads((folder.path / "provenance.json").read_text())
-        return told["source"], told.get("earlier_sources")
+        values = json.loads((folder.path / "provenance.json").read_text())
+        return values["source"], values.get("earlier_sources")
 
     for source, earlier in (("a", None), ("a", None), ("b", ["a"]), ("b", ["a"]), ("a", ["a", "b"])):
         folder.write_provenance({"source": source})
@@ -240,7 +242,7 @@ def test_in_place_of_a_cut_checkpoint_the_one_before_is_taken(
     assert state is not None
     assert state["epoch"] == 2
     assert "checkpoint.pt: is damaged (" in caplog.text
-    assert "goes on from the checkpoint before it" in caplog.text
+    assert "resumes from the checkpoint before it" in caplog.text
     cut(tmp_path / "checkpoint-before.pt", kept)
     with pytest.raises(UserError, match=r"checkpoint-before\.pt: is damaged \(.+\); remove checkpoint\*\.pt"):
         checkpoint.load(path, CONFIG)
@@ -264,7 +266,7 @@ def cut(path: Path, kept: float) -> None:
     path.write_bytes(data[: int(kept * len(data))])
 
 
-def test_a_start_that_was_killed_between_two_renamings_goes_on_without_a_word(
+def test_a_start_that_was_killed_between_two_renamings_resumes_without_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "checkpoint.pt"
@@ -277,16 +279,18 @@ def test_a_start_that_was_killed_between_two_renamings_goes_on_without_a_word(
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "message"),
     [
         (replace(CONFIG, lr=0.5), "was trained with lr=0.001, this is lr=0.5"),
         (replace(CONFIG, data=replace(CONFIG.data, seed=7)), "was trained with data.seed=0, this is data.seed=7"),
     ],
 )
-def test_a_checkpoint_of_another_configuration_is_refused_by_its_key(tmp_path: Path, other: Config, said: str) -> None:
+def test_a_checkpoint_of_another_configuration_is_refused_by_its_key(
+    tmp_path: Path, other: Config, message: str
+) -> None:
     path = tmp_path / "checkpoint.pt"
     checkpoint.save(path, {"epoch": 1}, CONFIG)
-    with pytest.raises(UserError, match=re.escape(f"checkpoint.pt: {said}")):
+    with pytest.raises(UserError, match=re.escape(f"checkpoint.pt: {message}")):
         checkpoint.load(path, other)
     assert checkpoint.load(path, replace(CONFIG, name="elsewhere", device="cuda")) is not None
 
@@ -300,10 +304,10 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, monkeypatch:
         checkpoint.load(path, CONFIG)
 
 
-def test_what_a_killed_process_had_begun_to_write_is_cleared_away_by_the_next(folder: RunFolder) -> None:
+def test_the_next_process_removes_what_a_killed_one_had_begun_to_write(folder: RunFolder) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
     (folder.path / ".checkpoint.pt.n1.77").write_bytes(b"half")
-    with folder.held():
+    with folder.acquire():
         assert [path.name for path in folder.path.iterdir()] == [".lock"]
 
 
@@ -326,5 +330,11 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
 
 
 def test_status_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
-    (tmp_path / "status.json").write_text(json.dumps({"state": "STOPPED", "epoch": 3, "error": "number 2 of 2"}))
-    assert RunFolder(tmp_path).told() == Status(PRUNED, epoch=3, message="number 2 of 2")
+    writer = {"node": "n1", "pid": 4, "job": "12_3", "restart": 2}
+    values = {"state": "STOPPED", "epoch": 3, **writer, "exit_code": None, "error": "number 2 of 2"}
+    (tmp_path / "status.json").write_text(json.dumps(values))
+    status = RunFolder(tmp_path).recorded()
+    assert status == Status(PRUNED, epoch=3, writer=Writer("n1", 4, "12_3", 2), message="number 2 of 2")
+    RunFolder(tmp_path).amend_status(status)
+    assert json.loads((tmp_path / "status.json").read_text()).items() >= writer.items()  # as they read it
+    assert RunFolder(tmp_path).recorded().writer == status.writer

@@ -1,4 +1,4 @@
-"""A disk that is full, and has room again."""
+"""A disk that is full, and then has space again."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from irmas.run.folder import COMPLETED, FAILED, RunFolder, Status
 from irmas.sweep import pool
 from irmas.sweep.plan import Plan, PlannedRun, freeze
 from irmas.sweep.progress import SweepProgress
+from irmas.sweep.sweep import Sweep
 
 RUN = Path("outputs/one/runs/001")
 
@@ -110,11 +111,11 @@ def test_where_not_even_the_status_can_be_written_the_parent_still_says_why(
     RUN.mkdir(parents=True)
     RunFolder(RUN).amend_status(Status(FAILED, message="long ago"))
     here.fill(free=0)
-    with SweepProgress(plain_console(), 1, 0, 0) as progress:
-        pool.run(sweep, plan, plan.runs, 1, progress)
-    said = capsys.readouterr().out.replace("\n", "")
-    assert re.search(r"FAILED +outputs/one/runs/001/\.lock\.\S+: No space left on device", said), said
-    assert RunFolder(RUN).told().message == "long ago"
+    with SweepProgress(plain_console(), plan.runs, 0) as progress:
+        pool.train(Sweep(sweep, plan), plan.runs, 1, progress)
+    output = capsys.readouterr().out.replace("\n", "")
+    assert re.search(r"FAILED +outputs/one/runs/001/\.lock\.\S+: No space left on device", output), output
+    assert RunFolder(RUN).recorded().message == "long ago"
 
     here.free()
     (status,) = pool.launch(plan, 1)
@@ -124,7 +125,7 @@ def test_where_not_even_the_status_can_be_written_the_parent_still_says_why(
 def test_a_plan_and_a_ranking_stay_as_they_were(here: SmallDisk, plan: Plan, commands: Commands) -> None:
     sweep = Path("outputs/one")
     write_plan(sweep, plan)
-    ranking.write(sweep, ranking.rank(sweep))
+    ranking.write(ranking.rank(Sweep.open(sweep)))
     files = [sweep / name for name in ("plan.yaml", "points.jsonl", "ranking.csv", "ranking.json")]
     before = [path.read_bytes() for path in files]
     here.fill(free=0)

@@ -12,7 +12,12 @@ from left_behind import ranking, runs, status
 
 from irmas.config import Config
 from irmas.sweep.plan import Plan, PlannedRun
-from irmas.sweep.pruning import WARNING, Halving, announced, goes_on, place, rungs
+from irmas.sweep.pruning import WARNING, Halving, describe, rank, rungs, survives
+from irmas.sweep.sweep import Sweep
+
+
+def halving(path: Path, run: int) -> Halving:
+    return Halving(Sweep(path, Plan("mine", [], "data", "source", "", Config())), run, factor=3, epochs=15)
 
 
 @pytest.mark.parametrize(
@@ -32,44 +37,44 @@ def test_the_rungs(epochs: int, factor: int, expected: list[int]) -> None:
     assert rungs(epochs, factor) == expected
 
 
-def test_each_number_of_epochs_has_its_rungs_told() -> None:
+def test_each_number_of_epochs_has_its_rungs_lines() -> None:
     config = Config(halving=3, epochs=15)
     points = [
         PlannedRun(number, {"epochs": epochs}, {"epochs": epochs}) for number, epochs in enumerate((9, 32), start=1)
     ]
-    told = announced(Plan("mine", ["epochs"], "data", "source", "", config, points))
-    assert [line.partition(" epochs")[0] for line in told[:-1]] == [
+    lines = describe(Plan("mine", ["epochs"], "data", "source", "", config, points))
+    assert [line.partition(" epochs")[0] for line in lines[:-1]] == [
         "halving=3: after 1 and 3 of 9",
         "halving=3: after 2 and 4 and 11 of 32",
     ]
-    assert told[-1] == WARNING
+    assert lines[-1] == WARNING
 
 
 def test_the_best_third_so_far_goes_on() -> None:
     entered: list[float] = []
     went_on = []
     for accuracy in [0.3, 0.2, 0.4, 0.35, 0.1, 0.39, 0.5]:
-        went_on.append(goes_on(place(accuracy, entered), len(entered) + 1, 3))
+        went_on.append(survives(rank(accuracy, entered), len(entered) + 1, 3))
         entered.append(accuracy)
     # Places 1 of 1, 2 of 2, 1 of 3, 2 of 4, 5 of 5, 2 of 6, 1 of 7.
     assert went_on == [True, False, True, True, False, True, True]
 
 
 def test_equal_runs_share_the_better_place() -> None:
-    assert place(0.5, [0.5, 0.5, 0.4]) == 1
+    assert rank(0.5, [0.5, 0.5, 0.4]) == 1
 
 
-def test_a_verdict_is_by_the_files_of_the_sweep(tmp_path: Path) -> None:
-    def verdict(run: int, epoch: int, accuracy: float) -> str:
-        return Halving(tmp_path, run, 3, 15).verdict(epoch, accuracy)
+def test_a_reason_is_by_the_files_of_the_sweep(tmp_path: Path) -> None:
+    def reason(run: int, epoch: int, accuracy: float) -> str:
+        return halving(tmp_path, run).reason_to_stop(epoch, accuracy)
 
-    assert not verdict(1, 1, 0.0)  # no rung
+    assert not reason(1, 1, 0.0)  # no rung
     assert not (tmp_path / "rungs").exists()
-    assert not verdict(1, 2, 0.3)
-    assert verdict(2, 2, 0.25) == "number 2 of 2 at epoch 2, where the best 1 go on"
-    assert not verdict(3, 2, 0.5)
-    assert not verdict(3, 5, 0.1)  # the first at its rung, whatever it was before
-    assert verdict(1, 5, 0.05).startswith("number 2 of 2 at epoch 5")
+    assert not reason(1, 2, 0.3)
+    assert reason(2, 2, 0.25) == "rank 2 of 2 at epoch 2, where the best 1 continue"
+    assert not reason(3, 2, 0.5)
+    assert not reason(3, 5, 0.1)  # the first at its rung, whatever it was before
+    assert reason(1, 5, 0.05).startswith("rank 2 of 2 at epoch 5")
 
 
 def test_what_is_no_entry_of_a_rung_counts_for_nothing(tmp_path: Path) -> None:
@@ -77,28 +82,28 @@ def test_what_is_no_entry_of_a_rung_counts_for_nothing(tmp_path: Path) -> None:
     rung.mkdir(parents=True)
     for name in ("3-0.9", "junk", ".nfs0001", "20-", "-0.5", "21-nan", "22-0.1.part", "23-0.1-2"):
         (rung / name).touch()
-    assert Halving(tmp_path, 1, 3, 15).verdict(2, 1e-05).startswith("number 2 of 2 ")
-    assert Halving(tmp_path, 2, 3, 15).verdict(2, 0.0).startswith("number 3 of 3 ")
+    assert halving(tmp_path, 1).reason_to_stop(2, 1e-05).startswith("rank 2 of 2 ")
+    assert halving(tmp_path, 2).reason_to_stop(2, 0.0).startswith("rank 3 of 3 ")
 
 
 def test_a_run_that_comes_again_is_judged_once_more_and_counted_once(tmp_path: Path) -> None:
-    def verdict(run: int, accuracy: float) -> str:
-        return Halving(tmp_path, run, 3, 15).verdict(2, accuracy)
+    def reason(run: int, accuracy: float) -> str:
+        return halving(tmp_path, run).reason_to_stop(2, accuracy)
 
-    assert not verdict(1, 0.3)
-    assert not verdict(1, 0.3)
-    assert not verdict(1, 0.31)  # on a GPU a second training of the same epoch may differ
-    assert verdict(2, 0.2).startswith("number 2 of 2 ")
-    assert not verdict(12, 0.4)
-    assert verdict(1, 0.3).startswith("number 2 of 3 ")
+    assert not reason(1, 0.3)
+    assert not reason(1, 0.3)
+    assert not reason(1, 0.31)  # on a GPU a second training of the same epoch may differ
+    assert reason(2, 0.2).startswith("rank 2 of 2 ")
+    assert not reason(12, 0.4)
+    assert reason(1, 0.3).startswith("rank 2 of 3 ")
 
 
 def test_runs_that_come_at_once_see_each_other(tmp_path: Path) -> None:
     """The best one always goes on; nobody is lost."""
     accuracies = random.Random(0).sample(range(1000), 90)
     with ThreadPoolExecutor(16) as pool:
-        verdicts = pool.map(lambda run: Halving(tmp_path, run, 3, 15).verdict(5, accuracies[run] / 1000), range(90))
-        went_on = {accuracies[run] for run, verdict in enumerate(verdicts) if not verdict}
+        reasons = pool.map(lambda run: halving(tmp_path, run).reason_to_stop(5, accuracies[run] / 1000), range(90))
+        went_on = {accuracies[run] for run, reason in enumerate(reasons) if not reason}
     assert max(accuracies) in went_on
     assert len(list((tmp_path / "rungs" / "5").iterdir())) == 90
 
@@ -121,7 +126,7 @@ def test_a_sweep_is_halved_and_not_taken_up_again(commands: Commands, tmp_path: 
     entries = [(entry["rank"], entry["id"], entry["state"], entry["epoch"]) for entry in ranking(sweep)]
     assert entries == [(1, 2, "COMPLETED", 4), (2, 1, "PRUNED", 1)]
     first, second = map(status, runs(sweep))
-    assert first["message"] == "number 2 of 2 at epoch 1, where the best 1 go on"
+    assert first["message"] == "rank 2 of 2 at epoch 1, where the best 1 continue"
     assert not second["message"]
     again = commands.train(*command, folder=tmp_path)
     assert again.code == 0

@@ -19,7 +19,7 @@ from irmas.data.features import LogMel, encode, read_waveform
 from irmas.errors import DataError, UserError
 from irmas.files import with_digest
 from irmas.inference import models, windows
-from irmas.inference.recognizer import Recognizer, TorchNet
+from irmas.inference.recognizer import Recognizer, torch_net
 from irmas.run import model_file, predictions
 from irmas.run.checkpoint import read_numbers
 from irmas.run.folder import RunFolder
@@ -36,7 +36,7 @@ def test_the_model_file_answers_as_its_run_did(trained: RunFolder) -> None:
     examples, file = toy(), model_file.read(trained.model)
     answered = predictions.read(trained.predictions)
     assert answered is not None
-    probabilities = TorchNet(file).probabilities(examples.decibels(examples.validation)[:, 0])
+    probabilities = torch_net(file).probabilities(examples.decibels(examples.validation)[:, 0])
     assert_close(torch.from_numpy(probabilities).sum(1), torch.ones(len(examples.validation)))
     assert probabilities.argmax(1).tolist() == answered.predicted.tolist()
     assert file.classes == examples.classes
@@ -77,10 +77,16 @@ def test_a_model_file_of_a_later_version_is_refused_and_one_of_an_earlier_read(
 
 
 def test_nets_of_other_classes_are_not_averaged(trained: RunFolder) -> None:
-    net = TorchNet(model_file.read(trained.model))
-    other = TorchNet(replace(net.file, classes=["a", "b", "c"]))
-    with pytest.raises(UserError, match=r"two: knows the classes a b c, one knows .+; only nets of the same classes"):
-        Recognizer([net, other], ["one", "two"], 3.0)
+    net = torch_net(model_file.read(trained.model))
+    other = replace(net, classes=["a", "b", "c"])
+    with pytest.raises(UserError, match=r"two: has the classes a b c, one has .+; only nets of the same classes"):
+        Recognizer([net, other], ["one", "two"], 3.0, 1.5)
+
+
+def test_a_window_that_is_too_short_to_be_pooled_is_refused(trained: RunFolder) -> None:
+    net = replace(torch_net(model_file.read(trained.model)), pool=100)
+    with pytest.raises(UserError, match=r"--window 0\.1: is too short for one: \d+ frames, it needs 100"):
+        Recognizer([net], ["one"], 0.1, 0.1)
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -106,7 +112,7 @@ def test_a_window_that_is_not_finite_is_refused(tmp_path: Path) -> None:
         list(found)
 
 
-def test_what_is_heard_went_through_the_front_end_of_the_training(trained: RunFolder, tmp_path: Path) -> None:
+def test_waveforms_go_through_the_front_end_of_the_training(trained: RunFolder, tmp_path: Path) -> None:
     """Two nets with other front ends, averaged, against the steps one by one."""
     sound = np.random.default_rng(0).normal(0, 0.1, 33075).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", sound, 22050)
@@ -114,10 +120,10 @@ def test_what_is_heard_went_through_the_front_end_of_the_training(trained: RunFo
     file = model_file.read(trained.model)
     nets, expected = [], []
     for features in (Features(n_mels=32, hop_length=512), Features(n_mels=24, sample_rate=16000, dtype="float16")):
-        net = TorchNet(replace(file, features=features, pool=2))
+        net = torch_net(replace(file, features=features, pool=2))
         log_mel = LogMel(replace(features, seconds=1.5))(waveform[None], rate)
         stored = torch.from_numpy(encode(log_mel, features)).float() * features.scale + features.offset
         expected.append(net.probabilities(torch.nn.functional.avg_pool2d(stored, 2)))
         nets.append(net)
-    heard = Recognizer(nets, ["one", "two"], 1.5).hear(waveform[None], rate)
-    np.testing.assert_allclose(heard, np.mean(expected, axis=0), atol=2e-3)  # means are kept in half precision
+    averaged = Recognizer(nets, ["one", "two"], 1.5, 1.5).probabilities(waveform[None], rate)
+    np.testing.assert_allclose(averaged, np.mean(expected, axis=0), atol=2e-3)  # means are kept in half precision

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 import torch
 from commands import ENVIRONMENT
-from factories import read_plan, write_plan
 from left_behind import scalars
 from torch import Tensor
 
@@ -28,6 +27,7 @@ from irmas.run.folder import COMPLETED, FAILED, RunFolder
 from irmas.sweep import data_job, pool
 from irmas.sweep.plan import PlannedRun, freeze
 from irmas.sweep.progress import SweepProgress
+from irmas.sweep.sweep import Sweep
 
 KILLS = 20
 
@@ -43,29 +43,28 @@ def test_no_file_is_ever_torn(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def begin(data: Data, features: Features, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Plans the same single run again, in a folder of its own."""
+    """Return a function that plans the same single run in a folder of its own."""
     folder = tmp_path_factory.mktemp("killed")
     model = Model(filters=[4, 8], dense=8)
     config = Config(epochs=4, data=data, features=features, model=model, schedule="onecycle", device="cpu")
 
     def begin_another() -> Path:
-        sweep = folder / str(len(list(folder.iterdir())))
-        plan = freeze(config, [PlannedRun(1, {}, {})], sweep.name)
-        write_plan(sweep, plan)
-        data_job.make(sweep, plan, SILENT)
-        return sweep
+        path = folder / str(len(list(folder.iterdir())))
+        sweep, _ = Sweep(path, freeze(config, [PlannedRun(1, {}, {})], path.name)).write()
+        data_job.make(sweep, SILENT)
+        return path
 
     return begin_another
 
 
 def train(sweep: Path, killed_after: float | None = None) -> str:
-    """In a process of its own, killed so many seconds after its start; the run's state at its end."""
-    plan = read_plan(sweep)
+    """Train in a process that is killed that many seconds after its start; return the run's state at its end."""
+    opened = Sweep.open(sweep)
     kill = threading.Thread(target=kill_child, args=(killed_after,))
     if killed_after is not None:
         kill.start()
-    with SweepProgress(plain_console(), 1, 0, 0) as progress:
-        pool.run(sweep, plan, plan.runs, 1, progress)
+    with SweepProgress(plain_console(), opened.plan.runs, 0) as progress:
+        pool.train(opened, opened.plan.runs, 1, progress)
     if killed_after is not None:
         kill.join()
     return RunFolder(sweep / "runs" / "001").status().state
@@ -85,7 +84,7 @@ def state_of(sweep: Path) -> Any:
 
 
 def bits(state: Any) -> Any:
-    """What can be compared, of whatever a checkpoint is made of, but for clocks."""
+    """Return a state with its tensors as bytes and without clocks, so that it can be compared."""
     if isinstance(state, dict):
         return {key: bits(value) for key, value in state.items() if not re.match("time/", str(key))}
     if isinstance(state, list | tuple):

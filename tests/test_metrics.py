@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-from irmas.learning import metrics
+from irmas.learning.learner import accuracy, class_weights, macro_f1
 from irmas.run.predictions import Predictions
 
 CLASSES = 4
@@ -24,15 +24,15 @@ def test_confusion_accuracy_and_macro_f1_are_scikit_learns(drawn: list[tuple[int
     counts = torch.from_numpy(answers.confusion)
     labels = range(CLASSES)
     assert counts.tolist() == confusion_matrix(true, predicted, labels=labels).tolist()
-    assert metrics.accuracy(counts) == pytest.approx(accuracy_score(true, predicted), rel=1e-12)
-    macro_f1 = f1_score(true, predicted, labels=labels, average="macro", zero_division=0.0)
-    assert metrics.macro_f1(counts) == pytest.approx(macro_f1, rel=1e-12)
+    assert accuracy(counts) == pytest.approx(accuracy_score(true, predicted), rel=1e-12)
+    expected = f1_score(true, predicted, labels=labels, average="macro", zero_division=0.0)
+    assert macro_f1(counts) == pytest.approx(expected, rel=1e-12)
 
 
 @given(st.lists(st.integers(0, CLASSES - 1), min_size=1, max_size=60))
 def test_class_weights_are_inverse_frequencies_that_average_to_1(drawn: list[int]) -> None:
     targets = torch.tensor(drawn)
-    weights = metrics.class_weights(targets, CLASSES)
+    weights = class_weights(targets, CLASSES)
     assert float(weights[targets].mean()) == pytest.approx(1, rel=1e-12)
     shares = [float(weights[label]) * drawn.count(label) for label in set(drawn)]
     assert shares == pytest.approx([shares[0]] * len(shares))

@@ -50,7 +50,7 @@ def test_mixtures_hold_nothing_that_was_trained_on_and_say_what_they_hold(file: 
     mixtures.make(tmp_path / "mixed", [file], SILENT)
     read = testparts.read(tmp_path / "mixed", CLASSES)
     assert read.problems == []
-    assert len(read.excerpts) == mixtures.MIXTURES
+    assert len(read.excerpts) == mixtures.NUM_MIXTURES
     heard = [tones(excerpt.path) for excerpt in read.excerpts]
     assert set.union(*heard) == set(TONES) - set(file.trained_on)
     assert {len(names) for names in heard} == {2, 3}
@@ -62,7 +62,7 @@ def test_the_same_model_gives_the_same_bytes(file: ModelFile, tmp_path: Path) ->
     for folder in ("one", "two"):
         mixtures.make(tmp_path / folder, [file], SILENT)
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()} for folder in ("one", "two"))
-    assert len(one) == 2 * mixtures.MIXTURES
+    assert len(one) == 2 * mixtures.NUM_MIXTURES
     assert one == two
 
 

@@ -93,7 +93,7 @@ def test_dropout_acts_in_training_only() -> None:
     assert float((hidden == 0).float().mean()) > 0.4
 
 
-def test_the_normalisation_belongs_to_the_net() -> None:
+def test_the_normalization_belongs_to_the_net() -> None:
     x = log_mel(2, 16, 16)
     shifted = small(mean_db=-40.0, std_db=10.0).eval()
     torch.testing.assert_close(small().eval()(x), shifted((x + 50) / 2 - 40))

@@ -25,8 +25,8 @@ def test_the_penalty_is_l2_times_the_sum_of_squares_of_the_kernels_alone() -> No
     x, targets = torch.randn(6, 1, 8, 9, dtype=torch.double), torch.tensor([0, 1, 2, 0, 1, 2])
     kernels = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len(kernels) == 4
-    penalised = F.cross_entropy(model(x), targets) + l2 * sum(kernel.square().sum() for kernel in kernels)
-    expected = torch.autograd.grad(penalised, list(model.parameters()))
+    penalized = F.cross_entropy(model(x), targets) + l2 * sum(kernel.square().sum() for kernel in kernels)
+    expected = torch.autograd.grad(penalized, list(model.parameters()))
 
     optimizer = make_optimizer(model, Config(l2=l2))
     F.cross_entropy(model(x), targets).backward()
@@ -47,7 +47,7 @@ def test_the_optimizer_is_torchs_adam_to_the_last_bit() -> None:
             each.zero_grad()
             F.cross_entropy(net(x), targets).backward()
             each.step()
-            if step == 3:  # a run that goes on
+            if step == 3:  # as a resumed run does
                 each.load_state_dict(copy.deepcopy(each.state_dict()))
         for ours_now, theirs_now in zip(ours.parameters(), theirs.parameters(), strict=True):
             assert torch.equal(ours_now, theirs_now)

@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import read_plan, write_plan
+from factories import read_plan, run_folder, write_plan
 from hypothesis import given
 from hypothesis import strategies as st
 
 from irmas.config import Config, flatten
+from irmas.data import dataset
 from irmas.errors import ConfigError, UserError
-from irmas.sweep.plan import Plan, PlannedRun
+from irmas.sweep.plan import Plan, PlannedRun, expand, freeze
+from irmas.sweep.sweep import PLAN, RUNS, Sweep
 
 REPORT = {"dropout": ["0.3", "0.4", "0.5"], "lr": ["0.001", "0.0005", "0.0001"], "l2": ["0.001", "0.0001"]}
 
 
 def change(overrides: Mapping[str, str]) -> Mapping[str, Any]:
-    """What the composer would say of an override; one group, `model=deep`, stands for all."""
+    """Return what the composer would, with the group `model` for all groups."""
     ((key, text),) = overrides.items()
     if key == "model":
         return {"model.convs_per_block": 2 if text == "deep" else 1}
@@ -39,13 +41,13 @@ def value_of(key: str) -> Callable[[str], Any]:
 def make(axes: Mapping[str, list[str]], base: Config | None = None, name: str = "mine", data: str = "d1") -> Plan:
     overrides = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     base = base or Config()
-    return Plan(name, list(axes), data, "source", "commit", base, plans.expand(base, overrides, change))
+    return Plan(name, list(axes), data, "source", "commit", base, expand(base, overrides, change))
 
 
 def test_a_sweep_that_lost_its_plan_gets_it_from_the_same_command_and_from_no_other(tmp_path: Path) -> None:
     write_plan(tmp_path, make(REPORT))
-    for point in make(REPORT).points:
-        plans.run_folder(tmp_path, point).path.mkdir(parents=True)
+    for run in make(REPORT).runs:
+        run_folder(tmp_path, run).path.mkdir(parents=True)
     (tmp_path / "plan.yaml").unlink()
     with pytest.raises(
         UserError, match=r"plan\.yaml is missing, and runs/002-dropout=0\.3,lr=0\.001,l2=0\.0001 is not"
@@ -57,7 +59,7 @@ def test_a_sweep_that_lost_its_plan_gets_it_from_the_same_command_and_from_no_ot
 
 def test_run_ids_are_the_reports() -> None:
     plan = make(REPORT)
-    values = {point.id: tuple(point.overrides.values()) for point in plan.runs}
+    values = {run.id: tuple(run.overrides.values()) for run in plan.runs}
     assert len(values) == 18
     assert values[1] == (0.3, 1e-3, 1e-3)
     assert values[8] == (0.4, 1e-3, 1e-4)
@@ -65,7 +67,7 @@ def test_run_ids_are_the_reports() -> None:
     assert values[16] == (0.5, 5e-4, 1e-4)
 
 
-def test_each_point_has_its_own_configuration() -> None:
+def test_each_run_has_its_own_configuration() -> None:
     plan = make(REPORT)
     config = plan.config_of(plan.runs[7])
     assert (config.dropout, config.lr, config.l2) == (0.4, 1e-3, 1e-4)
@@ -88,30 +90,30 @@ def test_a_plan_survives_the_disk(tmp_path: Path) -> None:
     assert read_plan(tmp_path / "mine") == plan
 
 
-def test_a_task_reads_its_own_points_alone(tmp_path: Path) -> None:
+def test_a_task_reads_its_own_runs_alone(tmp_path: Path) -> None:
     write_plan(tmp_path, make(REPORT))
-    assert [point.id for point in read_plan(tmp_path, [3, 18]).runs] == [3, 18]
+    assert [run.id for run in read_plan(tmp_path, [3, 18]).runs] == [3, 18]
     assert read_plan(tmp_path, [19]).runs == []
 
 
 def test_the_same_command_leaves_the_plan_as_it_is(tmp_path: Path) -> None:
     write_plan(tmp_path, make(REPORT))
-    before = (tmp_path / plans.POINTS).read_bytes()
-    plan, asked = write_plan(tmp_path, make(REPORT))
-    assert (tmp_path / plans.POINTS).read_bytes() == before
-    assert asked == plan.runs
+    before = (tmp_path / RUNS).read_bytes()
+    plan, requested = write_plan(tmp_path, make(REPORT))
+    assert (tmp_path / RUNS).read_bytes() == before
+    assert requested == plan.runs
 
 
 def test_a_larger_grid_keeps_the_old_ids_and_appends(tmp_path: Path) -> None:
     old = make({"dropout": ["0.4", "0.5"], "lr": ["0.001"]})
     write_plan(tmp_path, old)
-    plan, asked = write_plan(tmp_path, make({"dropout": ["0.3", "0.4", "0.5"], "lr": ["0.01", "0.001"]}))
+    plan, requested = write_plan(tmp_path, make({"dropout": ["0.3", "0.4", "0.5"], "lr": ["0.01", "0.001"]}))
     assert plan.runs[:2] == old.runs
-    assert [point.id for point in plan.runs] == [1, 2, 3, 4, 5, 6]
-    assert [point.id for point in asked] == [3, 4, 5, 1, 6, 2]
-    for point in plan.runs:
-        config = plan.config_of(point)
-        assert (config.dropout, config.lr) == (point.overrides["dropout"], point.overrides["lr"])
+    assert [run.id for run in plan.runs] == [1, 2, 3, 4, 5, 6]
+    assert [run.id for run in requested] == [3, 4, 5, 1, 6, 2]
+    for run in plan.runs:
+        config = plan.config_of(run)
+        assert (config.dropout, config.lr) == (run.overrides["dropout"], run.overrides["lr"])
 
 
 def test_a_new_axis_extends_a_grid_that_held_it_fixed(tmp_path: Path) -> None:
@@ -130,18 +132,18 @@ def test_a_new_axis_extends_a_grid_that_held_it_fixed(tmp_path: Path) -> None:
 def test_a_swept_folder_stays_with_its_points_when_the_grid_grows(tmp_path: Path) -> None:
     write_plan(tmp_path, make({"data.root": ["a", "b"]}))
     plan, _ = write_plan(tmp_path, make({"data.root": ["a", "b"], "seed": ["0", "1"]}))
-    configs = [plan.config_of(point) for point in plan.runs]
+    configs = [plan.config_of(run) for run in plan.runs]
     assert [(config.data.root, config.seed) for config in configs] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
 
 
 def test_a_single_run_grows_into_a_grid(tmp_path: Path) -> None:
     write_plan(tmp_path, make({}, replace(Config(), dropout=0.3)))
     plan, _ = write_plan(tmp_path, make({"dropout": ["0.3", "0.4"]}))
-    assert [plan.config_of(point).dropout for point in plan.runs] == [0.3, 0.4]
+    assert [plan.config_of(run).dropout for run in plan.runs] == [0.3, 0.4]
 
 
 def begin(sweep: Path) -> None:
-    """A run of it has been trained."""
+    """Leave what a run that was trained leaves."""
     (sweep / "runs" / "001").mkdir(parents=True)
     (sweep / "runs" / "001" / "config.yaml").touch()
 
@@ -158,11 +160,11 @@ def begin(sweep: Path) -> None:
 def test_any_other_difference_is_refused_by_name_and_changes_nothing(new: Plan, key: str, tmp_path: Path) -> None:
     write_plan(tmp_path, make({"dropout": ["0.3", "0.4"]}))
     begin(tmp_path)
-    before = (tmp_path / plans.POINTS).read_bytes(), (tmp_path / plans.PLAN).read_bytes()
+    before = (tmp_path / RUNS).read_bytes(), (tmp_path / PLAN).read_bytes()
     with pytest.raises(ConfigError) as refused:
         write_plan(tmp_path, new)
     assert refused.value.key == key
-    assert ((tmp_path / plans.POINTS).read_bytes(), (tmp_path / plans.PLAN).read_bytes()) == before
+    assert ((tmp_path / RUNS).read_bytes(), (tmp_path / PLAN).read_bytes()) == before
 
 
 def test_settings_that_change_no_result_may_differ_and_the_last_ones_hold(tmp_path: Path) -> None:
@@ -174,11 +176,12 @@ def test_settings_that_change_no_result_may_differ_and_the_last_ones_hold(tmp_pa
 
 def test_another_source_is_refused_with_both_digests_unless_it_is_allowed(tmp_path: Path) -> None:
     plan = make({"seed": ["0"]})
-    plans.refuse_source(tmp_path, plan, plan.source)
+    Sweep(tmp_path, plan).refuse_source(plan.source)
     with pytest.raises(UserError, match=r"source source, which now is edited; .*allow_code_change=true") as refused:
-        plans.refuse_source(tmp_path, plan, "edited")
+        Sweep(tmp_path, plan).refuse_source("edited")
     assert str(tmp_path) in str(refused.value)
-    plans.refuse_source(tmp_path, replace(plan, config=replace(plan.config, allow_code_change=True)), "edited")
+    allowed = replace(plan, config=replace(plan.config, allow_code_change=True))
+    Sweep(tmp_path, allowed).refuse_source("edited")
 
 
 def test_until_a_run_has_begun_data_can_be_mended_and_source_edited(tmp_path: Path) -> None:
@@ -206,25 +209,28 @@ def test_a_plan_keeps_its_source_until_a_change_is_allowed(tmp_path: Path) -> No
 
 def test_batches_of_a_proposing_sweeper_are_appended(tmp_path: Path) -> None:
     write_plan(tmp_path, make({"lr": ["0.01", "0.02"]}))
-    plan, asked = write_plan(tmp_path, make({"lr": ["0.03", "0.02"]}), append=True)
-    assert [plan.config_of(point).lr for point in plan.runs] == [0.01, 0.02, 0.03]
-    assert [point.id for point in asked] == [3, 2]
+    plan, requested = write_plan(tmp_path, make({"lr": ["0.03", "0.02"]}), append=True)
+    assert [plan.config_of(run).lr for run in plan.runs] == [0.01, 0.02, 0.03]
+    assert [run.id for run in requested] == [3, 2]
 
 
-def test_the_default_name_follows_from_plan_and_data() -> None:
-    name = plans.default_name(make(REPORT))
-    assert name.startswith("dropout-lr-l2-")
-    assert plans.default_name(make(REPORT, name="other")) == name
+def test_the_default_name_follows_from_plan_and_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    def name(axes: Mapping[str, list[str]], base: Config | None = None, data: str = "d1") -> str:
+        monkeypatch.setattr(dataset, "digest", lambda _: data)
+        return freeze(base or Config(), make(axes, base).runs, None).name
+
+    default = name(REPORT)
+    assert default.startswith("dropout-lr-l2-")
     for neutral in (replace(Config(), device="cpu"), replace(Config(), allow_code_change=True)):
-        assert plans.default_name(make(REPORT, neutral)) == name
+        assert name(REPORT, neutral) == default
     others = [
-        make(REPORT, data="d2"),
-        make(REPORT, replace(Config(), epochs=3)),
-        make(REPORT | {"lr": ["0.001"]}),
-        make(dict(reversed(REPORT.items()))),
+        name(REPORT, data="d2"),
+        name(REPORT, replace(Config(), epochs=3)),
+        name(REPORT | {"lr": ["0.001"]}),
+        name(dict(reversed(REPORT.items()))),
     ]
-    assert len({name, *map(plans.default_name, others)}) == 5
-    assert plans.default_name(make({})).startswith("single-")
+    assert len({default, *others}) == 5
+    assert name({}).startswith("single-")
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=20), st.one_of(st.floats(), st.text(max_size=300)), max_size=5))
@@ -247,7 +253,7 @@ def test_a_folder_without_a_plan_and_a_damaged_plan_are_user_errors(tmp_path: Pa
     with pytest.raises(UserError, match=r"plan\.yaml is missing"):
         read_plan(tmp_path)
     write_plan(tmp_path, make({}))
-    (tmp_path / plans.PLAN).write_text("name: [")
+    (tmp_path / PLAN).write_text("name: [")
     with pytest.raises(UserError, match=r"plan\.yaml: is damaged"):
         read_plan(tmp_path)
 
@@ -284,12 +290,12 @@ def test_any_grid_survives_the_disk_and_any_larger_one_keeps_its_runs(
     small, larger = (make(one) for one in axes)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        assert write_plan(folder, small) == (small, small.points)
+        assert write_plan(folder, small) == (small, small.runs)
         assert read_plan(folder) == small
-        written, asked = write_plan(folder, larger)
+        written, requested = write_plan(folder, larger)
         assert read_plan(folder) == written
-        before = {point.id: small.config_of(point) for point in small.points}
-        assert {number: written.config_of(written.points[number - 1]) for number in before} == before
-        assert [point.id for point in written.points] == list(range(1, len(written.points) + 1))
-        assert list(map(written.config_of, asked)) == list(map(larger.config_of, larger.points))
-        assert write_plan(folder, larger) == (written, asked)
+        before = {run.id: small.config_of(run) for run in small.runs}
+        assert {number: written.config_of(written.runs[number - 1]) for number in before} == before
+        assert [run.id for run in written.runs] == list(range(1, len(written.runs) + 1))
+        assert list(map(written.config_of, requested)) == list(map(larger.config_of, larger.runs))
+        assert write_plan(folder, larger) == (written, requested)

@@ -16,25 +16,21 @@ import matplotlib
 import numpy as np
 import pytest
 from commands import ROOT
+from factories import REPORT, answers, grid, ranking_of
 from numpy.typing import NDArray
 from PIL import Image
 
 from irmas import plot_style
-from irmas.config import Config
 from irmas.labels import CODES
 from irmas.results import plots
-from irmas.results.analysis import Analysis, Outcome, analyse
-from irmas.results.comparison import Answers
-from irmas.results.ranking import Ranking, Row
+from irmas.results.analysis import Analysis, analyze
+from irmas.results.ranking import Ranking
+from irmas.results.runs import Confusion, Run
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS
-from irmas.run.folder import COMPLETED, DIVERGED
-from irmas.sweep.plan import Plan
-from irmas.sweep.run_states import SweepState
-
-REPORT = {"dropout": (0.3, 0.4, 0.5), "lr": (1e-3, 5e-4, 1e-4), "l2": (1e-3, 1e-4)}
+from irmas.run.folder import DIVERGED
 
 
-def grid(levels: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+def combinations(levels: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(levels, values, strict=True)) for values in itertools.product(*levels.values())]
 
 
@@ -43,11 +39,9 @@ def sweep(
 ) -> tuple[Ranking, Analysis]:
     """Return finished runs 1, 2, ..., the later the better, and one that diverged; with predictions if `paired`."""
     rng = np.random.default_rng(0)
-    names = np.array([f"excerpt {number}" for number in range(excerpts)])
-    recordings = np.array([f"recording {number // 2}" for number in range(excerpts)])
     difficulty = rng.random(excerpts)
-    rows, outcomes = [], []
-    for number, its in enumerate(values, start=1):
+    runs = []
+    for number, settings in enumerate(values, start=1):
         skill = 0.2 + 0.6 * number / len(values)
         correct = (0.7 * difficulty + 0.3 * rng.random(excerpts) < skill).astype(float)
         accuracy = float(correct.mean())
@@ -55,19 +49,23 @@ def sweep(
             VAL_ACCURACY: {epoch: accuracy * (1 - 0.6**epoch) for epoch in range(1, epochs)} | {epochs: accuracy},
             VAL_LOSS: {epoch: loss - accuracy * (1 - 0.6**epoch) for epoch in range(1, epochs + 1)},
         }
-        rows.append(Row(number, its, COMPLETED, epochs, accuracy, 1.0, excerpts, "", "", curves))
-        answers = Answers(correct, names, recordings) if paired else None
-        curve = tuple(curves[VAL_ACCURACY].values())
-        outcomes.append(Outcome(number, its, accuracy, None, answers, curve))
+        own = answers(correct, per_recording=2) if paired else None
+        runs.append(Run(number, settings, accuracy=accuracy, curves=curves, val_excerpts=excerpts, answers=own))
     lost = {VAL_ACCURACY: {1: 0.1, 2: 0.1}, VAL_LOSS: {1: 5.0, 2: math.nan}}
-    rows.append(Row(len(rows) + 1, values[0], DIVERGED, 2, 0.1, None, excerpts, "", "", lost))
-    plan = Plan("made-up", list(values[0]), "data", "source", "", Config(), [])
-    return Ranking(plan, rows, [], SweepState([], [])), analyse(outcomes, list(values[0]))
+    diverged = Run(len(runs) + 1, values[0], DIVERGED, accuracy=0.1, curves=lost, val_excerpts=excerpts)
+    plan = replace(grid({}), swept=list(values[0]))
+    return ranking_of(plan, [*runs, diverged]), analyze(runs, list(values[0]))
 
 
-def confusion(classes: Sequence[str] = CODES) -> tuple[NDArray[np.integer], Sequence[str]]:
+def drawn(values: Sequence[dict[str, Any]], matrix: Confusion | None = None, **options: Any) -> dict[str, bytes]:
+    """Return the pictures of a sweep with the leader's confusion matrix."""
+    ranking, analysis = sweep(values, **options)
+    return plots.draw(ranking, replace(analysis, confusion=matrix))
+
+
+def confusion(classes: Sequence[str] = CODES) -> Confusion:
     counts = np.random.default_rng(0).integers(0, 9, (len(classes), len(classes)))
-    return counts + 20 * np.eye(len(classes), dtype=np.int64), classes
+    return Confusion(counts + 20 * np.eye(len(classes), dtype=np.int64), list(classes))
 
 
 FOUR = ["accuracy.png", "heatmap.png", "curves.png", "confusion.png"]
@@ -78,9 +76,9 @@ def pixels(png: bytes) -> Picture:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
-def places(picture: Picture, colour: str) -> NDArray[np.intp]:
-    """(row, column) of every pixel of a colour."""
-    return np.argwhere((picture == tuple(bytes.fromhex(colour.removeprefix("#")))).all(axis=-1))
+def places(picture: Picture, color: str) -> NDArray[np.intp]:
+    """(row, column) of every pixel of a color."""
+    return np.argwhere((picture == tuple(bytes.fromhex(color.removeprefix("#")))).all(axis=-1))
 
 
 def is_cut(picture: Picture) -> bool:
@@ -90,7 +88,7 @@ def is_cut(picture: Picture) -> bool:
 
 @pytest.fixture(scope="module")
 def report() -> dict[str, bytes]:
-    return plots.draw(*sweep(grid(REPORT)), confusion())
+    return drawn(combinations(REPORT), confusion())
 
 
 def test_the_reports_grid_has_every_picture_at_print_size(report: dict[str, bytes]) -> None:
@@ -102,19 +100,19 @@ def test_the_reports_grid_has_every_picture_at_print_size(report: dict[str, byte
         assert not is_cut(picture), name
 
 
-def test_the_same_ranking_gives_the_same_bytes_whatever_matplotlib_was_told() -> None:
-    values = grid({"lr": (0.1, 0.2)})
-    pictures = plots.draw(*sweep(values), None)
+def test_the_same_ranking_gives_the_same_bytes_with_any_matplotlibrc() -> None:
+    values = combinations({"lr": (0.1, 0.2)})
+    pictures = drawn(values)
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "black", "savefig.dpi": 50}):
         before = dict(matplotlib.rcParams)
-        assert plots.draw(*sweep(values), None) == pictures
+        assert drawn(values) == pictures
         assert dict(matplotlib.rcParams) == before
 
 
 def test_grey_curves_are_named_where_there_are_any() -> None:
-    ranking, analysis = sweep(grid({"lr": (0.1, 0.2)}))
-    for rows, is_named in ((ranking.rows, True), (ranking.rows[:-1], False)):
-        figure = plots._curves(replace(ranking, rows=rows), analysis)
+    ranking, analysis = sweep(combinations({"lr": (0.1, 0.2)}))
+    for runs, is_named in ((ranking.runs, True), (ranking.runs[:-1], False)):
+        figure = plots._curves(replace(ranking, runs=runs), analysis)
         assert ("grey: all others" in " ".join(text.get_text() for text in figure.texts)) == is_named
 
 
@@ -126,8 +124,8 @@ def test_grey_curves_are_named_where_there_are_any() -> None:
         ({}, {"confusion.png", "heatmap.png"}),
     ],
 )
-def test_what_lacks_its_data_is_left_out(levels: dict[str, Any], left_out: set[str]) -> None:
-    pictures = plots.draw(*sweep(grid(levels), epochs=1), None)
+def test_pictures_without_data_are_left_out(levels: dict[str, Any], left_out: set[str]) -> None:
+    pictures = drawn(combinations(levels), epochs=1)
     assert pictures.keys() == set(FOUR) - left_out
     assert not any(is_cut(pixels(png)) for png in pictures.values())
 
@@ -140,7 +138,7 @@ def test_the_best_set_is_blue_and_what_is_behind_vermillion_below(report: dict[s
 
 
 def test_without_predictions_no_point_is_in_the_best_set_or_behind() -> None:
-    accuracy = pixels(plots.draw(*sweep(grid({"lr": (0.1, 0.2)}), paired=False), None)["accuracy.png"])
+    accuracy = pixels(drawn(combinations({"lr": (0.1, 0.2)}), paired=False)["accuracy.png"])
     assert not len(places(accuracy, plot_style.BLUE)) + len(places(accuracy, plot_style.VERMILLION))
 
 
@@ -156,15 +154,15 @@ def test_the_leaders_cell_is_framed_where_its_levels_meet(report: dict[str, byte
 
 
 def test_cells_without_a_finished_run_are_hatched(report: dict[str, bytes]) -> None:
-    values = grid({"dropout": (0.3, 0.4), "lr": (0.1, 0.2)})[1:]
-    hatched = places(pixels(plots.draw(*sweep(values), None)["heatmap.png"]), plot_style.FAINT)
+    values = combinations({"dropout": (0.3, 0.4), "lr": (0.1, 0.2)})[1:]
+    hatched = places(pixels(drawn(values)["heatmap.png"]), plot_style.FAINT)
     assert len(hatched) > 200
     assert not len(places(pixels(report["heatmap.png"]), plot_style.FAINT))
 
 
 def test_a_point_with_seeds_has_its_mean_and_the_band_of_its_runs() -> None:
-    ranking, analysis = sweep(grid({"lr": (0.1, 0.2), "seed": (1, 2, 3)}))
-    curves = {row.id: row.curves[VAL_ACCURACY] for row in ranking.rows}
+    ranking, analysis = sweep(combinations({"lr": (0.1, 0.2), "seed": (1, 2, 3)}))
+    curves = {run.id: run.curves[VAL_ACCURACY] for run in ranking.runs}
     leader = analysis.points[0]
     assert leader.runs == (4, 5, 6)
     axes = plots._curves(ranking, analysis).axes[0]
@@ -175,16 +173,16 @@ def test_a_point_with_seeds_has_its_mean_and_the_band_of_its_runs() -> None:
     last = bands[0][bands[0][:, 0] == 5][:, 1]
     expected = [100 * curves[run][5] for run in leader.runs]
     assert (last.min(), last.max()) == (pytest.approx(min(expected)), pytest.approx(max(expected)))
-    one_seed = plots._curves(*sweep(grid({"lr": (0.1, 0.2)})))
+    one_seed = plots._curves(*sweep(combinations({"lr": (0.1, 0.2)})))
     assert not one_seed.axes[0].collections
     assert "bands" not in " ".join(text.get_text() for text in one_seed.texts)
 
 
 def test_the_confusion_matrix_names_its_run_and_its_own_n() -> None:
     def title(levels: dict[str, Any]) -> str:
-        _, analysis = sweep(grid(levels))
+        _, analysis = sweep(combinations(levels))
         counts = np.array([[3, 1], [0, 5]])
-        return plots._confusion(analysis, counts, ["a", "b"]).texts[0].get_text()
+        return plots._confusion(analysis.points[0], Confusion(counts, ["a", "b"])).texts[0].get_text()
 
     assert title({"lr": (0.1, 0.2)}) == "Confusion matrix of run 2, the leader, n = 9 excerpts"
     seeds = title({"lr": (0.1, 0.2), "seed": (1, 2, 3)})
@@ -193,7 +191,7 @@ def test_the_confusion_matrix_names_its_run_and_its_own_n() -> None:
 
 def test_rows_of_the_confusion_matrix_are_true_and_columns_predicted() -> None:
     counts = np.array([[0, 0, 7], [5, 0, 0], [0, 5, 0]])
-    picture = pixels(plots.draw(*sweep(grid({})), (counts, ["a", "b", "c"]))["confusion.png"])
+    picture = pixels(drawn(combinations({}), Confusion(counts, ["a", "b", "c"]))["confusion.png"])
     dark = places(picture, "#08306B")  # all of a row
     cells = (dark - dark.min(axis=0)) * 3 // (np.ptp(dark, axis=0) + 1)
     assert {tuple(cell) for cell in cells.tolist()} == {(0, 2), (1, 0), (2, 1)}
@@ -211,9 +209,9 @@ ODD = {
     ("values", "options", "classes"),
     [
         ([{"lr": 0.1}], {"epochs": 1, "excerpts": 1}, ["the only class"]),
-        (grid({"lr": (0.1, 0.2)}), {"loss": math.nan}, ["小提琴", "a class with quite a long name"]),
-        (grid({"lr": (0.1, 0.2), "seed": (1, 2, 3)}), {}, [f"class {number}" for number in range(50)]),
-        (grid(ODD)[3:], {}, CODES),
+        (combinations({"lr": (0.1, 0.2)}), {"loss": math.nan}, ["小提琴", "a class with quite a long name"]),
+        (combinations({"lr": (0.1, 0.2), "seed": (1, 2, 3)}), {}, [f"class {number}" for number in range(50)]),
+        (combinations(ODD)[3:], {}, CODES),
         ([{"lr": number / 7, "dropout": number % 9 / 10} for number in range(60)], {"loss": math.inf}, CODES),
     ],
     ids=["one run", "two runs", "three seeds", "odd values", "60 values"],
@@ -221,7 +219,7 @@ ODD = {
 def test_no_sweep_is_too_small_large_or_odd(
     values: list[dict[str, Any]], options: dict[str, Any], classes: Sequence[str]
 ) -> None:
-    pictures = plots.draw(*sweep(values, **options), confusion(classes))
+    pictures = drawn(values, confusion(classes), **options)
     assert {"accuracy.png", "confusion.png"} <= pictures.keys()
     for name, png in pictures.items():
         assert not is_cut(pixels(png)), name

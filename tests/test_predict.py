@@ -19,11 +19,9 @@ from test_plots import is_cut, pixels, places
 
 from irmas.config import Config, Features, Model
 from irmas.data.features import LogMel, read_waveform
-from irmas.data.sound import read_form
 from irmas.errors import DataError
-from irmas.inference import models, streaming, timeline_plot
-from irmas.inference.recognizer import Recognizer
-from irmas.inference.streaming import BATCH_S
+from irmas.inference import models, timeline_plot
+from irmas.inference.recognizer import BATCH_S, Recognizer
 from irmas.inference.timeline import Timeline, clock
 from irmas.labels import CODES
 from irmas.learning.model import Classifier
@@ -91,7 +89,7 @@ def test_a_song_is_answered_as_table_json_and_picture(commands: Commands, folder
             assert window["probabilities"] is None
         else:
             heard.append(window["probabilities"])
-            np.testing.assert_allclose(heard[-1], recognizer.hear(samples[None], rate)[0], atol=2e-6)
+            np.testing.assert_allclose(heard[-1], recognizer.probabilities(samples[None], rate)[0], atol=2e-6)
     np.testing.assert_allclose(answer["overall"], np.mean(heard, axis=0), atol=2e-6)
     assert (answer["path"], answer["seconds"], answer["classes"]) == ("song.wav", 12.0, list(CODES))
 
@@ -118,7 +116,7 @@ def test_some_files_are_answered_and_others_named(commands: Commands, folder: Pa
     assert answers[1]["overall"] is None
     assert [window["probabilities"] for window in answers[1]["windows"]] == [None, None]
     first, *named = said.stderr.splitlines()
-    assert first == "irmas.predict: 2 of 5 files could not be heard:"
+    assert first == "irmas.predict: 2 of 5 files could not be used:"
     assert [line.split(":")[0] for line in named] == ["  more/text.wav", "  none.wav"]
 
 
@@ -162,11 +160,10 @@ MISTAKES = [
     (["none.pt", "song.wav"], "none.pt: No such file or directory"),
     (["song.wav", "song.wav"], "song.wav: is damaged (its digest differs); a finished run has a sound model file"),
     ([".", "song.wav"], ".: no sweep is here (plan.yaml is missing)"),
-    (["model.pt", "song.wav", "--window", "0"], "--window 0: must be from 0.1 to 600 seconds"),
-    (["model.pt", "song.wav", "--window", "nan"], "--window nan: must be from 0.1 to 600 seconds"),
-    (["model.pt", "song.wav", "--hop", "0"], "--hop 0: must be from 0.01 seconds to the length of a window"),
-    (["model.pt", "song.wav", "--hop", "-1"], "--hop -1: must be from 0.01"),
-    (["model.pt", "song.wav", "--hop", "3.5"], "--hop 3.5: must be at most a window, 3 s"),
+    (["model.pt", "song.wav", "--window", "0"], "argument --window: 0: must be a number from 0.1 to 600"),
+    (["model.pt", "song.wav", "--window", "nan"], "argument --window: nan: must be a number from 0.1 to 600"),
+    (["model.pt", "song.wav", "--hop", "0"], "argument --hop: 0: must be a number from 0.01 to 600"),
+    (["model.pt", "song.wav", "--hop", "3.5"], "--hop 3.5: must be at most as long as a window, 3 s"),
     (["model.pt", "empty"], "empty: holds no sound files (.aif .aiff .flac .mp3 .ogg .wav)"),
     (["model.pt", "song.wav", "--json", "empty"], "--json empty: is a folder"),
     (["model.pt", "song.wav", "--json", "song.wav"], "--json song.wav: would overwrite what is to be read"),
@@ -204,6 +201,18 @@ def test_help_says_how_to_call_it(tmp_path: Path) -> None:
 # A sound file
 
 
+class Counting:
+    """Progress that is counted."""
+
+    total = done = 0
+
+    def start(self, task: str, total: int, unit: str = "excerpts") -> None:
+        self.total = total
+
+    def advance(self, count: int) -> None:
+        self.done += count
+
+
 @pytest.mark.parametrize(
     ("name", "seconds", "rate", "channels"),
     [
@@ -220,17 +229,12 @@ def test_a_sound_of_any_form_is_heard_and_drawn(
 ) -> None:
     file = tmp_path / name
     soundfile.write(file, noise(seconds * rate / RATE, *channels), rate)
-    recognizer, told = models.load([model]), 0
-
-    def advance(more: int) -> None:
-        nonlocal told
-        told += more
-
-    found = streaming.listen(file, recognizer, 1.5, advance)
+    recognizer, progress = models.load([model]), Counting()
+    found = recognizer.timeline(file, progress)
     assert found.seconds == pytest.approx(seconds, abs=0.06)  # an mp3 holds whole frames
     assert not found.is_silent.any()
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, atol=1e-5)
-    assert told == len(found.starts) == streaming.count(read_form(file).seconds, 3.0, 1.5)
+    assert progress.total == progress.done == len(found.starts)
     drawn = timeline_plot.draw(file, found, LogMel(recognizer.nets[0].features))
     assert not is_cut(pixels(drawn))
 
@@ -238,19 +242,19 @@ def test_a_sound_of_any_form_is_heard_and_drawn(
 def test_a_rate_that_cannot_be_resampled_names_its_file(model: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(4.0), 44101)
     with pytest.raises(DataError, match=r"a\.wav: 44101 Hz"):
-        streaming.listen(tmp_path / "a.wav", models.load([model]), 1.5, lambda _: None)
+        models.load([model]).timeline(tmp_path / "a.wav")
 
 
 def test_of_a_long_file_only_a_batch_is_held(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soundfile.write(tmp_path / "a.wav", np.tile(noise(10.0)[::8], 60), 2000)
     batches = []
 
-    def hear(self: Recognizer, waveforms: torch.Tensor, rate: int) -> NDArray[np.float32]:
+    def probabilities(self: Recognizer, waveforms: torch.Tensor, rate: int) -> NDArray[np.float32]:
         batches.append(waveforms.shape[0] * waveforms.shape[1] / rate)
         return np.full((len(waveforms), len(CODES)), 1 / len(CODES), np.float32)
 
-    monkeypatch.setattr(Recognizer, "hear", hear)
-    found = streaming.listen(tmp_path / "a.wav", models.load([model]), 1.5, lambda _: None)
+    monkeypatch.setattr(Recognizer, "probabilities", probabilities)
+    found = models.load([model]).timeline(tmp_path / "a.wav")
     assert found.seconds == 600
     assert max(batches) == BATCH_S
     assert sum(batches) == 3.0 * len(found.starts) == 3.0 * 399

@@ -24,11 +24,11 @@ def test_what_is_written_is_read_and_the_same_every_time(tmp_path: Path) -> None
     assert predictions.read(path) is None
     predictions.write(path, SOUND)
     once = path.read_bytes()
-    found = predictions.read(path)
-    assert found is not None
-    assert found.excerpts.tolist() == NAMES.tolist()
-    assert found.confusion.tolist() == SOUND.confusion.tolist() == [[17, 8], [16, 9]]
-    assert found.correct.tolist() == SHARES.tolist()
+    stored = predictions.read(path)
+    assert stored is not None
+    assert stored.excerpts.tolist() == NAMES.tolist()
+    assert stored.confusion.tolist() == SOUND.confusion.tolist() == [[17, 8], [16, 9]]
+    assert stored.correct.tolist() == SHARES.tolist()
     predictions.write(path, SOUND)
     assert path.read_bytes() == once
     with np.load(path) as opened:  # as anybody would
@@ -40,10 +40,10 @@ def test_a_file_of_an_earlier_version_is_of_its_last_epoch(tmp_path: Path) -> No
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **{key: value for key, value in asdict(SOUND).items() if key != "correct"})
     path.write_bytes(with_digest(buffer.getvalue()))
-    found = predictions.read(path)
-    assert found is not None
-    assert found.correct.dtype == np.float64
-    assert found.correct.tolist() == (SOUND.targets == SOUND.predicted).tolist()
+    stored = predictions.read(path)
+    assert stored is not None
+    assert stored.correct.dtype == np.float64
+    assert stored.correct.tolist() == (SOUND.targets == SOUND.predicted).tolist()
 
 
 def test_any_damage_is_told(tmp_path: Path) -> None:

@@ -38,17 +38,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Com
 def test_the_stand_in_is_rendered_verified_and_cached(made: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, done = made
     assert (done.returncode, done.stderr) == (0, "")
-    said = done.stdout
-    assert "rendering: 132/132 excerpts" in said
-    assert "data/standin/v1-132-seed0: 132 excerpts\n    132 x 44100 Hz, 2 channels, PCM_16, 3.00 s\n" in said
-    assert "noticed" not in said
-    assert "log-mels: 132/132 excerpts" in said
-    (built,) = re.findall(r"^(\S+): built$", said, re.MULTILINE)
+    stdout = done.stdout
+    assert "rendering: 132/132 excerpts" in stdout
+    assert "data/standin/v1-132-seed0: 132 excerpts\n    132 x 44100 Hz, 2 channels, PCM_16, 3.00 s\n" in stdout
+    assert "noticed" not in stdout
+    assert "log-mels: 132/132 excerpts" in stdout
+    (built,) = re.findall(r"^(\S+): built$", stdout, re.MULTILINE)
     assert sorted(path.name for path in Path(built).iterdir()) == ["clips.csv", "features.json", "features.npy"]
-    assert re.search(r"^gac +acoustic guitar +13 +9.8% +5$", said, re.MULTILINE)
-    assert re.search(r"^ +all +132 +100.0% +51$", said, re.MULTILINE)
-    assert "log-mels: 64 bands x 64 frames, uint8, 0.5 MB" in said
-    assert re.search(r"identical excerpts join 3 groups of recordings: (\d{4}/\d{4} ?){3}", said)
+    assert re.search(r"^gac +acoustic guitar +13 +9.8% +5$", stdout, re.MULTILINE)
+    assert re.search(r"^ +all +132 +100.0% +51$", stdout, re.MULTILINE)
+    assert "log-mels: 64 bands x 64 frames, uint8, 0.5 MB" in stdout
+    assert re.search(r"identical excerpts join 3 groups of recordings: (\d{4}/\d{4} ?){3}", stdout)
     assert sorted(path.name for path in folder.iterdir()) == ["data"]
 
 
@@ -146,10 +146,10 @@ BROKEN = {
     "empty": "empty",
     "text": "Format not recognised.",
     "header": "holds no samples",
-    "cut": "cut: announces 529200 bytes of samples, holds 99956",
+    "cut": "truncated: the header says 529200 bytes of audio, the file has 99956",
     "nan": "holds samples that are not finite numbers",
     "silent": "silent: the mean of its channels is zero throughout",
-    "late": "nothing is to be heard in its first 3 s",
+    "late": "silent in the first 3 s",
     "link": "No such file or directory",
 }
 
@@ -166,7 +166,7 @@ def test_everything_that_cannot_be_used_is_listed_with_its_reason_in_one_pass(
         "irmas.prepare: 8 of 15 excerpts cannot be used; data.damaged=drop leaves them out",
         *(f"  {root}/cel/[cel][cla]{number:04d}__1.wav: {why}" for number, why in enumerate(BROKEN.values(), start=1)),
         f"{part.parent}: 2 files cannot be used",
-        f"  {part}/one.txt: unknown label 'banjo'; known are cel cla flu gac gel org pia sax tru vio voi",
+        f"  {part}/one.txt: unknown label 'banjo'; must be one of: cel cla flu gac gel org pia sax tru vio voi",
         f"  {part}/three.txt: has no wav",
     ]
     assert f"{part.parent}: 1 test excerpts, 1 labels: gel 1\n" in done.stdout
@@ -196,13 +196,13 @@ def test_what_is_used_all_the_same_is_listed_by_reason(tmp_path: Path, commands:
     done = commands.run("prepare", f"data.root={root}", "features=small", folder=tmp_path)
     assert (done.code, done.stderr) == (0, "")
     name = "  cel/[cel][cla]000{}__1.wav\n".format
-    said = {
+    numbers_of = {
         "22050 Hz, resampled": (1,),
         "1 channel": (2, 5),
         "PCM_24": (3,),
         "shorter than 3 s, padded with silence": (4,),
     }
-    listed = [f"noticed: {why}: {len(which)}\n{''.join(map(name, which))}" for why, which in said.items()]
+    listed = [f"noticed: {why}: {len(which)}\n{''.join(map(name, which))}" for why, which in numbers_of.items()]
     assert "".join(listed) in done.stdout
     assert done.stdout.count("noticed") == 4
     assert "11 excerpts of IRMAS's 6705\n      7 x 44100 Hz, 2 channels, PCM_16, 1.00 to 3.00 s\n" in done.stdout
@@ -256,6 +256,6 @@ def test_ctrl_c_while_workers_start_is_answered_soon_and_without_a_traceback(
     process.stdout.readline()  # now it reads the formats, and then starts the workers
     time.sleep(after_s)
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert said == "\nirmas.prepare: stopped; the same command goes on\n"
+    assert stderr == "\nirmas.prepare: stopped; the same command goes on\n"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
 from multiprocessing import active_children, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -18,13 +16,13 @@ from factories import run_folder, write_plan
 
 from irmas.config import Config, Data, Features, Model
 from irmas.console import plain_console
-from irmas.data.workers import mapped
 from irmas.errors import DataError
-from irmas.processes import fork_server
+from irmas.processes import fork_server, mapped
 from irmas.run.folder import COMPLETED, Status
 from irmas.sweep import pool
 from irmas.sweep.plan import PlannedRun, freeze
 from irmas.sweep.progress import SweepProgress
+from irmas.sweep.sweep import Sweep
 
 INTERRUPTED = """
 import os, signal
@@ -42,13 +40,13 @@ forkserver.ensure_running = ensure_running
 try:
     fork_server("irmas.errors")
 except KeyboardInterrupt:
-    print("heard")
+    print("interrupted")
 """
 
 
-def test_ctrl_c_is_heard_that_comes_while_the_fork_server_starts() -> None:
+def test_ctrl_c_while_the_fork_server_starts_is_not_lost() -> None:
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], env=ENVIRONMENT, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("heard\n", "")
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
 def blocked(_: int) -> set[int]:
@@ -65,7 +63,7 @@ def die(_: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_worker_that_is_killed_is_told() -> None:
+def test_a_killed_worker_is_reported() -> None:
     with (
         pytest.raises(DataError, match=r"^here: a process that computes it was killed"),
         mapped(die, [0, 1], path=Path("here"), workers=1) as results,
@@ -94,15 +92,12 @@ def test_the_last_run_that_is_left_has_the_threads_that_it_began_with(
     sweep, plan = tmp_path / "s", freeze(config, [PlannedRun(number, {}, {}) for number in (1, 2, 3)], "s")
     for point in plan.runs[:2]:
         ended = run_folder(sweep, point)
-        ended.path.mkdir(parents=True)
-        (ended.path / "status.json").write_text(json.dumps(asdict(Status(COMPLETED))))
+        ended.amend_status(Status(COMPLETED))
     begun = list[tuple[int, int]]()
     monkeypatch.setattr(pool, "cpu_count", lambda: 6)
-    monkeypatch.setattr(
-        pool, "_start", lambda workers, sweep, point, slot, threads, gpu: begun.append((point.id, threads))
-    )
-    with SweepProgress(plain_console(), 3, 2, 0) as progress:
-        pool.run(sweep, plan, plan.runs, None, progress)
+    monkeypatch.setattr(pool, "_start", lambda workers, sweep, run, slot, threads, gpu: begun.append((run.id, threads)))
+    with SweepProgress(plain_console(), plan.runs, 2) as progress:
+        pool.train(Sweep(sweep, plan), plan.runs, None, progress)
     assert begun == [(3, 2)]
 
 
@@ -111,6 +106,6 @@ def test_ctrl_c_leaves_no_run_behind_that_has_just_started(data: Data, features:
     config = Config(epochs=200, data=data, features=features, model=Model(filters=[4]), device="cpu")
     plan = freeze(config, [PlannedRun(1, {}, {})], "s")
     write_plan(tmp_path / "s", plan)
-    with SweepProgress(plain_console(), 1, 0, 0) as progress, pytest.raises(KeyboardInterrupt):
-        pool.run(tmp_path / "s", plan, plan.runs, 1, progress)
+    with SweepProgress(plain_console(), plan.runs, 0) as progress, pytest.raises(KeyboardInterrupt):
+        pool.train(Sweep(tmp_path / "s", plan), plan.runs, 1, progress)
     assert not active_children()

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, label_ranking_average_precision_score
 
 from irmas.evaluation import protocol
-from irmas.evaluation.protocol import FIXED, HIGHEST, MAX, MEAN, Rule, Scored
+from irmas.evaluation.protocol import FIXED, MAX, MEAN, TOP_SCORE, Rule, ScoredExcerpts
 from irmas.results import comparison
 from irmas.results.comparison import widening
 
 CLASSES = ["cel", "cla", "flu", "voi"]
 
 
-def made(seed: int, excerpts: int = 60, songs: int = 9, empty: int | None = None) -> Scored:
+def made(seed: int, excerpts: int = 60, songs: int = 9, empty: int | None = None) -> ScoredExcerpts:
     """At least one label an excerpt; scores in coarse steps, so that some are equal; `empty` is no excerpt's label."""
     rng = np.random.default_rng(seed)
     truth = rng.random((excerpts, len(CLASSES))) < 0.4
@@ -25,20 +25,20 @@ def made(seed: int, excerpts: int = 60, songs: int = 9, empty: int | None = None
     alone = [k for k in range(len(CLASSES)) if k != empty]
     truth[~truth.any(axis=1), rng.choice(alone)] = True
     scores = np.round(0.6 * rng.random(truth.shape) + 0.4 * truth * rng.random(truth.shape), 1)
-    return Scored(CLASSES, truth, scores, [f"song {number}" for number in rng.integers(songs, size=excerpts)])
+    return ScoredExcerpts(CLASSES, truth, scores, [f"song {number}" for number in rng.integers(songs, size=excerpts)])
 
 
 @settings(max_examples=20)
 @given(st.integers(0, 2**32), st.floats(0.05, 1), st.sampled_from([None, 0, 3]))
 def test_values_are_scikit_learns(seed: int, threshold: float, empty: int | None) -> None:
     scored = made(seed, empty=empty)
-    found = protocol.judge(scored, Rule(FIXED, threshold))
+    found = protocol.measure(scored, Rule(FIXED, threshold))
     answers = scored.scores >= threshold
     supported = [k for k in range(len(CLASSES)) if k != empty and scored.truth[:, k].any()]
     assert found.micro_f1.value == f1_score(scored.truth, answers, average="micro", zero_division=0)
     expected = f1_score(scored.truth, answers, average="macro", labels=supported, zero_division=0)
     assert found.macro_f1.value == pytest.approx(expected)
-    assert [of.support for of in found.classes] == scored.truth.sum(axis=0).tolist()
+    assert [metrics.support for metrics in found.classes] == scored.truth.sum(axis=0).tolist()
     lrap = label_ranking_average_precision_score(scored.truth, scored.scores)
     assert protocol.ranking_precision(scored).value == lrap
 
@@ -46,8 +46,8 @@ def test_values_are_scikit_learns(seed: int, threshold: float, empty: int | None
 def test_intervals_are_those_of_scikit_learn_on_every_resample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "RESAMPLES", 40)
     scored, rule = made(3), Rule(FIXED, 0.4)
-    found = protocol.judge(scored, rule)
-    answers = rule.answers(scored.scores)
+    found = protocol.measure(scored, rule)
+    answers = rule.predict(scored.scores)
     assert scored.draws is not None
     micro, macro, first, lrap = [], [], [], []
     for drawn in scored.draws:
@@ -68,8 +68,10 @@ def test_songs_that_rise_and_fall_together_widen_the_interval() -> None:
     truth = np.repeat(np.eye(4, dtype=bool), 50, axis=0)
     right = np.arange(200) % 5 > 0
     scores = np.where(right[:, None], truth, ~truth).astype(float)
-    alone = protocol.judge(Scored(CLASSES, truth, scores, [str(row) for row in range(200)]), Rule(FIXED, 0.5))
-    joined = protocol.judge(Scored(CLASSES, truth, scores, [str(row % 5) for row in range(200)]), Rule(FIXED, 0.5))
+    alone = protocol.measure(ScoredExcerpts(CLASSES, truth, scores, [str(row) for row in range(200)]), Rule(FIXED, 0.5))
+    joined = protocol.measure(
+        ScoredExcerpts(CLASSES, truth, scores, [str(row % 5) for row in range(200)]), Rule(FIXED, 0.5)
+    )
     assert alone.micro_f1.value == joined.micro_f1.value
     assert alone.micro_f1.interval is not None
     assert joined.micro_f1.interval is not None
@@ -80,21 +82,21 @@ def test_songs_that_rise_and_fall_together_widen_the_interval() -> None:
 def test_the_highest_score_alone_is_judged_by_accuracy() -> None:
     scored = made(5)
     targets = np.random.default_rng(0).integers(4, size=60)
-    single = Scored(CLASSES, np.eye(4, dtype=bool)[targets], scored.scores, scored.groups)
-    found = protocol.judge(single, Rule(HIGHEST))
+    single = ScoredExcerpts(CLASSES, np.eye(4, dtype=bool)[targets], scored.scores, scored.groups)
+    found = protocol.measure(single, Rule(TOP_SCORE))
     assert found.micro_f1.value == pytest.approx(accuracy_score(targets, scored.scores.argmax(axis=1)))
     assert found.precision == found.recall == pytest.approx(found.micro_f1.value)
 
 
 def test_one_song_and_a_class_of_one_song_have_no_interval() -> None:
     scored = made(1)
-    one = protocol.judge(Scored(CLASSES, scored.truth, scored.scores, ["a"] * 60), Rule(FIXED, 0.5))
+    one = protocol.measure(ScoredExcerpts(CLASSES, scored.truth, scored.scores, ["a"] * 60), Rule(FIXED, 0.5))
     assert one.micro_f1.interval is None
     assert one.classes[0].f1.interval is None
     truth = scored.truth.copy()
     truth[:, 2] = np.array(scored.groups) == "song 1"
-    found = protocol.judge(Scored(CLASSES, truth, scored.scores, scored.groups), Rule(FIXED, 0.5))
-    assert [of.f1.interval is None for of in found.classes] == [False, False, True, False]
+    found = protocol.measure(ScoredExcerpts(CLASSES, truth, scored.scores, scored.groups), Rule(FIXED, 0.5))
+    assert [metrics.f1.interval is None for metrics in found.classes] == [False, False, True, False]
 
 
 @given(st.integers(0, 2**32))

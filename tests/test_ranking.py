@@ -14,79 +14,53 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import made_up
 import numpy as np
 import pytest
 from commands import ENVIRONMENT, ROOT, start
-from factories import read_plan, run_folder, write_plan
+from factories import REPORT, SEEDS, grid, simulated, write_run
 from forked_commands import Commands, contents
-from made_up import REPORT, SEEDS
+from left_behind import status
 from rich.console import Console
 from rich.table import Table
 
 from irmas.config import Config, Data
 from irmas.console import width
-from irmas.results import outcomes, ranking
+from irmas.results import ranking
 from irmas.run import predictions
-from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS, EventWriter, event_files
-from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PENDING, PRUNED, RUNNING, RunFolder, Status
+from irmas.run.events import event_files
+from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PENDING, PRUNED, RUNNING, RunFolder
 from irmas.run.predictions import Predictions
-from irmas.sweep.plan import Plan, PlannedRun
+from irmas.sweep.sweep import Sweep
 
 LRS = (0.1, 0.2, 0.3, 0.4)
 
 
+def planned(folder: Path, axes: Mapping[str, Sequence[Any]], base: Config | None = None) -> Sweep:
+    """Return a sweep outputs/mine below this folder, with a plan and no run."""
+    return Sweep(folder / "outputs" / "mine", grid(axes, base)).write()[0]
+
+
 @pytest.fixture
-def sweep(tmp_path: Path) -> Path:
-    folder = tmp_path / "outputs" / "mine"
-    points = [PlannedRun(number, {"lr": lr}, {"lr": lr}) for number, lr in enumerate(LRS, start=1)]
-    write_plan(folder, Plan("mine", ["lr"], "data", "source", "", Config(), points))
-    return folder
+def sweep(tmp_path: Path) -> Sweep:
+    return planned(tmp_path, {"lr": LRS})
 
 
-def train(
-    sweep: Path,
-    number: int,
-    epochs: Sequence[tuple[float, float]],
-    state: str = COMPLETED,
-    error: str = "",
-    ranked: Sequence[float] | None = None,
-) -> RunFolder:
-    """A run with these (accuracy, loss) an epoch, in float32-exact numbers.
-
-    `ranked` is the figure that is ranked, an epoch each, where it is another one; empty for a run that has none.
-    """
-    folder = run_folder(sweep, read_plan(sweep, [number]).runs[0])
-    folder.path.mkdir(parents=True)
-    with EventWriter(folder.path, purge_step=1) as writer:
-        for epoch, (accuracy, loss) in enumerate(epochs, start=1):
-            figures = {VAL_ACCURACY: accuracy, VAL_LOSS: loss}
-            if ranked is None or len(ranked):
-                figures[RANKED] = accuracy if ranked is None else ranked[epoch - 1]
-            writer.scalars(epoch, figures)
-        writer.commit()
-    folder.write_status(Status(state, epoch=len(epochs), epochs=2, val_excerpts=64, message=error))
-    return folder
-
-
-def test_runs_rank_by_accuracy_then_loss_then_number(sweep: Path) -> None:
-    train(sweep, 1, [(0.5, 1.0)])
-    train(sweep, 2, [(0.75, 1.0)])
-    train(sweep, 3, [(0.5, 0.5)])
-    train(sweep, 4, [(0.5, 1.0)])
-    rows = ranking.rank(sweep).rows
-    assert [(row.rank, row.id) for row in rows] == [(1, 2), (2, 3), (3, 1), (4, 4)]
-    assert (rows[0].accuracy, rows[0].loss, rows[0].epoch, rows[0].val_excerpts) == (0.75, 1.0, 1, 64)
+def test_runs_rank_by_accuracy_then_loss_then_number(sweep: Sweep) -> None:
+    write_run(sweep, 1, [(0.5, 1.0)])
+    write_run(sweep, 2, [(0.75, 1.0)])
+    write_run(sweep, 3, [(0.5, 0.5)])
+    write_run(sweep, 4, [(0.5, 1.0)])
+    runs = ranking.rank(sweep).runs
+    assert [(run.rank, run.id) for run in runs] == [(1, 2), (2, 3), (3, 1), (4, 4)]
+    assert (runs[0].accuracy, runs[0].loss, runs[0].epoch, runs[0].val_excerpts) == (0.75, 1.0, 1, 64)
 
 
 def test_seeds_are_ranked_by_their_mean(tmp_path: Path) -> None:
-    swept = [{"lr": lr, "seed": seed} for seed in (1, 2) for lr in (0.1, 0.2, 0.3)]
-    points = [PlannedRun(number, values, values) for number, values in enumerate(swept, start=1)]
-    write_plan(tmp_path, Plan("mine", ["lr", "seed"], "data", "source", "", Config(), points))
+    sweep = planned(tmp_path, {"lr": (0.1, 0.2, 0.3), "seed": (1, 2)})
     for number, accuracy in ((1, 0.5), (2, 0.75), (3, 0.25), (4, 0.75), (5, 0.25)):
-        train(tmp_path, number, [(accuracy, 1.0)])
-    rows = ranking.rank(tmp_path).rows
-    assert [(row.rank, row.id, row.point_accuracy) for row in rows] == [
+        write_run(sweep, number, [(accuracy, 1.0)])
+    runs = ranking.rank(sweep).runs
+    assert [(run.rank, run.id, run.point_accuracy) for run in runs] == [
         (1, 1, 0.625),
         (1, 4, 0.625),
         (2, 2, 0.5),
@@ -96,23 +70,29 @@ def test_seeds_are_ranked_by_their_mean(tmp_path: Path) -> None:
     ]
 
 
+def analyzed(result: ranking.Ranking) -> list[int]:
+    """Return the IDs of the runs from which conclusions are drawn."""
+    analysis = ranking.analyze(result)
+    return [run for point in analysis.points for run in point.runs] if analysis else []
+
+
 def answer(folder: RunFolder, correct: int) -> None:
-    """Predictions of which so many of 64 are right, two excerpts a recording."""
-    names = np.array([f"{row:02d}" for row in range(64)])
+    """Write predictions of which `correct` of 64 are right, two excerpts per recording."""
+    names = np.array([f"{number:02d}" for number in range(64)])
     targets = np.zeros(64, dtype=int)
     predicted = (np.arange(64) >= correct).astype(int)
-    recordings = np.array([f"{row // 2}" for row in range(64)])
+    recordings = np.array([f"{number // 2}" for number in range(64)])
     answers = Predictions(np.array(["cel", "flu"]), names, recordings, targets, predicted, 1.0 - predicted)
     predictions.write(folder.predictions, answers)
 
 
-def test_intervals_and_the_best_set_come_from_the_predictions(sweep: Path, commands: Commands) -> None:
+def test_intervals_and_the_best_set_come_from_the_predictions(sweep: Sweep, commands: Commands) -> None:
     for number, correct in ((1, 60), (2, 59), (3, 8), (4, 7)):
         epochs = [((correct - epoch % 2) / 64, 1.0) for epoch in range(5)]
-        answer(train(sweep, number, epochs), correct)
-    done = commands.run("rank", "outputs/mine", folder=sweep.parent.parent)
+        answer(write_run(sweep, number, epochs), correct)
+    done = commands.run("rank", "outputs/mine", folder=sweep.path.parent.parent)
     assert (done.code, done.stderr) == (0, "")
-    entries = json.loads((sweep / "ranking.json").read_text())
+    entries = json.loads((sweep.path / "ranking.json").read_text())
     assert [entry["in_best_set"] for entry in entries] == [True, True, False, False]
     assert sum(entry["p_best"] for entry in entries) == pytest.approx(1, abs=0.01)
     assert [entry["expected_loss"] > 0.5 for entry in entries] == [False, False, True, True]
@@ -123,35 +103,35 @@ def test_intervals_and_the_best_set_come_from_the_predictions(sweep: Path, comma
     assert [float(end) / 100 for end in shown.groups()] == pytest.approx(
         [entries[0]["point_low"], entries[0]["point_high"]], abs=0.0006
     )
-    folder = run_folder(sweep, read_plan(sweep).runs[2])
+    folder = sweep.run_folder(sweep.plan.runs[2])
     folder.predictions.write_bytes(folder.predictions.read_bytes()[:-1])
-    done = commands.run("rank", "outputs/mine", folder=sweep.parent.parent)
+    done = commands.run("rank", "outputs/mine", folder=sweep.path.parent.parent)
     assert "could not be read: run 3: " in done.stdout
     assert "predictions.npz: is damaged" in done.stdout
-    entries = json.loads((sweep / "ranking.json").read_text())
+    entries = json.loads((sweep.path / "ranking.json").read_text())
     assert [entry["in_best_set"] for entry in entries] == [True, True, None, False]
 
 
-def test_who_reads_no_further_loses_no_file(sweep: Path) -> None:
+def test_files_are_written_although_nobody_reads_the_output(sweep: Sweep) -> None:
     for number, correct in ((1, 60), (2, 59)):
-        answer(train(sweep, number, [(correct / 64, 1.0)]), correct)
-    ranking = start("rank", "outputs/mine", cwd=sweep.parent.parent)
+        answer(write_run(sweep, number, [(correct / 64, 1.0)]), correct)
+    ranking = start("rank", "outputs/mine", cwd=sweep.path.parent.parent)
     assert ranking.stdout is not None
     assert ranking.stderr is not None
     ranking.stdout.close()
     assert (ranking.wait(60), ranking.stderr.read()) == (0, "")
     ranking.stderr.close()
     for name in ("ranking.csv", "ranking.json", "report.md", "report.html", "best.yaml", "plots/accuracy.png"):
-        assert (sweep / name).is_file(), name
+        assert (sweep.path / name).is_file(), name
 
 
-def test_where_the_output_finds_a_full_disk_it_says_so(sweep: Path) -> None:
-    train(sweep, 1, [(0.5, 1.0)])
+def test_output_to_a_full_disk_is_one_message(sweep: Sweep) -> None:
+    write_run(sweep, 1, [(0.5, 1.0)])
     command = [sys.executable, "-m", "irmas.rank", "outputs/mine"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             command,
-            cwd=sweep.parent.parent,
+            cwd=sweep.path.parent.parent,
             env=ENVIRONMENT,
             stdout=full,
             stderr=subprocess.PIPE,
@@ -161,110 +141,114 @@ def test_where_the_output_finds_a_full_disk_it_says_so(sweep: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.splitlines()[0] == "irmas.rank: what it prints cannot be written: no space left on device"
     assert "Traceback" not in done.stderr
-    assert (sweep / "report.md").is_file()
+    assert (sweep.path / "report.md").is_file()
 
 
 def test_the_confusion_matrix_is_of_the_leaders_first_run(tmp_path: Path) -> None:
-    swept = [{"lr": lr, "seed": seed} for seed in (1, 2) for lr in (0.1, 0.2)]
-    points = [PlannedRun(number, values, values) for number, values in enumerate(swept, start=1)]
-    write_plan(tmp_path, Plan("mine", ["lr", "seed"], "data", "source", "", Config(), points))
-    runs = [train(tmp_path, number, [(correct / 64, 1.0)]) for number, correct in ((1, 60), (2, 8), (3, 50), (4, 8))]
+    sweep = planned(tmp_path, {"lr": (0.1, 0.2), "seed": (1, 2)})
+    runs = [write_run(sweep, number, [(correct / 64, 1.0)]) for number, correct in ((1, 60), (2, 8), (3, 50), (4, 8))]
     for run, correct in zip(runs, (60, 8, 50, 8), strict=True):
         answer(run, correct)
-    _, confusion, _ = outcomes.read(tmp_path, ranking.rank(tmp_path))
-    assert confusion is not None
-    assert confusion[0].tolist() == [[60, 4], [0, 0]]
+    analysis = ranking.analyze(ranking.rank(sweep))
+    assert analysis
+    assert analysis.confusion
+    assert analysis.confusion.counts.tolist() == [[60, 4], [0, 0]]
     for run in (runs[0], runs[2]):
         run.predictions.unlink()
-    assert outcomes.read(tmp_path, ranking.rank(tmp_path))[1] is None
+    without = ranking.analyze(ranking.rank(sweep))
+    assert without
+    assert without.confusion is None
 
 
-def test_the_table_alone_writes_nothing(sweep: Path, commands: Commands) -> None:
-    train(sweep, 1, [(0.5, 1.0)])
-    before = contents(sweep)
-    done = commands.run("rank", "outputs/mine", "--table", folder=sweep.parent.parent)
+def test_the_table_alone_writes_nothing(sweep: Sweep, commands: Commands) -> None:
+    write_run(sweep, 1, [(0.5, 1.0)])
+    before = contents(sweep.path)
+    done = commands.run("rank", "outputs/mine", "--table", folder=sweep.path.parent.parent)
     assert (done.code, done.stderr) == (0, "")
     assert "50.00%" in done.stdout
-    assert contents(sweep) == before
+    assert contents(sweep.path) == before
 
 
-def test_who_watches_sees_each_run_that_ends(sweep: Path) -> None:
-    train(sweep, 1, [(0.5, 1.0)])
-    second = train(sweep, 2, [(0.25, 1.0)], RUNNING)
-    second.write_status(replace(second.told(), state=RUNNING))
-    told = json.loads((second.path / "status.json").read_text())
-    (second.path / "status.json").write_text(json.dumps(told | {"node": "elsewhere"}))
-    watching = start("rank", "outputs/mine", "--watch", cwd=sweep.parent.parent)
+def test_watch_prints_the_table_whenever_a_run_has_ended(sweep: Sweep) -> None:
+    write_run(sweep, 1, [(0.5, 1.0)])
+    second = write_run(sweep, 2, [(0.25, 1.0)], RUNNING)
+    second.write_status(replace(second.status(), state=RUNNING))
+    (second.path / "status.json").write_text(json.dumps(status(second.path) | {"node": "elsewhere"}))
+    watching = start("rank", "outputs/mine", "--watch", cwd=sweep.path.parent.parent)
     assert watching.stdout is not None
     while "50.00%" not in (line := watching.stdout.readline()):
         assert watching.poll() is None, line
-    second.write_status(replace(second.told(), state=COMPLETED))
-    said, _ = watching.communicate(timeout=30)
+    second.write_status(replace(second.status(), state=COMPLETED))
+    output, _ = watching.communicate(timeout=30)
     assert watching.returncode == 0
-    assert said.count("2 of 4 runs finished") == 2  # as it was seen, and the last word
-    assert "nothing of it trains" not in said
-    assert (sweep / "ranking.csv").exists()
+    assert output.count("2 of 4 runs finished") == 2  # while watching, and at the end
+    assert "nothing is running" not in output
+    assert (sweep.path / "ranking.csv").exists()
 
 
-def test_who_watches_what_nobody_trains_is_told(sweep: Path, commands: Commands) -> None:
-    train(sweep, 1, [(0.5, 1.0)])
-    said = commands.run("rank", "outputs/mine", "--watch", folder=sweep.parent.parent)
-    assert said.code == 0
-    told = "outputs/mine: nothing of it trains or waits; the sweep's command, given again, trains what is left\n"
-    assert said.stdout.count(told) == 1
+def test_watch_of_a_sweep_that_nothing_trains_names_the_remedy(sweep: Sweep, commands: Commands) -> None:
+    write_run(sweep, 1, [(0.5, 1.0)])
+    done = commands.run("rank", "outputs/mine", "--watch", folder=sweep.path.parent.parent)
+    assert done.code == 0
+    remedy = "outputs/mine: nothing is running or queued; rerun the sweep command to train the remaining runs\n"
+    assert done.stdout.count(remedy) == 1
 
 
-def test_the_last_epoch_counts(sweep: Path) -> None:
-    train(sweep, 1, [(0.75, 0.5), (0.25, 2.0)])
-    train(sweep, 2, [(0.25, 1.0), (0.5, 1.0)])
+def test_the_last_epoch_counts(sweep: Sweep) -> None:
+    write_run(sweep, 1, [(0.75, 0.5), (0.25, 2.0)])
+    write_run(sweep, 2, [(0.25, 1.0), (0.5, 1.0)])
     last = ranking.rank(sweep)
-    assert [(row.id, row.epoch, row.accuracy) for row in last.rows[:2]] == [(2, 2, 0.5), (1, 2, 0.25)]
+    assert [(run.id, run.epoch, run.accuracy) for run in last.runs[:2]] == [(2, 2, 0.5), (1, 2, 0.25)]
 
 
-def test_the_ranked_figure_decides_and_the_last_epochs_own_stands_beside_it(sweep: Path) -> None:
-    train(sweep, 1, [(0.25, 1.0), (0.75, 1.0)], ranked=[0.25, 0.5])
-    train(sweep, 2, [(0.25, 1.0), (0.5, 1.0)], ranked=[0.25, 0.625])
+def test_the_ranked_figure_decides_and_the_last_epochs_own_stands_beside_it(sweep: Sweep) -> None:
+    write_run(sweep, 1, [(0.25, 1.0), (0.75, 1.0)], ranked=[0.25, 0.5])
+    write_run(sweep, 2, [(0.25, 1.0), (0.5, 1.0)], ranked=[0.25, 0.625])
     result = ranking.rank(sweep)
-    figures = [(row.id, row.accuracy, row.last_accuracy, row.point_accuracy) for row in result.rows[:2]]
+    figures = [(run.id, run.accuracy, run.last_accuracy, run.point_accuracy) for run in result.runs[:2]]
     assert figures == [(2, 0.625, 0.5, 0.625), (1, 0.5, 0.75, 0.5)]
-    assert not ranking.old_runs(result)
-    ranking.write(sweep, result)
-    entries = json.loads((sweep / "ranking.json").read_text())
+    assert not ranking.warnings(result)
+    ranking.write(result)
+    entries = json.loads((sweep.path / "ranking.json").read_text())
     assert [(entry["val_accuracy"], entry["last_val_accuracy"]) for entry in entries[:2]] == [(0.625, 0.5), (0.5, 0.75)]
 
 
-def test_runs_of_an_earlier_version_have_no_rank_beside_new_ones(sweep: Path, commands: Commands) -> None:
-    train(sweep, 1, [(0.25, 1.0), (0.75, 1.0)], ranked=[])
-    train(sweep, 2, [(0.5, 1.0)])
-    train(sweep, 3, [(0.75, 1.0)], PRUNED, ranked=[])
+def test_runs_of_an_earlier_version_have_no_rank_beside_new_ones(sweep: Sweep, commands: Commands) -> None:
+    write_run(sweep, 1, [(0.25, 1.0), (0.75, 1.0)], ranked=[])
+    write_run(sweep, 2, [(0.5, 1.0)])
+    write_run(sweep, 3, [(0.75, 1.0)], PRUNED, ranked=[])
     result = ranking.rank(sweep)
-    assert [(row.rank, row.id, row.accuracy, row.last_accuracy) for row in result.rows] == [
+    assert [(run.rank, run.id, run.accuracy, run.last_accuracy) for run in result.runs] == [
         (1, 2, 0.5, 0.5),
         (None, 1, None, 0.75),
         (None, 3, None, 0.75),
         (None, 4, None, None),
     ]
-    assert [outcome.id for outcome in outcomes.read(sweep, result)[0]] == [2]
-    done = commands.run("rank", "outputs/mine", "--table", folder=sweep.parent.parent)
-    said = " ".join(done.stdout.split())
+    assert analyzed(result) == [2]
+    done = commands.run("rank", "outputs/mine", "--table", folder=sweep.path.parent.parent)
+    output = " ".join(done.stdout.split())
     assert done.code == 1
-    assert "runs 1,3: trained by an earlier version and validated with batch norm's running statistics, " in said
-    assert "without a rank; remove their folders in runs/ and rerun the sweep command, or train all runs under" in said
+    assert "runs 1,3: trained by an earlier version and validated with batch norm's running statistics, " in output
+    assert (
+        "without a rank; remove their folders in runs/ and rerun the sweep command, or train all runs under" in output
+    )
 
 
-def test_a_sweep_of_an_earlier_version_is_ranked_by_its_last_epochs_and_told(sweep: Path, commands: Commands) -> None:
-    train(sweep, 1, [(0.75, 1.0), (0.25, 1.0)], ranked=[])
-    train(sweep, 2, [(0.25, 1.0), (0.5, 1.0)], ranked=[])
-    assert [(row.rank, row.id, row.accuracy) for row in ranking.rank(sweep).rows[:2]] == [(1, 2, 0.5), (2, 1, 0.25)]
-    done = commands.run("rank", "outputs/mine", "--table", folder=sweep.parent.parent)
-    said = " ".join(done.stdout.split())
+def test_a_sweep_of_an_earlier_version_is_ranked_by_its_last_epochs_with_a_warning(
+    sweep: Sweep, commands: Commands
+) -> None:
+    write_run(sweep, 1, [(0.75, 1.0), (0.25, 1.0)], ranked=[])
+    write_run(sweep, 2, [(0.25, 1.0), (0.5, 1.0)], ranked=[])
+    assert [(run.rank, run.id, run.accuracy) for run in ranking.rank(sweep).runs[:2]] == [(1, 2, 0.5), (2, 1, 0.25)]
+    done = commands.run("rank", "outputs/mine", "--table", folder=sweep.path.parent.parent)
+    output = " ".join(done.stdout.split())
     assert done.code == 0
-    assert "all runs were trained by an earlier version" in said
-    assert "train the sweep again under another name=..." in said
+    assert "all runs were trained by an earlier version" in output
+    assert "train the sweep again under another name=..." in output
 
 
 @pytest.mark.parametrize(
-    ("epochs", "said"),
+    ("epochs", "warning"),
     [
         ((6, 6, 6), "for runs 1,3, whose learning rate ends near zero, and the mean over the last 2 epochs for"),
         ((3, 6, 13), "for runs 1,3, whose learning rate ends near zero, and the mean over the last 2 epochs for"),
@@ -272,61 +256,54 @@ def test_a_sweep_of_an_earlier_version_is_ranked_by_its_last_epochs_and_told(swe
         ((6, 0, 6), ""),
     ],
 )
-def test_a_sweep_that_mixes_means_with_last_epochs_says_so(
-    tmp_path: Path, commands: Commands, epochs: tuple[int, ...], said: str
+def test_a_mix_of_means_and_last_epochs_is_a_warning(
+    tmp_path: Path, commands: Commands, epochs: tuple[int, ...], warning: str
 ) -> None:
-    sweep = tmp_path / "outputs" / "mine"
-    kinds = enumerate(("onecycle", "constant", "onecycle"), start=1)
-    points = [
-        PlannedRun(number, {"schedule": kind}, {"schedule": kind} if kind == "onecycle" else {})
-        for number, kind in kinds
-    ]
-    write_plan(sweep, Plan("mine", ["schedule"], "data", "source", "", Config(), points))
+    sweep = planned(tmp_path, {"schedule": ("onecycle", "constant", "onecycle")})
     for number, count in enumerate(epochs, start=1):
         if count:
-            train(sweep, number, [(0.5, 1.0)] * count)
-    assert said in ranking.mixed_schedules(ranking.rank(sweep))
+            write_run(sweep, number, [(0.5, 1.0)] * count)
+    assert warning in " ".join(ranking.warnings(ranking.rank(sweep)))
     shown = commands.run("rank", "outputs/mine", "--table", folder=tmp_path).stdout
-    assert ("val_accuracy is the last epoch's" in shown) == bool(said)
+    assert ("val_accuracy is the last epoch's" in shown) == bool(warning)
 
 
-def test_unfinished_failed_and_diverged_runs_are_listed_without_a_rank(sweep: Path) -> None:
-    train(sweep, 2, [(0.9, 0.1)], FAILED, "Traceback ...\nRuntimeError: no more")
-    train(sweep, 3, [(0.25, math.nan)], DIVERGED, "the loss is not finite in epoch 1")
-    train(sweep, 4, [(0.5, 1.0)])
-    rows = ranking.rank(sweep).rows
-    assert [(row.rank, row.id, row.state, row.epoch) for row in rows] == [
+def test_unfinished_failed_and_diverged_runs_are_listed_without_a_rank(sweep: Sweep) -> None:
+    write_run(sweep, 2, [(0.9, 0.1)], FAILED, "Traceback ...\nRuntimeError: no more")
+    write_run(sweep, 3, [(0.25, math.nan)], DIVERGED, "the loss is not finite in epoch 1")
+    write_run(sweep, 4, [(0.5, 1.0)])
+    runs = ranking.rank(sweep).runs
+    assert [(run.rank, run.id, run.state, run.epoch) for run in runs] == [
         (1, 4, COMPLETED, 1),
         (None, 1, PENDING, 0),
         (None, 2, FAILED, 1),
         (None, 3, DIVERGED, 1),
     ]
-    assert rows[2].error == "RuntimeError: no more"
-    assert rows[3].loss is None
+    assert runs[2].message == "RuntimeError: no more"
+    assert runs[3].loss is None
 
 
-def test_stopped_runs_rank_behind_the_finished_ones_by_the_epoch_that_they_came_to(sweep: Path) -> None:
-    train(sweep, 1, [(0.75, 1.0)], PRUNED, "number 2 of 2")
-    train(sweep, 2, [(0.25, 1.0), (0.5, 1.0)], PRUNED, "number 2 of 2")
-    train(sweep, 3, [(0.25, 1.0), (0.25, 1.0), (0.25, 1.0)])
-    train(sweep, 4, [(0.75, 0.9)], PRUNED, "number 2 of 2")
+def test_pruned_runs_rank_behind_finished_ones_by_the_epoch_that_they_reached(sweep: Sweep) -> None:
+    write_run(sweep, 1, [(0.75, 1.0)], PRUNED, "number 2 of 2")
+    write_run(sweep, 2, [(0.25, 1.0), (0.5, 1.0)], PRUNED, "number 2 of 2")
+    write_run(sweep, 3, [(0.25, 1.0), (0.25, 1.0), (0.25, 1.0)])
+    write_run(sweep, 4, [(0.75, 0.9)], PRUNED, "number 2 of 2")
     result = ranking.rank(sweep)
-    assert [(row.rank, row.id, row.state, row.epoch, row.point_accuracy) for row in result.rows] == [
+    assert [(run.rank, run.id, run.state, run.epoch, run.point_accuracy) for run in result.runs] == [
         (1, 3, COMPLETED, 3, 0.25),
         (2, 2, PRUNED, 2, None),
         (3, 4, PRUNED, 1, None),
         (4, 1, PRUNED, 1, None),
     ]
-    found, _, _ = outcomes.read(sweep, result)
-    assert [outcome.id for outcome in found] == [3]
+    assert analyzed(result) == [3]
 
 
-def test_what_is_written_can_be_read_by_others(sweep: Path) -> None:
-    train(sweep, 1, [(0.5, 1.0)])
-    train(sweep, 3, [(0.25, math.nan)], DIVERGED)
-    ranking.write(sweep, ranking.rank(sweep))
+def test_json_and_csv_can_be_read_back(sweep: Sweep) -> None:
+    write_run(sweep, 1, [(0.5, 1.0)])
+    write_run(sweep, 3, [(0.25, math.nan)], DIVERGED)
+    ranking.write(ranking.rank(sweep))
     entries = json.loads(
-        (sweep / "ranking.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON")
+        (sweep.path / "ranking.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON")
     )
     assert entries[0] == {
         "rank": 1,
@@ -347,51 +324,46 @@ def test_what_is_written_can_be_read_by_others(sweep: Path) -> None:
         "source": "",
     }
     assert [entry["id"] for entry in entries] == [1, 2, 3, 4]
-    with (sweep / "ranking.csv").open(newline="") as file:
+    with (sweep.path / "ranking.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["id"] for line in lines] == ["1", "2", "3", "4"]
     assert float(lines[0]["val_accuracy"]) == 0.5
 
 
-def test_damage_is_named_and_the_sound_rest_is_used(sweep: Path) -> None:
-    folder = train(sweep, 1, [(0.5, 1.0), (0.75, 0.5)])
+def test_damage_is_named_and_the_sound_rest_is_used(sweep: Sweep) -> None:
+    folder = write_run(sweep, 1, [(0.5, 1.0), (0.75, 0.5)])
     (path,) = event_files(folder.path)
     path.write_bytes(path.read_bytes()[:-3])
     result = ranking.rank(sweep)
-    assert (result.rows[0].epoch, result.rows[0].accuracy) == (1, 0.5)
+    assert (result.runs[0].epoch, result.runs[0].accuracy) == (1, 0.5)
     assert any("run 1" in problem and path.name in problem for problem in result.problems)
     assert any("lack epoch 2" in problem for problem in result.problems)
 
 
-def test_a_damaged_status_file_costs_its_own_run_alone(sweep: Path) -> None:
-    train(sweep, 1, [(0.5, 1.0)])
-    (train(sweep, 2, [(0.5, 1.0)]).path / "status.json").write_text("{")
-    rows = ranking.rank(sweep).rows
-    assert [(row.rank, row.id, row.state) for row in rows[:3]] == [
+def test_a_damaged_status_file_affects_only_its_run(sweep: Sweep) -> None:
+    write_run(sweep, 1, [(0.5, 1.0)])
+    (write_run(sweep, 2, [(0.5, 1.0)]).path / "status.json").write_text("{")
+    runs = ranking.rank(sweep).runs
+    assert [(run.rank, run.id, run.state) for run in runs[:3]] == [
         (1, 1, COMPLETED),
         (None, 2, FAILED),
         (None, 3, PENDING),
     ]
-    assert "status.json" in rows[1].error
+    assert "status.json" in runs[1].message
 
 
-def test_the_command_prints_every_column_and_reason(sweep: Path, commands: Commands) -> None:
-    train(sweep, 1, [(0.5, 1.25)], ranked=[0.75])
-    train(sweep, 2, [(0.5, 1.0)], FAILED, "RuntimeError: [no] more")
-    done = commands.run("rank", "outputs/mine", folder=sweep.parent.parent)
+def test_the_command_prints_every_column_reason_and_the_next_command(sweep: Sweep, commands: Commands) -> None:
+    write_run(sweep, 1, [(0.5, 1.25)], ranked=[0.75])
+    write_run(sweep, 2, [(0.5, 1.0)], FAILED, "RuntimeError: [no] more")
+    done = commands.run("rank", "outputs/mine", folder=sweep.path.parent.parent)
     assert done.code == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert "rank run lr val_accuracy last 95 % interval best set loss state" in map(" ".join, lines)
     assert ["1", "1", "0.1", "75.00%", "50.00%", "-", "-", "1.250", "COMPLETED"] in lines
     assert "run 2 FAILED: RuntimeError: [no] more" in done.stdout
-
-
-def test_the_last_lines_are_the_next_command_and_why(sweep: Path, commands: Commands) -> None:
-    train(sweep, 1, [(0.5, 1.25)])
-    done = commands.run("rank", "outputs/mine", folder=sweep.parent.parent)
     assert done.stdout.splitlines()[-2:] == [
         "next:    python -m irmas.train best=outputs/mine epochs=50 name=mine-production",
-        "why:     one point has finished, so that there is nothing to compare it with",
+        "why:     one point has finished, and no other to compare it with",
     ]
 
 
@@ -401,7 +373,7 @@ def cells(table: Table) -> list[list[str]]:
 
 @pytest.mark.parametrize("axes", [REPORT, SEEDS], ids=["one seed", "three seeds"])
 def test_the_table_of_the_reports_grid_fits_100_columns(axes: Mapping[str, Sequence[Any]]) -> None:
-    table = ranking.table(*made_up.sweep(axes, lambda values: 0.8 - values["lr"], training_sd=0.02))
+    table = ranking.table(*simulated(axes, lambda values: 0.8 - values["lr"], training_sd=0.02))
     file = io.StringIO()
     console = Console(file=file, width=100)
     assert width(console, table) <= 100
@@ -414,14 +386,11 @@ def test_the_table_of_the_reports_grid_fits_100_columns(axes: Mapping[str, Seque
 
 
 def test_a_point_with_seeds_has_one_row_and_every_run_its_own_on_request(tmp_path: Path, commands: Commands) -> None:
-    folder = tmp_path / "outputs" / "mine"
-    swept = [{"lr": lr, "seed": seed} for seed in (1, 2) for lr in (0.1, 0.2, 0.3)]
-    points = [PlannedRun(number, values, values) for number, values in enumerate(swept, start=1)]
-    write_plan(folder, Plan("mine", ["lr", "seed"], "data", "source", "", Config(), points))
+    sweep = planned(tmp_path, {"lr": (0.1, 0.2, 0.3), "seed": (1, 2)})
     for number, accuracy in ((1, 0.5), (2, 0.75), (4, 0.75)):
-        train(folder, number, [(accuracy, accuracy)])
-    train(folder, 5, [(0.25, 9.0)], RUNNING)
-    result = ranking.rank(folder)
+        write_run(sweep, number, [(accuracy, accuracy)])
+    write_run(sweep, 5, [(0.25, 9.0)], RUNNING)
+    result = ranking.rank(sweep)
     assert cells(ranking.table(result)) == [
         ["1", "2,5", "0.2", "75.00%", "75.00%", "0.750", "1/2"],
         ["2", "1,4", "0.1", "62.50%", "62.50%", "0.625", "2/2"],
@@ -434,47 +403,45 @@ def test_a_point_with_seeds_has_one_row_and_every_run_its_own_on_request(tmp_pat
         ["2", "4", "0.1", "2", "75.00%"],
     ]
     assert len(by_run) == 6
-    told = commands.run("rank", "outputs/mine", "--table", "--runs", folder=tmp_path)
-    assert [line for line in told.stdout.splitlines() if line.split()[:4] == ["2", "4", "0.1", "2"]]
+    done = commands.run("rank", "outputs/mine", "--table", "--runs", folder=tmp_path)
+    assert [line for line in done.stdout.splitlines() if line.split()[:4] == ["2", "4", "0.1", "2"]]
 
 
-def test_who_trained_on_what_validates_is_told_wherever_the_accuracy_stands(tmp_path: Path, commands: Commands) -> None:
-    folder = tmp_path / "outputs" / "mine"
-    config = Config(data=Data(split="all"))
-    write_plan(folder, Plan("mine", [], "data", "source", "", config, [PlannedRun(1, {}, {})]))
-    train(folder, 1, [(0.5, 1.0)])
+def test_accuracy_on_training_data_carries_a_warning_in_every_output(tmp_path: Path, commands: Commands) -> None:
+    sweep = planned(tmp_path, {}, Config(data=Data(split="all")))
+    write_run(sweep, 1, [(0.5, 1.0)])
     done = commands.run("rank", "outputs/mine", folder=tmp_path)
-    assert "data.split=all: the validation excerpts were trained on, so that it tells nothing" in done.stdout
-    assert "**These accuracies tell nothing:**" in (folder / "report.md").read_text()
-    assert "val_accuracy 50.00 % after 15 epochs, which tells nothing" in (folder / "best.yaml").read_text()
+    assert "data.split=all: val_accuracy means nothing: the validation excerpts were trained on" in done.stdout
+    assert "**These accuracies mean nothing:**" in (sweep.path / "report.md").read_text()
+    assert "val_accuracy 50.00 % after 15 epochs, which means nothing" in (sweep.path / "best.yaml").read_text()
 
 
 @pytest.mark.parametrize(
     ("name", "is_folder"), [("ranking.csv", True), ("plots", False), ("summary", False), ("best.yaml", True)]
 )
-def test_a_sweep_that_cannot_be_written_is_shown_all_the_same(
-    sweep: Path, name: str, is_folder: bool, commands: Commands
+def test_a_ranking_that_cannot_be_written_is_still_printed(
+    sweep: Sweep, name: str, is_folder: bool, commands: Commands
 ) -> None:
     for number in (1, 2):
-        train(sweep, number, [(0.5, 1.0)])
+        write_run(sweep, number, [(0.5, 1.0)])
     if is_folder:
-        (sweep / name).mkdir()
+        (sweep.path / name).mkdir()
     else:
-        (sweep / name).touch()
-    done = commands.run("rank", "outputs/mine", folder=sweep.parent.parent)
+        (sweep.path / name).touch()
+    done = commands.run("rank", "outputs/mine", folder=sweep.path.parent.parent)
     assert (done.code, "Traceback" in done.stderr) == (2, False)
     assert "50.00%" in done.stdout
     assert done.stderr.startswith(f"irmas.rank: outputs/mine/{name}")
-    assert done.stderr.endswith("; it is in the way of what the ranking writes: move it elsewhere, and rank again\n")
+    assert done.stderr.endswith("; blocks a file of the ranking: move it away, and rank again\n")
 
 
-def test_runs_of_several_versions_are_told_apart(sweep: Path, commands: Commands) -> None:
+def test_mixed_versions_of_the_source_are_named(sweep: Sweep, commands: Commands) -> None:
     for number in (1, 2):
-        train(sweep, number, [(0.5, 1.0)]).write_provenance({"source": "aaa"})
-    train(sweep, 3, [(0.5, 1.0)]).write_provenance({"source": "bbb", "earlier_sources": ["aaa"]})
-    done = commands.run("rank", "outputs/mine", folder=sweep.parent.parent)
+        write_run(sweep, number, [(0.5, 1.0)]).write_provenance({"source": "aaa"})
+    write_run(sweep, 3, [(0.5, 1.0)]).write_provenance({"source": "bbb", "earlier_sources": ["aaa"]})
+    done = commands.run("rank", "outputs/mine", folder=sweep.path.parent.parent)
     assert "mixed versions of the source: runs 1-2 by aaa, run 3 by aaa then bbb\n" in done.stdout
-    assert [entry["source"] for entry in json.loads((sweep / "ranking.json").read_text())] == [
+    assert [entry["source"] for entry in json.loads((sweep.path / "ranking.json").read_text())] == [
         "sha256:aaa",
         "sha256:aaa",
         "sha256:aaa sha256:bbb",
@@ -482,18 +449,20 @@ def test_runs_of_several_versions_are_told_apart(sweep: Path, commands: Commands
     ]
 
 
-def test_runs_of_one_version_need_no_word_on_it(sweep: Path) -> None:
-    train(sweep, 1, [(0.5, 1.0)]).write_provenance({"source": "aaa"})
-    train(sweep, 2, [(0.5, 1.0)]).write_provenance({"source": "aaa", "earlier_sources": []})
-    assert ranking.mixed_sources(ranking.rank(sweep)) == ""
+def test_a_single_version_of_the_source_needs_no_warning(sweep: Sweep) -> None:
+    write_run(sweep, 1, [(0.5, 1.0)]).write_provenance({"source": "aaa"})
+    write_run(sweep, 2, [(0.5, 1.0)]).write_provenance({"source": "aaa", "earlier_sources": []})
+    assert ranking.warnings(ranking.rank(sweep)) == []
 
 
-def test_the_door_writes_down_how_a_dead_run_ended(sweep: Path, commands: Commands) -> None:
-    folder = train(sweep, 1, [(0.5, 1.0)], RUNNING)
-    pid = folder.told().pid
-    done = commands.run("rank", "outputs/mine", folder=sweep.parent.parent)
-    assert "run 1 FAILED: its process ended without a word" in done.stdout
-    assert (folder.told().state, folder.told().pid, folder.told().epoch) == (FAILED, pid, 1)
+def test_the_final_state_of_a_dead_run_is_recorded(sweep: Sweep, commands: Commands) -> None:
+    folder = write_run(sweep, 1, [(0.5, 1.0)], RUNNING)
+    before = status(folder.path)
+    done = commands.run("rank", "outputs/mine", folder=sweep.path.parent.parent)
+    after = status(folder.path)
+    assert f"run 1 FAILED: {after['message']}\n" in done.stdout
+    assert (before["state"], after["state"]) == (RUNNING, FAILED)
+    assert (after["pid"], after["epoch"]) == (before["pid"], 1)
 
 
 def test_the_ranking_loads_without_torch() -> None:

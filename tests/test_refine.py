@@ -7,16 +7,15 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from commands import start, wait_until
-from factories import read_plan, write_plan
+from factories import grid, read_plan, write_plan
 from forked_commands import Commands, contents
 from left_behind import ranking, runs, status
 
@@ -24,30 +23,20 @@ from irmas import refine
 from irmas.config import Config, Data
 from irmas.errors import ConfigError, UserError
 from irmas.files import held_by_many
-from irmas.refine import Request
-from irmas.results.analysis import Analysis
-from irmas.results.analysis import PlannedRun as Combination
+from irmas.results import rounds
+from irmas.results.analysis import Analysis, Point
 from irmas.results.comparison import TrainingNoise
 from irmas.results.effects import Effect, Level
-from irmas.results.points import by_accuracy
+from irmas.results.rounds import Request
+from irmas.results.runs import Run, by_accuracy
 from irmas.run.folder import DIVERGED, FAILED
-from irmas.sweep import jobs, refinement
+from irmas.sweep import jobs
 from irmas.sweep.plan import Plan, PlannedRun
-
-
-def swept(axes: Mapping[str, Sequence[Any]], base: Config | None = None) -> Plan:
-    """The plan of a grid over single settings."""
-    config = base or Config()
-    points = []
-    for number, combination in enumerate(product(*axes.values()), start=1):
-        values = dict(zip(axes, combination, strict=True))
-        changes = {key: value for key, value in values.items() if value != getattr(config, key)}
-        points.append(PlannedRun(number, values, changes))
-    return Plan("mine", list(axes), "data", "source", "commit", config, points)
+from irmas.sweep.sweep import PLAN, Sweep
 
 
 def grown(plan: Plan, runs: Sequence[PlannedRun]) -> Plan:
-    """What `refinement.extended` makes of it, but for the digests."""
+    """Return the plan as `rounds.extended` does, but for the digests."""
     keys = list(dict.fromkeys([*plan.swept, "seed"]))
     return replace(plan, runs=list(runs), swept=keys, rounds=[*plan.rounds, [runs[0].id, runs[-1].id]])
 
@@ -63,8 +52,8 @@ GRID = {"dropout": [0.3, 0.5], "lr": [0.001, 0.0001]}
 
 
 def test_a_round_adds_seeds_that_no_run_has_the_same_for_all_points() -> None:
-    plan = swept(GRID | {"seed": [0, 2]})
-    added = refinement.fresh_runs(plan, [plan.runs[2], plan.runs[0]], 3, {})
+    plan = grid(GRID | {"seed": [0, 2]})
+    added = rounds.fresh_runs(plan, [plan.runs[2], plan.runs[0]], 3, {})
     assert [run.id for run in added] == [9, 10, 11, 12, 13, 14]
     first, second = (0.3, 0.0001), (0.3, 0.001)
     first = settings(plan, plan.runs[2:3], "dropout", "lr")[0]
@@ -73,22 +62,22 @@ def test_a_round_adds_seeds_that_no_run_has_the_same_for_all_points() -> None:
 
 
 def test_a_sweep_without_seeds_keeps_the_names_of_its_runs_and_seeds_are_fresh_beside_the_base_s() -> None:
-    plan = swept(GRID, replace(Config(), seed=1))
-    added = refinement.fresh_runs(plan, plan.runs[:1], 2, {})
+    plan = grid(GRID, replace(Config(), seed=1))
+    added = rounds.fresh_runs(plan, plan.runs[:1], 2, {})
     assert settings(plan, added, "seed") == [(0,), (2,)]
     assert [run.folder_name for run in added] == ["005-dropout=0.3,lr=0.001,seed=0", "006-dropout=0.3,lr=0.001,seed=2"]
     assert plan.runs[0].folder_name == "001-dropout=0.3,lr=0.001"
 
 
 def test_a_seed_that_is_the_base_s_but_was_not_swept_is_fresh() -> None:
-    plan = swept({"dropout": [0.3, 0.5], "seed": [3, 4]})
-    (run,) = refinement.fresh_runs(plan, plan.runs[:1], 1, {})
+    plan = grid({"dropout": [0.3, 0.5], "seed": [3, 4]})
+    (run,) = rounds.fresh_runs(plan, plan.runs[:1], 1, {})
     assert (plan.config_of(run).seed, run.changes) == (0, {"dropout": 0.3})
 
 
 def test_neighbors_have_the_settings_of_the_leader_and_all_the_seeds_that_it_then_has() -> None:
-    plan = swept(GRID)
-    added = refinement.fresh_runs(plan, [plan.runs[3], plan.runs[0]], 2, {"lr": 3e-05, "dropout": 0.7})
+    plan = grid(GRID)
+    added = rounds.fresh_runs(plan, [plan.runs[3], plan.runs[0]], 2, {"lr": 3e-05, "dropout": 0.7})
     assert settings(plan, added[:4], "dropout", "lr", "seed") == [
         (0.5, 0.0001, 1), (0.3, 0.001, 1), (0.5, 0.0001, 2), (0.3, 0.001, 2),
     ]  # fmt: skip
@@ -99,20 +88,20 @@ def test_neighbors_have_the_settings_of_the_leader_and_all_the_seeds_that_it_the
 
 
 def test_a_neighbor_that_the_sweep_holds_is_not_trained_twice() -> None:
-    plan = swept({"dropout": [0.3, 0.5, 0.7]})
-    added = refinement.fresh_runs(plan, plan.runs[1:2], 1, {"dropout": 0.7})
+    plan = grid({"dropout": [0.3, 0.5, 0.7]})
+    added = rounds.fresh_runs(plan, plan.runs[1:2], 1, {"dropout": 0.7})
     assert settings(plan, added, "dropout", "seed") == [(0.5, 1), (0.7, 1)]
 
 
 def test_a_neighbor_whose_settings_do_not_fit_is_refused() -> None:
-    plan = swept({"dropout": [0.3, 0.5]})
+    plan = grid({"dropout": [0.3, 0.5]})
     with pytest.raises(ConfigError, match=r"dropout=1\.5"):
-        refinement.fresh_runs(plan, plan.runs[:1], 1, {"dropout": 1.5})
+        rounds.fresh_runs(plan, plan.runs[:1], 1, {"dropout": 1.5})
 
 
 def test_fresh_runs_are_not_halved_since_only_lucky_ones_would_count() -> None:
-    plan = swept(GRID, replace(Config(), halving=3))
-    added = refinement.fresh_runs(plan, plan.runs[:1], 1, {})
+    plan = grid(GRID, replace(Config(), halving=3))
+    added = rounds.fresh_runs(plan, plan.runs[:1], 1, {})
     assert settings(plan, [*plan.runs[:1], *added], "halving") == [(3,), (None,)]
 
 
@@ -120,93 +109,88 @@ def test_fresh_runs_are_not_halved_since_only_lucky_ones_would_count() -> None:
 
 
 def test_the_command_of_the_sweep_resumes_the_rounds_too(tmp_path: Path) -> None:
-    plan = swept(GRID)
+    plan = grid(GRID)
     write_plan(tmp_path, plan)
-    added = refinement.fresh_runs(plan, plan.runs[:2], 1, {})
+    added = rounds.fresh_runs(plan, plan.runs[:2], 1, {})
     refined, asked = write_plan(tmp_path, grown(plan, added), append=True)
     assert asked == added
     assert (refined.rounds, refined.refined, refined.swept) == ([[5, 6]], {5, 6}, ["dropout", "lr", "seed"])
-    assert refined.points[:4] == plan.runs
+    assert refined.runs[:4] == plan.runs
     assert read_plan(tmp_path) == refined
-    assert write_plan(tmp_path, plan) == (refined, refined.points)
+    assert write_plan(tmp_path, plan) == (refined, refined.runs)
     with pytest.raises(ConfigError, match=r"holds dropout=0\.5 lr=0\.001, which"):
-        write_plan(tmp_path, swept({"dropout": [0.3], "lr": GRID["lr"]}))
+        write_plan(tmp_path, grid({"dropout": [0.3], "lr": GRID["lr"]}))
 
 
 def test_a_round_that_two_commands_plan_at_once_is_one_round(tmp_path: Path) -> None:
-    plan = swept(GRID)
+    plan = grid(GRID)
     write_plan(tmp_path, plan)
-    added = refinement.fresh_runs(plan, plan.runs[:2], 1, {})
+    added = rounds.fresh_runs(plan, plan.runs[:2], 1, {})
     once = write_plan(tmp_path, grown(plan, added), append=True)
     assert write_plan(tmp_path, grown(plan, added), append=True) == once
-    assert write_plan(tmp_path, replace(once[0], points=added), append=True) == once
+    assert write_plan(tmp_path, replace(once[0], runs=added), append=True) == once
 
 
 def test_a_round_whose_runs_were_swept_meanwhile_is_none(tmp_path: Path) -> None:
-    plan = swept(GRID)
-    added = refinement.fresh_runs(plan, plan.runs[:2], 1, {})
-    write_plan(tmp_path, swept(GRID | {"seed": [0, 1]}))
+    plan = grid(GRID)
+    added = rounds.fresh_runs(plan, plan.runs[:2], 1, {})
+    write_plan(tmp_path, grid(GRID | {"seed": [0, 1]}))
     written, asked = write_plan(tmp_path, grown(plan, added), append=True)
     assert (written.rounds, settings(written, asked, "seed")) == ([], [(1,), (1,)])
-    assert len(written.points) == 8
+    assert len(written.runs) == 8
 
 
 def test_a_grid_over_seeds_takes_the_fresh_runs_as_its_own(tmp_path: Path) -> None:
-    plan = swept(GRID)
+    plan = grid(GRID)
     write_plan(tmp_path, plan)
-    write_plan(tmp_path, grown(plan, refinement.fresh_runs(plan, plan.runs[:2], 1, {})), append=True)
-    wider, _ = write_plan(tmp_path, swept(GRID | {"seed": [0, 1]}))
-    trained = settings(wider, wider.points, "dropout", "lr", "seed")
+    write_plan(tmp_path, grown(plan, rounds.fresh_runs(plan, plan.runs[:2], 1, {})), append=True)
+    wider, _ = write_plan(tmp_path, grid(GRID | {"seed": [0, 1]}))
+    trained = settings(wider, wider.runs, "dropout", "lr", "seed")
     assert (len(trained), len(set(trained)), wider.rounds) == (8, 8, [[5, 6]])
-    assert settings(wider, refinement.fresh_runs(wider, plan.runs[:1], 1, {}), "seed") == [(2,)]
+    assert settings(wider, rounds.fresh_runs(wider, plan.runs[:1], 1, {}), "seed") == [(2,)]
 
 
 def test_another_halving_is_refused_after_a_round_as_before(tmp_path: Path) -> None:
-    plan = swept(GRID, replace(Config(), halving=3))
+    plan = grid(GRID, replace(Config(), halving=3))
     write_plan(tmp_path, plan)
-    added = refinement.fresh_runs(plan, plan.runs[:1], 1, {})
+    added = rounds.fresh_runs(plan, plan.runs[:1], 1, {})
     refined, _ = write_plan(tmp_path, grown(plan, added), append=True)
     assert write_plan(tmp_path, plan)[0] == refined
-    assert settings(refined, refined.points, "halving") == [(3,)] * 4 + [(None,)]
+    assert settings(refined, refined.runs, "halving") == [(3,)] * 4 + [(None,)]
     with pytest.raises(ConfigError, match="halving=2: sweep mine was made with halving=3"):
-        write_plan(tmp_path, swept(GRID, replace(Config(), halving=2)))
+        write_plan(tmp_path, grid(GRID, replace(Config(), halving=2)))
 
 
 def test_a_plan_of_before_there_were_rounds_has_none(tmp_path: Path) -> None:
-    write_plan(tmp_path, swept(GRID))
-    head = yaml.safe_load((tmp_path / plans.PLAN).read_text())
+    write_plan(tmp_path, grid(GRID))
+    head = yaml.safe_load((tmp_path / PLAN).read_text())
     del head["rounds"]
-    (tmp_path / plans.PLAN).write_text(yaml.safe_dump(head))
-    assert read_plan(tmp_path) == swept(GRID)
+    (tmp_path / PLAN).write_text(yaml.safe_dump(head))
+    assert read_plan(tmp_path) == grid(GRID)
 
 
 # ---- the order of a refined sweep
-
-
-@dataclass(frozen=True)
-class Run:
-    id: int
-    values: dict[str, Any]
-    accuracy: float
-    loss: float = 1.0
 
 
 def test_points_that_were_trained_again_come_first_whatever_failed() -> None:
     def values(lr: float, seed: int) -> dict[str, Any]:
         return {"lr": lr, "seed": seed}
 
+    def run(number: int, settings: dict[str, Any], accuracy: float) -> Run:
+        return Run(number, settings, accuracy=accuracy, loss=1.0)
+
     planned = [values(lr, seed) for lr, seeds in ((0.1, 1), (0.2, 3), (0.3, 3), (0.4, 1)) for seed in range(seeds)]
     finished = [
-        Run(1, values(0.1, 0), 0.9),
-        Run(2, values(0.2, 0), 0.5), Run(3, values(0.2, 1), 0.7), Run(4, values(0.2, 2), 0.6),
-        Run(5, values(0.3, 0), 0.65),  # its fresh seeds failed
-        Run(8, values(0.4, 0), 0.8),
+        run(1, values(0.1, 0), 0.9),
+        run(2, values(0.2, 0), 0.5), run(3, values(0.2, 1), 0.7), run(4, values(0.2, 2), 0.6),
+        run(5, values(0.3, 0), 0.65),  # its fresh seeds failed
+        run(8, values(0.4, 0), 0.8),
     ]  # fmt: skip
-    order = [[run.id for run in found] for _, found in by_accuracy(finished, planned)]
+    order = [[run.id for run in members] for _, members in by_accuracy(finished, planned)]
     assert order == [[5], [2, 3, 4], [1], [8]]
-    assert [[run.id for run in found] for _, found in by_accuracy(finished)] == [[1], [8], [5], [2, 3, 4]]
+    assert [[run.id for run in members] for _, members in by_accuracy(finished)] == [[1], [8], [5], [2, 3, 4]]
     once = [run for run in finished if run.values["seed"] == 0]
-    assert [found[0].id for _, found in by_accuracy(once, [run.values for run in once])] == [1, 8, 5, 2]
+    assert [members[0].id for _, members in by_accuracy(once, [run.values for run in once])] == [1, 8, 5, 2]
 
 
 # ---- what an analysis leads to
@@ -215,10 +199,10 @@ def test_points_that_were_trained_again_come_first_whatever_failed() -> None:
 def analysis(
     *points: tuple[float, bool | None, float | None], edges: Sequence[tuple[str, float, float]] = (), noisy: bool = True
 ) -> Analysis:
-    """Of the grid's points in their order: accuracy, whether in the best set, expected loss."""
-    plan = swept(GRID)
+    """Return an analysis of the grid's points in their order: accuracy, membership in the best set, expected loss."""
+    plan = grid(GRID)
     found = tuple(
-        Combination(point.overrides, (point.id,), accuracy, None, kept, None, loss)
+        Point(point.overrides, (point.id,), accuracy, None, kept, None, loss)
         for point, (accuracy, kept, loss) in zip(plan.runs, points, strict=False)
     )
     effects = tuple(Effect(key, (Level(value, 0.5, 2),), None, beyond) for key, value, beyond in edges)
@@ -231,20 +215,20 @@ EDGES = [("lr", 0.0001, 3e-05)]
 
 
 def test_candidates_are_the_leader_and_those_that_lose_least() -> None:
-    plan = swept(GRID)
-    added = refine.next_round(plan, analysis(*UNDECIDED), Request(candidates=2, seeds=1))
+    plan = grid(GRID)
+    added = rounds.next_round(plan, analysis(*UNDECIDED), Request(candidates=2, seeds=1))
     assert settings(plan, added, "dropout", "lr", "seed") == [(0.3, 0.001, 1), (0.5, 0.001, 1)]
-    with_edges = refine.next_round(plan, analysis(*UNDECIDED, edges=EDGES), Request(candidates=1, seeds=1, edges=True))
+    with_edges = rounds.next_round(plan, analysis(*UNDECIDED, edges=EDGES), Request(candidates=1, seeds=1, edges=True))
     assert settings(plan, with_edges, "lr", "seed") == [(0.001, 1), (3e-05, 0), (3e-05, 1)]
 
 
 def test_without_training_noise_the_first_of_the_ranking_show_it() -> None:
     unknown = analysis(*((accuracy, None, None) for accuracy in (0.6, 0.5, 0.4, 0.3)), noisy=False)
-    plan = swept(GRID)
-    added = refine.next_round(plan, unknown, Request(candidates=2, seeds=1))
+    plan = grid(GRID)
+    added = rounds.next_round(plan, unknown, Request(candidates=2, seeds=1))
     assert settings(plan, added, "dropout", "lr") == [(0.3, 0.001), (0.3, 0.0001)]
     with pytest.raises(UserError, match="They differ"):
-        refine.next_round(plan, replace(unknown, unpaired="They differ."), Request())
+        rounds.next_round(plan, replace(unknown, unpaired="They differ."), Request())
 
 
 DECIDED = ((0.6, True, 0.0), (0.5, False, 0.1), (0.4, False, 0.2), (0.3, False, 0.3))
@@ -255,7 +239,7 @@ DECIDED = ((0.6, True, 0.0), (0.5, False, 0.1), (0.4, False, 0.2), (0.3, False, 
     [
         (analysis(*UNDECIDED), Request(until="decided"), ""),
         (analysis(*UNDECIDED), Request(until="decided", loss=1.9), ""),
-        (analysis(*UNDECIDED), Request(until="decided", loss=2), "3 points may be .* loses at most 2.00 points"),
+        (analysis(*UNDECIDED), Request(until="decided", loss=2), "3 points .* loses at most 2.00"),
         (analysis(*UNDECIDED), Request(loss=2), ""),
         (analysis((0.6, True, 0.0), (0.5, True, None), (0.4, False, None)), Request(until="decided"), ""),
         (analysis(*DECIDED), Request(), r"dropout=0.3 lr=0.001 \(run 1\) is the only point"),
@@ -265,7 +249,7 @@ DECIDED = ((0.6, True, 0.0), (0.5, False, 0.1), (0.4, False, 0.2), (0.3, False, 
     ],
 )  # fmt: skip
 def test_it_is_decided_when_one_point_is_left_or_all_are_as_good(found: Analysis, request_: Request, why: str) -> None:
-    said = refine.decided(found, request_)
+    said = rounds.decided(found, request_)
     assert bool(re.search(why, said)) if why else said == ""
 
 
@@ -284,11 +268,11 @@ def test_it_is_decided_when_one_point_is_left_or_all_are_as_good(found: Analysis
         (["until=dawn"], ["until=dawn: must be none or decided"]),
         (["until=decided", "loss=-1"], ["loss=-1: must be a number from 0"]),
         (["until=decided", "loss=nan"], ["loss=nan: must be a number from 0"]),
-        (["runs=9"], ["runs=9: is for until=decided"]),
-        (["loss=1"], ["loss=1.0: is for until=decided"]),
-        (["seeds=1", "seeds=2"], ["seeds is given twice"]),
+        (["runs=9"], ["runs=9: requires until=decided"]),
+        (["loss=1"], ["loss=1.0: requires until=decided"]),
+        (["seeds=1", "seeds=2"], ["seeds is set twice"]),
         (["dry_run"], ["dry_run: must be followed by = and true or false"]),
-        (["hydra.sweeper.params=3"], ["hydra.sweeper.params=3: of Hydra's own settings only hydra/launcher"]),
+        (["hydra.sweeper.params=3"], ["hydra.sweeper.params=3: not supported", "hydra/launcher"]),
         (["hydra/launcher=basic"], ["hydra/launcher=basic: must be one of local, slurm"]),
         (["hydra/launcher=local", "hydra.launcher.procs=2"], ["hydra.launcher.procs", "processes"]),
         (["hydra/launcher=local", "hydra.launcher.processes=0"], ["hydra.launcher.processes=0", "from 1"]),
@@ -300,7 +284,7 @@ def test_it_is_decided_when_one_point_is_left_or_all_are_as_good(found: Analysis
     ids=lambda value: " ".join(value)[:40],
 )
 def test_a_mistake_is_one_message(words: list[str], wanted: list[str], commands: Commands, tmp_path: Path) -> None:
-    write_plan(tmp_path / "outputs" / "mine", swept(GRID))
+    write_plan(tmp_path / "outputs" / "mine", grid(GRID))
     said = commands.refuse("refine", "outputs/mine", *words, folder=tmp_path)
     assert said.count("\n") == 1
     for text in wanted:
@@ -308,23 +292,25 @@ def test_a_mistake_is_one_message(words: list[str], wanted: list[str], commands:
 
 
 def test_what_the_last_submission_was_given_is_given_again(tmp_path: Path) -> None:
-    jobs.record_launcher(tmp_path, ["hydra.launcher.partition=gpu", "hydra.launcher.cpus=4"])
+    sweep = Sweep(tmp_path, grid({}))
+    jobs.record_launcher(sweep, ["hydra.launcher.partition=gpu", "hydra.launcher.cpus=4"])
     request = Request(until="decided", seeds=2)
     words = ["hydra.launcher.cpus=1", "hydra/launcher=slurm", "hydra.launcher.wait=true"]
-    launcher = refine._launcher(tmp_path, request, words)
+    launcher = refine._launcher(sweep, request, words)
     assert launcher.overrides == ["hydra.launcher.partition=gpu", *words]
     # The job that ranks waits for no round that it has submitted.
     ours = ["hydra/launcher=slurm", "hydra.launcher.partition=gpu", "hydra.launcher.cpus=1"]
     assert launcher.refine_arguments == ["--in-job", "seeds=2", "until=decided", *ours]
-    assert refine._launcher(tmp_path, Request(), ["hydra/launcher=slurm"]).refine_arguments == ()
-    assert refine._launcher(tmp_path, request, ["hydra/launcher=local"]).overrides == ["hydra/launcher=local"]
+    assert refine._launcher(sweep, Request(), ["hydra/launcher=slurm"]).refine_arguments == ()
+    assert refine._launcher(sweep, request, ["hydra/launcher=local"]).overrides == ["hydra/launcher=local"]
 
 
 def test_a_damaged_record_of_the_launcher_is_named(tmp_path: Path) -> None:
-    path = jobs.private_folder(tmp_path) / "launcher.json"
+    sweep = Sweep(tmp_path, grid({}))
+    path = jobs.private_folder(sweep) / "launcher.json"
     path.write_text("[")
     with pytest.raises(UserError, match=r"launcher\.json: is damaged"):
-        refine._launcher(tmp_path, Request(), ["hydra/launcher=slurm"])
+        refine._launcher(sweep, Request(), ["hydra/launcher=slurm"])
 
 
 # ---- the command
@@ -433,7 +419,7 @@ def test_rounds_go_on_until_the_budget_is_used_or_the_loss_is_small(mine: Swept,
     assert "outputs/grid: 7 of 7 runs finished" in done.stdout
     last = done.stdout.splitlines()[-1]
     assert re.fullmatch(
-        r"outputs/grid: not decided: \d points may be the best\. Another round has 2 runs, and 4 of runs=4 are used; "
+        r"outputs/grid: not decided: \d points in the best set\. Another round has 2 runs, and 4 of runs=4 are used; "
         "runs=6 or fewer candidates= allow it",
         last,
     )
@@ -464,13 +450,13 @@ def test_a_failed_run_ends_the_rounds_and_is_trained_first_by_the_next_command(m
 
 def test_a_run_of_the_sweep_that_failed_is_left_to_its_own_command(mine: Swept, commands: Commands) -> None:
     failed = mine.sweep / "runs" / "003-lr=0.0001"
-    told = status(failed) | {"state": FAILED, "error": "a node fell over"}
+    told = status(failed) | {"state": FAILED, "message": "its node failed"}
     (failed / "status.json").write_text(json.dumps(told))
     said = commands.run("refine", "outputs/grid", "dry_run=true", LOCAL, folder=mine.folder)
     assert said.stdout.startswith("outputs/grid: round 1 would train 6 runs of 2 points, 24 epochs\n")
     shutil.rmtree(failed)
     said_ = commands.refuse("refine", "outputs/grid", LOCAL, folder=mine.folder)
-    assert "outputs/grid: not trained to the end: run 3; rerun the command of the sweep" in said_
+    assert "outputs/grid: not trained to the end: run 3; rerun the sweep command" in said_
 
 
 def test_a_sweep_elsewhere_or_in_training_is_refused(mine: Swept, commands: Commands) -> None:
@@ -481,19 +467,19 @@ def test_a_sweep_elsewhere_or_in_training_is_refused(mine: Swept, commands: Comm
     shutil.copytree(mine.sweep, mine.folder / "copy")
     assert "copy: must be in outputs/ of the working directory" in refuse("copy")
     (mine.sweep / "runs" / "003-lr=0.0001" / "status.json").unlink()
-    with held_by_many(mine.sweep / plans.POOL):
+    with held_by_many(Sweep.open(mine.sweep).pool_lock):
         assert "outputs/grid: still training or in the queue: run 3; refine the sweep" in refuse()
 
 
 @pytest.mark.parametrize(
     ("plan", "reason"),
     [
-        (swept(GRID), "no run has finished; python -m irmas.status outputs/mine shows why"),
+        (grid(GRID), "no run has finished; python -m irmas.status outputs/mine shows why"),
         (
-            swept({"seed": [0, 1]}),
-            "has one point, so that there is nothing to choose; sweep a setting with irmas.train",
+            grid({"seed": [0, 1]}),
+            "has one point, and nothing to choose; sweep a setting with irmas.train",
         ),
-        (swept(GRID, Config(data=Data(split="all"))), "data.split=all trained on the validation excerpts too"),
+        (grid(GRID, Config(data=Data(split="all"))), "data.split=all trains on the validation excerpts"),
     ],
     ids=["unfinished", "one point", "split"],
 )
@@ -503,14 +489,14 @@ def test_a_sweep_that_tells_nothing_is_refused_with_the_reason(
     sweep = tmp_path / "outputs" / "mine"
     write_plan(sweep, plan)
     for point in plan.runs:
-        run = plans.run_folder(sweep, point).path
+        run = Sweep(sweep, plan).run_folder(point).path
         run.mkdir(parents=True)
         (run / "status.json").write_text(json.dumps({"state": DIVERGED, "pid": 1}))
     assert f"outputs/mine: {reason}" in commands.refuse("refine", "outputs/mine", LOCAL, folder=tmp_path)
 
 
 def test_another_source_is_refused_before_anything_is_printed(mine: Swept, commands: Commands) -> None:
-    path = mine.sweep / plans.PLAN
+    path = mine.sweep / PLAN
     path.write_text(re.sub("(?m)^source: .*", "source: another", path.read_text()))
     said = commands.refuse("refine", "outputs/grid", LOCAL, folder=mine.folder)
     assert "was planned with the package's source another, which now is" in said

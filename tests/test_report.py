@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_up import REPORT, SEEDS, Values, sweep
+from factories import REPORT, SEEDS, Values, renamed, simulated
 
 from irmas.config import Augment, Config, Data
 from irmas.results import page, report
 from irmas.results.analysis import Analysis
 from irmas.results.comparison import Estimate, TrainingNoise
 from irmas.results.ranking import Ranking
+from irmas.results.runs import Confusion
 from irmas.sweep.plan import PlannedRun
 
 PICTURES = [f"{name}.png" for name in ("accuracy", "heatmap", "curves", "confusion")]
 ONE_CYCLE = Config(schedule="onecycle")
-Found = tuple[Ranking, Analysis | None]
+Result = tuple[Ranking, Analysis | None]
 
 
 def flat(values: Values) -> float:
@@ -38,8 +39,8 @@ def over_regularized(values: Values) -> float:
     return 0.7 if values["dropout"] == 0.5 and values["l2"] == 0.001 else 0.82
 
 
-def text(found: Found, pictures: list[str] | None = None) -> str:
-    return report.markdown(*found, None, pictures or [])
+def text(result: Result, pictures: list[str] | None = None) -> str:
+    return report.markdown(*result, pictures or [])
 
 
 def section(text: str, title: str) -> str:
@@ -63,9 +64,9 @@ def words(text: str) -> int:
 
 
 @cache
-def made(name: str) -> Found:
+def made(name: str) -> Result:
     axes, options = SWEEPS[name]
-    return sweep(axes, **{"accuracy": flat} | options)
+    return simulated(axes, **{"accuracy": flat} | options)
 
 
 SWEEPS: Mapping[str, Any] = {
@@ -126,7 +127,7 @@ def test_a_summary_has_at_most_150_words_and_a_report_600(name: str) -> None:
     assert words(found) <= 600
 
 
-def test_no_sentence_stands_in_the_code() -> None:
+def test_the_code_holds_no_sentences() -> None:
     tree = ast.parse(Path(report.__file__).read_text())
     docstrings = {
         id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
@@ -151,19 +152,19 @@ def test_runs_that_still_rise_are_too_early_to_choose_from() -> None:
     assert "Too early" not in text(made("report"))
 
 
-def test_points_that_cannot_be_told_apart_are_equally_good() -> None:
+def test_points_that_cannot_be_distinguished_share_the_best_set() -> None:
     ranking, analysis = made("seeds")
     assert analysis
     assert len(analysis.best_set) == 12
     found = section(text((ranking, analysis)), "Summary")
-    assert "**12 of 18 points may be the best** (ranks 1-12): the best is among them (95 % confidence)" in found
-    assert "Next: 12 of 18 points may be the best" in found
+    assert "**12 of 18 points are in the best set** (ranks 1-12): the best is among them (95 % confidence)" in found
+    assert "Next: 12 of 18 points are in the best set" in found
     refined = section(text((ranking, replace(analysis, confidence=0.975))), "Summary")
     assert "97.5 % confidence" in refined
 
 
 def test_one_point_ahead_of_all_decides() -> None:
-    found = section(text(sweep({"lr": [0.001, 0.0001], "seed": [0, 1, 2]}, slow)), "Summary")
+    found = section(text(simulated({"lr": [0.001, 0.0001], "seed": [0, 1, 2]}, slow)), "Summary")
     assert "**Decided.** One point is better than the other one (95 % confidence)." in found
     assert "\npython -m irmas.train best=outputs/made-up epochs=50 name=made-up-production\n" in found
 
@@ -177,7 +178,7 @@ def test_without_predictions_nothing_is_decided() -> None:
     assert "best set" not in found
 
 
-def test_the_leaders_honest_figure_stands_beside_the_observed_one() -> None:
+def test_the_leaders_expected_accuracy_is_beside_the_observed_one() -> None:
     ranking, analysis = made("seeds")
     assert analysis
     changed = replace(analysis, leader=Estimate(0.612, 0.5813, 0.64))
@@ -199,14 +200,14 @@ def test_the_leaders_honest_figure_stands_beside_the_observed_one() -> None:
         ("one epoch", "one seed and so few epochs cannot show it; a second seed is needed."),
     ],
 )
-def test_it_says_where_the_training_noise_comes_from(name: str, words: str) -> None:
+def test_the_source_of_the_training_noise_is_named(name: str, words: str) -> None:
     found = section(text(made(name)), "Summary")
     assert words in found
     assert found.count("Training noise") == 1
     assert "1200 excerpts of 300 recordings validate." in found
 
 
-def test_noise_of_epochs_in_spite_of_seeds_is_said() -> None:
+def test_noise_of_epochs_in_spite_of_seeds_is_explained() -> None:
     ranking, analysis = made("seeds")
     assert analysis
     found = text((ranking, replace(analysis, noise=TrainingNoise(0.02, 30, "epochs"))))
@@ -277,13 +278,13 @@ def test_the_first_five_have_probability_and_expected_loss() -> None:
     assert top[2][5] == f"{100 * second.accuracy:.2f}"
     assert top[2][7] == f"{100 * second.estimate.low:.1f} to {100 * second.estimate.high:.1f}"
     assert top[2][8:] == [f"{second.p_best:.2f}", f"{100 * second.expected_loss:.2f}", "yes"]
-    last = [row.curves["val/accuracy"][15] for row in ranking.rows if row.id in second.runs]
+    last = [run.curves["val/accuracy"][15] for run in ranking.runs if run.id in second.runs]
     assert top[2][6] == f"{100 * np.mean(last):.2f}"
     assert "are approximate" in found
     assert "mean over the last 5 epochs" in found
 
 
-def test_a_sweep_that_mixes_schedules_says_so() -> None:
+def test_mixed_schedules_are_noted() -> None:
     found = text(made("strings"))
     assert "mean over the last 1 to 5 epochs, by a run's schedule and length." in found
     assert "- val_accuracy is the last epoch's for runs " in section(found, "Notes")
@@ -304,10 +305,12 @@ def test_a_key_has_a_row_with_its_lead_over_each_value() -> None:
 
 
 def test_a_value_beyond_the_grid_is_named_where_accuracy_rises_towards_it() -> None:
-    rising = text(sweep(SEEDS, lambda values: 0.7 + 100 * values["lr"], training_sd=0.002))
+    rising = text(simulated(SEEDS, lambda values: 0.7 + 100 * values["lr"], training_sd=0.002))
     assert "| lr=0.002 |" in section(rising, "Keys")
     assert "Try next: accuracy rises" in rising
-    hill = text(sweep({"lr": [0.001, 0.0005, 0.0001]}, lambda v: 0.7 + 0.1 * (v["lr"] == 0.0005), training_sd=0.002))
+    hill = text(
+        simulated({"lr": [0.001, 0.0005, 0.0001]}, lambda v: 0.7 + 0.1 * (v["lr"] == 0.0005), training_sd=0.002)
+    )
     assert "try next" not in hill
 
 
@@ -316,13 +319,13 @@ def test_runs_without_a_rank_are_listed_with_their_reasons() -> None:
     assert "- run 3 FAILED: `RuntimeError: out of memory`\n- run 7 DIVERGED: `the loss`\n- run 9 PENDING" in found
     assert "| runs | 1 DIVERGED, 1 FAILED, 1 PENDING, 15 finished |" in found
     failed = {number: f"FAILED: reason {number}" for number in range(1, 18)}
-    assert "- 9 more reasons: `python -m irmas.status outputs/made-up`" in text(sweep(REPORT, flat, failed=failed))
+    assert "- 9 more reasons: `python -m irmas.status outputs/made-up`" in text(simulated(REPORT, flat, failed=failed))
 
 
-def test_what_the_options_of_a_swept_group_change_is_told() -> None:
-    ranking, analysis = sweep({"model": ["report", "deep"]}, flat)
+def test_the_settings_that_a_swept_group_changes_are_listed() -> None:
+    ranking, analysis = simulated({"model": ["report", "deep"]}, flat)
     points = [PlannedRun(1, {"model": "report"}, {}), PlannedRun(2, {"model": "deep"}, {"model.convs_per_block": 2})]
-    found = text((replace(ranking, plan=replace(ranking.plan, runs=points)), analysis))
+    found = text((renamed(ranking, runs=points), analysis))
     assert "| model | report, deep (model.convs_per_block 2) |" in found
     assert "dense layer of 256 (model: see above)" in found
 
@@ -337,21 +340,21 @@ def test_deductions_are_drawn_for_the_reports_own_grid_alone() -> None:
     assert DEDUCTIONS in text(made("report"))
     assert DEDUCTIONS in text(made("seeds"))
     for axes in ({"l2": [0.001]}, {"lr": [0.001, 0.0001]}, {"batch_size": [16, 32]}):
-        assert DEDUCTIONS not in text(sweep({**REPORT, **axes}, flat))
+        assert DEDUCTIONS not in text(simulated({**REPORT, **axes}, flat))
 
 
 def test_a_baseline_behind_a_leader_that_regularizes_less_over_regularizes() -> None:
-    found = section(text(sweep(SEEDS, over_regularized)), DEDUCTIONS)
+    found = section(text(simulated(SEEDS, over_regularized)), DEDUCTIONS)
     assert "over-regularizes:* **confirmed**; its point at the leader's learning rate (runs " in found
     assert re.search(r"is 1\d\.\d percentage points behind the leader and not in the best set\.", found)
 
 
 def test_a_baseline_that_may_be_the_best_is_undecided() -> None:
-    assert "over-regularizes:* **undecided**" in section(text(sweep(SEEDS, flat)), DEDUCTIONS)
+    assert "over-regularizes:* **undecided**" in section(text(simulated(SEEDS, flat)), DEDUCTIONS)
 
 
 def test_a_baseline_that_is_the_best_refutes() -> None:
-    ranking, analysis = sweep(
+    ranking, analysis = simulated(
         SEEDS, lambda v: 0.7 + 0.1 * (v["dropout"] == 0.5 and v["l2"] == 0.001 and v["lr"] == 0.001)
     )
     found = section(text((ranking, analysis)), DEDUCTIONS)
@@ -367,16 +370,16 @@ def test_a_baseline_that_is_the_best_refutes() -> None:
     ],
 )
 def test_a_low_rate_is_too_slow_if_it_ends_behind(accuracy: Any, verdict: str) -> None:
-    assert re.search(rf"within 15 epochs:\* {verdict}", section(text(sweep(SEEDS, accuracy)), DEDUCTIONS))
+    assert re.search(rf"within 15 epochs:\* {verdict}", section(text(simulated(SEEDS, accuracy)), DEDUCTIONS))
 
 
 def test_a_rate_without_a_test_ends_behind_and_is_undecided() -> None:
-    found = section(text(sweep(REPORT, slow, predicted=False)), DEDUCTIONS)
+    found = section(text(simulated(REPORT, slow, predicted=False)), DEDUCTIONS)
     assert re.search(r"\*\*undecided\*\*; it ends \d+\.\d percentage points behind 0\.\d+\.", found)
 
 
-def test_one_architecture_says_nothing_of_capacity() -> None:
-    found = section(text(sweep(REPORT, slow, training_sd=0.001)), DEDUCTIONS)
+def test_one_architecture_shows_nothing_about_capacity() -> None:
+    found = section(text(simulated(REPORT, slow, training_sd=0.001)), DEDUCTIONS)
     assert "**not testable**; a grid over one architecture cannot show it, and 12 of 18 points reach 80 %." in found
 
 
@@ -387,46 +390,49 @@ def test_one_architecture_says_nothing_of_capacity() -> None:
     ("data", "words"),
     [(Data(split="clip"), "all accuracies are too high"), (Data(source="standin"), "say nothing about IRMAS")],
 )
-def test_what_makes_accuracies_mean_less_is_noted(data: Data, words: str) -> None:
-    assert words in section(text(sweep({"lr": [0.001, 0.0001]}, flat, base=Config(data=data))), "Notes")
+def test_limits_of_the_accuracies_are_noted(data: Data, words: str) -> None:
+    assert words in section(text(simulated({"lr": [0.001, 0.0001]}, flat, base=Config(data=data))), "Notes")
     assert words not in text(made("two"))
 
 
-def test_accuracies_on_training_data_tell_nothing() -> None:
-    found = section(text(sweep(REPORT, flat, base=Config(data=Data(split="all")))), "Summary")
-    assert found.strip().startswith("**These accuracies tell nothing:**")
-    assert "tell nothing" not in text(made("report"))
+def test_accuracies_on_training_data_mean_nothing() -> None:
+    found = section(text(simulated(REPORT, flat, base=Config(data=Data(split="all")))), "Summary")
+    assert found.strip().startswith("**These accuracies mean nothing:**")
+    assert "mean nothing" not in text(made("report"))
 
 
-def test_what_was_not_read_and_which_source_trained_is_noted() -> None:
+def test_unreadable_files_and_mixed_sources_are_noted() -> None:
     ranking, analysis = made("two")
-    rows = [replace(row, source=f"source{row.id}") for row in ranking.rows]
-    problem = "run 1: remove /home/me/outputs/made-up/runs/001-lr=0.001 to train it anew"
-    found = section(text((replace(ranking, rows=rows, problems=[problem]), analysis)), "Notes")
-    assert "- Not readable: `run 1: remove runs/001-lr=0.001 to train it anew`." in found
+    runs = [replace(run, source=f"source{run.id}") for run in ranking.runs]
+    problem = "run 1: remove /home/me/outputs/made-up/runs/001-lr=0.001 to train it again"
+    found = section(text((replace(ranking, runs=runs, problems=[problem]), analysis)), "Notes")
+    assert "- Not readable: `run 1: remove runs/001-lr=0.001 to train it again`." in found
     assert "- mixed versions of the source: run 1 by source1, run 2 by source2." in found
 
 
 def test_classes_that_nothing_validates_are_named() -> None:
     ranking, analysis = made("two")
+    assert analysis
     counts = np.array([[3, 1, 0], [0, 0, 0], [0, 2, 5]])
-    found = report.markdown(ranking, analysis, (counts, ["cello", "a|b", "flute"]), [])
+    found = text((ranking, replace(analysis, confusion=Confusion(counts, ["cello", "a|b", "flute"]))))
     assert "- No excerpt of a&#124;b validates the leader." in section(found, "Notes")
-    assert "No excerpt of" not in report.markdown(ranking, analysis, (counts[::2, ::2], ["cello", "flute"]), [])
+    assert "No excerpt of" not in text(
+        (ranking, replace(analysis, confusion=Confusion(counts[::2, ::2], ["cello", "flute"])))
+    )
 
 
-def test_no_path_of_the_machine_is_told_but_in_a_command_that_needs_it() -> None:
+def test_paths_of_the_machine_appear_only_in_a_command_that_needs_them() -> None:
     data = Data(root="/home/me/IRMAS", cache_dir="/scratch/cache", split="/home/me/split.csv")
-    assert "/home" not in text(sweep(REPORT, flat, base=Config(data=data)))
-    ranking, analysis = sweep(REPORT, flat, base=Config(data=data, epochs=5), pace=5.0)
-    typed = replace(ranking.plan, command=[*ranking.plan.command, "data.root=/home/me/IRMAS"])
-    longer = text((replace(ranking, plan=typed), analysis))
+    assert "/home" not in text(simulated(REPORT, flat, base=Config(data=data)))
+    ranking, analysis = simulated(REPORT, flat, base=Config(data=data, epochs=5), pace=5.0)
+    command = [*ranking.plan.command, "data.root=/home/me/IRMAS"]
+    longer = text((renamed(ranking, command=command), analysis))
     assert " data.root=/home/me/IRMAS epochs=15 " in longer
     assert longer.count("/home") == 1
 
 
-def test_the_augmentation_of_all_runs_is_told() -> None:
-    plain = sweep(REPORT, flat, base=Config(augment=Augment(0, 0.0, 0, 0.0)))
+def test_the_augmentation_of_all_runs_is_listed() -> None:
+    plain = simulated(REPORT, flat, base=Config(augment=Augment(0, 0.0, 0, 0.0)))
     assert "| augmentation | none |" in text(plain)
     assert "| augmentation | SpecAugment, 2 frequency masks of up to 10 %" in text(made("report"))
 
@@ -455,7 +461,7 @@ HOSTILE = '<script src="http://e.vil">`*_|&amp;</script> ![x](http://e.vil/x.png
 def test_foreign_text_stays_text() -> None:
     base = Config(data=Data(source="folder"))
     axes: dict[str, list[Any]] = {"data.root": [HOSTILE.replace("\n", " "), "plain"], "lr": [0.001, 0.0001]}
-    ranking, analysis = sweep(axes, flat, failed={4: f"FAILED: {HOSTILE}"}, base=base)
+    ranking, analysis = simulated(axes, flat, failed={4: f"FAILED: {HOSTILE}"}, base=base)
     found = text((replace(ranking, problems=[HOSTILE]), analysis))
     web = page.html(found, {})
     assert not re.search(r"<(script|img|a|em|h1>[^T])", web.partition("<body>")[2])

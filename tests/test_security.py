@@ -7,6 +7,7 @@ import os
 import shlex
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from commands import ENVIRONMENT, ROOT
 from factories import read_plan, write_plan
 from hypothesis import given
 from hypothesis import strategies as st
-from test_batches import values
+from test_sbatch import values
 
 from irmas.config import Config, check
 from irmas.errors import ConfigError, UserError
@@ -27,9 +28,10 @@ from irmas.sweep import jobs, settings
 from irmas.sweep import submit as submission
 from irmas.sweep.jobs import ARRAY, DataFailure, Job
 from irmas.sweep.plan import Plan, PlannedRun
-from irmas.sweep.sbatch import SCRIPT, Order, by_hand
+from irmas.sweep.sbatch import SCRIPT, job_requests, shell_lines
 from irmas.sweep.submit import submit
 from irmas.sweep.sweep import OUTPUTS, Sweep
+from irmas.sweep.sweep import PLAN as PLAN_FILE
 
 HOSTILE = "a 'b\" $(touch owned); `touch owned` & *"
 PLAN = Plan("mine", ["lr"], "d", "s", "", Config(), [PlannedRun(i, {"lr": i / 10}, {"lr": i / 10}) for i in (1, 2)])
@@ -90,7 +92,7 @@ def test_a_submission_writes_and_names_no_pickle(desk: Path) -> None:
     submit(PLAN, settings.read(values()))
     scripts = [path.read_text() for path in Path("outputs/mine/slurm").glob("[0-9]*.sh")]
     assert len(scripts) == 3
-    assert not any("submitit.core" in text or "pickle" in text or "pkl" in text for text in scripts)
+    assert not any("submitit" in text or "pickle" in text or "pkl" in text for text in scripts)
     assert not list(desk.rglob("*.pkl"))
 
 
@@ -98,7 +100,7 @@ def test_a_submission_writes_and_names_no_pickle(desk: Path) -> None:
 def test_the_folder_of_jobs_is_its_users_alone_whatever_the_umask(umask: int, desk: Path) -> None:
     before = os.umask(umask)
     try:
-        jobs.record(Sweep(OUTPUTS / "by-hand", PLAN), Job("1", ARRAY, "irmas", 0.0))
+        jobs.record_job(Sweep(OUTPUTS / "by-hand", PLAN), Job("1", ARRAY, "irmas", 0.0))
         jobs.record_data_failure(Sweep(OUTPUTS / "failed", PLAN), DataFailure("1", "no"))
         submit(replace(PLAN, name="submitted"), settings.read(values()))
         submit(replace(PLAN, name="printed"), settings.read(values()), by_hand=True)
@@ -111,20 +113,30 @@ def test_the_folder_of_jobs_is_its_users_alone_whatever_the_umask(umask: int, de
 def test_values_reach_slurm_as_they_are_and_never_a_shell(desk: Path) -> None:
     setup = desk / f"{HOSTILE}.sh"
     setup.write_text("export GREETING=hello\n")
-    asked = values(partition="$(touch`touch)owned;", setup=str(setup), sbatch={"comment": HOSTILE, "reservation": "x"})
-    submit(PLAN, settings.read(asked))
-    assert [words[1:] for words in handed(desk)] == [
-        ["outputs/mine"],
-        ["outputs/mine", "--requeues", "10"],
-        ["outputs/mine"],
+    changed = {
+        "partition": "$(touch`touch)owned;",
+        "setup": str(setup),
+        "sbatch": {"comment": HOSTILE, "reservation": "x"},
+    }
+    submit(PLAN, settings.read(values(**changed)))
+    calls = handed(desk)
+    for words, args in zip(calls, (["data"], ["train"], ["rank"]), strict=True):
+        script = next(number for number, word in enumerate(words) if word.endswith(".sh"))
+        assert words[0] == "--begin=now+120"
+        assert words[script + 1 : script + 5] == [
+            f"--python={sys.executable}",
+            f"--setup={setup}",
+            *args,
+            "outputs/mine",
+        ]
+        assert not any(line.startswith("#SBATCH") for line in Path(words[script]).read_text().splitlines())
+    assert {f"--comment={HOSTILE}", "--partition=$(touch`touch)owned;"} < set(calls[1])
+    inside = ENVIRONMENT | {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "2", "PATH": os.environ["PATH"]}
+    script = calls[1].index(f"--python={sys.executable}") - 1
+    subprocess.run(["bash", *calls[1][script:], "a b", "$(c)"], env=inside, check=True)
+    assert handed(desk)[-1][1:] == [
+        *(sys.executable, "-u", "-m", "irmas.sweep.array_task", "outputs/mine", "--requeues", "10", "a b", "$(c)")
     ]
-    script = Path(handed(desk)[1][0]).read_text()
-    lines = [shlex.split(line.removeprefix("#SBATCH ")) for line in script.splitlines() if line.startswith("#SBATCH")]
-    assert [f"--comment={HOSTILE}"] in lines
-    assert ["--partition=$(touch`touch)owned;"] in lines
-    inside = ENVIRONMENT | {"SLURM_CPUS_PER_TASK": "2", "PATH": os.environ["PATH"]}
-    subprocess.run(["bash", "-c", script, "-", "a b", "$(c)"], env=inside, check=True)
-    assert handed(desk)[-1][-2:] == ["a b", "$(c)"]
     assert not list(desk.parent.parent.rglob("owned"))
 
 
@@ -145,15 +157,17 @@ def test_no_name_of_an_option_is_anything_else(key: str) -> None:
 
 
 def test_the_lines_to_submit_by_hand_are_safe_to_paste(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("irmas.sweep.sbatch.SCRIPTS", desk.parent / "scripts of mine")
+    monkeypatch.setattr("irmas.sweep.sbatch.SCRIPT", desk.parent / "scripts of mine" / "irmas.sbatch")
     setup = desk / "set $HOME up.sh"
-    asked = settings.read(values(partition="$HOME", sbatch={"comment": HOSTILE}))
-    batches = Order(Sweep.of(replace(PLAN, name=HOSTILE)), asked, 1000, is_made=False, behind=[]).batches([1, 2], 1)
-    lines = by_hand(batches, str(setup))
-    subprocess.run(["bash", "-euc", "\n".join([*lines, 'test "$IRMAS_SETUP" = "$1"']), "-", str(setup)], check=True)
+    setup.touch()
+    launcher = settings.read(values(partition="$HOME", setup=str(setup), sbatch={"comment": HOSTILE}))
+    sweep = Sweep.of(replace(PLAN, name=HOSTILE))
+    lines = shell_lines(job_requests(sweep, launcher, [1, 2], 1000, True, [], per_task=1))
+    subprocess.run(["bash", "-euc", "\n".join(lines)], check=True)
     data, array, ranking = handed(desk)
-    for words, script in zip((data, array, ranking), SCRIPT.values(), strict=True):
-        assert words[words.index(f"../scripts of mine/{script}") + 1] == f"outputs/{HOSTILE}"
+    for words, stage in ((data, "data"), (array, "train"), (ranking, "rank")):
+        script = words.index("../scripts of mine/irmas.sbatch")
+        assert words[script + 2 : script + 5] == [f"--setup={setup}", stage, f"outputs/{HOSTILE}"]
     assert f"--comment={HOSTILE}" in array
     assert "--partition=$HOME" in array
     assert "--dependency=afterok:100" in array
@@ -161,25 +175,40 @@ def test_the_lines_to_submit_by_hand_are_safe_to_paste(desk: Path, monkeypatch: 
     assert not list(desk.parent.parent.rglob("owned"))
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "slurm").glob("*.sbatch")), ids=lambda path: path.stem)
-def test_a_batch_file_hands_its_arguments_on_as_they_are(script: Path, desk: Path) -> None:
+STAGES = {
+    "data": "irmas.sweep.data_job",
+    "train": "irmas.sweep.array_task",
+    "rank": "irmas.rank",
+    "refine": "irmas.refine",
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("by_variable", [True, False])
+def test_the_script_passes_its_arguments_on_as_they_are(stage: str, by_variable: bool, desk: Path) -> None:
     setup = desk / "set up.sh"
-    setup.write_text("export LOADED=yes; echo $NOT_SET\n")  # as modules do it
-    job = {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "2", "IRMAS_SETUP": str(setup), "PATH": os.environ["PATH"]}
-    inside = job | {"SLURM_ARRAY_TASK_ID": "1"}
-    subprocess.run(["bash", script, f"outputs/{HOSTILE}", "--runs", "1-2"], env=inside, check=True)
-    assert handed(desk)[0][-3:] == [f"outputs/{HOSTILE}", "--runs", "1-2"]
+    setup.write_text("export LOADED=yes; echo $NOT_SET\n")  # as module systems do
+    inside = {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "2", "PATH": os.environ["PATH"]}
+    inside |= {"IRMAS_SETUP": str(setup)} if by_variable else {}
+    options = [] if by_variable else [f"--setup={setup}", "--python=/my python"]
+    command = ["bash", str(SCRIPT), *options, stage, f"outputs/{HOSTILE}", "--runs", "1-2"]
+    subprocess.run(command, env=inside, check=True)
+    python = "python" if by_variable else "/my python"
+    expected = ["--cpus-per-task=2", python, "-u", "-m", STAGES[stage], f"outputs/{HOSTILE}", "--runs", "1-2"]
+    assert handed(desk) == [expected]
     assert not (desk / "owned").exists()
-    outside = subprocess.run(
-        ["bash", script, "x"], env={"PATH": inside["PATH"]}, capture_output=True, text=True, check=False
-    )
-    assert outside.returncode == 2
-    assert outside.stderr.startswith(f"slurm/{script.name}: is handed to Slurm, as in sbatch ")
-    assert outside.stderr.count("\n") == 1
-    no_array = subprocess.run(["bash", script, "x"], env=job, capture_output=True, text=True, check=False)
-    assert ("needs --array" in no_array.stderr, no_array.returncode) == (
-        (True, 2) if script.stem == "sweep" else (False, 0)
-    )
+
+
+@pytest.mark.parametrize(
+    ("job", "stage", "message"),
+    [("", "train", "run this with sbatch: sbatch slurm/irmas.sbatch"), ("7", "outputs/x", "must be data, train, rank")],
+)
+def test_the_script_refuses_what_is_no_job_or_no_stage(job: str, stage: str, message: str, desk: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": job}
+    done = subprocess.run(["bash", SCRIPT, stage], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("slurm/irmas.sbatch: ")
+    assert message in done.stderr
 
 
 @given(st.one_of(st.text(max_size=120), st.sampled_from(["..", ".", "", "a/..", "../a", "a\n", "~", "-a", "\0"])))
@@ -195,7 +224,7 @@ def test_a_link_that_a_user_has_made_is_followed(desk: Path) -> None:
     (desk.parent / "scratch").mkdir()
     OUTPUTS.symlink_to(desk.parent / "scratch")
     write_plan(OUTPUTS / "mine", PLAN)
-    assert (desk.parent / "scratch" / "mine" / "plan.yaml").is_file()
+    assert (desk.parent / "scratch" / "mine" / PLAN_FILE).is_file()
 
 
 def refuse_all(desk: Path) -> None:
@@ -221,16 +250,16 @@ def test_a_refused_submission_leaves_what_was_there(desk: Path) -> None:
     assert {path: path.read_bytes() if path.is_file() else b"" for path in desk.rglob("*")} == before
 
 
-def test_who_waited_for_a_command_that_was_refused_submits(desk: Path) -> None:
+def test_a_command_that_waited_for_a_refused_one_submits(desk: Path) -> None:
     sweep = Sweep.of(PLAN)
     with ThreadPoolExecutor() as pool:
         with suppress(KeyboardInterrupt), submission._undone_if_refused(sweep):
             jobs.private_folder(sweep)
-            write_plan(sweep.path, PLAN)
+            sweep.write()
             waiting = pool.submit(submit, PLAN, settings.read(values()))
             time.sleep(0.5)  # until it waits; if it does not yet, nothing is tested, and nothing fails
             raise KeyboardInterrupt
         assert len(waiting.result(timeout=30).jobs) == 3
     assert read_plan(sweep.path) == PLAN
-    assert len(jobs.recorded(sweep)) == 3
+    assert len(jobs.recorded_jobs(sweep)) == 3
     assert not (desk.parent.parent / "unlocked").exists()

@@ -12,38 +12,38 @@ from hypothesis import strategies as st
 
 from irmas.run.folder import Status
 from irmas.sweep import slurm
-from irmas.sweep.run_states import join
+from irmas.sweep.run_states import merge_state
 from irmas.sweep.slurm import SlurmError, Task, expand_ranges, parse_accounting, parse_queue, ranges
 
 QUEUE = """\
-3|4|COMPLETED|None|n2|0:00|irmas-x|2026-11-23T22:09:14|/home/a|/home/a/sweep.sbatch outputs/x --runs 1-4
-3|3|COMPLETING|None|n2|0:07|irmas-x|2026-11-23T22:09:14|/home/a|/home/a/sweep.sbatch outputs/x --runs 1-4
-3|1|FAILED|NonZeroExitCode|n1|1:02:03|irmas-x|2026-11-23T22:09:14|/home/a|/home/a/sweep.sbatch outputs/x --runs 1-4
-4|7|CANCELLED|JobHeldUser||0:00|irmas|2026-11-23T22:09:14|/home/a|/home/a/sweep.sbatch outputs/x
-5|N/A|RUNNING|None|n3|2-00:00:01|irmas-data|2026-11-23T22:09:14|/home/a|(null)
-6|1|PENDING|JobHeldUser||0:00|irmas|2026-11-23T22:09:14|/home/a|/home/a/sweep.sbatch outputs/a b
+3|4|COMPLETED|None|n2|0:00|irmas-x|/home/a|/home/a/irmas.sbatch train outputs/x --runs 1-4
+3|3|COMPLETING|None|n2|0:07|irmas-x|/home/a|/home/a/irmas.sbatch train outputs/x --runs 1-4
+3|1|FAILED|NonZeroExitCode|n1|1:02:03|irmas-x|/home/a|/home/a/irmas.sbatch train outputs/x --runs 1-4
+4|7|CANCELLED|JobHeldUser||0:00|irmas|/home/a|/home/a/irmas.sbatch train outputs/x
+5|N/A|RUNNING|None|n3|2-00:00:01|irmas-data|/home/a|(null)
+6|1|PENDING|JobHeldUser||0:00|irmas|/home/a|/home/a/irmas.sbatch train outputs/a b
 """
 
 ACCOUNTING = """\
-5|irmas-data|COMPLETED|0:0|n3|00:00:00|2026-11-23T22:09:14
-5.batch|batch|COMPLETED|0:0|n3|00:00:00|2026-11-23T22:09:14
-3_1|irmas-x|FAILED|3:0|n1|00:00:00|2026-11-23T22:09:14
-3_1.batch|batch|FAILED|3:0|n1|00:00:00|2026-11-23T22:09:14
-3_2|irmas-x|FAILED|1:0|n1|00:00:00|2026-11-23T22:09:14
-3_2.batch|batch|FAILED|1:0|n1|00:00:00|2026-11-23T22:09:14
-3_2.0|python3|OUT_OF_MEMORY|0:125|n1|00:00:00|2026-11-23T22:09:14
-3_3|irmas-x|CANCELLED by 0|0:0|n2|00:00:07|2026-11-23T22:09:14
-3_3.batch|batch|CANCELLED|0:15|n2|00:00:07|2026-11-23T22:09:14
-3_4|irmas-x|COMPLETED|0:0|n2|00:00:00|2026-11-23T22:09:14
-16_1|irmas|TIMEOUT|0:0|n1|00:00:25|2026-11-23T22:15:26
-16_1.batch|batch|CANCELLED|0:15|n1|00:00:26|2026-11-23T22:15:27
-21|irmas|FAILED|0:9|n1|00:00:00|2026-11-23T22:25:10
-21.batch|batch|CANCELLED|0:9|n1|00:00:00|2026-11-23T22:25:10
-4_[1-3,7%1]|irmas|CANCELLED by 0|0:0|None assigned|00:00:00|2026-11-23T22:09:14
-14_[1-9:4%2]|irmas|CANCELLED by 0|0:0|None assigned|00:00:00|2026-11-23T22:14:58
-23_[1-2]|irmas|PENDING|0:0|None assigned|00:00:00|2026-11-23T22:25:13
-398_3|irmas|NODE_FAIL|0:0|n1|00:00:26|2026-11-23T07:16:30
-351_1|irmas|CANCELLED+|0:0|n1|00:00:01|2026-11-23T07:10:00
+5|irmas-data|COMPLETED|0:0|n3|00:00:00
+5.batch|batch|COMPLETED|0:0|n3|00:00:00
+3_1|irmas-x|FAILED|3:0|n1|00:00:00
+3_1.batch|batch|FAILED|3:0|n1|00:00:00
+3_2|irmas-x|FAILED|1:0|n1|00:00:00
+3_2.batch|batch|FAILED|1:0|n1|00:00:00
+3_2.0|python3|OUT_OF_MEMORY|0:125|n1|00:00:00
+3_3|irmas-x|CANCELLED by 0|0:0|n2|00:00:07
+3_3.batch|batch|CANCELLED|0:15|n2|00:00:07
+3_4|irmas-x|COMPLETED|0:0|n2|00:00:00
+16_1|irmas|TIMEOUT|0:0|n1|00:00:25
+16_1.batch|batch|CANCELLED|0:15|n1|00:00:26
+21|irmas|FAILED|0:9|n1|00:00:00
+21.batch|batch|CANCELLED|0:9|n1|00:00:00
+4_[1-3,7%1]|irmas|CANCELLED by 0|0:0|None assigned|00:00:00
+14_[1-9:4%2]|irmas|CANCELLED by 0|0:0|None assigned|00:00:00
+23_[1-2]|irmas|PENDING|0:0|None assigned|00:00:00
+398_3|irmas|NODE_FAIL|0:0|n1|00:00:26
+351_1|irmas|CANCELLED+|0:0|n1|00:00:01
 """
 
 
@@ -62,8 +62,7 @@ def test_a_line_of_squeue_is_a_task() -> None:
         node="n1",
         elapsed="1:02:03",
         name="irmas-x",
-        submitted="2026-11-23T22:09:14",
-        command="/home/a/sweep.sbatch outputs/x --runs 1-4",
+        command="/home/a/irmas.sbatch train outputs/x --runs 1-4",
         folder="/home/a",
     )
     assert [task.is_live for task in tasks.values()] == [False, True, False, False, True, True]
@@ -104,7 +103,7 @@ def test_a_lump_of_an_array_is_all_of_its_tasks() -> None:
 FIELD = st.text(st.characters(exclude_characters="\x1f\n", exclude_categories=["Cs"]), max_size=12)
 CELL = FIELD | st.text(st.sampled_from("01239_[]-,:%.+ N/A"), max_size=9) | st.sampled_from(["FAILED", "7", "7_[1-3]"])
 PRINTED = st.text() | st.lists(
-    st.lists(CELL, min_size=7, max_size=7) | st.lists(CELL, min_size=10, max_size=10) | st.lists(CELL), max_size=3
+    st.lists(CELL, min_size=6, max_size=6) | st.lists(CELL, min_size=9, max_size=9) | st.lists(CELL), max_size=3
 ).map(lambda rows: "\n".join("\x1f".join(row) for row in rows))
 NUMBER = st.integers(0, 99_999)
 
@@ -136,21 +135,21 @@ def test_any_text_is_read_as_jobs_or_passed_over(text: str) -> None:
     for task in parse_queue(text) + parse_accounting(text):
         assert int(task.job) >= 0
         assert task.elapsed_s >= 0
-        assert join(Status(), task, 0.0).state
+        assert merge_state(Status(), task, 0.0).state
 
 
 @given(
     st.lists(
-        st.tuples(NUMBER, st.none() | NUMBER, FIELD.filter(bool), FIELD, FIELD, FIELD, FIELD, FIELD, FIELD, FIELD),
+        st.tuples(NUMBER, st.none() | NUMBER, FIELD.filter(bool), FIELD, FIELD, FIELD, FIELD, FIELD, FIELD),
         max_size=4,
     )
 )
 def test_a_line_of_squeue_gives_back_its_parts(rows: list[tuple[Any, ...]]) -> None:
     text = "".join("\x1f".join(["N/A" if part is None else str(part) for part in row]) + "\n" for row in rows)
     for row, task in zip(rows, parse_queue(text), strict=True):
-        job, index, state, reason, node, elapsed, name, submitted, folder, command = row
+        job, index, state, reason, node, elapsed, name, folder, command = row
         assert (task.job, task.index, task.state, task.node, task.elapsed) == (str(job), index, state, node, elapsed)
-        assert (task.name, task.submitted, task.folder) == (name, submitted, folder)
+        assert (task.name, task.folder) == (name, folder)
         assert task.reason == ("" if reason in ("None", "(null)") else reason)
         assert task.command == ("" if command in ("None", "(null)") else command)
 
@@ -166,7 +165,7 @@ def test_a_line_of_squeue_gives_back_its_parts(rows: list[tuple[Any, ...]]) -> N
 def test_a_row_of_sacct_gives_back_its_parts(
     job: int, indices: set[int], throttle: int, state: str, code: tuple[int, int], name: str
 ) -> None:
-    row = f"{job}_[{ranges(indices)}%{throttle}]|{state}|{code[0]}:{code[1]}|None assigned|01:02:03|now"
+    row = f"{job}_[{ranges(indices)}%{throttle}]|{state}|{code[0]}:{code[1]}|None assigned|01:02:03"
     head, _, rest = printed(row).partition("\x1f")
     tasks = parse_accounting(f"{head}\x1f{name}\x1f{rest}\n")
     assert {task.index for task in tasks} == indices

@@ -44,7 +44,7 @@ TWINS = {6: 0, 13: 7, 15: 3, 16: 10, 181: 21}
 def test_recordings_that_share_an_excerpt_are_one_group() -> None:
     cache = make_cache(twins=TWINS)
     duplicates = find_duplicates(cache)
-    assert duplicates.pairs_of_recordings == [("000", "002", "004"), ("001", "003", "005"), ("007", "060")]
+    assert duplicates.joined_recordings == [("000", "002", "004"), ("001", "003", "005"), ("007", "060")]
     group_of = dict(zip(cache.recordings, duplicates.groups, strict=True))
     assert [group_of[recording] for recording in ("000", "004", "005", "060")] == ["000", "000", "001", "007"]
     assert sum(group != recording for recording, group in group_of.items()) == 5
@@ -57,7 +57,7 @@ def test_only_twins_with_another_label_are_in_conflict() -> None:
 
 def test_the_stand_ins_duplicates_are_found(corpus_cache: FeatureCache) -> None:
     duplicates = find_duplicates(corpus_cache)
-    assert len(duplicates.pairs_of_recordings) == 3
+    assert len(duplicates.joined_recordings) == 3
     conflicting = {(corpus_cache.labels[row], corpus_cache.recordings[row]) for row in duplicates.conflicting}
     assert sorted(label for label, _ in conflicting) == ["gac", "gel"]
 
@@ -173,7 +173,7 @@ def test_dropping_conflicts_removes_exactly_the_contradictory_excerpts(split: st
         assert [row for row, line in enumerate(csv.DictReader(file)) if line["fold"] == ""] == [21, 181]
 
 
-def test_a_list_says_who_validates(tmp_path: Path) -> None:
+def test_a_list_assigns_the_validation_excerpts(tmp_path: Path) -> None:
     cache = make_cache()
     parts = [(name, "validation" if row % 10 == 0 else "train") for row, name in enumerate(cache.names)]
     data = Data(split=write_list(tmp_path / "mine.csv", *reversed(parts), ("unknown", "train")))
@@ -204,7 +204,7 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=reason) as caught:
             load_or_make(Data(split=write_list(tmp_path / "list.csv", *rows)), cache, tmp_path)
         assert f"data.split={tmp_path / 'list.csv'}" in str(caught.value)
-    with pytest.raises(DataError, match="the column part is missing"):
+    with pytest.raises(DataError, match="column part is missing; expected columns: name, part"):
         load_or_make(Data(split=write_list(tmp_path / "list.csv", header=("name", "fold"))), cache, tmp_path)
     with pytest.raises(DataError, match="No such file"):
         load_or_make(Data(split=str(tmp_path / "missing.csv")), cache, tmp_path)

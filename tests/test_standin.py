@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 from commands import ENVIRONMENT, marked, wait_until
-from conftest import SmallDisk
+from conftest import Recorder, SmallDisk
 
 from irmas.data.sound import read_form
 from irmas.errors import DataError
@@ -54,10 +54,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recordings(corpus: Path) -> dict[str, list[Path]]:
-    found = defaultdict(list)
+    paths_of = defaultdict(list)
     for path in sorted(corpus.rglob("*.wav")):
-        found[parsed(path.stem)[5]].append(path)
-    return found
+        paths_of[parsed(path.stem)[5]].append(path)
+    return paths_of
 
 
 def test_every_name_follows_the_grammar_and_lies_in_its_label_s_folder(corpus: Path) -> None:
@@ -164,40 +164,40 @@ def test_excerpts_of_one_recording_resemble_each_other_more_than_others_of_their
 def test_bytes_follow_from_size_and_seed_not_from_the_number_of_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    progress: list[int] = []
+    recorder = Recorder()
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    standin.render(tmp_path / "one", 33, seed=5, on_excerpt=progress.append)
+    standin.render(tmp_path / "one", 33, seed=5, progress=recorder)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
     standin.render(tmp_path / "three", 33, seed=5)
     standin.render(tmp_path / "other", 33, seed=6)
-    assert sum(progress) == 33
+    assert (recorder.begun, sum(recorder.advanced)) == ([("rendering", 33, "excerpts")], 33)
     assert digests(tmp_path / "one") == digests(tmp_path / "three")
     assert not set(digests(tmp_path / "one").values()) & set(digests(tmp_path / "other").values())
 
 
-def test_an_existing_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
-    with pytest.raises(DataError, match="corpus exists already"):
-        standin.render(tmp_path / "corpus", 33, seed=0)
-    assert list(tmp_path.rglob("*")) == [tmp_path / "corpus"]
+    standin.render(tmp_path / "corpus", 33, seed=0)
+    assert list((tmp_path / "corpus").iterdir()) == []
 
 
 def test_an_interrupted_rendering_leaves_nothing(tmp_path: Path) -> None:
-    def interrupt(_: int) -> None:
-        raise KeyboardInterrupt
+    class Interrupted(Recorder):
+        def advance(self, count: int) -> None:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        standin.render(tmp_path / "corpus", 33, seed=0, on_excerpt=interrupt)
-    assert list(tmp_path.iterdir()) == []
+        standin.render(tmp_path / "corpus", 33, seed=0, progress=Interrupted())
+    assert list(tmp_path.iterdir()) == [tmp_path / "corpus.lock"]
 
 
-def test_a_full_disk_is_told_with_path_and_reason_and_gets_its_space_back(small_disk: SmallDisk) -> None:
+def test_a_full_disk_is_reported_with_path_and_reason_and_gets_its_space_back(small_disk: SmallDisk) -> None:
     root = small_disk.path / "corpus"
     before = shutil.disk_usage(small_disk.path).free
     with pytest.raises(DataError, match=rf"^{root}\.part/\w{{3}}/.*\.wav: .*No space left on device"):
         standin.render(root, 33, seed=0)  # 17.5 MB
     assert shutil.disk_usage(small_disk.path).free == before
-    assert list(small_disk.path.iterdir()) == []
+    assert list(small_disk.path.iterdir()) == [small_disk.path / "corpus.lock"]
 
 
 def test_a_killed_rendering_leaves_no_process_and_the_next_removes_its_files(tmp_path: Path) -> None:
@@ -213,5 +213,5 @@ def test_a_killed_rendering_leaves_no_process_and_the_next_removes_its_files(tmp
     wait_until(lambda: not marked(str(tmp_path)), "the workers have ended")
     assert not root.exists()
     standin.render(root, 33, seed=0)
-    assert list(root.parent.iterdir()) == [root]
+    assert sorted(root.parent.iterdir()) == [root, root.with_name("corpus.lock")]
     assert len(list(root.rglob("*.wav"))) == 33

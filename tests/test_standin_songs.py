@@ -28,13 +28,13 @@ def test_a_part_follows_from_its_seed(tmp_path: Path) -> None:
     assert songs.plan(1, 0) != songs.plan(1, 1)
     (one / "Part1" / "mark").touch()
     assert render(tmp_path / "one", 1, 0) == one
-    assert (one / "Part1" / "mark").exists()  # what is there is not rendered anew
+    assert (one / "Part1" / "mark").exists()  # what is there is not rendered again
 
 
 def test_a_part_is_as_irmas_has_it(part: Path) -> None:
     read = testparts.read(part)
     assert read.problems == []
-    songs: dict[str, list[testparts.Labelled]] = {}
+    songs: dict[str, list[testparts.Labeled]] = {}
     for excerpt in read.excerpts:
         match = SONG.fullmatch(excerpt.path.stem)
         assert match

@@ -14,23 +14,34 @@ from factories import read_plan, run_folder, write_plan
 
 from irmas.config import Config
 from irmas.run.folder import CANCELLED, COMPLETED, DIVERGED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
+from irmas.run.lease import Writer
 from irmas.sweep import run_states, slurm
-from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, record
+from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, record_job
 from irmas.sweep.plan import Plan, PlannedRun
-from irmas.sweep.run_states import NOT_SUBMITTED, SweepState, choose, heard, join, look, named_sweep, settle
+from irmas.sweep.run_states import (
+    NOT_SUBMITTED,
+    SweepState,
+    merge_state,
+    named_sweep,
+    pick_task,
+    record_dead_runs,
+    sweep_state,
+    with_slurm,
+)
 from irmas.sweep.slurm import Task
+from irmas.sweep.sweep import Sweep
 
 NOW = 1_000_000.0
 NEW = Status()
 """No process has said anything."""
-RUNS = Status(RUNNING, epoch=2, epochs=9, job="7_1", pid=5, node="n1", updated=NOW - 1)
+RUNS = Status(RUNNING, epoch=2, epochs=9, updated=NOW - 1, writer=Writer(node="n1", pid=5, job="7_1"))
 ENDED = replace(RUNS, state=COMPLETED, epoch=9)
 STOPS = replace(RUNS, state=CANCELLED, message=INTERRUPTED)
 RAISED = replace(RUNS, state=FAILED, exit_code=1, message="Traceback ...\nRuntimeError: no")
 KILLED = replace(RUNS, state=FAILED, exit_code=-9, message="killed by signal 9")
-BY_HAND = replace(RUNS, job="")
+BY_HAND = replace(RUNS, writer=replace(RUNS.writer, job=""))
 REFUSED = Status(FAILED, message="was started 11 times")
-SETTLED = replace(RUNS, state="NODE_FAIL", message="Slurm says NODE_FAIL, its node failed")
+SETTLED = replace(RUNS, state="NODE_FAIL", message="NODE_FAIL in Slurm, its node failed")
 
 
 def task(state: str, **more: str) -> Task:
@@ -60,33 +71,33 @@ def task(state: str, **more: str) -> Task:
         (replace(RAISED, updated=NOW - 110), task("RUNNING"), PENDING, "waits in task 7_1"),
         (SETTLED, Task("8", 1, "RUNNING", elapsed="1:40"), PENDING, "waits in task 8_1"),
         # The process is dead and could not say so.
-        (RUNS, task("OUT_OF_MEMORY"), "OUT_OF_MEMORY", "more memory"),
-        (RUNS, task("TIMEOUT"), "TIMEOUT", "goes on after epoch 2"),
-        (replace(RUNS, epoch=0), task("NODE_FAIL"), "NODE_FAIL", "starts it again"),
+        (RUNS, task("OUT_OF_MEMORY"), "OUT_OF_MEMORY", "out of memory"),
+        (RUNS, task("TIMEOUT"), "TIMEOUT", "resume it after epoch 2"),
+        (replace(RUNS, epoch=0), task("NODE_FAIL"), "NODE_FAIL", "to restart it"),
         (RUNS, task("PREEMPTED"), "PREEMPTED", "priority"),
         (RUNS, task("CANCELLED"), CANCELLED, "scancel"),
         (RUNS, task("FAILED", exit_code="3:0"), FAILED, "exit code 3:0"),
         (RUNS, task("FAILED", reason="JobLaunchFailure"), FAILED, "JobLaunchFailure"),
-        (RUNS, task("COMPLETED"), FAILED, "without a word"),
-        (RUNS, None, FAILED, "Slurm knows nothing of job 7_1"),
+        (RUNS, task("COMPLETED"), FAILED, "without reporting an error"),
+        (RUNS, None, FAILED, "Slurm has no record of job 7_1"),
         (BY_HAND, None, RUNNING, ""),
         # It stopped in good order, without knowing why.
         (STOPS, task("TIMEOUT"), "TIMEOUT", "time limit"),
-        (STOPS, task("PREEMPTED"), "PREEMPTED", "higher priority"),
+        (STOPS, task("PREEMPTED"), "PREEMPTED", "higher-priority"),
         (STOPS, task("FAILED", exit_code="1:0"), FAILED, "exit code 1:0"),
         (STOPS, task("CANCELLED"), CANCELLED, INTERRUPTED),
         (STOPS, None, CANCELLED, INTERRUPTED),
         # It failed.
         (RAISED, task("FAILED", exit_code="1:0"), FAILED, RAISED.message),
         (RAISED, task("OUT_OF_MEMORY"), FAILED, RAISED.message),
-        (KILLED, task("OUT_OF_MEMORY"), "OUT_OF_MEMORY", "more memory"),
+        (KILLED, task("OUT_OF_MEMORY"), "OUT_OF_MEMORY", "out of memory"),
         (KILLED, task("CANCELLED"), CANCELLED, "scancel"),
         (KILLED, task("FAILED", exit_code="1:0"), FAILED, KILLED.message),
         (KILLED, None, FAILED, KILLED.message),
         (SETTLED, None, "NODE_FAIL", SETTLED.message),
         # It never began.
         (NEW, None, NOT_SUBMITTED, ""),
-        (NEW, task("CANCELLED"), CANCELLED, "starts it again"),
+        (NEW, task("CANCELLED"), CANCELLED, "to restart it"),
         (NEW, task("FAILED", exit_code="3:0"), FAILED, "exit code 3:0"),
         (NEW, task("COMPLETED"), NOT_SUBMITTED, ""),
         (REFUSED, task("FAILED", exit_code="1:0"), FAILED, REFUSED.message),
@@ -95,12 +106,12 @@ def task(state: str, **more: str) -> Task:
             Status(CANCELLED, message="of a task before"),
             task("CANCELLED"),
             CANCELLED,
-            "Slurm says CANCELLED, by scancel",
+            "CANCELLED in Slurm, by scancel",
         ),
     ],
 )
 def test_the_joined_state(told: Status, slurms: Task | None, state: str, error: str) -> None:
-    joined = join(told, slurms, NOW)
+    joined = merge_state(told, slurms, NOW)
     assert joined.state == state
     assert error in joined.message if error else not joined.message
     assert replace(joined, state="", message="", exit_code=None) == replace(told, state="", message="", exit_code=None)
@@ -108,25 +119,25 @@ def test_the_joined_state(told: Status, slurms: Task | None, state: str, error: 
 
 @pytest.mark.parametrize(("code", "expected"), [("3:0", 3), ("0:9", -9), ("", None)])
 def test_the_exit_code_is_slurms_where_nobody_else_saw_it(code: str, expected: int | None) -> None:
-    assert join(RUNS, task("FAILED", exit_code=code), NOW).exit_code == expected
-    assert join(KILLED, task("TIMEOUT", exit_code=code), NOW).exit_code == -9
+    assert merge_state(RUNS, task("FAILED", exit_code=code), NOW).exit_code == expected
+    assert merge_state(KILLED, task("TIMEOUT", exit_code=code), NOW).exit_code == -9
 
 
 def test_a_run_without_data_is_cancelled_unless_it_waits_or_began() -> None:
-    assert join(NEW, task("CANCELLED"), NOW, "no data") == Status(CANCELLED, message="no data")
-    assert join(NEW, task("PENDING"), NOW, "no data").state == PENDING
-    assert join(RAISED, None, NOW, "no data") == RAISED
+    assert merge_state(NEW, task("CANCELLED"), NOW, "no data") == Status(CANCELLED, message="no data")
+    assert merge_state(NEW, task("PENDING"), NOW, "no data").state == PENDING
+    assert merge_state(RAISED, None, NOW, "no data") == RAISED
 
 
 def test_the_task_that_counts_is_live_or_the_one_that_the_file_is_of() -> None:
     first, second = Task("9", 1, "TIMEOUT"), Task("10", 1, "CANCELLED")
-    assert choose(NEW, [second, first]) == second
-    assert choose(replace(RUNS, job="9_1"), [second, first]) == first
-    assert choose(replace(RUNS, job="8_1"), [second, first]) is None
+    assert pick_task(NEW, [second, first]) == second
+    assert pick_task(replace(RUNS, writer=replace(RUNS.writer, job="9_1")), [second, first]) == first
+    assert pick_task(replace(RUNS, writer=replace(RUNS.writer, job="8_1")), [second, first]) is None
     waits, trains = Task("12", 1, "PENDING"), Task("11", 1, "RUNNING")
-    assert choose(RUNS, [first, waits]) == waits
-    assert choose(RUNS, [waits, trains]) == trains
-    assert choose(replace(RUNS, job="12_1"), [trains, waits]) == waits
+    assert pick_task(RUNS, [first, waits]) == waits
+    assert pick_task(RUNS, [waits, trains]) == trains
+    assert pick_task(replace(RUNS, writer=replace(RUNS.writer, job="12_1")), [trains, waits]) == waits
 
 
 # ---- a sweep on disk, and rows of squeue and sacct
@@ -149,50 +160,54 @@ def write(sweep: Path, number: int, status: Status) -> RunFolder:
 
 @pytest.mark.parametrize(("state", "to_be_ranked"), [("PENDING", True), ("RUNNING", False), ("COMPLETED", False)])
 def test_a_ranking_that_has_begun_is_not_to_be_waited_for(state: str, to_be_ranked: bool) -> None:
+    sweep = Sweep.of(Plan("mine", [], "data", "source", "", Config()))
     ranking = Task("9", None, state, name=RANKING)
-    assert SweepState([], [ranking]).is_to_be_ranked == to_be_ranked
-    assert not SweepState([], [replace(ranking, name=DATA)]).is_to_be_ranked
+    assert SweepState(sweep, [], [ranking]).is_to_be_ranked == to_be_ranked
+    assert not SweepState(sweep, [], [replace(ranking, name=DATA)]).is_to_be_ranked
 
 
-def hear(sweep: Path, queued: Sequence[Task] = (), accounted: Sequence[Task] | None = ()) -> SweepState:
+def corrected(sweep: Path, queued: Sequence[Task] = (), accounted: Sequence[Task] | None = ()) -> SweepState:
     """None: sacct must not be asked."""
 
     def accounting(jobs: Iterable[str]) -> list[Task]:
         assert accounted is not None
         return [task for task in accounted if task.job in list(jobs)]
 
-    return heard(sweep, read_plan(sweep), queued, accounting)
+    return with_slurm(Sweep.open(sweep), queued, accounting)
 
 
-def found(state: SweepState) -> dict[int, tuple[str, str]]:
+def states(state: SweepState) -> dict[int, tuple[str, str]]:
     """State and task by run."""
     return {run.planned.id: (run.status.state, run.task.id if run.task else "") for run in state.runs}
 
 
 def submit(sweep: Path, job: str, work: Work | None = None, stage: str = ARRAY, after: str = "") -> None:
-    record(sweep, Job(job, stage, "irmas-mine" if stage == ARRAY else f"irmas-{stage}", 0.0, work or Work(), after))
+    record_job(
+        Sweep.open(sweep),
+        Job(job, stage, "irmas-mine" if stage == ARRAY else f"irmas-{stage}", 0.0, work or Work(), after),
+    )
 
 
 def array(job: str, states_of: dict[int, str], name: str = "irmas-mine", **more: str) -> list[Task]:
     return [Task(job, index, state, name=name, **more) for index, state in states_of.items()]
 
 
-def test_a_sweep_that_was_never_on_slurm_asks_nobody(
+def test_a_sweep_that_was_never_on_slurm_queries_nothing(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     write(sweep, 1, ENDED)
     monkeypatch.setenv("PATH", str(tmp_path))
-    state = look(sweep, read_plan(sweep))
+    state = sweep_state(Sweep.open(sweep))
     assert (state.note, state.runs[0].status.state, state.runs[1].status.state) == ("", COMPLETED, PENDING)
 
 
-def test_a_controller_that_is_silent_leaves_the_files_word(
+def test_a_controller_that_is_silent_leaves_the_recorded_states(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     submit(sweep, "7")
     write(sweep, 1, RUNS)
     monkeypatch.setenv("PATH", str(tmp_path))
-    state = look(sweep, read_plan(sweep))
+    state = sweep_state(Sweep.open(sweep))
     assert "squeue: is not installed here" in state.note
     assert [run.status.state for run in state.runs] == [RUNNING, *[PENDING] * 5]
 
@@ -200,7 +215,7 @@ def test_a_controller_that_is_silent_leaves_the_files_word(
 def test_packed_tasks_train_the_runs_of_their_list(sweep: Path) -> None:
     submit(sweep, "7", Work("2-6", 2))
     write(sweep, 2, RUNS)
-    assert found(hear(sweep, array("7", {1: "RUNNING", 2: "PENDING", 3: "PENDING"}))) == {
+    assert states(corrected(sweep, array("7", {1: "RUNNING", 2: "PENDING", 3: "PENDING"}))) == {
         1: (NOT_SUBMITTED, ""),
         2: (RUNNING, "7_1"),
         3: (PENDING, "7_1"),
@@ -213,28 +228,30 @@ def test_packed_tasks_train_the_runs_of_their_list(sweep: Path) -> None:
 def test_sacct_is_not_asked_where_squeue_explains_every_run(sweep: Path) -> None:
     submit(sweep, "7")
     write(sweep, 1, ENDED)
-    hear(sweep, array("7", dict.fromkeys(range(2, 7), "PENDING")), None)
+    corrected(sweep, array("7", dict.fromkeys(range(2, 7), "PENDING")), None)
     with pytest.raises(AssertionError):
-        hear(sweep, array("7", dict.fromkeys(range(2, 6), "PENDING")), None)
+        corrected(sweep, array("7", dict.fromkeys(range(2, 6), "PENDING")), None)
 
 
 def test_a_task_that_nobody_recorded_is_known_by_its_arguments(sweep: Path) -> None:
     shutil.copytree(sweep, sweep.with_name("other"))
     home = {"name": "irmas", "folder": str(sweep.parent.parent)}
     queued = [
-        *array("7", {1: "PENDING"}, command="/x/sweep.sbatch outputs/mine --requeues 3", **home),
-        *array("8", {2: "PENDING"}, command="/x/sweep.sbatch outputs/mine/ --runs 2-5 --points-per-task=2", **home),
-        *array("9", {6: "PENDING"}, command="/x/sweep.sbatch outputs/other", **home),
-        *array("10", {6: "PENDING"}, command="/x/sweep.sbatch outputs/gone", **home),
+        *array("7", {1: "PENDING"}, command="/x/irmas.sbatch train outputs/mine --requeues 3", **home),
+        *array("8", {2: "PENDING"}, command="/x/earlier.sbatch outputs/mine/ --runs 2-5 --points-per-task=2", **home),
+        *array("9", {6: "PENDING"}, command="/x/irmas.sbatch train outputs/other", **home),
+        *array("10", {6: "PENDING"}, command="/x/irmas.sbatch train outputs/gone", **home),
     ]
-    tasks = {number: task for number, (_, task) in found(hear(sweep, queued)).items() if task}
+    for number, stage in (("11", "data"), ("12", "rank"), ("13", "refine")):  # these train nothing
+        queued.append(Task(number, None, "PENDING", command=f"/x/irmas.sbatch {stage} outputs/mine", **home))
+    tasks = {number: task for number, (_, task) in states(corrected(sweep, queued)).items() if task}
     assert tasks == {1: "7_1", 4: "8_2", 5: "8_2"}
 
 
 def test_arguments_are_read_with_spaces_in_names(sweep: Path) -> None:
     spaced = sweep.with_name("my sweep")
     shutil.copytree(sweep, spaced)
-    command = f"/my scripts/sweep.sbatch --runs 1,3 {spaced} --requeues 10"
+    command = f"/my scripts/irmas.sbatch --python=/x --setup=/my home/setup.sh train --runs 1,3 {spaced} --requeues 10"
     assert named_sweep(Task("7", command=command, folder="/")) == (spaced, Work("1,3"))
     assert named_sweep(Task("7", command="/x/7_submission.sh", folder="/")) is None
     for mistyped in ("--runs one", "--points-per-task 2.5"):
@@ -248,19 +265,19 @@ def test_a_number_that_was_given_out_again_is_not_the_recorded_job(sweep: Path) 
     shutil.copytree(sweep, sweep.with_name("other"))
     home = {"name": "irmas-ranking", "folder": str(sweep.parent.parent)}
     queued = [Task("8", None, "RUNNING", command="/x/rank.sbatch outputs/other", **home)]
-    state = hear(sweep, queued, array("7", {1: "TIMEOUT"}, name="another"))
+    state = corrected(sweep, queued, array("7", {1: "TIMEOUT"}, name="another"))
     assert (state.runs[0].status.state, state.runs[0].task, state.stages) == (FAILED, None, [])
-    assert found(hear(sweep, array("7", {1: "RUNNING"}, name="irmas")))[1] == (FAILED, "")
-    assert found(hear(sweep, queued, array("7", {1: "TIMEOUT"})))[1] == ("TIMEOUT", "7_1")
+    assert states(corrected(sweep, array("7", {1: "RUNNING"}, name="irmas")))[1] == (FAILED, "")
+    assert states(corrected(sweep, queued, array("7", {1: "TIMEOUT"})))[1] == ("TIMEOUT", "7_1")
 
 
 def test_sacct_goes_before_squeue_on_an_end_but_not_where_it_lags(sweep: Path) -> None:
     submit(sweep, "7")
     for number in (1, 2, 3):
-        write(sweep, number, replace(RUNS, job=f"7_{number}"))
+        write(sweep, number, replace(RUNS, writer=replace(RUNS.writer, job=f"7_{number}")))
     queued = array("7", {1: "FAILED", 2: "TIMEOUT", 3: "RUNNING"})
     accounted = array("7", {1: "OUT_OF_MEMORY", 2: "RUNNING", 3: "PREEMPTED", 4: "RUNNING", 5: "CANCELLED"})
-    assert [state for state, _ in found(hear(sweep, queued, accounted)).values()] == [
+    assert [state for state, _ in states(corrected(sweep, queued, accounted)).values()] == [
         "OUT_OF_MEMORY",
         "TIMEOUT",
         RUNNING,
@@ -275,16 +292,16 @@ def test_a_last_word_waits_while_sacct_lags_behind_squeue_but_not_for_ever(
 ) -> None:
     submit(sweep, "7")
     for number in (1, 2):
-        write(sweep, number, replace(RUNS, job=f"7_{number}"))
+        write(sweep, number, replace(RUNS, writer=replace(RUNS.writer, job=f"7_{number}")))
     told = [array("7", {1: state, 2: "RUNNING"}) for state in ("RUNNING", "OUT_OF_MEMORY")]
     monkeypatch.setattr(slurm, "queue", lambda names: array("7", {1: "FAILED", 2: "RUNNING"}))
     monkeypatch.setattr(slurm, "accounting", lambda jobs: told.pop(0))
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    assert found(look(sweep, read_plan(sweep), last_word=True))[1] == ("OUT_OF_MEMORY", "7_1")
+    assert states(sweep_state(Sweep.open(sweep), is_final=True))[1] == ("OUT_OF_MEMORY", "7_1")
     assert told == []
     monkeypatch.setattr(run_states, "LAG_S", 0.0)
     monkeypatch.setattr(slurm, "accounting", lambda jobs: array("7", {1: "RUNNING"}))
-    assert found(look(sweep, read_plan(sweep), last_word=True))[1] == (FAILED, "7_1")
+    assert states(sweep_state(Sweep.open(sweep), is_final=True))[1] == (FAILED, "7_1")
 
 
 def test_without_data_the_runs_are_cancelled_with_the_reason(sweep: Path) -> None:
@@ -292,17 +309,17 @@ def test_without_data_the_runs_are_cancelled_with_the_reason(sweep: Path) -> Non
     submit(sweep, "7", after="6")
     write(sweep, 1, ENDED)
     accounted = [Task("6", None, "FAILED", exit_code="2:0", name="irmas-data")]
-    state = hear(sweep, [], accounted)
+    state = corrected(sweep, [], accounted)
     assert [run.status.state for run in state.runs] == [COMPLETED, *[CANCELLED] * 5]
-    assert state.runs[1].status.message == "its data could not be made: job 6 FAILED; exit code 2:0"
+    assert state.runs[1].status.message == "the data job 6 is FAILED: exit code 2:0"
     assert [(stage.name, stage.state) for stage in state.stages] == [("data", "FAILED")]
 
     (sweep / "slurm" / "data.json").write_text(json.dumps({"job": "6", "error": "standin: disk full"}))
-    assert hear(sweep, [], accounted).runs[1].status.message.endswith("job 6 FAILED; standin: disk full")
-    assert hear(sweep).runs[1].status.message.endswith("job 6 FAILED; standin: disk full")
+    assert corrected(sweep, [], accounted).runs[1].status.message.endswith("job 6 is FAILED: standin: disk full")
+    assert corrected(sweep).runs[1].status.message.endswith("job 6 is FAILED: standin: disk full")
 
     submit(sweep, "9", after="8")
-    assert hear(sweep, [], accounted).runs[1].status.state == NOT_SUBMITTED
+    assert corrected(sweep, [], accounted).runs[1].status.state == NOT_SUBMITTED
 
 
 def test_a_sweep_lives_as_long_as_its_ranking_job(sweep: Path) -> None:
@@ -311,17 +328,17 @@ def test_a_sweep_lives_as_long_as_its_ranking_job(sweep: Path) -> None:
     for number in range(1, 7):
         write(sweep, number, ENDED)
     ranking = Task("8", None, "PENDING", reason="Dependency", name="irmas-ranking")
-    assert hear(sweep, [*array("7", {1: "COMPLETED"}), ranking]).is_live
-    assert not hear(sweep).is_live
+    assert corrected(sweep, [*array("7", {1: "COMPLETED"}), ranking]).is_live
+    assert not corrected(sweep).is_live
 
 
 def test_a_damaged_file_is_told_and_not_written_over(sweep: Path) -> None:
     submit(sweep, "7")
     path = write(sweep, 1, RUNS).path / "status.json"
     path.write_text("{")
-    state = hear(sweep, array("7", {1: "TIMEOUT"}))
+    state = corrected(sweep, array("7", {1: "TIMEOUT"}))
     assert (state.runs[0].status.state, "is damaged" in state.runs[0].status.message) == (FAILED, True)
-    settle(sweep, state)
+    record_dead_runs(state)
     assert path.read_text() == "{"
 
 
@@ -329,7 +346,7 @@ def test_a_damaged_record_of_a_job_is_named_and_costs_no_run(sweep: Path) -> Non
     submit(sweep, "7")
     (sweep / "slurm" / "7.json").write_text("{")
     write(sweep, 1, replace(RUNS, state=COMPLETED))
-    state = look(sweep, read_plan(sweep))
+    state = sweep_state(Sweep.open(sweep))
     assert state.runs[0].status.state == COMPLETED
     assert "slurm/7.json: is damaged" in state.note
     assert "remove it" in state.note
@@ -337,37 +354,44 @@ def test_a_damaged_record_of_a_job_is_named_and_costs_no_run(sweep: Path) -> Non
 
 def test_a_task_that_slurm_holds_for_a_nodes_sake_says_how_it_goes_on() -> None:
     held = replace(task("PENDING"), reason="launch failed requeued held")
-    assert join(NEW, held, NOW).message == "launch failed requeued held; the same command releases it"
+    assert merge_state(NEW, held, NOW).message == "launch failed requeued held; rerun the sweep command to release it"
     for other in (replace(held, reason="JobHeldUser"), replace(held, state="CANCELLED")):
         assert not other.is_held
 
 
 def test_settling_writes_the_ends_of_dead_runs_and_nothing_else(sweep: Path) -> None:
     submit(sweep, "7")
-    told = {1: RUNS, 2: replace(RUNS, job="7_2"), 3: ENDED, 5: replace(RUNS, job="7_5")}
+    told = {
+        1: RUNS,
+        2: replace(RUNS, writer=replace(RUNS.writer, job="7_2")),
+        3: ENDED,
+        5: replace(RUNS, writer=replace(RUNS.writer, job="7_5")),
+    }
     folders = {number: write(sweep, number, status) for number, status in told.items()}
     ends = {1: "TIMEOUT", 2: "RUNNING", 3: "COMPLETED", 4: "CANCELLED", 5: "NODE_FAIL"}
-    state = hear(sweep, array("7", ends))
+    state = corrected(sweep, array("7", ends))
     folders[5].amend_status(replace(told[5], epoch=3))  # it has gone on since
-    before = {number: folder.told() for number, folder in folders.items()}
+    before = {number: folder.recorded() for number, folder in folders.items()}
 
-    settle(sweep, state)
-    dead = folders[1].told()
+    record_dead_runs(state)
+    dead = folders[1].recorded()
     assert (dead.state, dead.epoch, dead.job, dead.node, dead.pid) == ("TIMEOUT", 2, "7_1", "n1", 5)
-    assert "goes on after epoch 2" in dead.message
-    assert run_folder(sweep, state.runs[3].point).told().state == CANCELLED
-    assert {number: folders[number].told() for number in (2, 3, 5)} == {number: before[number] for number in (2, 3, 5)}
-    assert not (run_folder(sweep, state.runs[5].point).path / "status.json").exists()
-    assert found(hear(sweep))[1] == ("TIMEOUT", "")  # outlives Slurm's memory
+    assert "resume it after epoch 2" in dead.message
+    assert run_folder(sweep, state.runs[3].planned).recorded().state == CANCELLED
+    assert {number: folders[number].recorded() for number in (2, 3, 5)} == {
+        number: before[number] for number in (2, 3, 5)
+    }
+    assert not (run_folder(sweep, state.runs[5].planned).path / "status.json").exists()
+    assert states(corrected(sweep))[1] == ("TIMEOUT", "")  # outlives Slurm's memory
 
 
 def test_ten_thousand_runs_are_joined_in_a_moment(tmp_path: Path) -> None:
     sweep, total = tmp_path / "outputs" / "mine", 10_000
     points = [PlannedRun(number, {"seed": number}, {"seed": number}) for number in range(1, total + 1)]
     plan = Plan("mine", ["seed"], "data", "source", "", Config(), points)
-    submit(sweep, "7")
+    record_job(Sweep(sweep, plan), Job("7", ARRAY, "irmas-mine", 0.0))
     queued = array("7", dict.fromkeys(range(1, total + 1), "PENDING"))
     start = time.process_time()
-    state = heard(sweep, plan, queued, lambda jobs: [])
+    state = with_slurm(Sweep(sweep, plan), queued, lambda jobs: [])
     assert time.process_time() - start < 3
     assert {run.status.state for run in state.runs} == {PENDING}

@@ -25,10 +25,13 @@ from irmas.config import Config
 from irmas.files import held_by_many
 from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
+from irmas.run.lease import Writer
 from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import NOT_SUBMITTED, RunState, SweepState
 from irmas.sweep.slurm import Task
+from irmas.sweep.sweep import Sweep
 
+MINE = Sweep.of(Plan("mine", ["lr", "l2"], "data", "source", "", Config()))
 TRACEBACK = (
     "Traceback (most recent call last):\n" + "".join(f"  frame {n}\n" for n in range(9)) + "ValueError: [no] more"
 )
@@ -40,10 +43,10 @@ def sweep(tmp_path: Path) -> Path:
     points = [PlannedRun(number, {"lr": number / 10}, {"lr": number / 10}) for number in range(1, 6)]
     write_plan(folder, Plan("mine", ["lr"], "data", "source", "", Config(), points))
     scores = {RANKED: 0.5, VAL_ACCURACY: 0.75, VAL_LOSS: 1.25}
-    write(folder, 1, Status(COMPLETED, epoch=15, epochs=15, metrics=scores, node="n1", pid=4))
-    write(folder, 2, Status(FAILED, epoch=3, epochs=15, exit_code=1, pid=4, message=TRACEBACK))
+    write(folder, 1, Status(COMPLETED, epoch=15, epochs=15, metrics=scores, writer=Writer(node="n1", pid=4)))
+    write(folder, 2, Status(FAILED, epoch=3, epochs=15, exit_code=1, message=TRACEBACK, writer=Writer(pid=4)))
     for number in (3, 4):
-        write(folder, number, Status(CANCELLED, pid=4, message=INTERRUPTED))
+        write(folder, number, Status(CANCELLED, message=INTERRUPTED, writer=Writer(pid=4)))
     return folder
 
 
@@ -60,12 +63,12 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 def test_a_command_that_makes_its_first_run_ready_is_live(sweep: Path) -> None:
     assert not status.look(sweep).is_live
-    with held_by_many(sweep / POOL), held_by_many(sweep / POOL):
+    with held_by_many(Sweep.open(sweep).pool_lock), held_by_many(Sweep.open(sweep).pool_lock):
         assert status.look(sweep).is_live
     assert not status.look(sweep).is_live
 
 
-def test_the_door_shows_every_run_and_why_runs_ended_and_writes_nothing(sweep: Path, commands: Commands) -> None:
+def test_the_command_shows_every_run_and_why_runs_ended_and_writes_nothing(sweep: Path, commands: Commands) -> None:
     before = contents(sweep)
     done = commands.run("status", "outputs/mine", folder=sweep.parent.parent)
     assert (done.code, done.stderr) == (0, "")
@@ -91,7 +94,7 @@ def test_the_log_of_one_run_is_printed(sweep: Path, commands: Commands) -> None:
         (["outputs/other"], "no sweep is here"),
         (["outputs/mine", "--log", "6"], "has the runs 1 to 5"),
         (["outputs/mine", "--log", "0"], "has the runs 1 to 5"),
-        (["outputs/mine", "--log", "5"], "the run has not begun"),
+        (["outputs/mine", "--log", "5"], "the run has not started"),
     ],
 )
 def test_a_mistake_is_one_message(sweep: Path, arguments: Sequence[str], message: str, commands: Commands) -> None:
@@ -103,12 +106,12 @@ def test_a_mistake_is_one_message(sweep: Path, arguments: Sequence[str], message
 def test_watching_prints_changes_and_ends_when_nothing_is_live(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    running = Status(RUNNING, epoch=1, epochs=15, node="elsewhere", pid=4)
+    running = Status(RUNNING, epoch=1, epochs=15, writer=Writer(node="elsewhere", pid=4))
     write(sweep, 5, running)
 
     def later(seconds: float) -> None:
         if seconds == status.REFRESH_S:
-            write(sweep, 5, Status(COMPLETED, epoch=15, epochs=15, pid=4))
+            write(sweep, 5, Status(COMPLETED, epoch=15, epochs=15, writer=Writer(pid=4)))
 
     monkeypatch.setattr(time, "sleep", later)
     state = status.watch(sweep)
@@ -124,9 +127,9 @@ def test_a_local_sweep_between_two_runs_is_not_over(sweep: Path, monkeypatch: py
     def later(seconds: float) -> None:
         slept.append(seconds)
         if len(slept) == 1:
-            write(sweep, 5, Status(RUNNING, node="elsewhere", pid=4))
+            write(sweep, 5, Status(RUNNING, writer=Writer(node="elsewhere", pid=4)))
         else:
-            write(sweep, 5, Status(COMPLETED, pid=4))
+            write(sweep, 5, Status(COMPLETED, writer=Writer(pid=4)))
 
     monkeypatch.setattr(time, "sleep", later)
     assert status.watch(sweep).runs[4].status.state == COMPLETED
@@ -134,7 +137,7 @@ def test_a_local_sweep_between_two_runs_is_not_over(sweep: Path, monkeypatch: py
 
 
 def test_ctrl_c_ends_watching_quietly(sweep: Path) -> None:
-    write(sweep, 5, Status(RUNNING, node="elsewhere", pid=4))
+    write(sweep, 5, Status(RUNNING, writer=Writer(node="elsewhere", pid=4)))
     watching = start("status", "outputs/mine", "--watch", cwd=sweep.parent.parent)
     assert watching.stdout is not None
     assert "1 RUNNING" in watching.stdout.readline()
@@ -171,7 +174,7 @@ def read_until(terminal: int, text: str) -> str:
 def test_a_screen_that_is_too_small_shows_the_runs_that_need_a_look() -> None:
     told = dict.fromkeys(range(1, 201), COMPLETED) | {150: RUNNING, 170: FAILED, 20: "TIMEOUT", 190: PENDING}
     runs = [RunState(PlannedRun(number, {}, {}), Status(state), None, None) for number, state in told.items()]
-    view = status.screen(Path("outputs/mine"), SweepState(runs, []), Console(width=100, height=9))
+    view = status.screen(SweepState(MINE, runs, []), Console(width=100, height=9))
     assert list(view.renderables[1].columns[0].cells) == ["1", "20", "150", "170"]  # type: ignore[union-attr]
     assert str(view.renderables[2]) == "and 196 more: python -m irmas.status outputs/mine"
 
@@ -181,7 +184,7 @@ def test_a_narrow_screen_leaves_columns_out_and_cuts_none(width: int, heads: int
     task = Task("1234567", 1, "RUNNING", node="node-gpu-01", elapsed="1:02:03")
     run = RunState(PlannedRun(1, {"lr": 0.0001, "l2": 0.0005}, {}), Status(RUNNING, epoch=3, epochs=15), task, None)
     console = Console(width=width, height=30)
-    view = status.screen(Path("outputs/mine"), SweepState([run], []), console)
+    view = status.screen(SweepState(MINE, [run], []), console)
     lines = view.renderables[1]
     assert isinstance(lines, Table)
     assert len(lines.columns) == heads
@@ -193,24 +196,24 @@ def test_tasks_stages_and_reasons_of_slurm_are_shown(sweep: Path) -> None:
     waits = Task("7", 2, "PENDING", reason="Priority", elapsed="0:00")
     trains = Task("7", 1, "RUNNING", node="n3", elapsed="1:02")
     runs = [
-        RunState(points[0], Status(RUNNING, epoch=3, epochs=15, node="old"), trains, None),
+        RunState(points[0], Status(RUNNING, epoch=3, epochs=15, writer=Writer(node="old")), trains, None),
         RunState(points[1], Status(PENDING, message="Priority"), waits, None),
         RunState(points[2], Status(NOT_SUBMITTED), None, None),
     ]
     stage = Task("6", None, "COMPLETED", node="n1", elapsed="0:30", name="data")
-    state = SweepState(runs, [stage], "squeue: no answer")
-    head = str(status.header(Path("outputs/mine"), state)).splitlines()
+    state = SweepState(MINE, runs, [stage], "squeue: no answer")
+    head = str(status.header(state)).splitlines()
     assert head == [
         "outputs/mine: 1 NOT_SUBMITTED, 1 PENDING, 1 RUNNING",
         "data job 6: COMPLETED on n1  0:30",
         "squeue: no answer",
     ]
-    columns = {str(column.header): [str(cell) for cell in column.cells] for column in status.table(runs).columns}
+    columns = {str(column.header): [str(cell) for cell in column.cells] for column in status.table(state, runs).columns}
     assert columns["state"] == ["RUNNING", "PENDING (Priority)", "NOT_SUBMITTED"]
     assert columns["task"] == ["7_1", "7_2", "-"]
     assert columns["node"] == ["n3", "-", "-"]
     assert columns["elapsed"] == ["0:01:02", "-", "-"]
-    assert "run 3: nothing in the queue" in str(next(status.failures(Path("outputs/mine"), runs)))
+    assert str(next(status.failures(state))) == "run 3: not queued; rerun the sweep command to submit them"
 
 
 def test_the_table_loads_without_torch() -> None:

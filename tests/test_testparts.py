@@ -33,7 +33,7 @@ def test_every_wav_has_the_labels_of_its_txt(part: Path) -> None:
     ]
 
 
-def test_everything_that_cannot_be_used_is_told_and_the_rest_is_read(part: Path) -> None:
+def test_unusable_files_are_listed_and_the_rest_is_read(part: Path) -> None:
     for name in ("unlabelled", "cut", "empty", "text", "strange", "binary", "blank"):
         soundfile.write(part / f"{name}.wav", np.full((100, 2), 0.5), 44_100)
         (part / f"{name}.txt").write_text("voi\n")
@@ -48,11 +48,11 @@ def test_everything_that_cannot_be_used_is_told_and_the_rest_is_read(part: Path)
     read = testparts.read(part.parent)
     assert len(read.excerpts) == 3
     assert read.problems == [
-        f"{part}/binary.txt: is no text",
+        f"{part}/binary.txt: not a text file",
         f"{part}/blank.txt: holds no label",
-        f"{part}/cut.wav: cut: announces 400 bytes of samples, holds 360",
+        f"{part}/cut.wav: truncated: the header says 400 bytes of audio, the file has 360",
         f"{part}/empty.wav: empty",
-        f"{part}/strange.txt: unknown label 'banjo'; known are cel cla flu gac gel org pia sax tru vio voi",
+        f"{part}/strange.txt: unknown label 'banjo'; must be one of: cel cla flu gac gel org pia sax tru vio voi",
         f"{part}/text.wav: Format not recognised.",
         f"{part}/unlabelled.txt: No such file or directory",
         f"{part}/lonely.txt: has no wav",
@@ -67,8 +67,8 @@ def test_the_parts_are_looked_for_beside_the_training_set(part: Path, tmp_path: 
     (tmp_path / "IRMAS-TestingData-Part2").mkdir()
     (tmp_path / "IRMAS-TestingData-Part3.zip").touch()
     (tmp_path / "IRMAS-TestingData-Part1.zip").touch()
-    found = testparts.beside(tmp_path / "IRMAS-TrainingData")
-    assert found == [part.parent, tmp_path / "IRMAS-TestingData-Part2"]
+    parts = testparts.beside(tmp_path / "IRMAS-TrainingData")
+    assert parts == [part.parent, tmp_path / "IRMAS-TestingData-Part2"]
     assert testparts.beside(tmp_path / "elsewhere" / "IRMAS-TrainingData") == []
 
 

@@ -1,4 +1,4 @@
-"""A training run on toy data: it learns, repeats itself, goes on after any interruption, and says how it ended."""
+"""A training run on toy data learns, is repeatable, resumes after any interruption, and records how it ended."""
 
 from __future__ import annotations
 
@@ -25,12 +25,15 @@ from irmas.config import Augment, Config, Data, Model, averaged_epochs
 from irmas.data.cache import FeatureCache
 from irmas.data.split import Split
 from irmas.errors import DataError, UserError
+from irmas.learning import learner as learners
 from irmas.learning import trainer
 from irmas.learning.augment import spec_augment
+from irmas.learning.learner import Examples, Learner, load_examples
 from irmas.learning.model import Classifier
-from irmas.learning.trainer import Examples, Learner, fit, load_examples
+from irmas.learning.trainer import fit
 from irmas.run import checkpoint, events, predictions
-from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PRUNED, RunFolder, Status, Writer
+from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PRUNED, RunFolder, Status
+from irmas.run.lease import Writer
 
 CPU = torch.device("cpu")
 CLASSES = ["cel", "flu", "voi"]
@@ -59,7 +62,7 @@ def one_thread() -> Iterator[None]:
 
 
 def toy_cache(seed: int = 0, excerpts: int = 75, bands: int = 16, frames: int = 24) -> FeatureCache:
-    """Louder every other band, every other frame, or nowhere; half of the excerpts are of the first class."""
+    """Return features that are louder every other band, every other frame, or nowhere, by class."""
     rng = np.random.default_rng(seed)
     targets = rng.permutation(np.arange(excerpts) % 4 % 3)
     level = rng.normal(100, 25, (excerpts, bands, frames))
@@ -102,13 +105,13 @@ def state_of(path: Path) -> dict[str, Any]:
 
 
 def scalars_of(path: Path) -> dict[str, dict[int, float]]:
-    found = events.read_scalars(path)
-    assert not found.problems
-    return {tag: points for tag, points in found.values.items() if tag not in CLOCKS}
+    run = events.read_scalars(path)
+    assert not run.problems
+    return {tag: points for tag, points in run.values.items() if tag not in CLOCKS}
 
 
 def same(one: Any, other: Any) -> bool:
-    """Bit by bit, through whatever a state_dict is made of."""
+    """Return whether two states are equal bit by bit, but for clocks."""
     if isinstance(one, Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict):
@@ -154,7 +157,7 @@ def test_two_points_of_one_seed_share_neither_weights_nor_order_nor_masks(monkey
         orders[-1].extend(rows.tolist())
         return step(self, rows)
 
-    monkeypatch.setattr(trainer, "spec_augment", masked)
+    monkeypatch.setattr(learners, "spec_augment", masked)
     monkeypatch.setattr(Learner, "_step", ordered)
     for changes in ({}, {"lr": 0.02}, {"dropout": 0.3}, {"l2": 0.001}, {"schedule": "plateau"}):
         learner = Learner(settings(**changes), toy(), CPU)
@@ -185,35 +188,35 @@ def test_the_same_settings_and_seed_give_the_same_run_wherever_they_stand(tmp_pa
     assert scalars_of(tmp_path / "one") == scalars_of(tmp_path / "other")
 
 
-def test_a_verdict_stops_a_run_between_two_epochs(tmp_path: Path) -> None:
-    asked = []
+def test_a_run_is_pruned_between_two_epochs(tmp_path: Path) -> None:
+    calls = []
 
-    def verdict(epoch: int, accuracy: float) -> str:
-        asked.append((epoch, accuracy))
+    def prune(epoch: int, accuracy: float) -> str:
+        calls.append((epoch, accuracy))
         return "too far behind" if epoch == 3 else ""
 
-    status = fit(RunFolder(tmp_path), settings(), toy(), CPU, {}, verdict)
+    status = fit(RunFolder(tmp_path), settings(), toy(), CPU, {}, prune)
     assert (status.state, status.epoch, status.message) == (PRUNED, 3, "too far behind")
     assert RunFolder(tmp_path).status().state == PRUNED
     accuracies = scalars_of(tmp_path)[events.RANKED]
-    assert [epoch for epoch, _ in asked] == [1, 2, 3]
-    assert [accuracy for _, accuracy in asked] == pytest.approx([accuracies[epoch] for epoch in (1, 2, 3)])
+    assert [epoch for epoch, _ in calls] == [1, 2, 3]
+    assert [accuracy for _, accuracy in calls] == pytest.approx([accuracies[epoch] for epoch in (1, 2, 3)])
     assert list(accuracies) == [1, 2, 3]
     assert state_of(tmp_path)["epoch"] == 3
-    # Its process was killed before it could say so: the next start asks about the same epoch before it trains.
+    # Its process was killed before it recorded that: the next start calls for the same epoch before it trains.
     RunFolder(tmp_path).write_status(replace(status, state=FAILED))
-    asked.clear()
-    assert fit(RunFolder(tmp_path), settings(), toy(), CPU, {}, verdict).state == PRUNED
-    assert [epoch for epoch, _ in asked] == [3]
+    calls.clear()
+    assert fit(RunFolder(tmp_path), settings(), toy(), CPU, {}, prune).state == PRUNED
+    assert [epoch for epoch, _ in calls] == [3]
     assert scalars_of(tmp_path)[events.RANKED] == accuracies
 
 
-def test_a_run_that_no_verdict_stops_ends_as_one_that_was_never_asked(tmp_path: Path) -> None:
-    alone = train(tmp_path / "alone", settings(), toy())
-    (tmp_path / "asked").mkdir()
-    asked = fit(RunFolder(tmp_path / "asked"), settings(), toy(), CPU, {}, lambda epoch, accuracy: "")
-    assert same(asked.metrics, alone.metrics)
-    assert same(state_of(tmp_path / "asked"), state_of(tmp_path / "alone"))
+def test_a_run_that_is_never_pruned_ends_as_one_without_pruning(tmp_path: Path) -> None:
+    without = train(tmp_path / "without", settings(), toy())
+    (tmp_path / "kept").mkdir()
+    kept = fit(RunFolder(tmp_path / "kept"), settings(), toy(), CPU, {}, lambda epoch, accuracy: "")
+    assert same(kept.metrics, without.metrics)
+    assert same(state_of(tmp_path / "kept"), state_of(tmp_path / "without"))
 
 
 class Interrupted(BaseException):
@@ -221,7 +224,7 @@ class Interrupted(BaseException):
 
 
 def fails_at(call: int, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which raises Interrupted in place of its n-th call."""
+    """Return the function, but its n-th call raises Interrupted."""
     calls = 0
 
     def instead(*arguments: Any, **named: Any) -> Any:
@@ -286,7 +289,7 @@ from pathlib import Path
 import torch
 sys.path.insert(0, sys.argv[1])
 from test_trainer import mislabelled, settings, train
-from irmas.learning.trainer import Learner
+from irmas.learning.learner import Learner
 
 torch.set_num_threads(1)
 step, steps = Learner._step, 0
@@ -320,8 +323,10 @@ from pathlib import Path
 import torch
 sys.path.insert(0, sys.argv[1])
 from test_trainer import CPU, mislabelled, settings
-from irmas.learning.trainer import Learner, fit
-from irmas.run.folder import Replaced, RunFolder
+from irmas.learning.learner import Learner
+from irmas.learning.trainer import fit
+from irmas.run.folder import RunFolder
+from irmas.run.lease import LeaseLost
 
 torch.set_num_threads(1)
 step = Learner._step
@@ -330,10 +335,10 @@ def slow_step(self, rows):
     return step(self, rows)
 Learner._step = slow_step
 try:
-    with RunFolder(Path(sys.argv[2])).held() as folder:
+    with RunFolder(Path(sys.argv[2])).acquire() as folder:
         fit(folder, settings(schedule="onecycle"), mislabelled(), CPU, {"lr": 0.01})
-except Replaced:
-    sys.exit("replaced")
+except LeaseLost:
+    sys.exit("lost")
 """
 
 
@@ -347,12 +352,12 @@ def test_a_run_that_is_taken_over_ends_as_one_that_was_never_disturbed(
             while run.status().epoch < 2:
                 assert old.poll() is None
                 time.sleep(0.02)
-            with run.held(lambda writer: writer.pid == old.pid) as folder:
+            with run.acquire(lambda writer: writer.pid == old.pid) as folder:
                 (left,) = events.event_files(run.path)
                 size = left.stat().st_size
                 assert old.poll() is None
                 fit(folder, config, mislabelled(), CPU, {"lr": config.lr})
-                assert old.communicate(timeout=30)[1] == "replaced\n"
+                assert old.communicate(timeout=30)[1] == "lost\n"
         finally:
             old.kill()
     status = run.status()
@@ -362,17 +367,17 @@ def test_a_run_that_is_taken_over_ends_as_one_that_was_never_disturbed(
     assert scalars_of(run.path) == scalars_of(uninterrupted["onecycle"])
 
 
-def test_what_an_earlier_start_died_of_is_forgotten(tmp_path: Path) -> None:
+def test_the_failure_of_an_earlier_start_is_cleared(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
-    run.amend_status(Status(FAILED, message="killed", exit_code=-9, job="12", restart=3, node="far"))
+    run.amend_status(Status(FAILED, message="killed", exit_code=-9, writer=Writer("far", 0, "12", 3)))
     train(run.path, settings(epochs=1), toy())
     status = run.status()
     assert (status.state, status.message, status.exit_code) == (COMPLETED, "", None)
     assert status.writer == Writer.here()
 
 
-def test_a_run_that_only_lacks_its_last_word_is_not_trained_again(
+def test_a_run_that_only_lacks_its_last_status_is_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, config = tmp_path / "run", settings(epochs=2)
@@ -385,7 +390,7 @@ def test_a_run_that_only_lacks_its_last_word_is_not_trained_again(
 
 
 def by_hand(path: Path, config: Config, cache: FeatureCache, rows: NDArray[np.intp]) -> tuple[float, float]:
-    """Loss and accuracy of the stored weights, in double precision."""
+    """Return loss and accuracy of the stored weights, in double precision."""
     model = Classifier(config.model, 3, config.dropout, 0.0, 1.0)
     model.load_state_dict(state_of(path)["model"])
     decibels = torch.from_numpy(cache.features[rows].astype(np.float64) * SCALE + OFFSET)[:, None]
@@ -440,7 +445,7 @@ def test_class_weights_come_from_the_training_part() -> None:
     assert Learner(settings(class_weights=False), examples, CPU).weights is None
 
 
-def test_the_normalisation_comes_from_the_training_part() -> None:
+def test_the_normalization_comes_from_the_training_part() -> None:
     cache, split = toy_cache(), toy_split()
     model = Learner(settings(), toy(), CPU).model
     decibels = cache.features[split.train] * SCALE + OFFSET
@@ -456,7 +461,7 @@ def test_silent_features_do_not_divide_by_zero(tmp_path: Path) -> None:
 def test_a_loss_that_explodes_ends_the_run_as_diverged(tmp_path: Path) -> None:
     path = tmp_path / "run"
     status = train(path, settings(lr=1e30), toy())
-    assert status == replace(RunFolder(path).status(), node="", pid=0, updated=0.0)
+    assert status == replace(RunFolder(path).status(), writer=Writer(), updated=0.0)
     assert status.state == DIVERGED
     assert 1 <= status.epoch < 8
     assert "not finite" in status.reason
@@ -495,20 +500,20 @@ def test_the_predictions_are_those_that_the_scalars_are_of(
     monkeypatch.setattr(Learner, "validate", listening)
     config = settings(epochs=epochs, schedule=schedule, lr=0.003, seed=1)
     status = train(tmp_path / "run", config, toy())
-    found = predictions.read(tmp_path / "run" / "predictions.npz")
-    assert found is not None
+    stored = predictions.read(tmp_path / "run" / "predictions.npz")
+    assert stored is not None
     assert status.metrics is not None
-    assert found.classes.tolist() == CLASSES
-    assert found.excerpts.tolist() == [f"{row:03d}" for row in range(0, 75, 5)]
-    assert found.recordings.tolist() == [f"{row // 3}" for row in range(0, 75, 5)]
-    assert found.targets.tolist() == toy().targets[toy().validation].tolist()
-    assert found.predicted.tolist() == answers[-1].tolist()
-    assert found.confusion.sum() == 15
-    assert np.diagonal(found.confusion).sum() / 15 == status.metrics[events.VAL_ACCURACY]
-    shares = np.mean([own == found.targets for own in answers[-averaged:]], axis=0)
-    assert found.correct.tolist() == shares.tolist()
+    assert stored.classes.tolist() == CLASSES
+    assert stored.excerpts.tolist() == [f"{row:03d}" for row in range(0, 75, 5)]
+    assert stored.recordings.tolist() == [f"{row // 3}" for row in range(0, 75, 5)]
+    assert stored.targets.tolist() == toy().targets[toy().validation].tolist()
+    assert stored.predicted.tolist() == answers[-1].tolist()
+    assert stored.confusion.sum() == 15
+    assert np.diagonal(stored.confusion).sum() / 15 == status.metrics[events.VAL_ACCURACY]
+    shares = np.mean([own == stored.targets for own in answers[-averaged:]], axis=0)
+    assert stored.correct.tolist() == shares.tolist()
     assert (0.5 in shares) == (averaged > 1)
-    assert found.correct.mean() == status.metrics[events.RANKED]
+    assert stored.correct.mean() == status.metrics[events.RANKED]
 
 
 @pytest.mark.parametrize("schedule", ["constant", "onecycle"])
@@ -522,7 +527,7 @@ def test_the_ranked_accuracy_is_the_mean_over_the_last_epochs(tmp_path: Path, sc
         assert ranked[epoch] == pytest.approx(np.mean(last), rel=1e-6)
 
 
-def test_the_event_file_tells_the_whole_run(tmp_path: Path) -> None:
+def test_the_event_file_has_the_whole_run(tmp_path: Path) -> None:
     path = tmp_path / "0001-lr=0.01"
     status = train(path, settings(epochs=3), toy())
     accumulator = EventAccumulator(str(path), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
@@ -549,23 +554,23 @@ def test_the_event_file_tells_the_whole_run(tmp_path: Path) -> None:
     assert len(list(path.parent.iterdir())) == 1
 
 
-def test_the_status_tells_how_far_a_run_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_status_has_the_progress_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "STATUS_EVERY_S", 0.0)
-    told: list[Status] = []
+    statuses: list[Status] = []
     written = RunFolder.write_status
 
     def listening(self: RunFolder, status: Status) -> None:
-        told.append(status)
+        statuses.append(status)
         written(self, status)
 
     monkeypatch.setattr(RunFolder, "write_status", listening)
     train(tmp_path / "run", settings(epochs=2), toy())
     epochs = [(0, step) for step in range(5)] + [(1, step) for step in range(5)] + [(2, 0), (2, 0)]
-    assert [(status.epoch, status.step) for status in told] == epochs
-    assert {(status.epochs, status.steps, status.val_excerpts) for status in told} == {(2, 4, 15)}
+    assert [(status.epoch, status.step) for status in statuses] == epochs
+    assert {(status.epochs, status.steps, status.val_excerpts) for status in statuses} == {(2, 4, 15)}
     last = RunFolder(tmp_path / "run").status()
     assert last.state == COMPLETED
-    assert last.started == told[0].started > 0
+    assert last.started == statuses[0].started > 0
 
 
 def test_every_training_excerpt_is_seen_once_an_epoch_in_another_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,20 +1,17 @@
-"""The feature cache: features.npy (excerpts, bands, frames), clips.csv (a line a row), features.json (the front end).
+"""The feature cache: features.npy (excerpts, bands, frames), clips.csv (one line per row), features.json (front end).
 
-Built once, opened memory-mapped by many. The format is that of other people's caches too, which are only read. Where
-excerpts were left out, left_out.csv says which, and why.
+Built once, opened memory-mapped by many. Caches of other tools have the same format and are only read. If excerpts
+were left out, left_out.csv lists them with the reason.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,23 +21,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irmas.config import Features
-from irmas.data.excerpts import Excerpt, listing_digest, read_table
-from irmas.data.workers import mapped
+from irmas.console import SILENT, Progress
+from irmas.data.excerpts import Excerpt, listing_digest
 from irmas.errors import DataError
-from irmas.files import atomic_write, errors_name, locked
-from irmas.processes import cpu_count
+from irmas.files import atomic_write, errors_name, locked, read_csv, write_csv
+from irmas.processes import cpu_count, mapped
 
 log = logging.getLogger(__name__)
 
 VERSION = 2
-"""Raise it whenever the same files and settings give other bytes: caches of other versions are built anew."""
+"""Part of a cache's key: raise it whenever the same files and settings give other bytes."""
 
 FEATURES, CLIPS, SETTINGS, LEFT_OUT = "features.npy", "clips.csv", "features.json", "left_out.csv"
 COLUMNS = ("name", "label", "recording")
 NUMBERS = ("sample_rate", "n_fft", "hop_length", "n_mels", "scale", "offset")
-"""What a features.json tells at least, besides the dtype."""
+"""The values that a features.json must have, besides the dtype."""
 CHUNK = 32
-"""Excerpts a worker handles before it reports."""
+"""Excerpts that a worker computes before it reports."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class FeatureCache:
     scale: float
     offset: float
     left_out: dict[str, str] = field(default_factory=dict)
-    """Excerpts that cannot be used, by name, and why."""
+    """Why excerpts cannot be used, by name."""
 
     @property
     def classes(self) -> list[str]:
@@ -64,109 +61,104 @@ class FeatureCache:
 
     @cached_property
     def row_digests(self) -> list[bytes]:
-        """Equal where the log-mels are identical."""
+        """One digest per row; equal for identical log-mels."""
         return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in self.features]
 
 
 def key(excerpts: list[Excerpt], features: Features, damaged: str = "refuse") -> str:
-    """Name of the cache of these files and settings; another one when either changes."""
+    """Return the name of the cache of these files and settings; it changes with either."""
     settings = json.dumps([VERSION, asdict(features), damaged], sort_keys=True)
     return hashlib.sha256((settings + listing_digest(excerpts, times=True)).encode()).hexdigest()[:16]
 
 
 def flaw(folder: Path, excerpts: list[Excerpt], features: Features) -> str | None:
-    """Why a cache of ours is not what `build` makes of these excerpts; None where it is. No log-mel is read."""
+    """Return how a cache differs from what `build` makes of these excerpts, or None. Log-mels are not read."""
     try:
-        opened, told = open_cache(folder), _read_settings(folder)
+        opened, settings = open_cache(folder), _read_settings(folder)
     except DataError as error:
         return str(error)
-    if told != _settings(features) or opened.features.shape[2] != features.n_frames:
+    if settings != _settings(features) or opened.features.shape[2] != features.n_frames:
         return f"{folder}: was computed with other settings"
     rows = list(zip(opened.names, opened.labels, opened.recordings, strict=True))
-    left = [excerpt for excerpt in excerpts if excerpt.name not in opened.left_out]
-    if len(rows) + len(opened.left_out) != len(excerpts) or rows != _rows(left):
-        return f"{folder}: {CLIPS} names other excerpts than there are"
+    used = [excerpt for excerpt in excerpts if excerpt.name not in opened.left_out]
+    if len(rows) + len(opened.left_out) != len(excerpts) or rows != _rows(used):
+        return f"{folder}: {CLIPS} names other excerpts than the data set has"
     return None
 
 
 def build(
-    excerpts: list[Excerpt],
-    features: Features,
-    folder: Path,
-    on_excerpts: Callable[[int], None],
-    damaged: str = "refuse",
-) -> None:
-    """Compute the cache with every core, unless a sound one is there; of processes that start at once one does.
+    excerpts: list[Excerpt], features: Features, folder: Path, progress: Progress = SILENT, damaged: str = "refuse"
+) -> bool:
+    """Compute the cache with every core, unless a sound one exists; return whether it was computed here.
 
-    The folder appears by a rename when it is complete: a builder that is killed leaves nothing that looks finished.
-    A damaged folder is replaced: processes that have it mapped keep what they have.
-
-    Raises DataError, listing every file that cannot be used unless `damaged` is drop, or where the disk is full.
+    Of processes that start at once, one computes. The folder appears by a rename when it is complete: a builder that is
+    killed leaves nothing that looks finished. A damaged folder is replaced; processes that have it mapped keep it.
+    Raise DataError if the disk is full, or, unless `damaged` is drop, with a list of all files that cannot be used.
     """
+    if flaw(folder, excerpts, features) is None:  # checked without the lock, since the folder may be read-only
+        return False
     with locked(folder.with_name(f"{folder.name}.lock")):
         reason = flaw(folder, excerpts, features)
         if reason is None:
-            return
+            return False
         if folder.exists():
-            log.warning("%s; it is built anew", reason)
-        partial_folder, old = (folder.with_name(f"{folder.name}.{state}") for state in ("part", "old"))
+            log.warning("%s; rebuilding it", reason)
+        progress.start("log-mels", len(excerpts))
+        unfinished, old = (folder.with_name(f"{folder.name}.{state}") for state in ("part", "old"))
         try:
-            for left in (partial_folder, old):  # by a builder that was killed
-                shutil.rmtree(left, ignore_errors=True)
-            partial_folder.mkdir()
-            _write(excerpts, features, partial_folder, on_excerpts, damaged)
+            for leftover in (unfinished, old):  # of a builder that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
+            unfinished.mkdir()
+            _write(excerpts, features, unfinished, progress, damaged)
             if folder.exists():
                 folder.rename(old)
-            partial_folder.rename(folder)
+            unfinished.rename(folder)
         except OSError as error:
-            raise DataError(f"{error.filename or partial_folder}: cannot be written ({error.strerror})") from None
+            raise DataError(f"{error.filename or unfinished}: cannot be written ({error.strerror})") from None
         finally:
-            for left in (partial_folder, old):
-                shutil.rmtree(left, ignore_errors=True)
+            for leftover in (unfinished, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+    return True
 
 
-def _write(
-    excerpts: list[Excerpt], features: Features, folder: Path, on_excerpts: Callable[[int], None], damaged: str
-) -> None:
-    """The cache's files. Raises DataError as `build` does, and OSError, mostly with the file's name."""
-    problems = _compute(excerpts, features, folder / FEATURES, on_excerpts)
+def _write(excerpts: list[Excerpt], features: Features, folder: Path, progress: Progress, damaged: str) -> None:
+    """Write the cache's files. Raise DataError as `build` does, and OSError, mostly with the file's name."""
+    problems = _compute(excerpts, features, folder / FEATURES, progress)
     kept = [row for row in range(len(excerpts)) if row not in problems]
     if problems:
         listed = "".join(f"\n  {excerpts[row].path}: {reason}" for row, reason in sorted(problems.items()))
-        said = f"{len(problems)} of {len(excerpts)} excerpts cannot be used"
+        message = f"{len(problems)} of {len(excerpts)} excerpts cannot be used"
         if damaged != "drop":
-            raise DataError(f"{said}; data.damaged=drop leaves them out{listed}")
+            raise DataError(f"{message}; data.damaged=drop leaves them out{listed}")
         if len({excerpts[row].label for row in kept}) < 2:
-            raise DataError(f"{said}, and what is left has fewer than two classes{listed}")
-        _keep(folder / FEATURES, kept)
+            raise DataError(f"{message}, and the remaining ones have fewer than two classes{listed}")
+        _compact_rows(folder / FEATURES, kept)
         left_out = [(excerpts[row].name, reason) for row, reason in sorted(problems.items())]
-        atomic_write(folder / LEFT_OUT, _as_csv(("name", "reason"), left_out))
-    atomic_write(folder / CLIPS, _as_csv(COLUMNS, _rows([excerpts[row] for row in kept])))
+        write_csv(folder / LEFT_OUT, ("name", "reason"), left_out)
+    write_csv(folder / CLIPS, COLUMNS, _rows([excerpts[row] for row in kept]))
     atomic_write(folder / SETTINGS, json.dumps(_settings(features), indent=2) + "\n")
 
 
-def _compute(
-    excerpts: list[Excerpt], features: Features, path: Path, on_excerpts: Callable[[int], None]
-) -> dict[int, str]:
-    """Fill features.npy; the rows that have no log-mel, and why."""
+def _compute(excerpts: list[Excerpt], features: Features, path: Path, progress: Progress) -> dict[int, str]:
+    """Fill features.npy; return the rows that have no log-mel, with the reason."""
     shape = (len(excerpts), features.n_mels, features.n_frames)
     with errors_name(path):
         np.lib.format.open_memmap(path, mode="w+", dtype=features.dtype, shape=shape).flush()
         with path.open("r+b") as file:  # a disk that fills up under mapped memory kills the worker with SIGBUS
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     chunks = [range(start, min(start + CHUNK, len(excerpts))) for start in range(0, len(excerpts), CHUNK)]
-    problems: dict[int, str] = {}
-    workers = min(cpu_count(), len(chunks))
     paths = ([excerpts[row].path for row in chunk] for chunk in chunks)
-    with mapped(partial(_fill, path, features), chunks, paths, path=path, workers=workers) as found:
-        for chunk, in_chunk in zip(chunks, found, strict=True):
+    workers = min(cpu_count(), len(chunks))
+    problems: dict[int, str] = {}
+    with mapped(partial(_fill, path, features), chunks, paths, path=path, workers=workers) as results:
+        for chunk, in_chunk in zip(chunks, results, strict=True):
             problems |= in_chunk
-            on_excerpts(len(chunk))
+            progress.advance(len(chunk))
     return problems
 
 
-def _keep(path: Path, rows: Sequence[int]) -> None:
-    """Leave only these rows in features.npy, where they are: the disk need not hold them twice."""
+def _compact_rows(path: Path, rows: Sequence[int]) -> None:
+    """Keep only these rows of features.npy, in place: the disk need not hold them twice."""
     stored = np.load(path, mmap_mode="r+")
     for place, row in enumerate(rows):
         stored[place] = stored[row]
@@ -179,7 +171,7 @@ def _keep(path: Path, rows: Sequence[int]) -> None:
 
 
 def _fill(path: Path, features: Features, rows: range, files: list[Path]) -> dict[int, str]:
-    """In a worker: compute some rows; those that have no log-mel, and why."""
+    """Compute some rows in a worker; return those that have no log-mel, with the reason."""
     import torch  # here, so that opening a cache does not need it
 
     from irmas.data.features import LogMel, encode, read_waveform
@@ -193,7 +185,7 @@ def _fill(path: Path, features: Features, rows: range, files: list[Path]) -> dic
             waveform, rate = read_waveform(file)
             decibels = log_mel(waveform[None], rate)[0]
             if decibels.min() == decibels.max():
-                raise DataError(f"{file}: nothing is to be heard in its first {features.seconds:g} s")
+                raise DataError(f"{file}: silent in the first {features.seconds:g} s")
             stored[row] = encode(decibels, features)
         except DataError as error:
             problems[row] = str(error).removeprefix(f"{file}: ")
@@ -205,86 +197,71 @@ def _rows(excerpts: list[Excerpt]) -> list[tuple[str, str, str]]:
     return [(excerpt.name, excerpt.label, excerpt.recording) for excerpt in excerpts]
 
 
-def _as_csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    return text.getvalue()
-
-
 def _settings(features: Features) -> dict[str, Any]:
-    told = {"n_frames": features.n_frames, "db_reference": "clip maximum"}
-    return asdict(features) | told | {"scale": features.scale, "offset": features.offset}
+    derived = {"n_frames": features.n_frames, "db_reference": "clip maximum"}
+    return asdict(features) | derived | {"scale": features.scale, "offset": features.offset}
 
 
 def front_end(folder: Path, features: Features) -> Features:
-    """The front end that a ready-made cache was computed with, as its features.json tells it.
+    """Return the front end that a ready-made cache was computed with, according to its features.json.
 
-    What the file does not tell keeps the value of `features`, but for `resampling`, which is then unknown.
-    Raises DataError where the folder or the file is missing or lacks a value.
+    Missing entries keep the value of `features`, except for `resampling`, which is then unknown (None).
+    Raise DataError if the folder or the file is missing or lacks a value.
     """
-    with _named_by_the_user():
-        told = _read_settings(folder)
-    told = {"resampling": None, "top_db": -told["offset"] or features.top_db} | told
-    return replace(features, **{entry.name: told[entry.name] for entry in fields(Features) if entry.name in told})
+    settings = _read_settings(folder, "data.cache")
+    settings = {"resampling": None, "top_db": -settings["offset"] or features.top_db} | settings
+    return replace(
+        features, **{entry.name: settings[entry.name] for entry in fields(Features) if entry.name in settings}
+    )
 
 
-def _read_settings(folder: Path) -> dict[str, Any]:
+def _read_settings(folder: Path, key: str = "") -> dict[str, Any]:
+    name = f"{key}={folder}" if key else f"{folder}"
     if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder")
+        raise DataError(f"{name}: there is no such folder")
     try:
-        told = json.loads((folder / SETTINGS).read_text())
+        settings = json.loads((folder / SETTINGS).read_text())
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: {SETTINGS} cannot be read ({error})") from None
-    if not isinstance(told, dict):
-        raise DataError(f"{folder}: {SETTINGS} holds no settings")
-    missing = {*NUMBERS, "dtype"} - set(told)
-    if missing:
-        raise DataError(f"{folder}: {SETTINGS} lacks {', '.join(sorted(missing))}")
-    for name in NUMBERS:
-        if not isinstance(told[name], int | float):
-            raise DataError(f"{folder}: {SETTINGS} says {name}={told[name]}, which is no number")
-    return told
+        raise DataError(f"{name}: {SETTINGS} cannot be read ({error})") from None
+    if not isinstance(settings, dict):
+        raise DataError(f"{name}: {SETTINGS} holds no settings")
+    if missing := sorted({*NUMBERS, "dtype"} - set(settings)):
+        raise DataError(f"{name}: {SETTINGS} lacks {', '.join(missing)}")
+    for number in NUMBERS:
+        if not isinstance(settings[number], int | float):
+            raise DataError(f"{name}: {SETTINGS} says {number}={settings[number]}, which is not a number")
+    return settings
 
 
-def open_cache(folder: Path) -> FeatureCache:
-    """Raises DataError, with the reason, where the files are not there or do not fit together."""
-    told = _read_settings(folder)
+def open_cache(folder: Path, key: str = "") -> FeatureCache:
+    """Open a cache; `key` is the setting that names it, for messages.
+
+    Raise DataError, with the reason, if files are missing or do not fit together.
+    """
+    settings = _read_settings(folder, key)
+    name = f"{key}={folder}" if key else f"{folder}"
     try:
         # Copy-on-write: torch wants writable memory, the file is never written.
         features = np.lib.format.open_memmap(folder / FEATURES, mode="c")
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: {FEATURES} cannot be read ({error})") from None
-    if features.ndim != 3 or features.shape[1] != told["n_mels"] or features.dtype.name != told["dtype"]:
+        raise DataError(f"{name}: {FEATURES} cannot be read ({error})") from None
+    if features.ndim != 3 or features.shape[1] != settings["n_mels"] or features.dtype.name != settings["dtype"]:
         raise DataError(
-            f"{folder}: {FEATURES} is {features.dtype} {features.shape}, "
-            f"{SETTINGS} says {told['dtype']} with {told['n_mels']} bands"
+            f"{name}: {FEATURES} is {features.dtype} {features.shape}, "
+            f"{SETTINGS} says {settings['dtype']} with {settings['n_mels']} bands"
         )
-    clips = read_table(folder / CLIPS, COLUMNS)
+    clips = read_csv(folder / CLIPS, COLUMNS, key)
     if len(clips) != len(features):
-        raise DataError(f"{folder}: {FEATURES} has {len(features)} rows, {CLIPS} describes {len(clips)}")
+        raise DataError(f"{name}: {FEATURES} has {len(features)} rows, {CLIPS} describes {len(clips)}")
     names, labels, recordings = ([row[column] for row in clips] for column in COLUMNS)
-    table = read_table(folder / LEFT_OUT, ("name", "reason")) if (folder / LEFT_OUT).exists() else []
+    table = read_csv(folder / LEFT_OUT, ("name", "reason"), key) if (folder / LEFT_OUT).exists() else []
     left_out = {row["name"]: row["reason"] for row in table}
-    scale, offset = float(told["scale"]), float(told["offset"])
+    scale, offset = float(settings["scale"]), float(settings["offset"])
     return FeatureCache(folder, features, names, labels, recordings, scale, offset, left_out)
 
 
-def open_named(folder: Path) -> FeatureCache:
-    """The cache that data.cache names. Raises DataError, with the setting, as `open_cache` does."""
-    with _named_by_the_user():
-        return open_cache(folder)
-
-
-@contextmanager
-def _named_by_the_user() -> Iterator[None]:
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"data.cache={error}") from None
-
-
 def digest(folder: Path) -> str:
-    """Of a ready-made cache's three files."""
+    """Return the digest of a ready-made cache's three files."""
     state = hashlib.sha256()
     for name in (FEATURES, CLIPS, SETTINGS):
         with (folder / name).open("rb") as file:

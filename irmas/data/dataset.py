@@ -1,4 +1,4 @@
-"""From the data group of a configuration to an open feature cache: the one place that knows the three sources."""
+"""The data group of a configuration, turned into an open feature cache: IRMAS, stand-in, folder or ready-made cache."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from irmas.config import Config, Data, Features, shown
 from irmas.console import Progress
@@ -14,28 +15,25 @@ from irmas.data import cache
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import Excerpt, listing_digest, scan
 from irmas.errors import ConfigError, DataError
-from irmas.files import locked, obstacle
+from irmas.files import obstacle
 from irmas.standin import corpus
 
 log = logging.getLogger(__name__)
 
 
 def resolve(config: Config, explicit: Collection[str] = ()) -> Config:
-    """Make paths absolute, and let a named cache's own front end take the place of the features group.
+    """Make paths absolute, and replace the features group by a named cache's own front end.
 
-    `explicit` are the keys that the user gave. Raises ConfigError where one of them contradicts the cache.
+    `explicit` are the keys that the user set. Raise ConfigError if one of them contradicts the cache.
     """
     data, features = _absolute(config.data), config.features
     if data.cache is not None:
         own = cache.front_end(Path(data.cache), features)
         for name, value in asdict(own).items():
-            asked = getattr(features, name)
-            if value != asked and {"features", f"features.{name}"} & set(explicit):
-                raise ConfigError(
-                    f"features.{name}",
-                    shown(asked),
-                    f"data.cache brings its own front end, with {shown(value)}",
-                )
+            setting = getattr(features, name)
+            if value != setting and {"features", f"features.{name}"} & set(explicit):
+                reason = f"data.cache brings its own front end, with {shown(value)}"
+                raise ConfigError(f"features.{name}", shown(setting), reason)
         features = own
     if data.pool > min(features.n_mels, features.n_frames):
         raise ConfigError("data.pool", data.pool, f"a log-mel has {features.n_mels} x {features.n_frames} bins")
@@ -43,22 +41,16 @@ def resolve(config: Config, explicit: Collection[str] = ()) -> Config:
 
 
 def _absolute(data: Data) -> Data:
-    return replace(
-        data,
-        root=data.root and _path(data.root),
-        cache=data.cache and _path(data.cache),
-        cache_dir=_path(data.cache_dir),
-        recordings=data.recordings and _path(data.recordings),
-        split=_path(data.split) if data.split.endswith(".csv") else data.split,
-    )
-
-
-def _path(path: str) -> str:
-    return str(Path(path).absolute())
+    keys = ["root", "cache", "cache_dir", "recordings"] + (["split"] if data.split.endswith(".csv") else [])
+    paths: dict[str, Any] = {key: str(Path(getattr(data, key)).absolute()) for key in keys if getattr(data, key)}
+    return replace(data, **paths)
 
 
 def digest(data: Data) -> str:
-    """Of the data set's content, wherever it lies. Raises DataError where it is absent and cannot be rendered."""
+    """Return the digest of the data set's content, wherever it lies.
+
+    Raise DataError if the data is absent and cannot be rendered.
+    """
     state = hashlib.sha256()
     lists = {"data.recordings": data.recordings, "data.split": data.split if data.split.endswith(".csv") else None}
     for key, path in lists.items():
@@ -67,7 +59,7 @@ def digest(data: Data) -> str:
         except OSError as error:
             raise DataError(f"{key}={path}: {error.strerror}") from None
     if data.cache is not None:
-        cache.open_named(Path(data.cache))
+        cache.open_cache(Path(data.cache), "data.cache")
         state.update(cache.digest(Path(data.cache)).encode())
     elif data.source == "standin":
         state.update(f"standin {corpus.VERSION} {data.size} {data.render_seed}".encode())
@@ -77,24 +69,23 @@ def digest(data: Data) -> str:
 
 
 def excerpts(data: Data) -> list[Excerpt]:
-    """Raises DataError where there are none, saying how to get them."""
+    """Return the excerpts on disk. Raise DataError if there are none, saying how to get them."""
     if not data.root:
         raise ConfigError("data.root", "", "must be a folder with a subfolder for each class")
-    if data.source == "irmas" and not corpus_folder(data).is_dir():
+    folder = corpus_folder(data)
+    if data.source == "irmas" and not folder.is_dir():
         raise DataError(
             f"data.root={data.root}: IRMAS is not there. Fetch it with `python -m irmas.prepare download=true`, "
             "point data.root=... to it, or try things out with data=standin"
         )
-    found = scan(data, corpus_folder(data))
-    if data.source == "standin" and len(found) != data.size:
-        raise DataError(
-            f"{corpus_folder(data)}: holds {len(found)} excerpts of {data.size}; remove the folder to render it again"
-        )
-    return found
+    scanned = scan(data, folder)
+    if data.source == "standin" and len(scanned) != data.size:
+        raise DataError(f"{folder}: holds {len(scanned)} excerpts of {data.size}; remove the folder to render it again")
+    return scanned
 
 
 def corpus_folder(data: Data) -> Path:
-    """The folder with a subfolder a class."""
+    """Return the folder with one subfolder per class."""
     if data.source == "standin":
         return Path(data.root) / f"v{corpus.VERSION}-{data.size}-seed{data.render_seed}"
     return Path(data.root)
@@ -102,7 +93,7 @@ def corpus_folder(data: Data) -> Path:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a run's features come from, once the data is there."""
+    """The cache that a run reads, and the excerpts that it is made of."""
 
     folder: Path
     excerpts: list[Excerpt] | None
@@ -110,16 +101,18 @@ class Source:
 
 
 def locate(data: Data, features: Features, progress: Progress) -> Source:
-    """The cache to open; renders the stand-in where it is missing."""
+    """Return the cache to open; render the stand-in first if it is missing. Raise DataError."""
     if data.cache is not None:
         return Source(Path(data.cache), None)
-    if data.source == "standin":
-        _render(data, progress)
+    if data.source == "standin" and not corpus_folder(data).is_dir():
+        assert data.size is not None
+        assert data.render_seed is not None
+        corpus.render(corpus_folder(data), data.size, data.render_seed, progress)
     return _own_cache(data, features)
 
 
 def refuse_unwritable(data: Data, features: Features) -> None:
-    """Raise ConfigError where what is missing would be made in a folder that cannot be written."""
+    """Raise ConfigError if missing data would be written to a folder that cannot be written."""
     if data.cache is not None:
         return
     if data.source == "standin" and not corpus_folder(data).is_dir() and (reason := obstacle(Path(data.root))):
@@ -129,58 +122,41 @@ def refuse_unwritable(data: Data, features: Features) -> None:
 
 
 def is_built(data: Data, features: Features) -> bool:
-    """Whether `load` would only open a cache."""
+    """Return whether `load` would only open a cache."""
     if data.cache is not None:
         return True
     if data.source == "standin" and not corpus_folder(data).is_dir():
         return False
-    return not _lacks(_own_cache(data, features), features)
+    source = _own_cache(data, features)
+    return cache.flaw(source.folder, source.excerpts or [], features) is None
 
 
 def _own_cache(data: Data, features: Features) -> Source:
-    found = excerpts(data)
-    return Source(Path(data.cache_dir) / cache.key(found, features, data.damaged), found)
-
-
-def _lacks(source: Source, features: Features) -> bool:
-    return source.excerpts is not None and cache.flaw(source.folder, source.excerpts, features) is not None
-
-
-def _render(data: Data, progress: Progress) -> None:
-    folder = corpus_folder(data)
-    if folder.is_dir():
-        return
-    assert data.size is not None
-    assert data.render_seed is not None
-    with locked(folder.with_name(f"{folder.name}.lock")):
-        if not folder.is_dir():
-            progress.start("rendering", data.size)
-            corpus.render(folder, data.size, data.render_seed, progress.advance)
+    own = excerpts(data)
+    return Source(Path(data.cache_dir) / cache.key(own, features, data.damaged), own)
 
 
 def make(source: Source, data: Data, features: Features, progress: Progress) -> bool:
-    """Compute a source's cache where it is missing or damaged; whether it was. Raises DataError."""
-    if source.excerpts is None or not _lacks(source, features):
+    """Compute a source's cache if it is missing or damaged; return whether it was. Raise DataError."""
+    if source.excerpts is None:
         return False
-    progress.start("log-mels", len(source.excerpts))
-    cache.build(source.excerpts, features, source.folder, progress.advance, data.damaged)
-    return True
+    return cache.build(source.excerpts, features, source.folder, progress, data.damaged)
 
 
 def open_source(source: Source) -> FeatureCache:
-    """Raises DataError where the cache is not sound. Which excerpts it leaves out is said every time."""
+    """Open the cache, and log which excerpts it leaves out. Raise DataError if it is not sound."""
     if source.excerpts is None:
-        return cache.open_named(source.folder)
+        return cache.open_cache(source.folder, "data.cache")
     opened = cache.open_cache(source.folder)
     if opened.left_out:
         listed = "".join(f"\n  {name}: {reason}" for name, reason in opened.left_out.items())
-        said = f"{len(opened.left_out)} of {len(source.excerpts)} excerpts are left out (data.damaged=drop)"
-        log.warning("%s%s", said, listed)
+        count = f"{len(opened.left_out)} of {len(source.excerpts)}"
+        log.warning("%s excerpts are left out (data.damaged=drop)%s", count, listed)
     return opened
 
 
 def load(data: Data, features: Features, progress: Progress) -> FeatureCache:
-    """Open the features of a configuration, after rendering and computing what is missing. Raises DataError."""
+    """Open the features of a configuration, after rendering and computing what is missing. Raise DataError."""
     source = locate(data, features, progress)
     make(source, data, features, progress)
     return open_source(source)

@@ -1,8 +1,7 @@
-"""File names on disk -> excerpts, in IRMAS's layout or any folder with a subfolder a class."""
+"""File names on disk -> excerpts, in IRMAS's layout or in any folder with one subfolder per class."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 from collections import Counter
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from irmas.config import Data
 from irmas.errors import DataError
+from irmas.files import read_csv
 from irmas.labels import CODES
 
 IRMAS_NAME = re.compile(
@@ -24,7 +24,7 @@ AUDIO = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"})
 
 @dataclass(frozen=True)
 class Excerpt:
-    """One file. `recording` is what it was cut from: excerpts of one recording are not independent."""
+    """A sound file of one class. Excerpts of the same `recording` are not independent."""
 
     path: Path
     name: str
@@ -33,47 +33,54 @@ class Excerpt:
 
 
 def scan(data: Data, root: Path) -> list[Excerpt]:
-    """All excerpts below `root`, sorted by class and name.
+    """Return all excerpts below `root`, sorted by class and name.
 
-    Raises DataError, listing every file that does not fit, or naming what the folder lacks.
+    Raise DataError with a list of every file that does not fit, or with what the folder lacks.
     """
     if not root.is_dir():
         raise DataError(f"data.root={root}: there is no such folder")
-    return _scan_folder(root, data.recordings) if data.source == "folder" else _scan_irmas(root)
+    in_layout = data.source != "folder"
+    excerpts, problems = _scan_irmas(root) if in_layout else _scan_folder(root, data.recordings)
+    if problems:
+        raise DataError(f"data.root={root}: {len(problems)} files do not fit\n  " + "\n  ".join(problems))
+    if len({excerpt.label for excerpt in excerpts}) < 2:
+        folders = f"subfolders {' '.join(CODES)} with wavs" if in_layout else "one subfolder of sound files per class"
+        count = f"found {len(excerpts)} excerpts of fewer than two classes"
+        raise DataError(f"data.root={root}: {count}; expected {folders}")
+    if twice := sorted(name for name, times in Counter(excerpt.name for excerpt in excerpts).items() if times > 1):
+        raise DataError(f"data.root={root}: the same name occurs twice: {' '.join(twice)}")
+    return excerpts
 
 
-def _scan_irmas(root: Path) -> list[Excerpt]:
+def _scan_irmas(root: Path) -> tuple[list[Excerpt], list[str]]:
+    """Return the excerpts, and one line per file that does not fit."""
     excerpts, problems = [], []
     for path in _audio_files(root):
-        match = IRMAS_NAME.fullmatch(path.stem)
-        label = path.parent.name
+        match, label, name = IRMAS_NAME.fullmatch(path.stem), path.parent.name, path.relative_to(root)
         if label not in CODES:
-            problems.append(f"{path.relative_to(root)}: the folder is none of {' '.join(CODES)}")
+            problems.append(f"{name}: folder name must be one of: {' '.join(CODES)}")
         elif match is None or path.suffix != ".wav":
-            problems.append(f"{path.relative_to(root)}: not a name of IRMAS, such as 008__[cel][nod][cla]0058__1.wav")
+            problems.append(f"{name}: not a name of IRMAS, such as 008__[cel][nod][cla]0058__1.wav")
         elif match["label"] != label:
-            problems.append(f"{path.relative_to(root)}: the name says {match['label']}, the folder {label}")
+            problems.append(f"{name}: the name says {match['label']}, the folder {label}")
         else:
             # By the number and not by the stem: some recordings occur both with and without the prefix.
             excerpts.append(Excerpt(path, path.stem, label, match["recording"]))
-    if problems:
-        raise DataError(f"data.root={root}: {len(problems)} files do not fit\n  " + "\n  ".join(problems))
-    return _enough(excerpts, root, f"subfolders {' '.join(CODES)} with wav files")
+    return excerpts, problems
 
 
-def _scan_folder(root: Path, recordings: str | None) -> list[Excerpt]:
-    known = _read_recordings(Path(recordings)) if recordings else {}
+def _scan_folder(root: Path, recordings: str | None) -> tuple[list[Excerpt], list[str]]:
+    rows = read_csv(Path(recordings), ("name", "recording"), "data.recordings") if recordings else []
+    recording_of = {bare_name(row["name"]): row["recording"] for row in rows}
     excerpts, problems = [], []
     for path in _audio_files(root):
         name = path.relative_to(root).with_suffix("").as_posix()
-        recording = known.get(name, known.get(path.stem)) if recordings else path.stem
-        if not recording:
-            problems.append(f"{name}: has no line in data.recordings={recordings}, nor has {path.stem}")
-        else:
+        recording = recording_of.get(name, recording_of.get(path.stem)) if recordings else path.stem
+        if recording:
             excerpts.append(Excerpt(path, name, path.parent.name, recording))
-    if problems:
-        raise DataError(f"data.root={root}: {len(problems)} files do not fit\n  " + "\n  ".join(problems))
-    return _enough(excerpts, root, f"a subfolder a class, with files such as {' '.join(sorted(AUDIO))}")
+        else:
+            problems.append(f"{name}: neither it nor {path.stem} is in data.recordings={recordings}")
+    return excerpts, problems
 
 
 def _audio_files(root: Path) -> list[Path]:
@@ -86,59 +93,19 @@ def _audio_files(root: Path) -> list[Path]:
     ]
 
 
-def _enough(excerpts: list[Excerpt], root: Path, wanted: str) -> list[Excerpt]:
-    if len({excerpt.label for excerpt in excerpts}) < 2:
-        raise DataError(
-            f"data.root={root}: found {len(excerpts)} excerpts of fewer than two classes; wanted are {wanted}"
-        )
-    twice = sorted(name for name, times in Counter(excerpt.name for excerpt in excerpts).items() if times > 1)
-    if twice:
-        raise DataError(f"data.root={root}: the same name occurs twice: {' '.join(twice)}")
-    return excerpts
-
-
-def _read_recordings(path: Path) -> dict[str, str]:
-    """Raises DataError naming the file and the column that it lacks."""
-    rows = read_table(path, ("name", "recording"), "data.recordings")
-    return {bare_name(row["name"]): row["recording"] for row in rows}
-
-
 def bare_name(name: str) -> str:
-    """Without an audio file's ending: users' lists name files, we name excerpts."""
+    """Remove an audio file's suffix: users' lists name files, excerpts have none."""
     return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in AUDIO else name
 
 
-def read_table(path: Path, columns: tuple[str, ...], key: str = "") -> list[dict[str, str]]:
-    """The rows of a csv; `key` is the setting that names it, if one does.
-
-    Raises DataError, naming setting and file, where it is absent or lacks a value.
-    """
-    named = f"{key}={path}" if key else f"{path}"
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = set(columns) - set(reader.fieldnames or ())
-            if missing:
-                raise DataError(
-                    f"{named}: the column {', '.join(sorted(missing))} is missing; wanted are {', '.join(columns)}"
-                )
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{named}: {error}") from None
-    short = [number for number, row in enumerate(rows, start=2) if any(row[column] is None for column in columns)]
-    if short:
-        raise DataError(f"{named}: line {short[0]} has fewer values than the first line has columns")
-    return rows
-
-
 def listing_digest(excerpts: list[Excerpt], *, times: bool) -> str:
-    """Of names, sizes and, on request, modification times: tells whether files were exchanged without reading them."""
+    """Digest names, sizes and, if `times`, modification times, to detect exchanged files without reading them."""
     digest = hashlib.sha256()
     for excerpt in excerpts:
         try:
             stat = excerpt.path.stat()
             size, modified = stat.st_size, stat.st_mtime_ns
-        except OSError:  # a link to nothing, or gone: who reads it says so
+        except OSError:  # a dangling link, or removed: reading it raises the error
             size, modified = 0, 0
         digest.update(f"{excerpt.label}/{excerpt.name} {excerpt.recording} {size}".encode())
         digest.update(f" {modified}\n".encode() if times else b"\n")

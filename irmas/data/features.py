@@ -22,19 +22,19 @@ KAISER_BEST = {
     "resampling_method": "sinc_interp_kaiser",
     "beta": 14.769656459379492,
 }
-"""The filter that librosa and resampy call kaiser_best, as torchaudio's resampling tutorial gives it."""
+"""The filter that librosa and resampy call kaiser_best, from torchaudio's resampling tutorial."""
 LARGEST_FILTER = 1 << 24
-"""Coefficients of a resampling filter; two rates without a common factor need billions."""
+"""Coefficients that a resampling filter may have; two rates without a common factor need billions."""
 
 
 def read_waveform(path: Path) -> tuple[Tensor, int]:
-    """Mono samples and the sample rate in Hz. Raises DataError for a file that cannot be used."""
+    """Return mono samples and the sample rate in Hz. Raise DataError for a file that cannot be used."""
     samples, rate = sound.read_mono(path)
     return torch.from_numpy(samples), rate
 
 
 class LogMel:
-    """The front end for one set of settings; filters are computed once a sample rate."""
+    """The front end for one set of settings; filters are computed once per sample rate."""
 
     def __init__(self, features: Features) -> None:
         self.features = features
@@ -50,29 +50,27 @@ class LogMel:
         self._resample = lru_cache(maxsize=8)(self._make_resample)
 
     def _make_resample(self, rate: int) -> Resample:
-        wanted = self.features.sample_rate
-        if rate * wanted // math.gcd(rate, wanted) ** 2 > LARGEST_FILTER:
-            raise DataError(
-                f"{rate} Hz: has too small a factor in common with features.sample_rate={wanted}; resample the file"
-            )
-        quality = KAISER_BEST if self.features.resampling == "kaiser_best" else {}
-        return Resample(rate, self.features.sample_rate, **quality)
+        target = self.features.sample_rate
+        if rate * target // math.gcd(rate, target) ** 2 > LARGEST_FILTER:
+            factor = f"has too small a factor in common with features.sample_rate={target}"
+            raise DataError(f"{rate} Hz: {factor}; resample the file")
+        return Resample(rate, target, **(KAISER_BEST if self.features.resampling == "kaiser_best" else {}))
 
     def _resampled(self, waveforms: Tensor, rate: int) -> Tensor:
         return waveforms if rate == self.features.sample_rate else self._resample(rate)(waveforms)
 
     def power(self, waveforms: Tensor, rate: int) -> Tensor:
-        """(excerpts, samples at `rate`) of any length -> (excerpts, n_mels, frames): what `__call__` tells in dB.
+        """Return mel power: (excerpts, samples at `rate`) of any length -> (excerpts, n_mels, frames).
 
-        Raises DataError for a rate that cannot be resampled.
+        Raise DataError for a rate that cannot be resampled.
         """
         return self.mel(self._resampled(waveforms, rate))  # type: ignore[no-any-return]
 
     def __call__(self, waveforms: Tensor, rate: int) -> Tensor:
-        """(excerpts, samples at `rate`) -> (excerpts, n_mels, n_frames), dB from -top_db to 0, the excerpt's maximum.
+        """Return log-mels: (excerpts, samples at `rate`) -> (excerpts, n_mels, n_frames).
 
-        Longer excerpts are cut to `seconds`, shorter ones padded with silence. Silence is -top_db everywhere.
-        Raises DataError for a rate that cannot be resampled.
+        They are in dB from -top_db to 0, the excerpt's maximum; silence is -top_db everywhere. Longer excerpts are cut
+        to `seconds`, shorter ones padded with silence. Raise DataError for a rate that cannot be resampled.
         """
         features = self.features
         waveforms = self._resampled(waveforms[:, : int(np.ceil(features.seconds * rate))], rate)
@@ -86,12 +84,12 @@ class LogMel:
 
 
 def encode(decibels: Tensor, features: Features) -> NDArray[np.uint8] | NDArray[np.float16]:
-    """dB -> what the cache stores."""
+    """Convert dB to the values that the cache stores."""
     if features.dtype == "float16":
         return decibels.numpy().astype(np.float16)
     return ((decibels - features.offset) / features.scale).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 def decode(stored: NDArray[np.uint8] | NDArray[np.float16], features: Features) -> Tensor:
-    """What the cache stores -> dB."""
+    """Convert stored values to dB."""
     return torch.from_numpy(stored).float() * features.scale + features.offset

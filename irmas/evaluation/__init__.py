@@ -1,1 +1,1 @@
-"""How good a trained net is: IRMAS's test protocol, from the data to figures with intervals."""
+"""Quality of a trained net by IRMAS's test protocol, from the data to metrics with intervals."""

@@ -1,7 +1,7 @@
-"""IRMAS's test protocol: scores of windows -> of excerpts -> answers, and how right they are, with intervals.
+"""IRMAS's test protocol: scores of excerpts -> the classes that a rule names -> metrics with intervals.
 
 After Han, Kim and Lee, Deep convolutional neural networks for predominant instrument recognition in polyphonic music,
-IEEE/ACM TASLP 25 (2017). Numbers alone: no file, no net.
+IEEE/ACM TASLP 25 (2017). Pure computation: no file, no net.
 """
 
 from __future__ import annotations
@@ -15,50 +15,57 @@ from numpy.typing import NDArray
 from irmas.results.comparison import CONFIDENCE, draw, widening
 
 Array = NDArray[np.float64]
-Answers = NDArray[np.bool_]
-"""(excerpts, classes)."""
+Labels = NDArray[np.bool_]
+"""True where an excerpt has a class, (excerpts, classes)."""
 
 MEAN, MAX = "mean", "max"
-FIXED, MIXTURES, ORACLE, HIGHEST = "fixed", "chosen on mixtures", "oracle", "highest score"
+FIXED, TUNED, ORACLE, TOP_SCORE = "fixed", "chosen on mixtures", "oracle", "highest score"
 
 
-def aggregate(sums: Array, windows: int, how: str) -> Array:
-    """(classes,) sums of an excerpt's windows -> its scores, 0 to 1: their `mean`, or with `max` the highest is 1."""
-    return sums / (windows if how == MEAN else sums.max())
+def aggregate(sums: Array, windows: int, method: str) -> Array:
+    """Return an excerpt's scores, 0 to 1, from the sums over its windows, both (classes,).
+
+    They are the `mean` of its windows, or with `max` the sums relative to the highest of them.
+    """
+    return sums / (windows if method == MEAN else sums.max())
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What is judged."""
-
+class ScoredExcerpts:
     classes: list[str]
-    truth: Answers
+    truth: Labels
     scores: Array
-    """(excerpts, classes)"""
+    """Scores, (excerpts, classes)."""
     groups: list[str]
-    """The song or recording of each excerpt: they are what is resampled."""
+    """Song or recording of each excerpt; these are resampled."""
 
     @cached_property
     def codes(self) -> NDArray[np.intp]:
-        """(excerpts,): the number of its group."""
+        """Number of each excerpt's group, (excerpts,)."""
         return np.unique(self.groups, return_inverse=True)[1]
 
     @cached_property
     def draws(self) -> NDArray[np.integer] | None:
-        """(resamples, groups); None for a single group, which cannot be resampled."""
+        """Number of times that each group is drawn, (resamples, groups); None for a single group."""
         groups = int(self.codes.max()) + 1
         return draw(groups) if groups > 1 else None
+
+    def by_group(self, values: NDArray[np.generic]) -> Array:
+        """Return the sums, (groups, ...), of values, (excerpts, ...)."""
+        sums = np.zeros((int(self.codes.max()) + 1, *values.shape[1:]))
+        np.add.at(sums, self.codes, values)
+        return sums
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Which classes an excerpt is said to have."""
+    """A rule that names classes by their scores."""
 
     name: str
     threshold: float | None = None
-    """Of the score; without one the highest alone is named."""
+    """Score from which on a class is named; without one only the class of the highest score is."""
 
-    def answers(self, scores: Array) -> Answers:
+    def predict(self, scores: Array) -> Labels:
         if self.threshold is None:
             return np.asarray(np.eye(scores.shape[1], dtype=bool)[scores.argmax(axis=1)])
         return np.asarray(scores >= self.threshold, dtype=bool)
@@ -71,119 +78,111 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Metric:
     value: float
     interval: Interval | None
-    """95 %; None where resampling tells nothing: a single group, or a class that is never, or always, recognised."""
+    """95 % interval; None if resampling shows no spread: a single group, or a class that is never or always right."""
+
+    @classmethod
+    def resampled(cls, value: float, draws: Array, groups: int) -> Metric:
+        """Return a metric with the interval of its values in resamples, NaN where they have none."""
+        draws = draws[~np.isnan(draws)]
+        if not len(draws) or (draws == value).all():
+            return cls(value, None)
+        ends = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        low, high = np.clip(value + widening(groups) * (ends - value), 0, 1).tolist()
+        return cls(value, Interval(low, high))
 
 
 @dataclass(frozen=True)
-class OfClass:
+class ClassMetrics:
     label: str
     support: int
-    """Excerpts that have the label; without any the rest says nothing."""
+    """Number of excerpts that have the label; the metrics mean nothing if it is 0."""
     precision: float
     recall: float
-    f1: Figure
+    f1: Metric
 
 
 @dataclass(frozen=True)
-class Judgement:
+class RuleMetrics:
     rule: Rule
     precision: float
     recall: float
-    micro_f1: Figure
-    """Over all decisions together; where each excerpt has one label and one answer, it is the accuracy."""
-    macro_f1: Figure
-    """The mean of the classes that have support."""
-    classes: list[OfClass]
+    micro_f1: Metric
+    """F1 over all decisions together; if each excerpt has one label and one class is named, it is the accuracy."""
+    macro_f1: Metric
+    """Mean F1 of the classes that have support."""
+    classes: list[ClassMetrics]
 
 
-def judge(scored: Scored, rule: Rule) -> Judgement:
-    """Values by scikit-learn, intervals from counts a group: scikit-learn would take minutes in the loop."""
-    from sklearn.metrics import precision_recall_fscore_support  # here, since it takes a second to import
+def measure(scored: ScoredExcerpts, rule: Rule) -> RuleMetrics:
+    """Return a rule's metrics: values by scikit-learn, intervals from counts per group.
 
-    answers = rule.answers(scored.scores)
-    precision, recall, f1, support = precision_recall_fscore_support(
-        scored.truth, answers, average=None, zero_division=0
-    )
-    whole = precision_recall_fscore_support(scored.truth, answers, average="micro", zero_division=0)
-    resampled = _resampled_f1(scored, answers)
+    scikit-learn would take minutes for the resamples.
+    """
+    from sklearn.metrics import precision_recall_fscore_support  # here, because it takes a second to import
+
+    named, groups = rule.predict(scored.scores), int(scored.codes.max()) + 1
+    precision, recall, f1, support = precision_recall_fscore_support(scored.truth, named, average=None, zero_division=0)
+    micro = precision_recall_fscore_support(scored.truth, named, average="micro", zero_division=0)
+    micro_draws, macro_draws, class_draws = _resampled_f1(scored, named)
     classes = [
-        OfClass(label, int(support[k]), float(precision[k]), float(recall[k]), resampled.figure(float(f1[k]), k))
-        for k, label in enumerate(scored.classes)
+        ClassMetrics(label, int(n), float(p), float(r), Metric.resampled(float(f), draws, groups))
+        for label, n, p, r, f, draws in zip(scored.classes, support, precision, recall, f1, class_draws.T, strict=True)
     ]
-    macro = resampled.figure(float(f1[support > 0].mean()), "macro")
-    return Judgement(rule, float(whole[0]), float(whole[1]), resampled.figure(float(whole[2]), "micro"), macro, classes)
+    return RuleMetrics(
+        rule,
+        float(micro[0]),
+        float(micro[1]),
+        Metric.resampled(float(micro[2]), micro_draws, groups),
+        Metric.resampled(float(f1[support > 0].mean()), macro_draws, groups),
+        classes,
+    )
 
 
-@dataclass(frozen=True)
-class _Resampled:
-    """What resamples of the groups gave, NaN where a class was in none of the drawn; empty for a single group."""
+def _resampled_f1(scored: ScoredExcerpts, named: Labels) -> tuple[Array, Array, Array]:
+    """Return micro and macro F1, (resamples,), and each class's, (resamples, classes); no resamples of a single group.
 
-    groups: int
-    draws: dict[int | str, Array]
-
-    def figure(self, value: float, key: int | str) -> Figure:
-        draws = self.draws.get(key, np.zeros(0))
-        draws = draws[~np.isnan(draws)]
-        if not len(draws) or (draws == value).all():
-            return Figure(value, None)
-        ends = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        low, high = np.clip(value + widening(self.groups) * (ends - value), 0, 1).tolist()
-        return Figure(value, Interval(low, high))
-
-
-def _resampled_f1(scored: Scored, answers: Answers) -> _Resampled:
-    """By class, `micro` and `macro`: F1 from true positives, and how many are right or asked for."""
+    A class is NaN where no drawn group has it, and everywhere if one group has all its excerpts.
+    """
     if scored.draws is None:
-        return _Resampled(1, {})
-    counts = [_by_group(scored, counted) for counted in (scored.truth & answers, scored.truth, answers)]
-    hits, truths, named = (scored.draws @ counted for counted in counts)
+        return np.zeros(0), np.zeros(0), np.zeros((0, len(scored.classes)))
+    in_groups = scored.by_group(scored.truth)
+    hits, truths, positives = (
+        scored.draws @ counts for counts in (scored.by_group(scored.truth & named), in_groups, scored.by_group(named))
+    )
     with np.errstate(invalid="ignore"):
-        micro = 2 * hits.sum(axis=1) / (truths + named).sum(axis=1)
-        by_class = np.where(truths > 0, 2 * hits / (truths + named), np.nan)
+        micro = 2 * hits.sum(axis=1) / (truths + positives).sum(axis=1)
+        by_class = np.where(truths > 0, 2 * hits / (truths + positives), np.nan)
     macro = np.nansum(by_class, axis=1) / np.maximum((truths > 0).sum(axis=1), 1)
-    several = np.flatnonzero((counts[1] > 0).sum(axis=0) > 1)
-    draws: dict[int | str, Array] = {"micro": micro, "macro": macro} | {int(k): by_class[:, k] for k in several}
-    return _Resampled(scored.draws.shape[1], draws)
+    return micro, macro, np.where((in_groups > 0).sum(axis=0) > 1, by_class, np.nan)
 
 
-def _by_group(scored: Scored, values: NDArray[np.generic]) -> Array:
-    """(excerpts, ...) -> sums, (groups, ...)."""
-    sums = np.zeros((int(scored.codes.max()) + 1, *values.shape[1:]))
-    np.add.at(sums, scored.codes, values)
-    return sums
+def ranking_precision(scored: ScoredExcerpts) -> Metric:
+    """Return LRAP, label ranking average precision: how far the true classes are ahead of the others, by score.
 
-
-def ranking_precision(scored: Scored) -> Figure:
-    """LRAP, label ranking average precision: how far ahead of the other classes the true ones are; needs no threshold.
-
-    With one label an excerpt it is the mean of 1 / the true class's rank.
+    It needs no threshold. If each excerpt has one label, it is the mean of 1 / the rank of the true class.
     """
     from sklearn.metrics import label_ranking_average_precision_score
 
     value = float(label_ranking_average_precision_score(scored.truth, scored.scores))
     if scored.draws is None:
-        return Figure(value, None)
-    sizes = _by_group(scored, np.ones(len(scored.groups)))
-    drawn = (scored.draws @ _by_group(scored, _precisions(scored))) / (scored.draws @ sizes)
-    return _Resampled(len(sizes), {"lrap": drawn}).figure(value, "lrap")
-
-
-def _precisions(scored: Scored) -> Array:
-    """(excerpts,): LRAP is their mean."""
-    return np.array([_precision(truth, scores) for truth, scores in zip(scored.truth, scored.scores, strict=True)])
+        return Metric(value, None)
+    sizes = scored.by_group(np.ones(len(scored.groups)))
+    precisions = np.array([_precision(truth, row) for truth, row in zip(scored.truth, scored.scores, strict=True)])
+    draws = (scored.draws @ scored.by_group(precisions)) / (scored.draws @ sizes)
+    return Metric.resampled(value, draws, len(sizes))
 
 
 def _precision(truth: NDArray[np.bool_], scores: Array) -> float:
-    """Of an excerpt: the mean share of true classes among those that are at least as high as each of them."""
+    """Return an excerpt's LRAP: for its true classes, the mean share of true ones among those that score as high."""
     as_high = scores >= scores[truth, None]
     return float((as_high[:, truth].sum(axis=1) / as_high.sum(axis=1)).mean())
 
 
-def best_threshold(truth: Answers, scores: Array) -> float:
-    """That of the highest micro F1; halfway between the scores that it parts."""
+def best_threshold(truth: Labels, scores: Array) -> float:
+    """Return the threshold of the highest micro F1, halfway between the scores that it separates."""
     order = np.argsort(-scores, axis=None, kind="stable")
     ranked = scores.ravel()[order]
     hits = np.cumsum(truth.ravel()[order])

@@ -11,90 +11,85 @@ from pathlib import Path
 from irmas.config import Data, Features, shown
 from irmas.data import cache, dataset, testparts
 from irmas.data.cache import FeatureCache
-from irmas.data.excerpts import AUDIO, IRMAS_NAME, Excerpt, scan
+from irmas.data.excerpts import AUDIO, IRMAS_NAME, scan
 from irmas.errors import DataError
-from irmas.inference.recognizer import Net
 from irmas.labels import CODES
 from irmas.run.model_file import ModelFile
 
 SONG = re.compile(r"(?P<song>.+)-\d+")
 """A test excerpt's name: `02 - And The Body Will Die-8`."""
 COMPARED = 8
-"""Excerpts of one name that tell whether two folders hold the same data: `cel/001` may be any sound."""
+"""Excerpts of equal names that are compared to find out whether two folders hold the same data."""
 
 
 @dataclass(frozen=True)
-class LabelledExcerpt:
+class LabeledExcerpt:
     name: str
     labels: list[str]
     group: str
-    """Its song or recording."""
+    """Song or recording that it is cut from."""
     path: Path | None = None
-    """None for a row of a feature cache."""
+    """Sound file; None for a row of a feature cache."""
     row: int = 0
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
     paths: list[Path]
-    excerpts: list[LabelledExcerpt]
+    excerpts: list[LabeledExcerpt]
     source: str
     """What excerpts are cut from: `song` or `recording`."""
     is_multi_label: bool
     problems: list[str] = field(default_factory=list)
-    """A line a file that cannot be used, with the reason."""
+    """One line per file that cannot be used, with the reason."""
     trained_on: list[str] = field(default_factory=list)
-    """Names that are left out, since the model was trained on them."""
+    """Names of the excerpts that are left out because the model was trained on them."""
     leaking: int = 0
-    """Excerpts that are not left out, though the model was trained on others of their recordings."""
+    """Number of the other excerpts whose recordings the model was trained on."""
     features: FeatureCache | None = None
-    """Of a feature cache."""
+    """Feature cache that the excerpts are rows of, if they are."""
 
     def __str__(self) -> str:
         return " ".join(map(str, self.paths))
 
 
-def read(
-    paths: Sequence[Path], classes: Sequence[str], nets: Sequence[Net], files: Sequence[ModelFile]
-) -> EvaluationSet:
-    """Test parts, which are taken together, or one folder of classes or feature cache. Nothing is heard yet.
+def read(paths: Sequence[Path], files: Sequence[ModelFile]) -> EvaluationSet:
+    """Return the excerpts of one or several test parts, of one folder of classes, or of one feature cache.
 
-    Raises DataError where it is none of them, has classes that the nets do not know, or a front end other than theirs.
+    Sounds are not read yet. Raises DataError if a path is none of them, or has classes or a front end that the models
+    do not have.
     """
-    found = [_read(path, classes, nets, files) for path in paths]
-    single = next((str(other) for other in found if not other.is_multi_label), None)
-    if len(found) == 1:
-        return found[0]
-    if single is not None:
-        raise DataError(f"{single}: is no test part, and only test parts are taken together")
+    sets = [_read(path, files) for path in paths]
+    if len(sets) == 1:
+        return sets[0]
+    if other := next((str(data) for data in sets if not data.is_multi_label), None):
+        raise DataError(f"{other}: is no test part, and only test parts are evaluated together")
     excerpts = [
-        replace(excerpt, name=f"{part.paths[0].name}/{excerpt.name}") for part in found for excerpt in part.excerpts
+        replace(excerpt, name=f"{part.paths[0].name}/{excerpt.name}") for part in sets for excerpt in part.excerpts
     ]
-    return replace(
-        found[0], paths=list(paths), excerpts=excerpts, problems=[p for part in found for p in part.problems]
-    )
+    problems = [problem for part in sets for problem in part.problems]
+    return replace(sets[0], paths=list(paths), excerpts=excerpts, problems=problems)
 
 
-def _read(path: Path, classes: Sequence[str], nets: Sequence[Net], files: Sequence[ModelFile]) -> EvaluationSet:
-    """What lies there tells what it is."""
+def _read(path: Path, files: Sequence[ModelFile]) -> EvaluationSet:
+    """Return the excerpts of one path, whose kind follows from what it holds."""
+    classes = files[0].classes
     if not path.is_dir():
         raise DataError(f"{path}: {'is no folder' if path.exists() else 'there is no such folder'}")
     if (path / cache.SETTINGS).exists():
-        found = _cache(path, nets)
+        data = _cache(path, files)
     elif _is_sorted_by_class(path):
-        found = _classes(path, files)
+        data = _classes(path, files)
     else:
         return _part(path, classes)
-    unknown = sorted({label for excerpt in found.excerpts for label in excerpt.labels} - set(classes))
+    unknown = sorted({label for excerpt in data.excerpts for label in excerpt.labels} - set(classes))
     if unknown:
-        raise DataError(
-            f"{path}: has the classes {' '.join(unknown)}, which the model does not know; it knows {' '.join(classes)}"
-        )
-    return _without_trained_on(found, [file for file in files if _is_of(found, file)])
+        raise DataError(f"{path}: has unknown classes {' '.join(unknown)}; the model has {' '.join(classes)}")
+    return _without_trained_on(data, [file for file in files if _is_training_data(data, file)])
 
 
 def _is_sorted_by_class(path: Path) -> bool:
-    """Labels are told by txt files beside the wavs, or else by subfolders."""
+    """Return whether labels are the names of subfolders, as there are no txt files beside the wavs."""
     if any(wav.with_suffix(".txt").exists() for wav in path.rglob("*.wav")):
         return False
     return any(file.suffix.lower() in AUDIO for file in path.glob("*/*"))
@@ -104,99 +99,89 @@ def _part(path: Path, classes: Sequence[str]) -> EvaluationSet:
     part = testparts.read(path, classes)
     if not part.excerpts:
         raise DataError(
-            f"{path}: holds no excerpt with labels ({part.problems[0]}); what is tested on is a folder of wavs with a "
-            "txt each, a folder with a subfolder of sounds a class, or a feature cache"
+            f"{path}: holds no excerpt with labels ({part.problems[0]}); give a folder of wavs with one txt each, "
+            "a folder with one subfolder of sounds per class, or a feature cache"
         )
     excerpts = []
     for labelled in part.excerpts:
         song = SONG.fullmatch(labelled.path.stem)
         name = labelled.path.relative_to(path).with_suffix("").as_posix()
-        excerpts.append(
-            LabelledExcerpt(name, labelled.labels, song["song"] if song else labelled.path.stem, labelled.path)
-        )
+        group = song["song"] if song else labelled.path.stem
+        excerpts.append(LabeledExcerpt(name, labelled.labels, group, labelled.path))
     return EvaluationSet([path], excerpts, "song", True, part.problems)
 
 
 def _classes(path: Path, files: Sequence[ModelFile]) -> EvaluationSet:
-    found = [file for file in path.glob("*/*") if file.suffix.lower() in AUDIO]
-    named_so = all(file.parent.name in CODES and IRMAS_NAME.fullmatch(file.stem) for file in found)
+    sounds = [file for file in path.glob("*/*") if file.suffix.lower() in AUDIO]
+    is_irmas = all(file.parent.name in CODES and IRMAS_NAME.fullmatch(file.stem) for file in sounds)
+    # The list of recordings that a training on this very folder had.
+    trainings = [data for data in map(training_data, files) if Path(data.root) == path.absolute()]
+    recordings = next((data.recordings for data in trainings if data.recordings), None)
     try:
-        scanned = scan(Data(source="irmas" if named_so else "folder", recordings=_recordings(path, files)), path)
+        scanned = scan(Data(source="irmas" if is_irmas else "folder", recordings=recordings), path)
     except DataError as error:
         raise DataError(str(error).removeprefix("data.root=")) from None
-    return EvaluationSet([path], [_excerpt(excerpt) for excerpt in scanned], "recording", False)
+    excerpts = [LabeledExcerpt(found.name, [found.label], found.recording, found.path) for found in scanned]
+    return EvaluationSet([path], excerpts, "recording", False)
 
 
-def _excerpt(excerpt: Excerpt) -> LabelledExcerpt:
-    return LabelledExcerpt(excerpt.name, [excerpt.label], excerpt.recording, excerpt.path)
-
-
-def _recordings(path: Path, files: Sequence[ModelFile]) -> str | None:
-    """The list that a training on this very folder had."""
-    for file in files:
-        data = data_of(file)
-        if data.recordings and Path(data.root) == path.absolute():
-            return data.recordings
-    return None
-
-
-def _cache(path: Path, nets: Sequence[Net]) -> EvaluationSet:
+def _cache(path: Path, files: Sequence[ModelFile]) -> EvaluationSet:
     opened = cache.open_cache(path)
-    for net in nets:
-        _refuse_other_front_end(path, net.features)
+    for file in files:
+        _refuse_other_front_end(path, file.features)
     rows = enumerate(zip(opened.names, opened.labels, opened.recordings, strict=True))
-    excerpts = [LabelledExcerpt(name, [label], recording, row=row) for row, (name, label, recording) in rows]
+    excerpts = [LabeledExcerpt(name, [label], recording, row=row) for row, (name, label, recording) in rows]
     return EvaluationSet([path], excerpts, "recording", False, features=opened)
 
 
 def _refuse_other_front_end(path: Path, features: Features) -> None:
-    told = cache.front_end(path, features)
-    if None in (told.resampling, features.resampling):  # a ready-made cache does not say
-        told = replace(told, resampling=features.resampling)
-    told = replace(told, dtype=features.dtype)  # decibels either way
-    for key, value in asdict(told).items():
+    cached = replace(cache.front_end(path, features), dtype=features.dtype)  # features are decoded to dB in any case
+    if None in (cached.resampling, features.resampling):  # a ready-made cache does not record it
+        cached = replace(cached, resampling=features.resampling)
+    for key, value in asdict(cached).items():
         if value != getattr(features, key):
             raise DataError(
-                f"{path}: was computed with {key}={shown(value)}, the model hears with "
+                f"{path}: was computed with {key}={shown(value)}, the model needs "
                 f"{key}={shown(getattr(features, key))}; give the sounds themselves, or a cache of its front end"
             )
 
 
-def _without_trained_on(found: EvaluationSet, files: Sequence[ModelFile]) -> EvaluationSet:
-    """Raises DataError where nothing is left."""
-    names, recordings = seen(files)
-    kept = [excerpt for excerpt in found.excerpts if excerpt.name not in names]
-    left_out = [excerpt.name for excerpt in found.excerpts if excerpt.name in names]
+def _without_trained_on(data: EvaluationSet, files: Sequence[ModelFile]) -> EvaluationSet:
+    """Leave out the excerpts that a model was trained on. Raises DataError if none remains."""
+    names, recordings = trained_on(files)
+    kept = [excerpt for excerpt in data.excerpts if excerpt.name not in names]
+    left_out = [excerpt.name for excerpt in data.excerpts if excerpt.name in names]
     if not kept:
-        raise DataError(f"{found}: the model was trained on all of its {len(left_out)} excerpts")
+        raise DataError(f"{data}: the model was trained on all of its {len(left_out)} excerpts")
     leaking = sum(excerpt.group in recordings for excerpt in kept)
-    return replace(found, excerpts=kept, trained_on=left_out, leaking=leaking)
+    return replace(data, excerpts=kept, trained_on=left_out, leaking=leaking)
 
 
-def seen(files: Sequence[ModelFile]) -> tuple[set[str], set[str]]:
-    """Names of all excerpts that any of the nets was trained on, and of all recordings that they are from."""
+def trained_on(files: Sequence[ModelFile]) -> tuple[set[str], set[str]]:
+    """Return the names of all excerpts that any of the nets was trained on, and of their recordings."""
     names = {name for file in files for name in file.trained_on}
-    # Of recordings that share an identical excerpt the files name the first; excerpts of IRMAS tell theirs.
-    told = {match["recording"] for name in names if (match := IRMAS_NAME.fullmatch(name))}
-    return names, told | {recording for file in files for recording in file.recordings}
+    # Of recordings that share an identical excerpt the files name the first; IRMAS's names hold their own.
+    recordings = {match["recording"] for name in names if (match := IRMAS_NAME.fullmatch(name))}
+    return names, recordings | {recording for file in files for recording in file.recordings}
 
 
-def data_of(file: ModelFile) -> Data:
-    """What it was trained on; settings that this version does not know are left out."""
-    told = {entry.name: f"data.{entry.name}" for entry in fields(Data)}
-    return Data(**{name: file.config[key] for name, key in told.items() if key in file.config})
+def training_data(file: ModelFile) -> Data:
+    """Return the data settings of a net's training, without settings that this version does not know."""
+    keys = {entry.name: f"data.{entry.name}" for entry in fields(Data)}
+    return Data(**{name: file.config[key] for name, key in keys.items() if key in file.config})
 
 
-def _is_of(found: EvaluationSet, file: ModelFile) -> bool:
-    """Whether excerpts are those that the net's data calls so; where its sounds are not at hand, names must do."""
-    data = data_of(file)
+def _is_training_data(data: EvaluationSet, file: ModelFile) -> bool:
+    """Return whether excerpts are those that have their names in the net's data; yes if its sounds are missing."""
+    training = training_data(file)
     try:
-        there = {excerpt.name: excerpt.path for excerpt in scan(data, dataset.corpus_folder(data))}
+        sounds = {excerpt.name: excerpt.path for excerpt in scan(training, dataset.corpus_folder(training))}
     except DataError:
         return True
     alike = [
-        (path, there[excerpt.name]) for excerpt in found.excerpts if (path := excerpt.path) and excerpt.name in there
+        (path, sounds[excerpt.name]) for excerpt in data.excerpts if (path := excerpt.path) and excerpt.name in sounds
     ]
-    if not alike and data.source == "standin":  # it is rendered as a whole: there are no others of its recordings
+    # A stand-in is rendered as a whole: there are no others of its recordings.
+    if not alike and training.source == "standin" and data.features is None:
         return False
-    return all(cmp(here, trained, shallow=False) for here, trained in alike[:COMPARED])
+    return all(cmp(path, other, shallow=False) for path, other in alike[:COMPARED])

@@ -1,1 +1,1 @@
-"""A trained net at work: sound of any length -> probabilities of instruments."""
+"""Trained nets applied to sound of any length: probabilities of instruments over time."""

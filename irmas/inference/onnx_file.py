@@ -1,7 +1,8 @@
 """Trained nets as an ONNX file, for programs without torch; and such a file as a net.
 
-In: `log_mel_db`, (batch, 1, bands, frames), float32, pooled, in dB under each window's own maximum; batch and frames
-are free. Out: `probabilities`, (batch, classes). Classes, front end, pool and versions are in the file's metadata.
+Input: `log_mel_db`, (batch, 1, bands, frames), float32, pooled, in dB under each window's own maximum; batch and frames
+are free. Output: `probabilities`, (batch, classes). The metadata hold classes, front end, pool, versions and `sha256`,
+the digest of the whole file in which the digest itself is 64 zeros.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,49 +22,52 @@ from torch import Tensor, nn
 from irmas.config import Features
 from irmas.errors import UserError
 from irmas.files import atomic_write
-from irmas.inference.recognizer import Net, Probabilities, TorchNet
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+from irmas.inference.recognizer import Net, Probabilities, classifier, torch_net
+from irmas.run.model_file import ModelFile
 
 SUFFIX = ".onnx"
 INPUT, OUTPUT = "log_mel_db", "probabilities"
 VERSION = 1
 """Raise it whenever what the metadata holds changes its meaning."""
+NO_DIGEST = b"0" * 64
+ENTRY = re.compile(rb"(sha256..)([0-9a-f]{64})", re.DOTALL)
+"""The digest's metadata entry in a file: between key and value are two bytes, the value's tag and its length."""
+EARLIER_ENTRY = 76
+"""Bytes of the entry at the end of files that irmas 0.1 exported, whose digest is that of all bytes before it."""
 MISSING = (
     "ONNX files need the packages onnx, onnxruntime and onnxscript: python -m pip install onnx onnxruntime onnxscript; "
     "in the project's folder python -m pip install -c constraints.txt -e '.[onnx]' installs the tested versions"
 )
 
 
-class _Averaged(nn.Module):
-    """As `Recognizer` averages them."""
+class _Average(nn.Module):
+    """The nets' average, as `Recognizer` computes it."""
 
-    def __init__(self, nets: Sequence[TorchNet]) -> None:
+    def __init__(self, files: Sequence[ModelFile]) -> None:
         super().__init__()
-        self.classifiers = nn.ModuleList(net.classifier for net in nets)
+        self.classifiers = nn.ModuleList(map(classifier, files))
 
     def forward(self, log_mel_db: Tensor) -> Tensor:
         return torch.stack([net(log_mel_db).softmax(1) for net in self.classifiers]).mean(0)
 
 
-def write(path: Path, nets: Sequence[TorchNet]) -> None:
-    """One net, or several of the same classes and front end as the one that their average is.
+def write(path: Path, files: Sequence[ModelFile]) -> None:
+    """Write one net, or the average of several of the same classes and front end.
 
-    Raises UserError where their front ends differ or the packages are missing, OSError where the disk is full.
+    Raises UserError if their front ends differ or the packages are missing, OSError if the disk is full.
     """
-    first = nets[0]
-    if any((net.features, net.pool) != (first.features, first.pool) for net in nets):
+    first = files[0]
+    if any((file.features, file.pool) != (first.features, first.pool) for file in files):
         raise UserError("only nets of the same front end (features, data.pool) go into one ONNX file")
     try:
         import onnxscript  # noqa: F401  which torch's exporter needs
     except ImportError:
         raise UserError(MISSING) from None
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of operators of torchvision's
-    # Two of each: torch takes an axis of length 1 for one that is always so.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of operators of torchvision
+    # At least two of each: torch takes an axis of length 1 for a constant one.
     log_mel_db = torch.zeros(2, 1, first.features.n_mels // first.pool, max(2, first.features.n_frames // first.pool))
     program = torch.onnx.export(
-        _Averaged(nets).eval(),
+        _Average(files).eval(),
         (log_mel_db,),
         input_names=[INPUT],
         output_names=[OUTPUT],
@@ -73,51 +77,45 @@ def write(path: Path, nets: Sequence[TorchNet]) -> None:
     )
     assert program is not None
     model = program.model_proto
-    for name, value in _metadata(first).items():
+    metadata = {
+        "version": str(VERSION),
+        "classes": json.dumps(first.classes),
+        "features": json.dumps(asdict(first.features)),
+        "pool": str(first.pool),
+        "versions": json.dumps(first.versions),
+        "sha256": NO_DIGEST.decode(),
+    }
+    for name, value in metadata.items():
         model.metadata_props.add(key=name, value=value)
-    atomic_write(path, _sealed(model.SerializeToString()))
+    content = model.SerializeToString()
+    atomic_write(path, _with_entry(content, hashlib.sha256(content).hexdigest().encode()))
 
 
-def difference(path: Path, nets: Sequence[TorchNet]) -> float:
-    """The largest one between the file's probabilities and the nets', on noise."""
-    features, pool = nets[0].features, nets[0].pool
+def _with_entry(content: bytes, digest: bytes) -> bytes:
+    """Return the file with another digest in its metadata entry; unchanged if it has no such entry."""
+    return ENTRY.sub(rb"\g<1>" + digest, content)
+
+
+def _is_intact(content: bytes) -> bool:
+    entry = ENTRY.search(content)
+    blank = _with_entry(content, NO_DIGEST), content[:-EARLIER_ENTRY]
+    return entry is not None and entry[2].decode() in [hashlib.sha256(signed).hexdigest() for signed in blank]
+
+
+def difference(path: Path, files: Sequence[ModelFile]) -> float:
+    """Return the largest difference between the probabilities of an exported file and of its nets, on noise."""
+    features, pool = files[0].features, files[0].pool
     shape = 8, features.n_mels // pool, features.n_frames // pool
     noise_db = torch.from_numpy(np.random.default_rng(0).uniform(-features.top_db, 0, shape).astype(np.float32))
-    averaged = np.mean([net.probabilities(noise_db) for net in nets], axis=0)
-    return float(np.abs(read(path).probabilities(noise_db) - averaged).max())
-
-
-def _sealed(model: bytes) -> bytes:
-    """With its SHA-256 as one more entry of its metadata: in protobuf a field may stand behind all others."""
-    entry = b"\x0a\x06sha256\x12\x40" + hashlib.sha256(model).hexdigest().encode()
-    return model + b"\x72" + bytes([len(entry)]) + entry
-
-
-def _metadata(net: TorchNet) -> dict[str, str]:
-    return {
-        "version": str(VERSION),
-        "classes": json.dumps(net.classes),
-        "features": json.dumps(asdict(net.features)),
-        "pool": str(net.pool),
-        "versions": json.dumps(net.file.versions),
-    }
-
-
-@dataclass(frozen=True)
-class OnnxNet:
-    """An exported file, run by onnxruntime on the CPU."""
-
-    session: InferenceSession
-    classes: list[str]
-    features: Features
-    pool: int
-
-    def probabilities(self, log_mel_db: Tensor) -> Probabilities:
-        return self.session.run([OUTPUT], {INPUT: log_mel_db[:, None].numpy()})[0]  # type: ignore[no-any-return]
+    average = np.mean([torch_net(file).probabilities(noise_db) for file in files], axis=0)
+    return float(np.abs(read(path).probabilities(noise_db) - average).max())
 
 
 def read(path: Path) -> Net:
-    """Raises UserError where it is absent, damaged, not exported by this program, or onnxruntime is missing."""
+    """Return the net of an exported file, run by onnxruntime on the CPU.
+
+    Raises UserError if the file is absent, damaged or not exported by irmas, or if onnxruntime is missing.
+    """
     try:
         import onnxruntime
     except ImportError:
@@ -126,14 +124,18 @@ def read(path: Path) -> Net:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    if content != _sealed(content[: -len(_sealed(b""))]):
+    if not _is_intact(content):
         raise UserError(f"{path}: is damaged, or was not written by python -m irmas.export")
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    about = session.get_modelmeta().custom_metadata_map
-    if about["version"] != str(VERSION):
-        raise UserError(f"{path}: is of version={about['version']}, this is version={VERSION}; export the net anew")
+    metadata = session.get_modelmeta().custom_metadata_map
+    if metadata["version"] != str(VERSION):
+        raise UserError(f"{path}: is of version={metadata['version']}, not version={VERSION}; export the net again")
     try:
-        features = Features(**json.loads(about["features"]))
-    except TypeError as error:  # which names what is not known
+        features = Features(**json.loads(metadata["features"]))
+    except TypeError as error:  # which names the unknown setting
         raise UserError(f"{path}: was written by another version of irmas ({error})") from None
-    return OnnxNet(session, json.loads(about["classes"]), features, int(about["pool"]))
+
+    def probabilities(log_mel_db: Tensor) -> Probabilities:
+        return session.run([OUTPUT], {INPUT: log_mel_db[:, None].numpy()})[0]  # type: ignore[no-any-return]
+
+    return Net(json.loads(metadata["classes"]), features, int(metadata["pool"]), probabilities)

@@ -1,4 +1,4 @@
-"""What was heard in a sound file, and when: the probabilities of its windows, and what follows from them."""
+"""The probabilities of a sound file's windows, and what follows from them: which instruments sound, and when."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from irmas.labels import INSTRUMENTS
 
-SOUNDS = 0.3
-"""A score from which on an instrument is said to sound: three at once at most."""
+SOUND_THRESHOLD = 0.3
+"""Score from which on an instrument counts as sounding: at most three at once do."""
 
 Span = tuple[float, float]
 """Begin and end in the file, s."""
@@ -19,35 +19,35 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class Timeline:
-    """Times are in seconds, to the microsecond."""
+    """The windows of a file; times are in seconds, rounded to microseconds."""
 
     seconds: float
-    """Of the whole file."""
+    """Length of the whole file."""
     classes: list[str]
     starts: NDArray[np.float64]
     ends: NDArray[np.float64]
     probabilities: NDArray[np.float32]
-    """(windows, classes); a silent window's are NaN."""
+    """Probabilities, (windows, classes); NaN for a silent window."""
 
     @property
     def is_silent(self) -> NDArray[np.bool_]:
-        """Of each window."""
+        """True for silent windows, (windows,)."""
         return np.isnan(self.probabilities[:, 0])
 
     @property
     def overall(self) -> NDArray[np.float64] | None:
-        """Each class's mean over the windows that are not silent; None where all are."""
-        heard = self.probabilities[~self.is_silent]
-        return heard.mean(axis=0, dtype=np.float64) if len(heard) else None
+        """Mean of each class, (classes,), over the windows that are not silent; None if all are."""
+        loud = self.probabilities[~self.is_silent]
+        return loud.mean(axis=0, dtype=np.float64) if len(loud) else None
 
     def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Between which times nothing changes (moments + 1), and the scores there: (moments, classes).
+        """Return the edges of the moments in which no window starts or ends, (moments + 1,), and the scores in them.
 
-        A moment's score is the mean over the windows that hold it; NaN where one of them is silent, and so the moment.
+        Scores, (moments, classes), are the mean over the windows that hold the moment, NaN if one of them is silent.
         """
         edges = np.unique([self.starts, self.ends])
         silent = self.is_silent.astype(int)
-        number = np.zeros((len(edges), 2), int)  # of windows, and of those that are silent
+        number = np.zeros((len(edges), 2), int)  # of windows, and of silent windows
         total = np.zeros((len(edges), len(self.classes)))
         for times, sign in ((self.starts, 1), (self.ends, -1)):
             places = np.searchsorted(edges, times)
@@ -57,12 +57,12 @@ class Timeline:
         return edges, np.where(number[:, 1:] > 0, np.nan, total / number[:, :1])
 
     def sounding(self) -> list[list[Span]]:
-        """For each class, when its score is `SOUNDS` or more."""
+        """Return, for each class, the spans in which its score is `SOUND_THRESHOLD` or more."""
         edges, scores = self.moments()
-        return [_spans(edges, column >= SOUNDS) for column in scores.T]
+        return [_spans(edges, column >= SOUND_THRESHOLD) for column in scores.T]
 
     def silence(self) -> list[Span]:
-        """What silent windows hold."""
+        """Return the spans that silent windows cover."""
         edges, scores = self.moments()
         return _spans(edges, np.isnan(scores[:, 0]))
 
@@ -77,12 +77,12 @@ def _spans(edges: NDArray[np.float64], chosen: NDArray[np.bool_]) -> list[Span]:
 
 
 def clock(seconds: float) -> str:
-    """0:04.5, 59:10, 1:00:00."""
+    """Return a time as on a clock: 0:04.5, 59:10, 1:00:00."""
     minutes, tenths = divmod(round(10 * seconds), 600)
     hours, minutes = divmod(minutes, 60)
     return (f"{hours}:{minutes:02}" if hours else f"{minutes}") + f":{tenths / 10:04.1f}".removesuffix(".0")
 
 
 def instrument(label: str) -> str:
-    """A class of IRMAS in words, any other as it is."""
+    """Return the name of an IRMAS class; any other label as it is."""
     return INSTRUMENTS.get(label, label)

@@ -1,9 +1,8 @@
-"""The picture of a timeline: the file's spectrogram, and below it a lane for each instrument."""
+"""The picture of a timeline: the file's spectrogram, and below it one lane per instrument."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,25 +15,24 @@ from numpy.typing import NDArray
 from irmas.data.features import LogMel
 from irmas.files import visible
 from irmas.inference import windows
-from irmas.inference.timeline import SOUNDS, Span, Timeline, clock, instrument
+from irmas.inference.timeline import SOUND_THRESHOLD, Timeline, clock, instrument
 from irmas.plot_style import BLUE, FAINT, as_png, new_figure, our_style, shortened
 
 COLUMNS = 900
-"""Of the spectrogram: as many as the picture has room for."""
+"""Columns of the spectrogram, about as many as the picture has pixels for."""
 BLOCK_S, MARGIN_S = 12.0, 0.5
-"""The spectrogram is made of blocks that overlap: at a block's edge it would show a click that nobody hears."""
+"""Length and overlap of the blocks that the spectrogram is computed from; a block's edge would show as a click."""
 LANES = 20
-LANE_HEIGHT = 0.21  # inches, as the next
-SPECTROGRAM_HEIGHT = 1.5
+LANE_HEIGHT, SPECTROGRAM_HEIGHT = 0.21, 1.5  # inches
 TICKS_HZ = (300, 1000, 3000, 10_000)
 TICKS, STEPS_S = 8, (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)
 LIGHT_BLUE = "#B8D7EA"
 
 
 def draw(path: Path, timeline: Timeline, front_end: LogMel) -> bytes:
-    """A PNG. The file is read once more, block by block; the front end is that of the spectrogram.
+    """Return a PNG. The file is read again, block by block, for a spectrogram by the front end.
 
-    Raises DataError, naming the file, where it has become unreadable meanwhile.
+    Raises DataError, naming the file, if it has become unreadable.
     """
     log_mel_db = spectrogram(path, timeline.seconds, front_end)
     with our_style():
@@ -42,7 +40,7 @@ def draw(path: Path, timeline: Timeline, front_end: LogMel) -> bytes:
 
 
 def spectrogram(path: Path, seconds: float, front_end: LogMel) -> NDArray[np.float32]:
-    """(n_mels, columns), dB from -top_db to 0, the file's maximum; a column is the mean of its frames' power."""
+    """Return (n_mels, columns), dB from -top_db to 0, the file's maximum; a column is the mean power of its frames."""
     features = front_end.features
     hop_s = features.hop_length / features.sample_rate
     columns = int(np.clip(seconds / hop_s / 2, 1, COLUMNS))
@@ -50,8 +48,7 @@ def spectrogram(path: Path, seconds: float, front_end: LogMel) -> NDArray[np.flo
     begin_s = 0.0
     for block in windows.read(path, BLOCK_S, BLOCK_S - 2 * MARGIN_S):
         power = front_end.power(torch.from_numpy(block.samples)[None], block.rate)[0].numpy()
-        block_end_s = block.start_s + len(block.samples) / block.rate
-        end_s = seconds if block_end_s > seconds - 1 / block.rate else block_end_s - MARGIN_S
+        end_s = seconds if block.end_s > seconds - 1 / block.rate else block.end_s - MARGIN_S
         times = block.start_s + hop_s * np.arange(power.shape[1])
         chosen = (times >= begin_s) & (times < end_s)
         places = (times[chosen] * columns / seconds).astype(int)
@@ -70,7 +67,7 @@ def _figure(name: str, timeline: Timeline, log_mel_db: NDArray[np.float32], fron
     notes = [
         "Above: log-mel spectrogram, dB under the file's maximum.",
         "Below: each instrument's score from 0 to 1, the mean over the windows at that moment; "
-        f"dark where it is {SOUNDS:g} or more; beside it the mean of all windows.",
+        f"dark where it is {SOUND_THRESHOLD:g} or more; beside it the mean of all windows.",
         "Hatched: silent." if silence else "",
         f"The first {LANES} of {len(timeline.classes)} classes." if len(timeline.classes) > LANES else "",
     ]
@@ -81,13 +78,14 @@ def _figure(name: str, timeline: Timeline, log_mel_db: NDArray[np.float32], fron
     edges, scores = timeline.moments()
     for lane, index in enumerate(order):
         _draw_lane(below, lane, edges, scores[:, index])
-    _draw_silence(below, silence)
+    for begin, end in silence:
+        below.axvspan(begin, end, facecolor="none", edgecolor=FAINT, hatch="////", linewidth=0, zorder=4)
     below.set_yticks(range(len(order)), [shortened(instrument(timeline.classes[index]), 24) for index in order])
-    said = below.secondary_yaxis("right")
-    said.set_yticks(range(len(order)), ["-" if overall is None else f"{mean[index]:.2f}" for index in order])
-    for axis in (below.yaxis, said.yaxis):
+    means = below.secondary_yaxis("right")
+    means.set_yticks(range(len(order)), ["-" if overall is None else f"{mean[index]:.2f}" for index in order])
+    for axis in (below.yaxis, means.yaxis):
         axis.set_tick_params(length=0)
-    said.spines["right"].set_visible(False)
+    means.spines["right"].set_visible(False)
     below.spines["left"].set_visible(False)
     below.set_ylim(len(order) - 0.45, -0.62)
     below.set_xlim(0, timeline.seconds)
@@ -98,7 +96,7 @@ def _figure(name: str, timeline: Timeline, log_mel_db: NDArray[np.float32], fron
 
 
 def _tick_s(seconds: float) -> float:
-    """A step of the clock that gives at most `TICKS`."""
+    """Return a step of the clock that gives at most `TICKS` ticks."""
     return next((step for step in STEPS_S if seconds / step <= TICKS), 3600 * math.ceil(seconds / TICKS / 3600))
 
 
@@ -109,24 +107,16 @@ def _draw_spectrogram(axes: Axes, log_mel_db: NDArray[np.float32], seconds: floa
     filters = front_end.mel.mel_scale.fb.numpy()
     peaks_hz = filters.argmax(axis=0) * features.sample_rate / features.n_fft
     shown = [tick for tick in TICKS_HZ if peaks_hz[0] <= tick <= peaks_hz[-1]]
-    axes.set_yticks(np.interp(shown, peaks_hz, range(features.n_mels)), [_hertz(tick) for tick in shown])
+    labels = [f"{tick // 1000}k" if tick >= 1000 else str(tick) for tick in shown]
+    axes.set_yticks(np.interp(shown, peaks_hz, range(features.n_mels)), labels)
     axes.tick_params(axis="x", length=0, labelbottom=False)
     axes.spines[:].set_visible(False)
     axes.set_ylabel("Hz")
 
 
-def _hertz(tick: int) -> str:
-    return f"{tick // 1000}k" if tick >= 1000 else str(tick)
-
-
 def _draw_lane(axes: Axes, lane: int, edges: NDArray[np.float64], scores: NDArray[np.float64]) -> None:
-    """An area over the lane's base line, dark where the instrument sounds."""
+    """Draw the score as an area over the lane's base line, dark where the instrument sounds."""
     base, height = lane + 0.45, 0.9
     axes.axhline(base, color=FAINT, linewidth=0.6, zorder=1)
-    for colour, those in ((LIGHT_BLUE, scores), (BLUE, np.where(scores >= SOUNDS, scores, np.nan))):
-        axes.stairs(base - height * those, edges, baseline=base, fill=True, color=colour, linewidth=0, zorder=2)
-
-
-def _draw_silence(axes: Axes, spans: Sequence[Span]) -> None:
-    for begin, end in spans:
-        axes.axvspan(begin, end, facecolor="none", edgecolor=FAINT, hatch="////", linewidth=0, zorder=4)
+    for color, heights in ((LIGHT_BLUE, scores), (BLUE, np.where(scores >= SOUND_THRESHOLD, scores, np.nan))):
+        axes.stairs(base - height * heights, edges, baseline=base, fill=True, color=color, linewidth=0, zorder=2)

@@ -14,43 +14,52 @@ from irmas.data.sound import SLACK, mean_of_channels, opened
 from irmas.errors import DataError
 
 SHORTEST_WINDOW_S, LONGEST_WINDOW_S, SHORTEST_HOP_S = 0.1, 600.0, 0.01
-"""A longer window would not fit into memory; a shorter one or a shorter hop tells nothing more."""
+"""Limits: a longer window would not fit into memory, a shorter one or a shorter hop adds nothing."""
 
 
 @dataclass(frozen=True)
 class Window:
     start_s: float
-    """In the file."""
+    """Start in the file."""
     samples: NDArray[np.float32]
-    """The mean of the channels, at the file's own rate; a file shorter than a window makes one that is shorter."""
+    """Mean of the channels, (samples,), at the file's own rate; shorter than a window only if the whole file is."""
     rate: int
-    """Hz."""
+    """Sample rate, Hz."""
+
+    @property
+    def end_s(self) -> float:
+        return self.start_s + len(self.samples) / self.rate
 
     @property
     def is_silent(self) -> bool:
         return not self.samples.any()
 
 
-def read(path: Path, length_s: float, hop_s: float) -> Iterator[Window]:
-    """A window every `hop_s`, which is at most `length_s`; the last one ends with the file, so that none of it is lost.
+def count(seconds: float, window_s: float, hop_s: float) -> int:
+    """Return the number of windows of a file."""
+    return 1 + int(np.ceil(max(seconds - window_s, 0) / hop_s))
 
-    Raises DataError, naming the file, where it is empty, cut or no sound, or holds samples that are not finite.
+
+def read(path: Path, length_s: float, hop_s: float) -> Iterator[Window]:
+    """Yield a window every `hop_s`, which is at most `length_s`; the last one ends with the file.
+
+    Raises DataError, naming the file, if it is empty, truncated or no sound, or has samples that are not finite.
     """
     with opened(path) as file:
         rate = file.samplerate
-        length = int(np.ceil(length_s * rate))  # as the training's front end cuts its excerpts
+        length = int(np.ceil(length_s * rate))  # as the front end cuts the excerpts of the training
         hop = max(round(hop_s * rate), 1)
-        start, held = 0, _mono(path, file, length)
-        yield Window(0.0, held, rate)
-        while len(held) == length and len(block := _mono(path, file, hop)):
+        start, samples = 0, _read_mono(path, file, length)
+        yield Window(0.0, samples, rate)
+        while len(samples) == length and len(block := _read_mono(path, file, hop)):
             start += len(block)
-            held = np.concatenate([held, block])[len(block) :]
-            yield Window(start / rate, held, rate)
-        if start + len(held) < file.frames - SLACK:
-            raise DataError(f"{path}: cut: announces {file.frames} samples, holds {start + len(held)}")
+            samples = np.concatenate([samples, block])[len(block) :]
+            yield Window(start / rate, samples, rate)
+        if (end := start + len(samples)) < file.frames - SLACK:
+            raise DataError(f"{path}: truncated: the header says {file.frames} samples, the file has {end}")
 
 
-def _mono(path: Path, file: SoundFile, samples: int) -> NDArray[np.float32]:
+def _read_mono(path: Path, file: SoundFile, samples: int) -> NDArray[np.float32]:
     mono = mean_of_channels(file.read(samples, dtype="float32", always_2d=True))
     if not np.isfinite(mono).all():
         raise DataError(f"{path}: holds samples that are not finite numbers")

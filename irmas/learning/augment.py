@@ -1,4 +1,4 @@
-"""SpecAugment (Park et al., Interspeech 2019): bands and frames hidden, each excerpt under masks of its own."""
+"""SpecAugment (Park et al., Interspeech 2019): hide bands and frames, under masks of each excerpt's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from irmas.config import Augment
 
 
 def spec_augment(log_mel_db: Tensor, augment: Augment, fill_db: float) -> Tensor:
-    """(batch, 1, bands, frames) -> the same, with masked bins at `fill_db`. Draws from torch's global generator."""
+    """Return a copy of log-mels, (batch, 1, bands, frames), with masked bins at `fill_db`.
+
+    Draws from torch's global generator.
+    """
     batch, _, bands, frames = log_mel_db.shape
     hidden_bands = _masks(batch, bands, augment.freq_masks, augment.freq_width, log_mel_db.device)
     hidden_frames = _masks(batch, frames, augment.time_masks, augment.time_width, log_mel_db.device)
@@ -17,7 +20,7 @@ def spec_augment(log_mel_db: Tensor, augment: Augment, fill_db: float) -> Tensor
 
 
 def _masks(batch: int, length: int, masks: int, width: float, device: torch.device) -> Tensor:
-    """(batch, length), true where one of the masks lies; each hides 0 to width * length, anywhere on the axis.
+    """Return (batch, length), true where a mask lies; each hides 0 to width * length bins anywhere on the axis.
 
     torchaudio's mask_along_axis_iid never hides an axis's last bin and copies the batch for every mask.
     """

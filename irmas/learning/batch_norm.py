@@ -16,13 +16,13 @@ from torch import Tensor, nn
 SHARE = 1 / 8
 """Share of the training part: under 5 % of an epoch's time, as a forward pass costs a third of a step."""
 AT_LEAST = 128
-"""Excerpts, or all that there are: fewer give statistics that differ visibly from those of all excerpts."""
+"""Minimum number of excerpts, if there are that many: fewer give statistics that differ visibly from those of all."""
 
 
 def draw(train: Tensor) -> Tensor:
-    """Return the rows of `train` to compute statistics from: a random draw that depends on nothing but their number.
+    """Return the rows of `train` to compute statistics from, drawn at random from their number alone.
 
-    All runs of a sweep thus share it, and no generator of the training moves.
+    All runs of a sweep thus share them, and no generator of the training moves.
     """
     size = min(max(round(len(train) * SHARE), AT_LEAST), len(train))
     chosen = np.sort(np.random.default_rng(0).permutation(len(train))[:size])
@@ -41,12 +41,8 @@ def recompute(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
     def collect(norm: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
         assert isinstance(norm, nn.BatchNorm2d)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        count = inputs[0].numel() // norm.num_features
-        parts[norm].append(
-            (count, norm.running_mean.to(torch.double, copy=True), norm.running_var.to(torch.double, copy=True))
-        )
+        mean, variance = (statistic.to(torch.double, copy=True) for statistic in _running(norm))
+        parts[norm].append((inputs[0].numel() // norm.num_features, mean, variance))
 
     model.eval()
     momenta = [norm.momentum for norm in norms]
@@ -64,11 +60,14 @@ def recompute(model: nn.Module, batches: Iterable[Tensor]) -> None:
             norm.momentum = momentum
             norm.eval()
     for norm in norms:
-        mean, variance = _pooled(parts[norm])
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)
+        for running, pooled in zip(_running(norm), _pooled(parts[norm]), strict=True):
+            running.copy_(pooled)
+
+
+def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean, norm.running_var
 
 
 def _pooled(parts: list[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

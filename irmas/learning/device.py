@@ -21,30 +21,30 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def choose_device(device: str) -> torch.device:
-    """`auto` takes CUDA where torch sees it, otherwise the CPU.
+    """Return the device that a setting means; `auto` takes CUDA if torch sees it, otherwise the CPU.
 
-    Raises UserError, with node, driver and torch build, where a GPU was given or asked for and torch sees none:
-    a run that was meant for a GPU would otherwise spend hours on a CPU in silence.
+    Raises UserError, with node, driver and torch build, if a GPU is allocated or set and torch sees none: a run that
+    was meant for a GPU would otherwise spend hours on a CPU in silence.
     """
     if device == "cpu":
         return torch.device("cpu")
     if torch.cuda.is_available():
         return torch.device("cuda")
-    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    # What Slurm and others write where no GPU is given.
-    if device == "cuda" or given not in ("", "-1", "NoDevFiles"):
-        asked = "device=cuda was asked for" if device == "cuda" else f"CUDA_VISIBLE_DEVICES={given} was given"
-        driver = NVIDIA_DRIVER.read_text().splitlines()[0] if NVIDIA_DRIVER.exists() else "no NVIDIA driver is loaded"
-        raise UserError(
-            f"{asked}, but torch sees no GPU: node {platform.node()}; {driver}; "
-            f"torch {torch.__version__} built for CUDA {torch.version.cuda}. device=cpu trains on the CPU"
-        )
-    return torch.device("cpu")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    # What Slurm and others write if they allocate no GPU.
+    if device == "auto" and visible in ("", "-1", "NoDevFiles"):
+        return torch.device("cpu")
+    reason = "device=cuda" if device == "cuda" else f"CUDA_VISIBLE_DEVICES={visible}"
+    driver = NVIDIA_DRIVER.read_text().splitlines()[0] if NVIDIA_DRIVER.exists() else "no NVIDIA driver is loaded"
+    raise UserError(
+        f"{reason}: torch sees no GPU (node {platform.node()}; {driver}; torch {torch.__version__} built for CUDA "
+        f"{torch.version.cuda}); device=cpu trains on the CPU"
+    )
 
 
 @contextmanager
 def explain_out_of_memory(config: Config) -> Iterator[None]:
-    """Too little memory is told with the settings that need less of it. Raises UserError."""
+    """Raise UserError, naming the settings that need less, if there is too little memory in the block."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -54,17 +54,17 @@ def explain_out_of_memory(config: Config) -> Iterator[None]:
             where, more = "the process", "hydra.launcher.mem=... gives more"
         else:
             raise
-        asked = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
-        wanted = f" (tried to allocate {asked[1]})" if asked else ""
+        size = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
+        needed = f" (tried to allocate {size[1]})" if size else ""
         raise UserError(
-            f"{where} has too little memory on node {platform.node()}{wanted}: "
+            f"{where} has too little memory on node {platform.node()}{needed}: "
             f"lower batch_size={config.batch_size}, raise data.pool={config.data.pool} or take features=small; "
             f"on Slurm {more}"
         ) from error
 
 
 def set_up(device: torch.device, threads: int) -> None:
-    """Process-wide switches, before the first tensor: allocator, threads, determinism."""
+    """Set torch's process-wide switches (allocator, threads, determinism); call it before the first tensor."""
     if device.type == "cpu":
         keep_freed_memory()
         torch.set_num_threads(threads)
@@ -85,9 +85,10 @@ def seed(config: Config, epoch: int) -> None:
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 on CUDA; on the CPU it is ten times slower than float32."""
+    """Return a context of bfloat16 on CUDA; on the CPU that is ten times slower than float32."""
     return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 
 def describe(device: torch.device) -> str:
+    """Return the GPU's name, or the CPU's threads."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"

@@ -1,4 +1,4 @@
-"""The report's net, for any input geometry."""
+"""The report's net, for any number of bands and frames."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from irmas.config import Model
 
 
 def pooled(log_mel_db: Tensor, pool: int) -> Tensor:
-    """(excerpts, bands, frames) -> means of blocks of pool x pool bins, in half precision; a remainder is left out."""
+    """Return (excerpts, bands, frames) averaged over blocks of pool x pool bins, in half precision; drop the rest."""
     return F.avg_pool2d(log_mel_db, pool).half()
 
 
 class Classifier(nn.Module):
-    """Log-mel in dB, (batch, 1, bands, frames), -> logits, (batch, classes).
+    """The net: log-mels in dB, (batch, 1, bands, frames), to logits, (batch, classes).
 
-    The normalisation is part of the net, so that its weights know the data that they were trained on.
+    The normalization is part of it, so that its weights keep the scale of the data that they were trained on.
     """
 
     mean_db: Tensor

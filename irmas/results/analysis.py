@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from irmas.results.comparison import (
     CONFIDENCE,
     NO_VARIANCE,
     ROUNDING,
-    Answers,
     Comparison,
     Estimate,
     Sample,
@@ -26,58 +25,39 @@ from irmas.results.comparison import (
     pooled_variance,
 )
 from irmas.results.effects import Effect, Grid, main_effects
-from irmas.results.points import by_accuracy
 from irmas.results.posterior import Posterior, posterior
+from irmas.results.runs import Confusion, Run, by_accuracy
 
 FEWEST_DF = 4
 """Degrees of freedom below which an estimate says too little."""
 TAIL = 4
-"""Epochs at the end of a run that a line is drawn through, at least."""
+"""Fewest epochs at the end of a run through which a line is drawn."""
 FAST = 0.01
 """Gain of accuracy per epoch above which more epochs change more than settings do."""
 NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A finished run."""
-
-    id: int
-    values: dict[str, Any]
-    """Values of the swept keys."""
-    accuracy: float
-    """The ranked validation accuracy (`val_accuracy`), 0 to 1."""
-    loss: float | None = None
-    """The last epoch's validation loss; None where it is not finite or not known."""
-    answers: Answers | None = None
-    """None where the predictions are missing."""
-    curve: tuple[float, ...] = ()
-    """Validation accuracy of each epoch."""
-    anneals: bool = False
-    """The learning rate ends near zero, so that an epoch's neighbors are alike and still rise."""
-
-
-@dataclass(frozen=True)
 class Point:
-    """The runs that differ in nothing but their seed."""
+    """The finished runs that differ only in their seed."""
 
     values: dict[str, Any]
     """Values of the swept keys without the seed."""
     runs: tuple[int, ...]
-    """IDs of its finished runs, ascending."""
+    """IDs of the runs, ascending."""
     accuracy: float
-    """The mean over its runs."""
+    """Mean accuracy of the runs, 0 to 1."""
     estimate: Estimate | None = None
-    """The accuracy with its own 95 % interval: these settings, trained again and validated on other recordings.
+    """Accuracy of these settings, trained again and validated on other recordings, with its own 95 % interval.
 
-    It makes no allowance for a point that was chosen. None without predictions.
+    The interval makes no allowance for a point that was chosen. None without predictions.
     """
     in_best_set: bool | None = None
-    """Membership in the best set; None where it cannot be compared with the leader."""
+    """Membership in the best set; None where the point cannot be compared with the leader."""
     p_best: float | None = None
     """Probability of being the best, approximate."""
     expected_loss: float | None = None
-    """Accuracy that choosing it is expected to lose to the best point, 0 to 1; approximate."""
+    """Accuracy that choosing the point is expected to lose to the best one, 0 to 1; approximate."""
 
 
 @dataclass(frozen=True)
@@ -88,29 +68,34 @@ class Analysis:
     """The leader's accuracy without the luck of having been chosen, with a 95 % interval: its settings, trained again
     and validated on other recordings. None without predictions or training noise."""
     noise: TrainingNoise | None
-    """None where neither seeds nor epochs tell it."""
+    """Training noise; None where neither seeds nor epochs show it."""
     effects: tuple[Effect, ...]
     """Effects of all keys with two levels or more that the finished points can tell apart."""
     rise: Estimate | None
     """Accuracy that a run gains per epoch at its end, mean over all runs; None where learning rates are annealed."""
     still_rising: bool
-    """Nearly every run is still improving, and fast: more epochs come first."""
+    """Whether nearly every run is still improving, and fast: more epochs come first."""
     excerpts: int
-    """Validation excerpts of the leader; 0 without its predictions, as the recordings."""
+    """Validation excerpts of the leader; 0 without its predictions."""
     recordings: int
+    """Validation recordings of the leader; 0 without its predictions."""
     unpaired: str
     """Why runs cannot be compared with the leader, in one sentence; empty where all can."""
     confidence: float
-    """Confidence of the best set: 0.95, or more after rounds of `irmas.refine`, which look at the same sweep again."""
+    """Confidence of the best set: 0.95, or more after rounds of `irmas.refine`, which test the same sweep again."""
+    confusion: Confusion | None = None
+    """Confusion matrix of the leader's run with the lowest ID; None without its predictions."""
+    problems: Sequence[str] = field(default=())
+    """What could not be read of predictions."""
 
     @property
     def best_set(self) -> tuple[Point, ...]:
-        """The points that may be the best one, by rank; the leader alone where none can be compared."""
+        """Points of the best set by rank; the leader alone where none can be compared with it."""
         return self.points[:1] + tuple(point for point in self.points[1:] if point.in_best_set)
 
     @property
     def is_decided(self) -> bool:
-        """Every point but the leader is known to be behind the best."""
+        """Whether every point but the leader is known to be behind the best."""
         return all(point.in_best_set is False for point in self.points[1:])
 
     def candidates(self, count: int) -> list[Point]:
@@ -119,13 +104,25 @@ class Analysis:
         return [self.points[0], *rest][:count]
 
 
-def analyse(
-    runs: Sequence[Outcome], swept: Sequence[str], planned: Iterable[Mapping[str, Any]] = (), rounds: int = 0
+@dataclass(frozen=True)
+class _Group:
+    """The points whose runs were all validated on one sample."""
+
+    numbers: list[int]
+    """Numbers of the points, ascending; 0 is the leader."""
+    sample: Sample
+    variance: Variance
+    """One run's variance by training."""
+    comparison: Comparison
+
+
+def analyze(
+    runs: Sequence[Run], swept: Sequence[str], planned: Iterable[Mapping[str, Any]] = (), rounds: int = 0
 ) -> Analysis:
     """Return what a sweep's finished runs, at least one, allow to conclude. The same runs give the same numbers.
 
     `planned` are the settings of all runs of the sweep, by which its points are ordered. `rounds` is how often the
-    sweep was refined: each look at it takes half of the error rate that the one before had.
+    sweep was refined: each round takes half of the error rate that the one before had.
     """
     keys = [key for key in swept if key != "seed"]
     means = by_accuracy(runs, planned)
@@ -136,48 +133,65 @@ def analyse(
     noise = _training_noise(runs, [np.array([run.accuracy for run in seeds]) for _, seeds in means])
     confidence = 1 - (1 - CONFIDENCE) / 2**rounds
     grid = _grid(points, keys)
-    leading, everywhere, leader = None, None, None
-    for sample in comparison.samples({run.id: run.answers for run in runs if run.answers}):
-        inside = [number for number, point in enumerate(points) if sample.scores.keys() >= set(point.runs)]
-        if not inside:
-            continue
-        compared, variance = _compare([points[number] for number in inside], sample, noise)
-        found = _with_estimates([points[number] for number in inside], compared)
-        if inside[0] == 0:
-            leading = sample
-            if noise:
-                everywhere = compared if len(inside) == len(points) else None
-                believed = posterior(compared, grid.take(inside), variance)
-                leader = believed.leader
-                found = _judged(found, compared.best_set(confidence), believed)
-        for number, point in zip(inside, found, strict=True):
-            points[number] = point
+    groups = _groups(points, runs, noise)
+    leading = next((group for group in groups if group.numbers[0] == 0), None)
+    points = _with_estimates(points, groups)
+    belief, everywhere = None, None
+    if leading and noise:
+        belief = posterior(leading.comparison, grid.take(leading.numbers), leading.variance)
+        points = _judged(points, leading, confidence, belief)
+        everywhere = leading.comparison if len(leading.numbers) == len(points) else None
     rise, still_rising = _rise(runs)
     return Analysis(
         points=tuple(points),
-        leader=leader,
+        leader=belief.leader if belief else None,
         noise=noise,
         effects=main_effects(grid, np.array([point.accuracy for point in points]), everywhere),
         rise=rise,
         still_rising=still_rising,
-        excerpts=len(leading.excerpts) if leading else 0,
-        recordings=len(leading.sizes) if leading else 0,
+        excerpts=len(leading.sample.excerpts) if leading else 0,
+        recordings=len(leading.sample.sizes) if leading else 0,
         unpaired=_unpaired(runs, points[0], leading),
         confidence=confidence,
     )
 
 
-def _with_estimates(points: Sequence[Point], compared: Comparison) -> list[Point]:
-    """Add the intervals. Where all excerpts are right, or none, resampling them tells nothing."""
-    return [
-        replace(point, estimate=estimate if point.accuracy not in (0, 1) or estimate.low < estimate.high else None)
-        for point, estimate in zip(points, compared.intervals(), strict=True)
-    ]
+def _groups(points: Sequence[Point], runs: Sequence[Run], noise: TrainingNoise | None) -> list[_Group]:
+    """Return the points that can be compared with each other; each is in one group at most."""
+    groups = []
+    for sample in comparison.samples({run.id: run.answers for run in runs if run.answers}):
+        numbers = [number for number, point in enumerate(points) if sample.scores.keys() >= set(point.runs)]
+        if numbers:
+            members = [points[number] for number in numbers]
+            variance = _training_variance(noise, sample, [point.runs for point in members])
+            compared = Comparison(
+                np.array([point.accuracy for point in members]),
+                np.array([np.mean([sample.scores[run] for run in point.runs], axis=0) for point in members]),
+                np.array([len(point.runs) for point in members]),
+                sample.sizes,
+                variance,
+            )
+            groups.append(_Group(numbers, sample, variance, compared))
+    return groups
 
 
-def _judged(points: Sequence[Point], kept: Sequence[bool], believed: Posterior) -> list[Point]:
-    judged = zip(points, kept, believed.p_best, believed.expected_loss, strict=True)
-    return [replace(point, in_best_set=in_set, p_best=p, expected_loss=loss) for point, in_set, p, loss in judged]
+def _with_estimates(points: Sequence[Point], groups: Sequence[_Group]) -> list[Point]:
+    """Return the points with intervals. Where all excerpts are right, or none, resampling them shows nothing."""
+    estimated = [*points]
+    for group in groups:
+        for number, estimate in zip(group.numbers, group.comparison.intervals(), strict=True):
+            if points[number].accuracy not in (0, 1) or estimate.low < estimate.high:
+                estimated[number] = replace(points[number], estimate=estimate)
+    return estimated
+
+
+def _judged(points: Sequence[Point], leading: _Group, confidence: float, belief: Posterior) -> list[Point]:
+    """Return the points, those of the leader's group with their membership in the best set and their prospects."""
+    judged = [*points]
+    verdicts = zip(leading.comparison.best_set(confidence), belief.p_best, belief.expected_loss, strict=True)
+    for number, (in_best_set, p_best, loss) in zip(leading.numbers, verdicts, strict=True):
+        judged[number] = replace(points[number], in_best_set=in_best_set, p_best=p_best, expected_loss=loss)
+    return judged
 
 
 def _grid(points: Sequence[Point], keys: Sequence[str]) -> Grid:
@@ -187,29 +201,18 @@ def _grid(points: Sequence[Point], keys: Sequence[str]) -> Grid:
     return Grid(grid.levels, grid.codes[:, np.argsort(by_run)])
 
 
-def _compare(points: Sequence[Point], sample: Sample, noise: TrainingNoise | None) -> tuple[Comparison, Variance]:
-    """Return the comparison of points on one sample, and the variance of one run by training that it reckons with."""
-    variance = _training_variance(noise, sample, [point.runs for point in points])
-    return Comparison(
-        np.array([point.accuracy for point in points]),
-        np.array([np.mean([sample.scores[run] for run in point.runs], axis=0) for point in points]),
-        np.array([len(point.runs) for point in points]),
-        sample.sizes,
-        variance,
-    ), variance
-
-
-def _training_noise(runs: Sequence[Outcome], points: Sequence[NDArray[np.float64]]) -> TrainingNoise | None:
+def _training_noise(runs: Sequence[Run], points: Sequence[NDArray[np.float64]]) -> TrainingNoise | None:
     """Return the spread among seeds or, where too few points have several, the fluctuation among epochs."""
     variance, df = pooled_variance(points)
     by_seeds = TrainingNoise(math.sqrt(variance), df, "seeds") if df and variance > ROUNDING**2 else None
     if by_seeds and df >= FEWEST_DF:
         return by_seeds
-    residuals = [left for run in runs if not run.anneals for left in [_about_line(run.curve)] if left is not None]
-    df = sum(len(left) - 2 for left in residuals)
+    residuals = [_about_line(tail) for tail in _tails(runs)]
+    df = sum(len(residual) - 2 for residual in residuals)
     if not df:
         return by_seeds
-    return TrainingNoise(math.sqrt(sum(float((left**2).sum()) for left in residuals) / df), df, "epochs")
+    squares = sum(float((residual**2).sum()) for residual in residuals)
+    return TrainingNoise(math.sqrt(squares / df), df, "epochs")
 
 
 def _training_variance(noise: TrainingNoise | None, sample: Sample, runs: Sequence[Sequence[int]]) -> Variance:
@@ -222,24 +225,25 @@ def _training_variance(noise: TrainingNoise | None, sample: Sample, runs: Sequen
     return Variance(noise.sd**2, noise.df, by_excerpts * n / (n - 1))
 
 
-def _tail(curve: Sequence[float]) -> NDArray[np.float64] | None:
-    """Return the accuracies of the last epochs, at least TAIL; None of a shorter run."""
-    size = max(TAIL, averaged_epochs("constant", len(curve)))
-    return np.array(curve[-size:]) if len(curve) >= size else None
+def _tails(runs: Sequence[Run]) -> list[NDArray[np.float64]]:
+    """Return the accuracies of the last epochs, at least TAIL, of runs that are long enough and do not anneal."""
+    tails = []
+    for curve in (run.curve for run in runs if not run.anneals):
+        size = max(TAIL, averaged_epochs("constant", len(curve)))
+        if len(curve) >= size:
+            tails.append(np.array(curve[-size:]))
+    return tails
 
 
-def _about_line(curve: Sequence[float]) -> NDArray[np.float64] | None:
-    """Return what a straight line through the last epochs leaves."""
-    tail = _tail(curve)
-    if tail is None:
-        return None
+def _about_line(tail: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the residuals about a straight line through the accuracies."""
     epochs = np.arange(len(tail))
     return np.asarray(tail - np.polyval(np.polyfit(epochs, tail, 1), epochs))
 
 
-def _rise(runs: Sequence[Outcome]) -> tuple[Estimate | None, bool]:
+def _rise(runs: Sequence[Run]) -> tuple[Estimate | None, bool]:
     """Return the mean slope of the runs' last epochs with its 95 % interval over runs, and whether nearly all rise."""
-    tails = [tail for run in runs if not run.anneals for tail in [_tail(run.curve)] if tail is not None]
+    tails = _tails(runs)
     if len(tails) < len(runs):
         return None, False
     slopes = np.array([np.polyfit(np.arange(len(tail)), tail, 1)[0] for tail in tails])
@@ -248,15 +252,13 @@ def _rise(runs: Sequence[Outcome]) -> tuple[Estimate | None, bool]:
     return Estimate(mean, mean - half, mean + half), bool(mean > FAST and (slopes > 0).mean() >= NEARLY_ALL)
 
 
-def _unpaired(runs: Sequence[Outcome], leader: Point, leading: Sample | None) -> str:
+def _unpaired(runs: Sequence[Run], leader: Point, leading: _Group | None) -> str:
     missing = {run.id for run in runs if not run.answers}
     remedy = " Remove a run's folder and rerun the sweep command to train it again." if missing else ""
     if not leading:
         why = "lacks predictions" if missing & set(leader.runs) else "was validated on a single recording"
         return f"The leader (run {leader.runs[0]}) {why}: nothing can be compared with it.{remedy}"
-    others = {run.id for run in runs} - missing - leading.scores.keys()
-    causes = {"without predictions": missing, "validated on other excerpts": others}
-    left_out = [f"{len(ids)} {cause}" for cause, ids in causes.items() if ids]
-    return (
-        f"Of {len(runs)} runs, {' and '.join(left_out)} cannot be compared with the leader.{remedy}" if left_out else ""
-    )
+    elsewhere = {run.id for run in runs} - missing - leading.sample.scores.keys()
+    causes = {"without predictions": missing, "validated on other excerpts": elsewhere}
+    left_out = " and ".join(f"{len(ids)} {cause}" for cause, ids in causes.items() if ids)
+    return f"Of {len(runs)} runs, {left_out} cannot be compared with the leader.{remedy}" if left_out else ""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from irmas.config import SWEEP_WIDE, Config, flatten, shown
+from irmas.results.page import counted
 from irmas.sweep.jobs import named_runs
 from irmas.sweep.plan import Plan
 from irmas.sweep.sweep import OUTPUTS
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     from irmas.results.ranking import Ranking
 
 PRODUCTION_EPOCHS = 50
-"""Of the run that follows the sweep, as in the report."""
+"""Epochs of the run that follows the sweep, as in the report."""
 LONGER = 3
-"""Times as many epochs, where runs are still improving."""
+"""Factor by which to raise the epochs where runs are still improving."""
 _WORD = re.compile(r"[A-Za-z0-9._/-]+")
 END = "# end of {} settings\n"
 """The last line of a best.yaml, by which a file of an earlier version is distinguished from a truncated one."""
@@ -33,13 +34,12 @@ class NextStep:
 
     command: str
     reason: str
-    """A sentence without its period."""
+    """Sentence without its period."""
 
 
 def config(ranking: Ranking, analysis: Analysis) -> Config:
-    """Return the settings of the leader's run with the lowest ID: its best run would be chosen for its luck."""
-    leader = analysis.points[0].runs[0]
-    return ranking.plan.config_of(next(point for point in ranking.plan.runs if point.id == leader))
+    """Return the settings of the leader's run with the lowest ID: choosing its best run would reward luck."""
+    return ranking.plan.config_of(ranking.plan.runs[analysis.points[0].runs[0] - 1])
 
 
 def text(ranking: Ranking, analysis: Analysis) -> str:
@@ -51,31 +51,33 @@ def text(ranking: Ranking, analysis: Analysis) -> str:
         runs += f", which differ in their seed (below: seed {settings.seed}, of run {leader.runs[0]})"
     head = [
         f"The leader of the sweep {ranking.plan.name}: {runs}" + (f", {values}" if values else ""),
-        _how_good(analysis, settings),
-        *([_as_good(analysis)] if len(analysis.points) > 1 else []),
+        _accuracy(analysis, settings),
+        _rivals(analysis),
         f"Production run: {production_command(ranking, analysis)}",
     ]
     named = {key: value for key, value in asdict(settings).items() if key not in SWEEP_WIDE}
     content = yaml.safe_dump(named, sort_keys=False, allow_unicode=True) + END.format(len(flatten(named)))
-    return "".join(f"# {line}\n" for line in head) + content
+    return "".join(f"# {line}\n" for line in head if line) + content
 
 
-def _how_good(analysis: Analysis, settings: Config) -> str:
-    observed = f"{100 * analysis.points[0].accuracy:.2f} % after {settings.epochs} epoch{'s' * (settings.epochs > 1)}"
+def _accuracy(analysis: Analysis, settings: Config) -> str:
+    observed = f"{100 * analysis.points[0].accuracy:.2f} % after {counted(settings.epochs, 'epoch')}"
     if settings.data.split == "all":
-        return f"val_accuracy {observed}, which tells nothing: the validation excerpts were trained on too"
-    if not (honest := analysis.leader):
+        return f"val_accuracy {observed}, which means nothing: the validation excerpts were trained on too"
+    if not (expected := analysis.leader):
         return f"val_accuracy {observed}"
-    interval = f"95 % interval {100 * honest.low:.2f} to {100 * honest.high:.2f} %"
+    interval = f"95 % interval {100 * expected.low:.2f} to {100 * expected.high:.2f} %"
     again = "expected when trained again and validated on other recordings"
-    return f"val_accuracy {100 * honest.value:.2f} % {again} ({interval}); observed: {observed}"
+    return f"val_accuracy {100 * expected.value:.2f} % {again} ({interval}); observed: {observed}"
 
 
-def _as_good(analysis: Analysis) -> str:
+def _rivals(analysis: Analysis) -> str:
     total, size = len(analysis.points), len(analysis.best_set)
+    if total == 1:
+        return ""
     if size == 1:
         return "It is better than every other point" if analysis.is_decided else "The others cannot be compared with it"
-    return f"{size} of {total} points may be the best; this is the first of them"
+    return f"{size} of {total} points are in the best set; this is the first of them"
 
 
 def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
@@ -85,15 +87,15 @@ def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
     has_one_seed = all(len(point.runs) == 1 for point in analysis.points)
     if total == 1:
         return NextStep(
-            production_command(ranking, analysis), "one point has finished, so that there is nothing to compare it with"
+            production_command(ranking, analysis), "one point has finished, and no other to compare it with"
         )
     if analysis.still_rising:
         gain = f" by {100 * analysis.rise.value:.1f} percentage points per epoch" if analysis.rise else ""
         return NextStep(_longer(ranking, analysis), f"accuracy still rises{gain}, and more epochs come first")
     if analysis.noise is None and has_one_seed and (command := _second_seed(ranking)):
-        return NextStep(command, "with one seed nothing tells how much trainings of a point differ; a second one does")
+        return NextStep(command, "one seed cannot show how much trainings of a point differ; a second one can")
     if size > 1:
-        reason = f"{size} of {total} points may be the best; fresh seeds of the first of them tell more"
+        reason = f"{size} of {total} points are in the best set; fresh seeds of the first of them narrow it"
         words = ["python -m irmas.refine", f"{OUTPUTS}/{ranking.plan.name}", *_launcher(ranking.plan)]
         return NextStep(" ".join(words), reason)
     if analysis.is_decided:
@@ -102,25 +104,25 @@ def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
 
 
 def _longer(ranking: Ranking, analysis: Analysis) -> str:
-    """Return the command that trains the same points for more epochs; the leader alone, if the command is not known."""
+    """Return the command that trains all points, or the leader where the sweep's command is unknown, for longer."""
     plan = ranking.plan
-    planned = list(dict.fromkeys(plan.value(point, "epochs") for point in plan.runs))
+    planned = list(dict.fromkeys(plan.value(run, "epochs") for run in plan.runs))
     epochs = [LONGER * value for value in planned]
     stem = plan.name.removesuffix(f"-{max(planned)}")
     name = f"{stem[: 99 - len(str(max(epochs)))]}-{max(epochs)}"
     words = _words(plan, "epochs", "name") or [_override("best", f"{OUTPUTS}/{plan.name}")]
-    of_several = len(epochs) > 1 or any("," in word for word in words)
-    return _train(*words, _override("epochs", *epochs), _override("name", name), of_several=of_several)
+    is_sweep = len(epochs) > 1 or any("," in word for word in words)
+    return _train(*words, _override("epochs", *epochs), _override("name", name), is_sweep=is_sweep)
 
 
 def _second_seed(ranking: Ranking) -> str | None:
-    """Return the command that grows the sweep by a second seed; None if the command is not known."""
-    seeds = {ranking.plan.value(point, "seed") for point in ranking.plan.runs}
+    """Return the command that grows the sweep by a second seed; None where several seeds or no command is known."""
+    seeds = {ranking.plan.value(run, "seed") for run in ranking.plan.runs}
     if len(seeds) > 1:
         return None
     (seed,) = seeds
     words = [_override("seed", seed, seed + 1), _override("name", ranking.plan.name)]
-    return _train(*_words(ranking.plan, "seed", "name"), *words, of_several=True) if ranking.plan.command else None
+    return _train(*_words(ranking.plan, "seed", "name"), *words, is_sweep=True) if ranking.plan.command else None
 
 
 def production_command(ranking: Ranking, analysis: Analysis) -> str:
@@ -134,7 +136,7 @@ def production_command(ranking: Ranking, analysis: Analysis) -> str:
 
 
 def _launcher(plan: Plan) -> list[str]:
-    """Return the word that chose the sweep's launcher, if there was one."""
+    """Return the override that chose the sweep's launcher, if there was one."""
     return [word for word in plan.command if word.startswith("hydra/launcher=")]
 
 
@@ -143,12 +145,12 @@ def _words(plan: Plan, *without: str) -> list[str]:
     return [shlex.quote(word) for word in plan.command if word.partition("=")[0] not in without]
 
 
-def _train(*words: str, of_several: bool = False) -> str:
-    return " ".join(["python -m irmas.train", *(["-m"] if of_several else []), *words])
+def _train(*words: str, is_sweep: bool = False) -> str:
+    return " ".join(["python -m irmas.train", *(["-m"] if is_sweep else []), *words])
 
 
 def _override(key: str, *values: Any) -> str:
-    """Return an override as it is typed: Hydra reads quotes where there is more than letters, digits and . _ / -"""
+    """Return an override as it is typed: Hydra requires quotes around all but letters, digits and . _ / -"""
     texts = [shown(value) for value in values]
     if all(map(_WORD.fullmatch, texts)):
         return f"{key}={','.join(texts)}"

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
+from irmas.results.runs import Answers
+
 Array = NDArray[np.float64]
 
 CONFIDENCE = 0.95
@@ -37,53 +39,43 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Answers of a run to its validation excerpts, each array (excerpts,), in any order."""
-
-    correct: NDArray[np.floating]
-    """Share of correct answers over the ranked epochs, 0 to 1."""
-    excerpts: NDArray[np.str_]
-    """Unique names."""
-    recordings: NDArray[np.str_]
-
-
-@dataclass(frozen=True)
 class Sample:
     """A set of validation excerpts, and the runs that were validated on it."""
 
     excerpts: NDArray[np.str_]
     recordings: NDArray[np.str_]
     codes: NDArray[np.intp]
-    """(excerpts,): number of each excerpt's recording."""
+    """Number of each excerpt's recording, (excerpts,)."""
     sizes: Array
-    """(recordings,): excerpts of each."""
+    """Number of excerpts of each recording, (recordings,)."""
     scores: dict[int, Array]
     """Scores by run, (recordings,): correct answers beyond accuracy x size, per excerpt of the sample; sum 0."""
 
-    def take(self, run: int, found: Answers) -> bool:
+    def add(self, run: int, answers: Answers) -> bool:
         """Add the run if it was validated on these excerpts, in whatever order; return whether it was."""
-        if len(found.excerpts) != len(self.excerpts):
+        if len(answers.excerpts) != len(self.excerpts):
             return False
-        if not np.array_equal(found.excerpts, self.excerpts):
-            order = np.argsort(found.excerpts)[np.argsort(np.argsort(self.excerpts))]
-            found = Answers(found.correct[order], found.excerpts[order], found.recordings[order])
-        if not (np.array_equal(found.excerpts, self.excerpts) and np.array_equal(found.recordings, self.recordings)):
+        excerpts, recordings, correct = answers.excerpts, answers.recordings, answers.correct
+        if not np.array_equal(excerpts, self.excerpts):
+            order = np.argsort(excerpts)[np.argsort(np.argsort(self.excerpts))]
+            excerpts, recordings, correct = excerpts[order], recordings[order], correct[order]
+        if not (np.array_equal(excerpts, self.excerpts) and np.array_equal(recordings, self.recordings)):
             return False
-        correct = np.bincount(self.codes, found.correct, minlength=len(self.sizes))
-        self.scores[run] = (correct - found.correct.mean() * self.sizes) / len(found.correct)
+        by_recording = np.bincount(self.codes, correct, minlength=len(self.sizes))
+        self.scores[run] = (by_recording - correct.mean() * self.sizes) / len(correct)
         return True
 
 
 def samples(answers: Mapping[int, Answers]) -> list[Sample]:
     """Return one sample for each set of excerpts, except those of a single recording, which cannot be resampled."""
-    made: list[Sample] = []
-    for run, found in answers.items():
-        if not any(sample.take(run, found) for sample in made):
-            _, codes = np.unique(found.recordings, return_inverse=True)
+    result: list[Sample] = []
+    for run, own in answers.items():
+        if not any(sample.add(run, own) for sample in result):
+            _, codes = np.unique(own.recordings, return_inverse=True)
             sizes = np.bincount(codes).astype(np.float64)
-            made.append(Sample(found.excerpts, found.recordings, codes, sizes, {}))
-            made[-1].take(run, found)
-    return [sample for sample in made if len(sample.sizes) > 1]
+            result.append(Sample(own.excerpts, own.recordings, codes, sizes, {}))
+            result[-1].add(run, own)
+    return [sample for sample in result if len(sample.sizes) > 1]
 
 
 @dataclass(frozen=True)
@@ -93,7 +85,7 @@ class TrainingNoise:
     sd: float
     df: int
     source: str
-    """`seeds`: the spread among the runs of a point; `epochs`: the fluctuation of each run's last epochs."""
+    """What was measured: `seeds` (spread among the runs of a point) or `epochs` (fluctuation of the last epochs)."""
 
 
 @dataclass(frozen=True)
@@ -101,17 +93,17 @@ class Variance:
     """One run's variance by training, which the spread among trainings overstates."""
 
     mean_square: float
-    """Seen among trainings on the same excerpts."""
+    """Mean square among trainings on the same excerpts."""
     df: int
     by_excerpts: float
-    """The part in it that the choice of excerpts makes, since trainings are right on other ones: resampling has it."""
+    """Part of the mean square that resampling excerpts covers already: each training is right on other excerpts."""
 
     @property
     def estimate(self) -> float:
         return max(self.mean_square - self.by_excerpts, 0.0)
 
-    def given(self, chi_square: Array) -> Array:
-        """Return the variances that would have shown this mean square with these values of chi square."""
+    def from_chi_square(self, chi_square: Array) -> Array:
+        """Return the variances that would have led to this mean square with these values of chi square."""
         return np.maximum(self.mean_square * self.df / chi_square - self.by_excerpts, 0)
 
 
@@ -124,9 +116,9 @@ def draw(n: int) -> NDArray[np.integer]:
 
 
 def widening(n: int) -> float:
-    """Return the factor that a deviation in a resample of n recordings, at least two, falls short by.
+    """Return the factor by which to widen deviations in resamples of n recordings, at least two.
 
-    sqrt(n / (n - 1)), and Student's t instead of the normal quantile (Hesterberg 2015, expanded percentiles).
+    It is sqrt(n / (n - 1)) times Student's t over the normal quantile (Hesterberg 2015, expanded percentiles).
     """
     tail = (1 + CONFIDENCE) / 2
     return float(math.sqrt(n / (n - 1)) * stdtrit(n - 1, tail) / ndtri(tail))
@@ -136,9 +128,9 @@ _drawn = cache(draw)  # simulations ask for the same number of recordings thousa
 
 
 def resample(sizes: Array) -> Array:
-    """Return weights, (resamples, recordings): times scores they give a resample's accuracy minus the real one.
+    """Return weights, (resamples, recordings): weights times scores are a resample's accuracy minus the observed one.
 
-    A weight is how often the recording was drawn, over the relative size of all that was drawn, widened.
+    A weight is how often the recording was drawn, over the relative size of everything that was drawn, widened.
     """
     counts = _drawn(len(sizes))
     return np.asarray(counts * (widening(len(sizes)) * sizes.sum() / (counts @ sizes))[:, None])
@@ -151,11 +143,11 @@ class Comparison:
         """Draw the noise of points: accuracies and numbers of runs, (points,), scores, (points, recordings)."""
         self.accuracies, self.runs = accuracies, runs
         self.by_excerpts = scores @ resample(sizes).T
-        """(points, resamples)"""
+        """Deviations of the accuracies by the choice of recordings, (points, resamples)."""
         rng = np.random.default_rng(SEED + 1)
-        drawn = np.sqrt(variance.given(rng.chisquare(variance.df, RESAMPLES))) if variance.df else np.zeros(1)
+        drawn = np.sqrt(variance.from_chi_square(rng.chisquare(variance.df, RESAMPLES))) if variance.df else np.zeros(1)
         self.training = variance.estimate / runs
-        """(points,): variance of each point's mean by training."""
+        """Variance of each point's mean by training, (points,)."""
         by_training = drawn * rng.standard_normal(self.by_excerpts.shape) / np.sqrt(runs)[:, None]
         self.noise = self.by_excerpts + by_training
 
@@ -163,15 +155,15 @@ class Comparison:
         """Return each point's accuracy with its own 95 % interval."""
         ends = np.quantile(self.accuracies[:, None] + self.noise, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1)
         low, high = ends.clip(0, 1).tolist()
-        return [Estimate(*found) for found in zip(self.accuracies.tolist(), low, high, strict=True)]
+        return [Estimate(*numbers) for numbers in zip(self.accuracies.tolist(), low, high, strict=True)]
 
-    def errors(self, weights: Array) -> Array:
+    def standard_errors(self, weights: Array) -> Array:
         """Return the standard errors of weighted sums of accuracies; weights are (sums, points)."""
         by_excerpts = (weights @ self.by_excerpts).var(axis=1)
         return np.asarray(np.sqrt(by_excerpts + weights**2 @ self.training).clip(ROUNDING))
 
     def best_set(self, confidence: float) -> list[bool]:
-        """Return for each point whether it may be the best: all of them together hold the best with `confidence`.
+        """Return for each point whether it is in the best set, which holds the best point with this confidence.
 
         Hsu's comparison with the best (Hsu 1981), studentized, its quantiles from the draws: a point is out if it is
         further behind any other, in standard errors of their difference, than the worst of equal points would be.
@@ -207,10 +199,10 @@ class Comparison:
 
         p is the probability that the largest of all sums, in standard errors, is as far from 0 without any effect.
         """
-        errors = self.errors(weights)
+        errors = self.standard_errors(weights)
         largest = np.abs((weights @ self.noise) / errors[:, None]).max(axis=0)
-        found = np.abs(weights @ self.accuracies) / errors
-        beyond = (largest[None] >= found[:, None]).sum(axis=1)
+        observed = np.abs(weights @ self.accuracies) / errors
+        beyond = (largest[None] >= observed[:, None]).sum(axis=1)
         return np.quantile(largest, CONFIDENCE) * errors, (1 + beyond) / (1 + RESAMPLES)
 
 

@@ -1,23 +1,26 @@
-"""Main effects of any grid, complete or not: least squares on the points that are there."""
+"""Main effects of any grid, complete or not, by least squares on its points; and the value to try beyond its edge."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from irmas.config import shown
-from irmas.results import edges
+from irmas.config import rule, shown
 from irmas.results.comparison import Comparison, Estimate
 
 Array = NDArray[np.float64]
 
 MOST_LEVELS = 24
-"""Values of a key above which it is no factor of a grid, but drawn at random."""
+"""Most values of a key that is a factor of a grid; those of others were drawn at random."""
+FARTHEST = 10
+"""Largest ratio of the next level to the last one, or its inverse: levels may lie far apart."""
+LABELS = frozenset({"seed", "data.seed", "data.fold", "data.render_seed"})
+"""Keys whose whole numbers name something: nothing lies beyond the last of them."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,12 @@ class Level:
     lead: Estimate | None = None
     """The best level's accuracy minus this one's, with a 95 % interval for all pairs of levels of all keys together.
 
-    None for the best level itself, and where it is not known.
+    None for the best level itself, and where noise is unknown.
     """
 
     @property
     def is_behind(self) -> bool:
-        """The interval of the best level's lead excludes 0."""
+        """Whether the interval of the best level's lead excludes 0."""
         return self.lead is not None and self.lead.low > 0
 
 
@@ -68,7 +71,7 @@ class Grid:
     levels: dict[str, tuple[Any, ...]]
     """Levels of each key with 2 to MOST_LEVELS of them."""
     codes: NDArray[np.intp]
-    """(keys, points): number of each point's level."""
+    """Number of each point's level, (keys, points)."""
 
     @classmethod
     def of(cls, settings: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Grid:
@@ -91,55 +94,61 @@ class Grid:
         return np.repeat(np.arange(len(self.levels)), [len(levels) for levels in self.levels.values()])
 
     def design(self) -> Array:
-        """Return the columns of the main effects, (points, columns): 1, then each level of each key, 1 where it is."""
+        """Return the design of the main effects, (points, columns): 1, then an indicator of each level of each key."""
         columns = [np.ones((self.codes.shape[1], 1))]
         for code, levels in zip(self.codes, self.levels.values(), strict=True):
             columns.append(np.eye(len(levels))[code])
         return np.hstack(columns)
 
     def level_rows(self, key: int) -> Array:
-        """Return the rows, (levels, columns), of the means of a key's levels: all levels of other keys alike."""
+        """Return the rows, (levels, columns), of a key's level means, which weigh all levels of other keys alike."""
         sizes = [len(levels) for levels in self.levels.values()]
-        others = np.concatenate([[1.0], *(np.full(size, 1 / size) for size in sizes)])
-        rows = np.tile(others, (sizes[key], 1))
+        uniform = np.concatenate([[1.0], *(np.full(size, 1 / size) for size in sizes)])
+        rows = np.tile(uniform, (sizes[key], 1))
         rows[:, 1:][:, self.keys() == key] = np.eye(sizes[key])
         return rows
 
 
 def main_effects(grid: Grid, accuracies: Array, compared: Comparison | None) -> tuple[Effect, ...]:
-    """Return the effect of each key whose levels the points that are there can tell apart.
+    """Return the effect of each key whose levels the points of the grid can tell apart.
 
-    `compared` holds the same points in the same order; without it nothing is known of the leads but their size.
+    `compared` holds the same points in the same order; without it the leads have no intervals.
     """
+    weights = _level_weights(grid)
+    pairs = [(key, *pair) for key, rows in weights.items() for pair in combinations(range(len(rows)), 2)]
+    leads = dict[tuple[str, int, int], tuple[float, float]]()  # half-width and p
+    if compared and pairs:
+        differences = np.array([weights[key][high] - weights[key][low] for key, low, high in pairs])
+        half_widths, ps = compared.simultaneous(differences)
+        leads = dict(zip(pairs, zip(half_widths.tolist(), ps.tolist(), strict=True), strict=True))
+    effects = []
+    for key, rows in weights.items():
+        number = [*grid.levels].index(key)
+        means = (rows @ accuracies).tolist()
+        counts = np.bincount(grid.codes[number], minlength=len(means)).tolist()
+        best = int(np.argmax(means))
+        levels = []
+        for place, (value, mean, count) in enumerate(zip(grid.levels[key], means, counts, strict=True)):
+            lead = means[best] - mean
+            half, _ = leads.get((key, min(place, best), max(place, best)), (0.0, 1.0))
+            levels.append(Level(value, mean, count, Estimate(lead, lead - half, lead + half) if half else None))
+        smallest_p = min((p for (name, _, _), (_, p) in leads.items() if name == key), default=None)
+        beyond = beyond_edge(key, levels) if are_numbers(grid.levels[key]) else None
+        effects.append(Effect(key, tuple(levels), smallest_p, beyond))
+    return tuple(effects)
+
+
+def _level_weights(grid: Grid) -> dict[str, Array]:
+    """Return the weights of the points, (levels, points), in each key's level means; no key that is confounded."""
     design = grid.design()
     inverse = np.linalg.pinv(design)
-    means, pairs = {}, []
+    weights = {}
     for number, key in enumerate(grid.levels):
         rows = grid.level_rows(number)
         differences = np.diff(rows, axis=0)
         if np.allclose(differences @ inverse @ design, differences, atol=1e-6):
-            means[key] = number, rows @ inverse
-            pairs += [(key, low, high) for low, high in combinations(range(len(rows)), 2)]
-    halves, ps = dict[tuple[str, int, int], float](), dict[tuple[str, int, int], float]()
-    if compared and pairs:
-        weights = np.array([means[key][1][high] - means[key][1][low] for key, low, high in pairs])
-        half_widths, probabilities = compared.simultaneous(weights)
-        halves = dict(zip(pairs, half_widths.tolist(), strict=True))
-        ps = dict(zip(pairs, probabilities.tolist(), strict=True))
-    found = []
-    for key, (number, weights) in means.items():
-        values = (weights @ accuracies).tolist()
-        counts = np.bincount(grid.codes[number], minlength=len(values)).tolist()
-        best = int(np.argmax(values))
-        levels = []
-        for place, (value, mean, count) in enumerate(zip(grid.levels[key], values, counts, strict=True)):
-            half = halves.get((key, min(place, best), max(place, best)))
-            lead = values[best] - mean
-            levels.append(Level(value, mean, count, Estimate(lead, lead - half, lead + half) if half else None))
-        of_key = [p for (name, _, _), p in ps.items() if name == key]
-        beyond = beyond_edge(key, levels) if are_numbers(grid.levels[key]) else None
-        found.append(Effect(key, tuple(levels), min(of_key) if of_key else None, beyond))
-    return tuple(found)
+            weights[key] = rows @ inverse
+    return weights
 
 
 def beyond_edge(key: str, levels: Sequence[Level]) -> float | None:
@@ -153,5 +162,40 @@ def beyond_edge(key: str, levels: Sequence[Level]) -> float | None:
         return None
     outwards = levels[::-1] if best == 0 else levels
     means = [level.accuracy for level in outwards[-3:]]
-    rises = means == sorted(means) and outwards[0].is_behind
-    return edges.beyond(key, [level.value for level in outwards]) if rises else None
+    is_rising = means == sorted(means) and outwards[0].is_behind
+    return _next_value(key, [level.value for level in outwards]) if is_rising else None
+
+
+def _next_value(key: str, levels: Sequence[float]) -> float | None:
+    """Return the value to try next beyond the last of these levels, which lead outwards.
+
+    It is one step away, or half or a quarter of one where the setting does not allow more; None where the setting
+    allows no such value, or where the levels only name something.
+    """
+    if key in LABELS:
+        return None
+    neighbor, edge = levels[-2:]
+    geometric = min(neighbor, edge) > 0 and _is_geometric(sorted(level for level in levels if level > 0))
+    allows = rule(key).allows
+    for step in (1, 1 / 2, 1 / 4):
+        ratio = min(max(edge / neighbor, 1 / FARTHEST), FARTHEST) if geometric else 0.0
+        value = edge * ratio**step if geometric else round(edge + (edge - neighbor) * step, 12)
+        value = _rounded(value, levels, 1 if geometric and step == 1 else 2)
+        if (value - edge) * (edge - neighbor) > 0 and allows(value):
+            return value
+    return None
+
+
+def _is_geometric(levels: Sequence[float]) -> bool:
+    """Return whether ascending levels span more than a factor of 5, or vary less in ratios than in differences."""
+    ratios = [high / low for low, high in pairwise(levels)]
+    differences = [high - low for low, high in pairwise(levels)]
+    return levels[-1] / levels[0] > 5 or max(ratios) / min(ratios) < max(differences) / min(differences)
+
+
+def _rounded(value: float, like: Sequence[float], digits: int) -> float:
+    """Round to whole numbers among whole numbers, otherwise to `digits`; two where other levels have more than one."""
+    if all(isinstance(level, int) for level in like):
+        return round(value)
+    is_short = all(float(f"{level:.1g}") == level for level in like)
+    return float(f"{value:.{digits if is_short else 2}g}")

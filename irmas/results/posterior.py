@@ -1,9 +1,10 @@
-"""What points are worth, given that those which look best owe some of it to luck.
+"""True accuracies of points: those that look best owe some of it to luck.
 
-A hierarchical model: a point's accuracy is the sum of its levels' effects and a deviation of its own, and is seen with
-noise. How large the effects of a key are, and the deviations, the points themselves tell: where nothing stands out, all
-are pulled to the mean; what does stand out is left where it is. Deviations come from a mixture of normal distributions
-(adaptive shrinkage: Stephens 2017, Biostatistics 18). Gibbs sampling, many short chains side by side.
+A hierarchical model: a point's accuracy is the sum of its levels' effects and a deviation of its own, and is observed
+with noise. The points themselves determine how large the effects of a key and the deviations are: where nothing stands
+out, all points are pulled to the mean; a point that does stand out stays where it is. Deviations come from a mixture of
+normal distributions (adaptive shrinkage: Stephens 2017, Biostatistics 18). Gibbs sampling, many short chains side by
+side.
 """
 
 from __future__ import annotations
@@ -23,67 +24,67 @@ Array = NDArray[np.float64]
 SIZES = np.array([0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16])
 """Standard deviations, in accuracy, of the components of the deviations."""
 PRIOR = np.array([10.0, 1, 1, 1, 1, 1, 1])
-"""Points that each component counts for beforehand; the first one as in Stephens 2017."""
+"""Prior counts of points in each component; the first one as in Stephens 2017."""
 EFFECT_SIZES = np.array([0.0025, *SIZES[1:]])
-"""Standard deviations of the effects of a key's levels, each as likely beforehand."""
+"""Standard deviations of the effects of a key's levels, with equal prior probabilities."""
 CHAINS, WARM_UP, STEPS = 100, 20, 40
 CELLS = 100_000
-"""Chains times points at most, so that large sweeps take seconds: they get fewer draws."""
+"""Most chains times points: large sweeps get fewer draws, so that they take seconds."""
 
 
 @dataclass(frozen=True)
 class Posterior:
     leader: Estimate
     p_best: list[float]
-    """Of all points, as the next."""
+    """Probability of each point to be the best."""
     expected_loss: list[float]
-    """Accuracy lost by choosing the point, on the average."""
+    """Accuracy lost by choosing each point, on average."""
 
 
-def posterior(found: Comparison, grid: Grid, variance: Variance) -> Posterior:
-    """Return the posterior of the points of `grid`, of which the first one leads."""
+def posterior(compared: Comparison, grid: Grid, variance: Variance) -> Posterior:
+    """Return the posterior of the points of `grid`, the first of which leads."""
     rng = np.random.default_rng(SEED + 2)
-    n = len(found.accuracies)
+    n = len(compared.accuracies)
     chains = min(CHAINS, max(CELLS // n, 4))
-    common, own = _excerpt_variances(found.by_excerpts)
+    common, own = _excerpt_variances(compared.by_excerpts)
     # Each chain has a training variance that the estimate allows.
     shares = (np.arange(chains) + 0.5) / chains
-    trained = variance.given(chdtri(variance.df, shares)) if variance.df else np.zeros(chains)
-    seen = own + trained[:, None] / found.runs + 1e-12
+    trained = variance.from_chi_square(chdtri(variance.df, shares)) if variance.df else np.zeros(chains)
+    noise = own + trained[:, None] / compared.runs + 1e-12
     wins, losses, leading = np.zeros(n), np.zeros(n), []
-    for true in _draws(rng, found.accuracies, grid, seen):
+    for true in _draws(rng, compared.accuracies, grid, noise):
         wins += np.bincount(true.argmax(axis=1), minlength=n)
         losses += (true.max(axis=1)[:, None] - true).sum(axis=0)
         leading.append(true[:, 0])
     drawn = np.concatenate(leading)
-    # What the choice of recordings does to all points alike moves none against another, but the leader's accuracy.
+    # The effect of the recordings on all points alike changes no comparison, but the leader's accuracy.
     ends = drawn + np.sqrt(common) * rng.standard_normal(len(drawn))
     low, high = np.quantile(ends, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).clip(0, 1).tolist()
     leader = Estimate(float(drawn.mean()), low, high)
     return Posterior(leader, (wins / len(drawn)).tolist(), (losses / len(drawn)).tolist())
 
 
-def _draws(rng: np.random.Generator, y: Array, grid: Grid, seen: Array) -> list[Array]:
-    """Draw true accuracies, (chains, points) in each step, where y is seen with variances `seen`, (chains, points)."""
+def _draws(rng: np.random.Generator, y: Array, grid: Grid, noise: Array) -> list[Array]:
+    """Draw true accuracies, (chains, points) in each step, where y has noise of variances `noise`, (chains, points)."""
     design, keys = grid.design(), grid.keys()
     products = _products(grid, design.shape[1])
-    chains, n = seen.shape
+    chains, n = noise.shape
     chosen = rng.integers(len(SIZES), size=(chains, n))
     sizes = rng.choice(EFFECT_SIZES, (chains, len(grid.levels)))
     draws = []
     for step in range(WARM_UP + STEPS):
         deviation = SIZES[chosen] ** 2
-        beforehand = np.hstack([np.zeros((chains, 1)), 1 / sizes[:, keys] ** 2])
-        effects = _effects(rng, y, design, products, 1 / (deviation + seen), beforehand)
+        prior = np.hstack([np.zeros((chains, 1)), 1 / sizes[:, keys] ** 2])
+        effects = _effects(rng, y, design, products, 1 / (deviation + noise), prior)
         fit = effects @ design.T
-        left = y - fit
+        residual = y - fit
         if step >= WARM_UP:
-            pull = deviation / (deviation + seen)
-            draws.append(fit + pull * left + np.sqrt(pull * seen) * rng.standard_normal(seen.shape))
+            pull = deviation / (deviation + noise)
+            draws.append(fit + pull * residual + np.sqrt(pull * noise) * rng.standard_normal(noise.shape))
         counts = (chosen[:, :, None] == np.arange(len(SIZES))).sum(axis=1)
         weights = np.log(rng.gamma(PRIOR + counts))  # Dirichlet, up to a factor
-        total = SIZES**2 + seen[:, :, None]
-        chosen = _choose(rng, weights[:, None] - 0.5 * (np.log(total) + left[:, :, None] ** 2 / total))
+        total = SIZES**2 + noise[:, :, None]
+        chosen = _choose(rng, weights[:, None] - 0.5 * (np.log(total) + residual[:, :, None] ** 2 / total))
         for key in range(len(grid.levels)):
             own = effects[:, 1:][:, keys == key]
             squares = (own**2).sum(axis=1)[:, None]
@@ -95,7 +96,7 @@ def _draws(rng: np.random.Generator, y: Array, grid: Grid, seen: Array) -> list[
 def _products(grid: Grid, width: int) -> csr_array:
     """Return each point's products of two columns of the design, (points, width²).
 
-    A point is in one level of each key, so that nearly all of them are 0.
+    A point has one level of each key, so that nearly all products are 0.
     """
     starts = np.searchsorted(grid.keys(), np.arange(len(grid.levels))) + 1
     ones = np.vstack([np.zeros((1, grid.codes.shape[1]), dtype=np.intp), grid.codes + starts[:, None]])
@@ -105,12 +106,12 @@ def _products(grid: Grid, width: int) -> csr_array:
 
 
 def _effects(
-    rng: np.random.Generator, y: Array, design: Array, products: csr_array, precision: Array, beforehand: Array
+    rng: np.random.Generator, y: Array, design: Array, products: csr_array, precision: Array, prior: Array
 ) -> Array:
     """Draw the coefficients, (chains, columns), given the precision of each point and that of each coefficient."""
     information = (precision @ products).reshape(len(precision), design.shape[1], design.shape[1])
     diagonal = np.arange(design.shape[1])
-    information[:, diagonal, diagonal] += beforehand
+    information[:, diagonal, diagonal] += prior
     factor = np.linalg.cholesky(information)
     right = ((precision * y) @ design)[:, :, None]
     # With information = L L', the mean plus L'^-1 times noise has the inverse of information for a covariance.
@@ -125,7 +126,7 @@ def _choose(rng: np.random.Generator, log_weights: Array) -> NDArray[np.intp]:
 
 
 def _excerpt_variances(by_excerpts: Array) -> tuple[float, float]:
-    """Return the points' mean covariance by the choice of recordings, and what their variances have beyond it."""
+    """Return the points' mean covariance by the choice of recordings, and the rest of their mean variance."""
     n = len(by_excerpts)
     total = float(by_excerpts.var(axis=1).mean())
     if n == 1:

@@ -11,35 +11,28 @@ from typing import Any
 
 import torch
 
-from irmas.config import Config, first_difference, flatten, shown
-from irmas.errors import UserError
+from irmas.config import Config, flatten
+from irmas.errors import DataError, UserError
 from irmas.files import atomic_write, with_digest, without_digest
+from irmas.run.folder import refuse_other_config
 
 log = logging.getLogger(__name__)
 
 VERSION = 2
 """Raise it whenever what a checkpoint holds changes its meaning."""
-BEFORE = "-before"
-FROM_ITS_START = "remove checkpoint*.pt to train this run from its start"
-
-
-class DamagedError(Exception):
-    """A file that is cut or changed, or no checkpoint at all."""
+RESTART = "remove checkpoint*.pt to train this run from its start"
 
 
 def save(path: Path, state: dict[str, Any], config: Config) -> None:
-    """A crash at any moment leaves this checkpoint or the one before, which stays beside it.
+    """Write a checkpoint and keep the one before beside it, so that a crash at any moment leaves one of them.
 
-    Raises OSError, and keeps both that were there, where the disk is full.
+    Raises OSError, and keeps both that were there, if the disk is full.
     """
-    buffer = io.BytesIO()
-    torch.save(state | {"version": VERSION, "config": flatten(asdict(config))}, buffer)
-    # torch itself compares no checksum when it loads.
-    atomic_write(path, with_digest(buffer.getvalue()), keep=_before(path))
+    write_numbers(path, state | {"version": VERSION, "config": flatten(asdict(config))}, keep=_before(path))
 
 
 def load(path: Path, config: Config) -> dict[str, Any] | None:
-    """What `save` was given last or, where that is damaged, before; its tensors on the CPU. None before the first.
+    """Return the state that was saved last or, if that is damaged, before; its tensors are on the CPU. None if new.
 
     Never runs code from the file. Raises UserError if neither can be read, or if it is of another version or, naming
     the key, of another configuration.
@@ -49,41 +42,38 @@ def load(path: Path, config: Config) -> dict[str, Any] | None:
         if candidate.exists():
             try:
                 state = read_numbers(candidate)
-            except DamagedError as error:
+            except DataError as error:
                 damages.append(str(error))
                 continue
             for damage in damages:
-                log.warning("%s; goes on from the checkpoint before it", damage)
-            _refuse_another(candidate, state, config)
+                log.warning("%s; resumes from the checkpoint before it", damage)
+            if (version := state.get("version")) != VERSION:
+                raise UserError(f"{candidate}: is a checkpoint of {version=}, this is version={VERSION}; {RESTART}")
+            refuse_other_config(candidate, state["config"], config)
             return state
     if damages:
-        raise UserError(f"{'; '.join(damages)}; {FROM_ITS_START}")
+        raise UserError(f"{'; '.join(damages)}; {RESTART}")
     return None
 
 
 def _before(path: Path) -> Path:
-    return path.with_stem(path.stem + BEFORE)
+    return path.with_stem(f"{path.stem}-before")
+
+
+def write_numbers(path: Path, content: dict[str, Any], keep: Path | None = None) -> None:
+    """Write tensors and plain values with a digest, which torch itself lacks. Raises OSError; what was there stays."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    atomic_write(path, with_digest(buffer.getvalue()), keep=keep)
 
 
 def read_numbers(path: Path) -> dict[str, Any]:
-    """A file of numbers that has a digest. Never runs code from it. Raises DamagedError, naming it, and OSError."""
+    """Return what `write_numbers` wrote. Never runs code from the file. Raises DataError, naming it, and OSError."""
     data = without_digest(path.read_bytes())
     if data is None:
-        raise DamagedError(f"{path}: is damaged (its digest differs)")
+        raise DataError(f"{path}: is damaged (its digest differs)")
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        content: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # its own message advises to run the file's code
-        raise DamagedError(f"{path}: holds more than numbers, and was not written by this program") from None
-    return state
-
-
-def _refuse_another(path: Path, state: dict[str, Any], config: Config) -> None:
-    if state.get("version") != VERSION:
-        raise UserError(
-            f"{path}: is a checkpoint of version={state.get('version')}, this is version={VERSION}; {FROM_ITS_START}"
-        )
-    here = flatten(asdict(config))
-    key = first_difference(state["config"], here)
-    if key is not None:
-        there = shown(state["config"].get(key))
-        raise UserError(f"{path}: was trained with {key}={there}, this is {key}={shown(here.get(key))}")
+        raise DataError(f"{path}: holds more than numbers, and was not written by this program") from None
+    return content

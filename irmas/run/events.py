@@ -16,10 +16,11 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 from google.protobuf.message import DecodeError
@@ -39,7 +40,7 @@ VAL_LOSS = "val/loss"
 VAL_ACCURACY = "val/accuracy"
 VAL_MACRO_F1 = "val/macro_f1"
 RANKED = "val_accuracy"
-"""What runs are compared by: the validation accuracy, averaged over the last epochs (`config.averaged_epochs`)."""
+"""The accuracy that runs are ranked by: val/accuracy, averaged over the last epochs (`config.averaged_epochs`)."""
 JUDGED = (RANKED, VAL_ACCURACY, VAL_LOSS, VAL_MACRO_F1)
 """Metrics that HParams shows beside the settings."""
 LR = "lr"
@@ -50,9 +51,9 @@ SPECTROGRAMS = "examples/log_mel"
 AUGMENTED = "examples/spec_augment"
 
 READERS = 4
-"""Processes: more than most login nodes let one use at full speed, since on a network's file system they also wait."""
+"""Number of processes: more than most login nodes give one user, since on a network's file system they also wait."""
 LARGE = 2_000_000
-"""Bytes that one process reads in a tenth of a second."""
+"""Number of bytes that one process reads in a tenth of a second."""
 VERSION = "brain.Event:2"
 
 _HEADER = struct.Struct("<QI")
@@ -64,28 +65,28 @@ _MAYBE_HEADER = re.compile(rb"(?s)(?=.{4}\0{4}(?!\0{4}).{4})")  # a length below
 
 
 def _masked_crc(data: bytes) -> int:
-    """The record format's checksum: altered, so that data that holds checksums has a sound one."""
+    """Return the record format's checksum, altered so that data that holds checksums has a sound one."""
     crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def event_files(folder: Path) -> list[Path]:
-    """The folder's event files in the order in which TensorBoard reads them: by name."""
+    """Return the folder's event files in the order in which TensorBoard reads them: by name."""
     return sorted(path for path in folder.glob("*tfevents*") if path.suffix != ".profile-empty")
 
 
 def _new_name(folder: Path) -> str:
-    """A name behind every earlier file's, even if this node's clock is slow or two starts share a second."""
+    """Return a name that sorts last, even if this node's clock is slow or two starts share a second."""
     earlier = [int(match[1]) for path in event_files(folder) if (match := _FILE_NAME.match(path.name))]
     start = max(int(time.time()), 1 + max(earlier, default=0))
     return f"events.out.tfevents.{start:010d}.{socket.gethostname()}.{os.getpid()}"
 
 
-class EventWriter:
-    """A new event file of a run that starts, or goes on, at `purge_step`.
+class EventWriter(AbstractContextManager["EventWriter"]):
+    """A new event file of a run that starts or resumes at `purge_step`.
 
-    What earlier files hold at steps >= `purge_step` no longer counts, neither for TensorBoard nor for
-    `read_scalars`. Nothing is on disk before `commit`, and what was not committed is dropped.
+    TensorBoard and `read_scalars` ignore what earlier files hold at steps >= `purge_step`. Nothing is on disk before
+    `commit`, and what was not committed is dropped.
     """
 
     def __init__(self, folder: Path, purge_step: int) -> None:
@@ -107,7 +108,7 @@ class EventWriter:
         self._write(step, summary=summary)
 
     def image(self, step: int, tag: str, rgb: NDArray[np.uint8]) -> None:
-        """Write a picture (height x width x 3) as PNG."""
+        """Write an image, (height, width, 3), as PNG."""
         from PIL import Image
 
         png = io.BytesIO()
@@ -117,33 +118,27 @@ class EventWriter:
     def hparams(self, values: Mapping[str, bool | float | str], metrics: Sequence[str], group: str) -> None:
         """Declare the run to the HParams dashboard: its settings, and the scalar tags shown beside them.
 
-        Runs of one `group` (repetitions with other seeds) make one row. The dashboard takes its columns from
-        whichever run it finds first, so the runs of a sweep declare the same names and types.
+        Runs of one `group` make one row. The dashboard takes its columns from whichever run it reads first, so the runs
+        of a sweep must declare the same names and types.
         """
         from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
         started = plugin_data_pb2.SessionStartInfo(group_name=group, start_time_secs=time.time())
         experiment = api_pb2.Experiment(time_created_secs=time.time())
+        kinds = {bool: ("bool_value", api_pb2.DATA_TYPE_BOOL), str: ("string_value", api_pb2.DATA_TYPE_STRING)}
         for name, value in values.items():
-            if isinstance(value, bool):
-                started.hparams[name].bool_value = value
-                experiment.hparam_infos.add(name=name, type=api_pb2.DATA_TYPE_BOOL)
-            elif isinstance(value, str):
-                started.hparams[name].string_value = value
-                experiment.hparam_infos.add(name=name, type=api_pb2.DATA_TYPE_STRING)
-            else:
-                started.hparams[name].number_value = value
-                experiment.hparam_infos.add(name=name, type=api_pb2.DATA_TYPE_FLOAT64)
+            entry, kind = kinds.get(type(value), ("number_value", api_pb2.DATA_TYPE_FLOAT64))
+            setattr(started.hparams[name], entry, value)
+            experiment.hparam_infos.add(name=name, type=kind)
         for tag in metrics:
             experiment.metric_infos.add(name=api_pb2.MetricName(tag=tag))
         self._hparams_plugin(experiment=experiment)
         self._hparams_plugin(session_start_info=started)
 
     def end(self, ok: bool) -> None:
-        """Tell the HParams dashboard that the run succeeded or failed.
+        """Declare to the HParams dashboard that the run succeeded or failed.
 
-        TensorBoard believes the first such word in a run's files for ever: say it once, of a run that is not
-        taken up again.
+        TensorBoard keeps the first such entry in a run's files: write it only for a run that will not be resumed.
         """
         from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
@@ -152,14 +147,14 @@ class EventWriter:
         self._hparams_plugin(session_end_info=ended)
 
     def commit(self) -> None:
-        """Bring everything written so far to the disk itself, or nothing of it.
+        """Write and sync everything so far, or nothing of it.
 
-        Raises OSError with the file's path where the disk is full; another call tries again.
+        Raises OSError with the file's path if the disk is full; another call tries again.
         """
         committed = self._file.tell()
         with errors_name(self._path):
             try:
-                rest = memoryview(self._uncommitted)
+                rest = bytes(self._uncommitted)
                 while rest:
                     rest = rest[self._file.write(rest) :]
                 os.fsync(self._file.fileno())
@@ -167,26 +162,17 @@ class EventWriter:
                 self._file.seek(committed)
                 self._file.truncate()
                 raise
-            finally:
-                rest.release()
         self._uncommitted.clear()
 
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._file.close()
 
     def _hparams_plugin(self, **content: Any) -> None:
         from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
-        (field,) = content
-        tag = f"_hparams_/{field}"
+        (entry,) = content
         about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
-        value = Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)
+        value = Summary.Value(tag=f"_hparams_/{entry}", metadata=about, tensor=metadata.NULL_TENSOR)
         self._write(0, summary=Summary(value=[value]))
 
     def _write(self, step: int, **content: Any) -> None:
@@ -194,7 +180,7 @@ class EventWriter:
 
 
 def _framed(step: int, **content: Any) -> bytes:
-    """The record of an event."""
+    """Return the record of an event."""
     data: bytes = Event(wall_time=time.time(), step=step, **content).SerializeToString()
     length = struct.pack("<Q", len(data))
     return length + _CRC.pack(_masked_crc(length)) + data + _CRC.pack(_masked_crc(data))
@@ -206,27 +192,22 @@ def _image(tag: str, png: bytes) -> Any:
 
 
 def replace_images(folder: Path, pngs: Mapping[str, bytes]) -> None:
-    """Make these pictures, PNG by tag, all that the folder's event files hold, one step beyond those before.
+    """Replace all images of the folder's event files by these PNGs, keyed by tag, one step beyond those before.
 
-    The same pictures leave everything untouched. Raises OSError, with the file's path, where they cannot be written.
+    If they are the same, nothing is written. Raises OSError, with the file's path, if they cannot be written.
     """
-    step, stored = 0, []
     before = event_files(folder)
-    for path in before:
-        images: dict[str, bytes] = {}
-        for event in _events(path.name, path.read_bytes(), []):
-            images |= {value.tag: value.image.encoded_image_string for value in event.summary.value}
-            step = max(step, event.step)
-        if images:
-            stored.append(images)
-    if stored == [dict(pngs)]:
+    events = [[*_events(path.name, path.read_bytes(), [])] for path in before]
+    stored = [{v.tag: v.image.encoded_image_string for event in file for v in event.summary.value} for file in events]
+    if [images for images in stored if images] == [dict(pngs)]:
         return
+    step = max((event.step for file in events for event in file), default=0)
     folder.mkdir(parents=True, exist_ok=True)
-    # No session starts here, which would purge what was before: where a tag is left without any image, TensorBoard's
-    # Python loader shows no images of any run.
+    # Without the start of a session, which would purge the images before: if a tag is left without any image,
+    # TensorBoard's Python loader shows no images of any run.
     summary = Summary(value=[_image(tag, png) for tag, png in pngs.items()])
     atomic_write(folder / _new_name(folder), _framed(0, file_version=VERSION) + _framed(step + 1, summary=summary))
-    # That loader goes on to the next file only from one that is there: the last one stays, empty.
+    # That loader moves to the next file only from one that exists: the last one stays, empty.
     for path in before[:-1]:
         path.unlink(missing_ok=True)
     for path in before[-1:]:
@@ -235,21 +216,19 @@ def replace_images(folder: Path, pngs: Mapping[str, bytes]) -> None:
 
 @dataclass(frozen=True)
 class RunScalars:
-    """The scalars of one run, and what could not be read of it.
-
-    `values` maps tag -> step -> last value, steps ascending. `problems` are lines that name file, damage and
-    bytes.
-    """
+    """The scalars of one run."""
 
     values: dict[str, dict[int, float]]
+    """The last value, by tag and step, steps ascending."""
     problems: list[str]
+    """Lines that name file, damage and bytes that could not be read."""
 
 
 def read_scalars(folder: Path) -> RunScalars:
-    """Read every sound record of the folder's event files, each against its checksum.
+    """Read every record of the folder's event files whose checksum is right.
 
-    A restart drops what earlier records hold at its step and beyond; of several values for one tag and step
-    the last counts. A folder without event files has no values and no problems.
+    A restart drops what earlier records hold at its step and beyond; of several values for one tag and step the last
+    counts. A folder without event files has no values and no problems.
     """
     values: dict[str, dict[int, float]] = defaultdict(dict)
     problems: list[str] = []
@@ -267,7 +246,7 @@ def read_scalars(folder: Path) -> RunScalars:
                 for tag, points in values.items():
                     values[tag] = {earlier: value for earlier, value in points.items() if earlier < step}
             for value in event.summary.value:
-                # Most by far are simple and not 0: to ask first which encoding it is would take a third of the time.
+                # Nearly all are simple and not 0: looking up the encoding first would take a third of the time.
                 scalar = value.simple_value or _scalar(value)
                 if scalar is not None:
                     values[value.tag][step] = scalar
@@ -276,7 +255,7 @@ def read_scalars(folder: Path) -> RunScalars:
 
 
 def read_all(folders: Sequence[Path]) -> list[RunScalars]:
-    """`read_scalars` of each folder; where that takes a while, in several processes."""
+    """Return `read_scalars` of each folder, read by several processes if that takes a while."""
     first = sum(path.stat().st_size for folder in folders[:1] for path in event_files(folder) if path.exists())
     if first * len(folders) < LARGE:
         return [read_scalars(folder) for folder in folders]
@@ -286,7 +265,7 @@ def read_all(folders: Sequence[Path]) -> list[RunScalars]:
 
 
 def _scalar(value: Any) -> float | None:
-    """The number in a summary value of either encoding, simple (TF 1, torch) or tensor (TF 2)."""
+    """Return the number in a summary value of either encoding, simple (TF 1, torch) or tensor (TF 2)."""
     encoding = value.WhichOneof("value")
     if encoding == "simple_value":
         return float(value.simple_value)
@@ -298,7 +277,7 @@ def _scalar(value: Any) -> float | None:
 
 
 def _events(name: str, data: bytes, problems: list[str]) -> Iterator[Any]:
-    """Yield the sound events of a file's content; append a line to `problems` for each stretch without."""
+    """Yield the sound events of a file's content; append a line to `problems` for each damaged stretch."""
     position = 0
     while position < len(data):
         record, fault = _record(data, position)
@@ -315,7 +294,7 @@ def _events(name: str, data: bytes, problems: list[str]) -> Iterator[Any]:
 
 
 def _record(data: bytes, position: int) -> tuple[bytes, str]:
-    """The content of the record at `position`, and its fault, if it has one."""
+    """Return the content of the record at `position`, and its fault, if it has one."""
     start = position + _HEADER.size
     if start > len(data):
         return b"", "unfinished record"
@@ -331,7 +310,7 @@ def _record(data: bytes, position: int) -> tuple[bytes, str]:
 
 
 def _next_header(data: bytes, start: int) -> int:
-    """Where the next record with a sound length begins, or the end of `data`."""
+    """Return where the next record with a sound length begins, or the end of `data`."""
     for match in _MAYBE_HEADER.finditer(data, start):
         length, crc = data[match.start() : match.start() + 8], _CRC.unpack_from(data, match.start() + 8)[0]
         if crc == _masked_crc(length):

@@ -1,23 +1,21 @@
-"""The names of the files in a run's folder, and what its status file says."""
+"""A run's folder: the names of its files, and its status file."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
 from irmas.config import Config, first_difference, flatten, shown
 from irmas.errors import UserError, first_line
-from irmas.files import atomic_write, errors_name, remove_leftovers
+from irmas.files import atomic_write, remove_leftovers
+from irmas.run.lease import Lease, Writer, acquire, is_owned
 
 CONFIG = "config.yaml"
 STATUS = "status.json"
@@ -26,58 +24,27 @@ CHECKPOINT = "checkpoint.pt"
 MODEL = "model.pt"
 PREDICTIONS = "predictions.npz"
 PROVENANCE = "provenance.json"
-LOCK = ".lock"
-
-LOCK_WAIT_S = 0.2
-"""Long enough for a reader of the status, which touches the lock for a moment, to be gone."""
 
 PENDING, RUNNING, COMPLETED, FAILED, CANCELLED = "PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"
 DIVERGED = "DIVERGED"
 """The loss became NaN or infinite."""
 PRUNED = "PRUNED"
-"""By successive halving, at one of its rungs."""
+"""Ended by successive halving, at one of its rungs."""
 RENAMED = {"STOPPED": PRUNED}
 """States in status files of earlier versions."""
-INTERRUPTED = "stopped; the same command goes on"
-"""The reason of a CANCELLED run."""
+INTERRUPTED = "stopped; rerun the command to resume"
+"""The message of a CANCELLED run."""
 FINAL = frozenset({COMPLETED, DIVERGED, PRUNED})
 """States that another start would only repeat."""
-REPLACED = 75
-"""Exit code of a process whose run another trains."""
-
-
-@dataclass(frozen=True)
-class Writer:
-    """One start of a run, told from every other that may still live. Without a node: unknown."""
-
-    node: str = ""
-    pid: int = 0
-    job: str = ""
-    """In Slurm: 123_4, or 123 for a job that is no array."""
-    restart: int = 0
-    """In Slurm: how often the job was requeued before."""
-
-    @classmethod
-    def here(cls) -> Writer:
-        """This process."""
-        given = os.environ.get
-        job, array = given("SLURM_JOB_ID", ""), given("SLURM_ARRAY_JOB_ID")
-        if array is not None:
-            job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-        node = given("SLURMD_NODENAME") or platform.node()
-        return cls(node, os.getpid(), job, int(given("SLURM_RESTART_COUNT", "0")))
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.node}" + (f", job {self.job}" if self.job else "")
 
 
 @dataclass(frozen=True)
 class Status:
-    """What the process that trains the run last said."""
+    """What the process that trains a run recorded last."""
 
     state: str = PENDING
     epoch: int = 0
-    """Epochs that are committed."""
+    """Number of committed epochs."""
     epochs: int = 0
     step: int = 0
     """Steps done of the epoch that is being trained."""
@@ -85,65 +52,76 @@ class Status:
     metrics: dict[str, float] | None = None
     """The last epoch's scalars by tag."""
     val_excerpts: int = 0
-    node: str = ""
-    pid: int = 0
-    job: str = ""
-    """In Slurm: 123_4, or 123 for a job that is no array."""
-    restart: int = 0
-    """In Slurm: how often the job was requeued before."""
+    writer: Writer = field(default_factory=Writer)
     exit_code: int | None = None
-    """Of the process, where its parent saw it end by itself; minus the signal that killed it."""
+    """Exit code of the process if its parent saw it end; minus the signal that killed it."""
     started: float = 0.0
     """Unix time of the first start."""
     updated: float = 0.0
+    """Unix time of the last write."""
     message: str = ""
+    """Why the run is in this state."""
 
-    def check(self) -> None:
-        """Raises TypeError, naming the entry, where one holds what `write_status` never writes."""
-        for entry in fields(self):
-            value, known = getattr(self, entry.name), type(entry.default)
-            if entry.name == "metrics":
-                is_sound = value is None or (isinstance(value, dict) and all(map(_is_number, value.values())))
-            elif entry.name == "exit_code":
-                is_sound = value is None or isinstance(value, int)
-            else:
-                is_sound = _is_number(value) if known is float else isinstance(value, known)
-            if not is_sound:
-                raise TypeError(f"{entry.name} is {value!r}")
+    @classmethod
+    def from_json(cls, text: str) -> Status:
+        """Return the status that `to_json`, or an earlier version, wrote.
 
-    @property
-    def writer(self) -> Writer:
-        return Writer(self.node, self.pid, self.job, self.restart)
+        Raises ValueError, TypeError or AttributeError if `text` is damaged or has other entries.
+        """
+        values = json.loads(text)
+        if "error" in values:  # its name in earlier versions
+            values["message"] = values.pop("error")
+        for name, value in values.items():
+            if not _is_sound(name, value):
+                raise TypeError(f"{name} is {value!r}")
+        state = values.pop("state", PENDING)
+        writer = Writer(**{name: values.pop(name) for name in _WRITER if name in values})
+        return cls(RENAMED.get(state, state), **values, writer=writer)
+
+    def to_json(self) -> str:
+        """Return the entries of earlier versions: the writer's stand beside the others."""
+        values = asdict(self)
+        return json.dumps(values | values.pop("writer"), indent=1) + "\n"
 
     @property
     def reason(self) -> str:
-        """The error's last line: of a traceback, the one that says what happened."""
+        """The last line of the message: that of a traceback says what happened."""
         return self.message.strip().splitlines()[-1].strip() if self.message.strip() else ""
 
+    @property
+    def node(self) -> str:
+        return self.writer.node
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
+    @property
+    def pid(self) -> int:
+        return self.writer.pid
+
+    @property
+    def job(self) -> str:
+        return self.writer.job
 
 
-class RunBusyError(UserError):
-    """Another process trains this run."""
+_WRITER = asdict(Writer())
+_ENTRIES = {name: type(value) for name, value in (asdict(Status()) | _WRITER).items()}
 
 
-class Replaced(BaseException):
-    """A newer start of the run has taken over: whoever meets this writes nothing more. No failure, so no Exception."""
-
-
-def _never(writer: Writer) -> bool:
-    return False
+def _is_sound(name: str, value: object) -> bool:
+    """Return whether an entry of a status file is known and has a type that `to_json` writes."""
+    known = _ENTRIES.get(name, ())
+    if name == "metrics" and isinstance(value, dict):
+        return all(isinstance(number, (int, float)) for number in value.values())
+    if name == "exit_code" and isinstance(value, int):
+        return True
+    return isinstance(value, (int, float) if known is float else known)
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What `held` yields writes only as long as no newer start has taken over."""
+    """The files of one run. The folder that `acquire` yields is written only while its lease holds."""
 
     path: Path
-    writer: Writer | None = field(default=None, compare=False, repr=False)
-    """Who holds it; None for a reader or a tool, which answers to nobody."""
+    lease: Lease | None = field(default=None, compare=False, repr=False)
+    """None for a reader or a tool, whose writes nothing checks."""
 
     @property
     def checkpoint(self) -> Path:
@@ -151,7 +129,7 @@ class RunFolder:
 
     @property
     def model(self) -> Path:
-        """Of a finished run."""
+        """The net of a finished run."""
         return self.path / MODEL
 
     @property
@@ -162,183 +140,105 @@ class RunFolder:
     def log(self) -> Path:
         return self.path / LOG
 
-    def status(self) -> Status:
-        """As it stands on disk, but a process of this node that is gone without a last word has FAILED.
+    @contextmanager
+    def acquire(self, is_stale: Callable[[Writer], bool] = lambda writer: False) -> Iterator[RunFolder]:
+        """Yield this folder with a lease, as `lease.acquire` does. Raises RunBusyError and OSError."""
+        with acquire(self.path, is_stale, self._live_elsewhere) as lease:
+            remove_leftovers(self.path, CHECKPOINT)
+            yield replace(self, lease=lease)
 
-        Raises UserError where the file is damaged or from another version.
+    def _live_elsewhere(self) -> Writer | None:
+        status = self.recorded()
+        is_live = status.state == RUNNING and status.job and status.node != Writer.here().node
+        return status.writer if is_live else None
+
+    def check_lease(self) -> None:
+        """Raise LeaseLost if this folder has a lease and another process has taken over."""
+        if self.lease is not None:
+            self.lease.check()
+
+    def status(self) -> Status:
+        """Return the recorded status, but FAILED for a process of this node that died while RUNNING.
+
+        Raises UserError if the file is damaged or from another version.
         """
-        status = self.told()
-        if status.state != RUNNING or status.node != Writer.here().node or self._is_held():
+        status = self.recorded()
+        if status.state != RUNNING or status.writer.node != Writer.here().node or is_owned(self.path):
             return status
-        # Again: it may have said its last word, or another may have started, before the lock was looked at.
-        last = self.told()
+        # Read again: the process may have ended, or another may have started, just before the lock was looked at.
+        last = self.recorded()
         if last != status:
             return last
-        return replace(status, state=FAILED, message="its process ended without a word (killed?)")
+        return replace(status, state=FAILED, message="the process died without reporting an error (killed?)")
 
-    def told(self) -> Status:
-        """The file's own word, whether its process lives or not. Raises UserError as `status` does."""
+    def recorded(self) -> Status:
+        """Return what the status file says, whether its process lives or not. Raises UserError as `status` does."""
         path = self.path / STATUS
         try:
-            values = json.loads(path.read_text())
-            if isinstance(values, dict) and "error" in values:  # its name in earlier versions
-                values["message"] = values.pop("error")
-            status = Status(**values)
-            status.check()
-            return replace(status, state=RENAMED.get(status.state, status.state))
+            return Status.from_json(path.read_text())
         except FileNotFoundError:
             return Status()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path}: is damaged or from another version ({error}); "
-                f"remove it, and the same command goes on from the run's checkpoint"
+                "remove it and rerun the command to resume from the run's checkpoint"
             ) from error
 
     def write_status(self, status: Status) -> None:
-        """Stamped with this process. Raises Replaced."""
-        self.confirm()
-        self.amend_status(replace(status, **asdict(Writer.here())))
+        """Write a status with this process as its writer. Raises LeaseLost and OSError."""
+        self.check_lease()
+        self.amend_status(replace(status, writer=Writer.here()))
+
+    def amend_status(self, status: Status) -> None:
+        """Write a status that keeps its writer, for a process that could not write how it ended. Raises OSError.
+
+        The process may have died before it made its folder.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        atomic_write(self.path / STATUS, replace(status, updated=time.time()).to_json())
 
     def write_config(self, config: Config) -> None:
-        """Write the run's configuration, or compare it with the one that is there.
+        """Write the run's configuration, if it is the one that the folder was trained with.
 
-        Raises UserError, naming the key, where the folder was trained with another one; and Replaced.
+        Raises UserError, naming the key, if it is another one; LeaseLost and OSError.
         """
-        self.confirm()
+        self.check_lease()
         values = asdict(config)
         path = self.path / CONFIG
         if path.exists():
             try:
-                there, here = flatten(yaml.safe_load(path.read_text())), flatten(values)
+                there = flatten(yaml.safe_load(path.read_text()))
             except (yaml.YAMLError, ValueError, AttributeError) as error:
-                remedy = "remove it, the run's checkpoint tells its settings too"
-                raise UserError(f"{path}: is damaged ({first_line(error)}); {remedy}") from error
-            key = first_difference(there, here)
-            if key is not None:
                 raise UserError(
-                    f"{path}: was trained with {key}={shown(there.get(key))}, this is {key}={shown(here.get(key))}"
-                )
+                    f"{path}: is damaged ({first_line(error)}); remove it, the checkpoint has the run's settings too"
+                ) from error
+            refuse_other_config(path, there, config)
         atomic_write(path, yaml.safe_dump(values, sort_keys=False))
 
     def write_provenance(self, provenance: dict[str, Any]) -> None:
-        """`earlier_sources` are those that trained the run before this one did. Raises Replaced."""
-        self.confirm()
+        """Write `provenance` and, as `earlier_sources`, the sources that trained the run before.
+
+        Raises UserError if the file is damaged; LeaseLost and OSError.
+        """
+        self.check_lease()
         path = self.path / PROVENANCE
         try:
             before = json.loads(path.read_text()) if path.exists() else provenance
             source, earlier = str(before["source"]), list(before.get("earlier_sources", []))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{path}: is damaged ({first_line(error)}); remove it, and the same command goes on; "
-                "which source trained the run's first epochs is then not known"
+                f"{path}: is damaged ({first_line(error)}); remove it and rerun the command to resume; "
+                "which source trained the run's first epochs is then unknown"
             ) from error
         if source != provenance["source"]:
-            earlier = [*earlier, source]
-        told = provenance | ({"earlier_sources": earlier} if earlier else {})
-        atomic_write(path, json.dumps(told, indent=1) + "\n")
-
-    @contextmanager
-    def held(self, gone: Callable[[Writer], bool] = _never) -> Iterator[RunFolder]:
-        """One process at a time trains a run; the kernel lets go when it dies. Raises RunBusyError.
-
-        `gone` tells of another writer whether it has lost the run even if its process still lives: Slurm starts
-        a task again when it loses sight of its node. Such a process meets Replaced at its next write.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        writer = Writer.here()
-        mine = self.path / f"{LOCK}.{writer.node}.{writer.pid}"
-        with mine.open("wb", buffering=0) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                with errors_name(mine):
-                    file.write(json.dumps(asdict(writer)).encode() + b"\n")
-                    os.fsync(file.fileno())
-                while not self._enter(mine, gone):
-                    pass
-            finally:
-                mine.unlink(missing_ok=True)
-            remove_leftovers(self.path, CHECKPOINT)
-            yield replace(self, writer=writer)
-
-    def _enter(self, mine: Path, gone: Callable[[Writer], bool]) -> bool:
-        """Put our lock in the place of the one before; False where another did so while we looked.
-
-        A new file each time: the writer before, should it live after all, sees that the lock is no longer its own.
-        """
-        path = self.path / LOCK
-        with path.open("a+") as before:
-            if _locked_soon(before):
-                status = self.told()
-                # Locks do not always reach across nodes.
-                alive = status.state == RUNNING and status.job and status.node != Writer.here().node
-                rival = status.writer if alive else None
-            else:
-                rival = _writer(before)
-            if rival is not None and not gone(rival):
-                raise RunBusyError(f"{self.path}: another process trains it" + (f" ({rival})" if rival.node else ""))
-            with path.open() as now:
-                if not os.path.sameopenfile(now.fileno(), before.fileno()):
-                    return False
-            mine.replace(path)
-            return True
-
-    def confirm(self) -> None:
-        """Raises Replaced where this process held the run and another has taken over.
-
-        A write that is under way at that moment may still land: it is the same epoch, bit for bit, or a status
-        that the other's next one covers.
-        """
-        if self.writer is None:
-            return
-        try:
-            # By its content, opened anew: NFS answers a stat from its cache, and gives an inode's number out again.
-            with (self.path / LOCK).open() as file:
-                now = _writer(file)
-        except FileNotFoundError:
-            now = None
-        if now != self.writer:
-            raise Replaced("a newer start of this run has taken over; this one stops")
-
-    def _is_held(self) -> bool:
-        try:
-            with (self.path / LOCK).open() as file:
-                return not _locked(file, fcntl.LOCK_SH)
-        except FileNotFoundError:
-            return False
-
-    def amend_status(self, status: Status) -> None:
-        """Write a status that still names the process that trained: its parent tells how it died.
-
-        It may have died before it made its folder.
-        """
-        amended = replace(status, updated=time.time())
-        self.path.mkdir(parents=True, exist_ok=True)
-        atomic_write(self.path / STATUS, json.dumps(asdict(amended), indent=1) + "\n")
+            earlier.append(source)
+        values = provenance | ({"earlier_sources": earlier} if earlier else {})
+        atomic_write(path, json.dumps(values, indent=1) + "\n")
 
 
-def _writer(file: IO[str]) -> Writer:
-    """Whom a lock file names."""
-    file.seek(0)
-    try:
-        return Writer(**json.loads(file.read()))
-    except (ValueError, TypeError):
-        return Writer()
-
-
-def _locked_soon(file: IO[str]) -> bool:
-    """Whether the lock could be had within LOCK_WAIT_S."""
-    deadline = time.monotonic() + LOCK_WAIT_S
-    while not _locked(file, fcntl.LOCK_EX):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(LOCK_WAIT_S / 20)
-    return True
-
-
-def _locked(file: IO[str], operation: int) -> bool:
-    """Whether the lock could be had at once."""
-    try:
-        fcntl.flock(file, operation | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def refuse_other_config(path: Path, there: dict[str, Any], config: Config) -> None:
+    """Raise UserError, naming the key, if `config` trains another run than the flat settings `there` of `path`."""
+    here = flatten(asdict(config))
+    key = first_difference(there, here)
+    if key is not None:
+        raise UserError(f"{path}: was trained with {key}={shown(there.get(key))}, this is {key}={shown(here.get(key))}")

@@ -1,6 +1,6 @@
-"""Small pictures of a run for TensorBoard, drawn with Pillow: an RGB array each.
+"""A run's images for TensorBoard, as RGB arrays: confusion matrix and spectrograms.
 
-Drawn in 0.05 s of CPU time where matplotlib needs 0.5 s, which a run of a few seconds would notice.
+Pillow draws them in 0.05 s of CPU time; matplotlib needs 0.5 s, which is noticeable in a run of a few seconds.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from PIL import Image, ImageDraw, ImageFont
 
 _INK = (38, 44, 56)
 _FAINT = (104, 112, 126)
-# Lightness rises or falls throughout each ramp, so that its order holds for colour-blind eyes and in grey.
+# Lightness rises or falls throughout each ramp, so that its order holds for color-blind eyes and in gray.
 _WHITE_TO_BLUE = ((247, 250, 253), (198, 219, 239), (107, 174, 214), (33, 113, 181), (8, 48, 107))
 _BLACK_TO_YELLOW = ((4, 4, 18), (84, 15, 109), (187, 55, 84), (249, 142, 9), (252, 255, 164))
 
-_PANEL = 256  # pixels that a spectrogram's longer side comes close to
+_PANEL = 256  # approximate pixels of a spectrogram's longer side
 _COLUMNS = 4
 _GAP = 14
 
 
 def confusion_matrix(counts: NDArray[np.integer], classes: Sequence[str]) -> NDArray[np.uint8]:
-    """Draw counts (true x predicted) as a height x width x 3 picture.
+    """Draw counts, (true, predicted), as an image, (height, width, 3).
 
-    Colour and number of a cell are its per cent of the row, so that the diagonal shows each class's recall; a
-    cell without a count stays empty. The last column gives each row's number of examples.
+    Color and number of a cell are its percentage of the row, so that the diagonal shows each class's recall; a cell
+    without a count stays empty. The last column gives each row's number of examples.
     """
     cell = int(np.clip(520 // len(classes), 22, 46))
     font = _font(max(10.0, cell / 3))
@@ -42,16 +42,22 @@ def confusion_matrix(counts: NDArray[np.integer], classes: Sequence[str]) -> NDA
     left, top = line + longest + 4, 10
     canvas = Image.new("RGB", (left + side + beside, top + side + below + line + 4), "white")
     draw = ImageDraw.Draw(canvas)
-    cells = _colours(share, _WHITE_TO_BLUE).repeat(cell, axis=0).repeat(cell, axis=1)
+    cells = _colors(share, _WHITE_TO_BLUE).repeat(cell, axis=0).repeat(cell, axis=1)
     cells[::cell] = cells[:, ::cell] = 255
     canvas.paste(Image.fromarray(cells), (left, top))
     for row, column in np.argwhere(counts):
         text = f"{100 * share[row, column]:.0f}"
-        centre = (left + (column + 0.5) * cell, top + (row + 0.5) * cell)
+        center = (left + (column + 0.5) * cell, top + (row + 0.5) * cell)
         ink = "white" if share[row, column] > 0.5 else _INK
-        draw.text(centre, "<1" if text == "0" else text, ink, font, anchor="mm")
+        draw.text(center, "<1" if text == "0" else text, ink, font, anchor="mm")
 
-    _name_classes(canvas, classes, font, (left, top), cell, upright)
+    for index, name in enumerate(classes):
+        middle = (index + 0.5) * cell
+        draw.text((left - 6, top + middle), name, _INK, font, anchor="rm")
+        if upright:
+            draw.text((left + middle, top + side + cell * 3 / 8), name, _INK, font, anchor="mm")
+        else:
+            _write_upwards(canvas, (int(left + middle), top + side + 4), name, font, _INK)
     for row, total in enumerate(totals):
         draw.text((left + side + 8, top + (row + 0.5) * cell), f"{total:,}", _FAINT, font, anchor="lm")
     draw.text((left + side + 8, top + side + cell * 3 / 8), "n", _FAINT, font, anchor="lm")
@@ -61,34 +67,13 @@ def confusion_matrix(counts: NDArray[np.integer], classes: Sequence[str]) -> NDA
     return np.asarray(canvas)
 
 
-def _name_classes(
-    canvas: Image.Image,
-    classes: Sequence[str],
-    font: ImageFont.FreeTypeFont,
-    corner: tuple[int, int],
-    cell: int,
-    upright: bool,
-) -> None:
-    """Write the classes left of the rows and below the columns, there upright or reading upwards."""
-    draw = ImageDraw.Draw(canvas)
-    left, top = corner
-    below = top + cell * len(classes)
-    for index, name in enumerate(classes):
-        middle = (index + 0.5) * cell
-        draw.text((left - 6, top + middle), name, _INK, font, anchor="rm")
-        if upright:
-            draw.text((left + middle, below + cell * 3 / 8), name, _INK, font, anchor="mm")
-        else:
-            _write_upwards(canvas, (int(left + middle), below + 4), name, font, _INK)
-
-
 def spectrograms(
     log_mel_db: NDArray[np.float32], titles: Sequence[str], vmin_db: float, vmax_db: float
 ) -> NDArray[np.uint8]:
-    """Draw log-mels (n x bands x frames, dB) as titled panels, four in a row, low frequencies at the bottom.
+    """Draw log-mels, (excerpts, bands, frames) in dB, as titled panels, four per row, low frequencies at the bottom.
 
-    Colours run from `vmin_db` to `vmax_db`, beyond which they are clipped; the bar below names both. Titles
-    are cut to their panel's width; the font knows Latin letters and no arrows.
+    Colors run from `vmin_db` to `vmax_db` and are clipped there; the bar below names both. Titles are cut to their
+    panel's width; the font has Latin letters and no arrows.
     """
     count, bands, frames = log_mel_db.shape
     zoom = max(1, round(_PANEL / max(bands, frames)))
@@ -100,7 +85,7 @@ def spectrograms(
     font, small = _font(14.0), _font(12.0)
 
     level = np.clip((log_mel_db[:, ::-1] - vmin_db) / (vmax_db - vmin_db), 0.0, 1.0)
-    panels = _colours(level, _BLACK_TO_YELLOW).repeat(zoom, axis=1).repeat(zoom, axis=2)
+    panels = _colors(level, _BLACK_TO_YELLOW).repeat(zoom, axis=1).repeat(zoom, axis=2)
     for index, (panel, title) in enumerate(zip(panels, titles, strict=True)):
         row, column = divmod(index, _COLUMNS)
         left, top = _GAP + column * (width + _GAP), row * (head + height + _GAP)
@@ -108,7 +93,7 @@ def spectrograms(
         canvas.paste(Image.fromarray(panel), (left, top + head))
 
     low, middle = f"{vmin_db:g} dB", size[1] - head // 2 - 3
-    bar = _colours(np.broadcast_to(np.linspace(0.0, 1.0, 96), (10, 96)), _BLACK_TO_YELLOW)
+    bar = _colors(np.broadcast_to(np.linspace(0.0, 1.0, 96), (10, 96)), _BLACK_TO_YELLOW)
     bar_left = _GAP + int(small.getlength(low)) + 6
     canvas.paste(Image.fromarray(bar), (bar_left, middle - 5))
     draw.text((_GAP, middle), low, _FAINT, small, anchor="lm")
@@ -116,8 +101,8 @@ def spectrograms(
     return np.asarray(canvas)
 
 
-def _colours(level: NDArray[np.floating], ramp: Sequence[tuple[int, int, int]]) -> NDArray[np.uint8]:
-    """Levels from 0 to 1 -> RGB on a last axis of 3, between the ramp's evenly spaced colours."""
+def _colors(level: NDArray[np.floating], ramp: Sequence[tuple[int, int, int]]) -> NDArray[np.uint8]:
+    """Return RGB, on a last axis of 3, for levels from 0 to 1 along the ramp's evenly spaced colors."""
     points = np.linspace(0, 255, len(ramp))
     channels = [np.interp(np.arange(256), points, channel) for channel in zip(*ramp, strict=True)]
     table = np.stack(channels, axis=-1).round().astype(np.uint8)
@@ -131,13 +116,9 @@ def _font(size: float) -> ImageFont.FreeTypeFont:
 
 
 def _write_upwards(
-    canvas: Image.Image,
-    top: tuple[int, int],
-    text: str,
-    font: ImageFont.FreeTypeFont,
-    ink: tuple[int, int, int],
+    canvas: Image.Image, top: tuple[int, int], text: str, font: ImageFont.FreeTypeFont, ink: tuple[int, int, int]
 ) -> None:
-    """Write text turned to read upwards, centred on a column that begins at `top`."""
+    """Write text that reads upwards, centered on a column that begins at `top`."""
     length, height = int(font.getlength(text)) + 2, int(font.size) + 4
     label = Image.new("RGB", (length, height), "white")
     ImageDraw.Draw(label).text((length / 2, height / 2), text, ink, font, anchor="mm")
@@ -145,6 +126,7 @@ def _write_upwards(
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Return `text`, cut to `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

@@ -1,20 +1,17 @@
-"""A trained net as one file: its weights and all that is needed to use them elsewhere, model.pt."""
+"""A trained net as one file, model.pt: its weights and all that is needed to use them elsewhere."""
 
 from __future__ import annotations
 
-import io
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from irmas.config import Config, Features, Model, flatten
-from irmas.errors import UserError
-from irmas.files import atomic_write, with_digest
+from irmas.errors import DataError, UserError
 from irmas.provenance import versions
-from irmas.run.checkpoint import DamagedError, read_numbers
+from irmas.run.checkpoint import read_numbers, write_numbers
 
 VERSION = 1
 """Raise it whenever what a model file holds changes its meaning."""
@@ -22,24 +19,25 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class ModelFile:
-    """`model`, `features` and `pool` are what rebuilds the net and its front end; `config` tells the whole training."""
+    """A net and its front end, rebuilt from `model`, `features` and `pool`, and where they come from."""
 
     weights: dict[str, Tensor]
-    """The net's state_dict, on the CPU; the normalisation (mean_db, std_db) is part of it."""
+    """The net's state_dict, on the CPU, with the normalization (mean_db, std_db)."""
     classes: list[str]
     """The class of each output."""
     model: Model
     features: Features
     pool: int
     config: dict[str, Any]
-    """Flat, as the run's own; for people, and for finding the data again."""
+    """All settings of the run, flat, for people and for finding the data again."""
     trained_on: list[str]
-    """Names of the excerpts: what it was trained on says nothing about how good it is."""
+    """Names of the training excerpts: accuracy on them says nothing."""
     recordings: list[str]
-    """That those excerpts were cut from; recordings that share an identical excerpt have one name."""
+    """The recordings of those excerpts; recordings that share an identical excerpt have one name."""
     metrics: dict[str, float]
     """The last epoch's scalars by tag."""
     versions: dict[str, str]
+    """Versions of the libraries that trained it."""
 
 
 def make(
@@ -50,46 +48,35 @@ def make(
     recordings: list[str],
     metrics: dict[str, float],
 ) -> ModelFile:
-    return ModelFile(
-        {name: weight.cpu().contiguous() for name, weight in weights.items()},
-        classes,
-        config.model,
-        config.features,
-        config.data.pool,
-        flatten(asdict(config)),
-        trained_on,
-        recordings,
-        metrics,
-        versions(),
-    )
+    """Return the content of a run's model file; weights are copied to the CPU."""
+    weights = {name: weight.cpu().contiguous() for name, weight in weights.items()}
+    net = (weights, classes, config.model, config.features, config.data.pool)
+    return ModelFile(*net, flatten(asdict(config)), trained_on, recordings, metrics, versions())
 
 
 def write(path: Path, file: ModelFile) -> None:
-    """Raises OSError where the disk is full; what was there stays."""
-    content = {name: getattr(file, name) for name in ModelFile.__dataclass_fields__}
-    content |= {"version": VERSION, "model": asdict(file.model), "features": asdict(file.features)}
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    atomic_write(path, with_digest(buffer.getvalue()))
+    """Write a model file. Raises OSError if the disk is full; what was there stays."""
+    content = {entry.name: getattr(file, entry.name) for entry in fields(file)}
+    write_numbers(path, content | {"version": VERSION, "model": asdict(file.model), "features": asdict(file.features)})
 
 
 def read(path: Path) -> ModelFile:
-    """Never runs code from the file.
+    """Read a model file. Never runs code from it.
 
-    Raises UserError where it is absent, damaged, of another version, or no model file.
+    Raises UserError if it is absent, damaged, of another version, or no model file.
     """
     try:
         content = read_numbers(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    except DamagedError as error:
+    except DataError as error:
         raise UserError(f"{error}; a finished run has a sound model file, model.pt") from None
     if not isinstance(content, dict) or "classes" not in content:
         raise UserError(f"{path}: is no model file; a finished run has one, model.pt")
     if (version := content.pop("version")) != VERSION:
-        raise UserError(f"{path}: is a model file of version={version}, this is version={VERSION}; train the run anew")
+        raise UserError(f"{path}: is a model file of {version=}, this is version={VERSION}; train the run again")
     try:
         model, features = Model(**content["model"]), Features(**content["features"])
         return ModelFile(**content | {"model": model, "features": features})
-    except TypeError as error:  # which names what is not known
+    except TypeError as error:  # which names the unknown entry
         raise UserError(f"{path}: was written by another version of irmas ({error})") from None

@@ -1,4 +1,4 @@
-"""Predictions of a run for each validation excerpt: predictions.npz."""
+"""A run's predictions for each validation excerpt, predictions.npz."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from irmas.files import atomic_write, with_digest, without_digest
 
 @dataclass(frozen=True)
 class Predictions:
-    """All but the classes are (excerpts,), in the order of the feature cache."""
+    """Predictions; all arrays but the classes are (excerpts,), in the order of the feature cache."""
 
     classes: NDArray[np.str_]
     excerpts: NDArray[np.str_]
-    """Names."""
+    """Names of the excerpts."""
     recordings: NDArray[np.str_]
-    """Those that share an identical excerpt have one name."""
+    """Names of their recordings; recordings that share an identical excerpt have one name."""
     targets: NDArray[np.integer]
-    """Indices of classes."""
+    """Indices of the true classes."""
     predicted: NDArray[np.integer]
-    """Classes predicted in the last epoch."""
+    """Indices of the classes predicted in the last epoch."""
     correct: NDArray[np.floating]
-    """Share of correct answers over the epochs that the ranked accuracy averages, 0 to 1; its mean is that accuracy."""
+    """Share, 0 to 1, of correct predictions over the epochs of the ranked accuracy; its mean is that accuracy."""
 
     @property
     def confusion(self) -> NDArray[np.integer]:
@@ -37,14 +37,14 @@ class Predictions:
 
 
 def write(path: Path, predictions: Predictions) -> None:
-    """The same predictions give the same bytes."""
+    """Write predictions; the same predictions give the same bytes. Raises OSError."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **asdict(predictions))
     atomic_write(path, with_digest(buffer.getvalue()))
 
 
 def read(path: Path) -> Predictions | None:
-    """None where there are none. Raises DataError where the file is damaged, OSError where it may not be read."""
+    """Read predictions; return None if the file is absent. Raises DataError if it is damaged, and OSError."""
     try:
         data = without_digest(path.read_bytes())
     except FileNotFoundError:
@@ -53,6 +53,6 @@ def read(path: Path) -> Predictions | None:
         raise DataError(f"{path}: is damaged (its digest differs)")
     with np.load(io.BytesIO(data)) as stored:
         arrays = dict(stored)
-    # Files of earlier versions are of the last epoch alone.
+    # Files of earlier versions have the last epoch alone.
     arrays.setdefault("correct", (arrays["targets"] == arrays["predicted"]).astype(np.float64))
     return Predictions(**arrays)

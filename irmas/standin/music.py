@@ -1,7 +1,7 @@
 """The sound of the stand-in: General MIDI music in which one instrument is predominant.
 
-Within a recording everything but the notes is shared, as in real music, so that a split by excerpt leaks and a
-split by recording does not.
+Within a recording everything but the notes is shared, as in real music: a split by excerpt leaks, one by recording
+does not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FRAMES = int(SAMPLE_RATE * DURATION_S)
 
 # How hard the corpus is, in dB; tuned until a small net, split by recording, does about as well as on IRMAS.
 LEAD_OVER_BAND_DB = (10.0, 28.0)
-HARDLY_SOUNDS = 0.12  # share of excerpts whose label can hardly be heard (IRMAS: 13.9 % of an audited sample)
+HARDLY_SOUNDS = 0.12  # share of excerpts whose label is hardly audible (IRMAS: 13.9 % of an audited sample)
 HARDLY_SOUNDS_DB = -25.0
 AMONG_SOLOISTS_DB = (-6.0, 0.0)
 TONE_DB = 3.0
@@ -46,7 +46,7 @@ class Event(NamedTuple):
 
 
 class Harmony(NamedTuple):
-    """What all players of an excerpt agree on: the pitch classes of the scale, one chord every two beats, the end."""
+    """The tempo, the pitch classes of the scale, the chords (one every two beats) and the length of an excerpt."""
 
     beat_s: float
     scale: tuple[int, ...]
@@ -69,7 +69,7 @@ def _within(pitch_classes: tuple[int, ...], low: int, high: int) -> list[int]:
 
 
 def line(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -> Iterator[Event]:
-    """One voice that wanders through the scale, with rests."""
+    """Yield one voice that wanders through the scale, with rests."""
     pitches = _within(harmony.scale, low, high)
     place = int(rng.integers(len(pitches)))
     time_s = 0.0
@@ -82,7 +82,7 @@ def line(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -> Ite
 
 
 def arpeggio(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -> Iterator[Event]:
-    """Broken chords in eighths, each note ringing on."""
+    """Yield broken chords in eighths, each note ringing on."""
     base = int(rng.integers(low, max(low + 1, high - 18)))
     order = rng.permutation(5)
     for step, time_s in enumerate(np.arange(0.0, harmony.duration_s, harmony.beat_s / 2)):
@@ -91,13 +91,7 @@ def arpeggio(rng: np.random.Generator, harmony: Harmony, low: int, high: int) ->
 
 
 def _chords(
-    rng: np.random.Generator,
-    harmony: Harmony,
-    low: int,
-    high: int,
-    *,
-    beats: tuple[float, ...],
-    spread_s: float,
+    rng: np.random.Generator, harmony: Harmony, low: int, high: int, *, beats: tuple[float, ...], spread_s: float
 ) -> Iterator[Event]:
     base = int(rng.integers(low, max(low + 1, high - 15)))
     voices = int(rng.integers(3, 6))
@@ -115,14 +109,14 @@ sustained = partial(_chords, beats=(2.0,), spread_s=0.0)
 
 
 def two_hands(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -> Iterator[Event]:
-    """A line over chords or broken chords, as keyboards play."""
+    """Yield a line over chords or broken chords, as keyboards play."""
     middle = (low + high) // 2
     yield from line(rng, harmony, middle, high)
     yield from (arpeggio, comp)[rng.integers(2)](rng, harmony, low, middle)
 
 
 def drums(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -> Iterator[Event]:
-    """Kick, snare and hi-hat or ride in eighths; the range picks the cymbal."""
+    """Yield kick, snare and hi-hat or ride in eighths; the range picks the cymbal."""
     for step, time_s in enumerate(np.arange(0.0, harmony.duration_s, harmony.beat_s / 2)):
         yield Event(time_s, 0.3, high)
         if step % 4 == 2:
@@ -132,7 +126,7 @@ def drums(rng: np.random.Generator, harmony: Harmony, low: int, high: int) -> It
 
 
 class Part(NamedTuple):
-    """An instrument: its General MIDI programs (from 0), its range in MIDI pitches, and what it plays.
+    """An instrument: its General MIDI programs (from 0), its range in MIDI pitches, and its figures.
 
     Chords may exceed the range by 7; symusic 0.5.9 never returns from some pitches far above it.
     """
@@ -163,7 +157,7 @@ KIT = (Part((0,), 38, 42, (drums,)), Part((0,), 40, 51, (drums,)))
 
 @cache
 def _synthesizer(program: int, is_drum: bool) -> Synthesizer:
-    """One for each program: symusic 0.5.9's sound depends on the programs that it loaded before.
+    """Return one synthesizer per program: symusic 0.5.9's sound depends on the programs that it loaded before.
 
     The sound font lies in the package pretty_midi, which is slow to import and not needed otherwise.
     """
@@ -182,7 +176,7 @@ class Player(NamedTuple):
     gains: Samples
 
     def play(self, rng: np.random.Generator, harmony: Harmony) -> Samples:
-        """[2, frames], levelled by root mean square, as the synthesizer knows no velocities."""
+        """Return [2, frames], leveled by root mean square, as the synthesizer knows no velocities."""
         is_drum = self.figure is drums
         track = TrackSecond("", self.program, is_drum)
         for event in self.figure(rng, harmony, self.part.low, self.part.high):
@@ -206,12 +200,9 @@ def _engage(rng: np.random.Generator, part: Part, level_db: float) -> Player:
 
 
 def _band(rng: np.random.Generator, lead: str, with_drums: bool) -> list[Player]:
-    """The accompaniment: instruments of other classes, and mostly a bass, a pad and drums."""
-    others = [code for code in CODES if code != lead]
-    band = [
-        _engage(rng, LEADS[str(code)], rng.uniform(-8, 0))
-        for code in rng.choice(others, size=rng.integers(1, 3), replace=False)
-    ]
+    """Return the accompaniment: instruments of other classes, and mostly a bass, a pad and drums."""
+    codes = rng.choice([code for code in CODES if code != lead], size=rng.integers(1, 3), replace=False)
+    band = [_engage(rng, LEADS[str(code)], rng.uniform(-8, 0)) for code in codes]
     if rng.random() < 0.7:
         band.append(_engage(rng, BASS, rng.uniform(-8, 0)))
     if rng.random() < 0.5:
@@ -222,7 +213,7 @@ def _band(rng: np.random.Generator, lead: str, with_drums: bool) -> list[Player]
 
 
 def _room(rng: np.random.Generator, frames: int) -> npt.NDArray[np.complex64]:
-    """[2, frames // 2 + 1]: a frequency response of tone control, band limit and reverberation."""
+    """Return [2, frames // 2 + 1], a frequency response of tone control, band limit and reverberation."""
     octaves = np.log2(np.maximum(np.fft.rfftfreq(frames, 1 / SAMPLE_RATE), 20.0) / 20.0)
     tone_db = np.interp(octaves, np.linspace(0, 10, 9), rng.normal(0, TONE_DB, 9))
     tone_db -= 12 * np.maximum(octaves - rng.uniform(8.5, 10), 0)
@@ -231,13 +222,7 @@ def _room(rng: np.random.Generator, frames: int) -> npt.NDArray[np.complex64]:
     echo = rng.standard_normal((2, frames), np.float32) * np.exp(-seconds / decay_s).astype(np.float32)
     echo *= np.float32(rng.uniform(0, 0.6)) / np.sqrt(np.sum(echo**2, axis=1, keepdims=True))
     echo[:, 0] += 1
-    response: npt.NDArray[np.complex64] = scipy.fft.rfft(echo) * _gain(tone_db)
-    return response
-
-
-def _progression(rng: np.random.Generator, scale: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    degrees = rng.choice([0, 0, 1, 3, 4, 5], size=4)
-    return tuple(tuple(scale[(degree + third) % 7] for third in (0, 2, 4)) for degree in degrees)
+    return np.asarray(scipy.fft.rfft(echo) * _gain(tone_db), np.complex64)
 
 
 def _gain(level_db: npt.ArrayLike) -> Samples:
@@ -246,37 +231,30 @@ def _gain(level_db: npt.ArrayLike) -> Samples:
 
 def _at_rms(sound: Samples, level_db: float) -> Samples:
     rms = np.maximum(np.sqrt(np.mean(sound**2)), 1e-6)  # the sound font lacks a few notes: some parts are silent
-    levelled: Samples = sound * (_gain(level_db) / rms)
-    return levelled
+    return np.asarray(sound * (_gain(level_db) / rms), np.float32)
 
 
-class Studio(NamedTuple):
-    """What a recording's excerpts share besides its players."""
+class Studio:
+    """The acoustics, tempo and scale that a recording's excerpts share."""
 
-    room: npt.NDArray[np.complex64]
-    loudness_db: float
-    hiss: Samples
-    beat_s: float
-    scale: tuple[int, ...]
-    frames: int
+    def __init__(self, rng: np.random.Generator, frames: int) -> None:
+        self.frames = frames
+        self.room = _room(rng, frames)
+        self.loudness_db = rng.uniform(-34, -20)
+        self.hiss = _gain(self.loudness_db + rng.uniform(*HISS_DB)) * rng.standard_normal((2, frames), np.float32)
+        self.beat_s, key = 60 / rng.uniform(70, 150), rng.integers(12)
+        self.scale = tuple(int(key + step) % 12 for step in (MAJOR if rng.random() < 0.6 else MINOR))
 
     def harmony(self, rng: np.random.Generator) -> Harmony:
-        return Harmony(self.beat_s, self.scale, _progression(rng, self.scale), self.frames)
+        degrees = rng.choice([0, 0, 1, 3, 4, 5], size=4)
+        chords = tuple(tuple(self.scale[(degree + third) % 7] for third in (0, 2, 4)) for degree in degrees)
+        return Harmony(self.beat_s, self.scale, chords, self.frames)
 
     def record(self, rng: np.random.Generator, mix: Samples) -> npt.NDArray[np.int16]:
-        """[2, frames] -> [frames, 2]."""
+        """Return the recorded mix: [2, frames] -> [frames, 2]."""
         mix = _at_rms(scipy.fft.irfft(scipy.fft.rfft(mix) * self.room, self.frames), self.loudness_db)
         mix += np.roll(self.hiss, rng.integers(self.frames), axis=1)
         return np.rint(np.clip(mix.T, -1, 1) * 32767).astype(np.int16)
-
-
-def _studio(rng: np.random.Generator, frames: int) -> Studio:
-    room = _room(rng, frames)
-    loudness_db = rng.uniform(-34, -20)
-    hiss = _gain(loudness_db + rng.uniform(*HISS_DB)) * rng.standard_normal((2, frames), np.float32)
-    beat_s, key = 60 / rng.uniform(70, 150), rng.integers(12)
-    scale = tuple(int(key + step) % 12 for step in (MAJOR if rng.random() < 0.6 else MINOR))
-    return Studio(room, loudness_db, hiss, beat_s, scale, frames)
 
 
 def _together(rng: np.random.Generator, harmony: Harmony, players: Sequence[Player]) -> Samples:
@@ -285,11 +263,11 @@ def _together(rng: np.random.Generator, harmony: Harmony, players: Sequence[Play
 
 
 def perform(rng: np.random.Generator, code: str, excerpts: int, *, with_drums: bool) -> Iterator[npt.NDArray[np.int16]]:
-    """The excerpts of one recording of a class, each [FRAMES, 2]; every draw comes from `rng`."""
+    """Yield the excerpts of one recording of a class, each [FRAMES, 2]; every draw comes from `rng`."""
     lead = _engage(rng, LEADS[code], 0.0)
     band = _band(rng, code, with_drums)
     over_band_db = rng.uniform(*LEAD_OVER_BAND_DB)
-    studio = _studio(rng, FRAMES)
+    studio = Studio(rng, FRAMES)
     for _ in range(excerpts):
         harmony = studio.harmony(rng)
         backing = _together(rng, harmony, band)
@@ -300,14 +278,14 @@ def perform(rng: np.random.Generator, code: str, excerpts: int, *, with_drums: b
 def perform_song(
     rng: np.random.Generator, casts: Sequence[Sequence[str]], seconds: float, *, with_drums: bool
 ) -> Iterator[npt.NDArray[np.int16]]:
-    """The excerpts of one song, each [samples, 2]: all instruments of an excerpt's cast are predominant in it."""
+    """Yield the excerpts of one song, each [samples, 2]; all instruments of an excerpt's cast are predominant in it."""
     codes = list(dict.fromkeys(code for cast in casts for code in cast))
     soloists = {code: _engage(rng, LEADS[code], rng.uniform(*AMONG_SOLOISTS_DB)) for code in codes}
     band = [_engage(rng, BASS, rng.uniform(-8, 0)), _engage(rng, PADS, rng.uniform(-10, -2))]
     if with_drums:
         band.append(_engage(rng, KIT[rng.integers(2)], rng.uniform(-8, 0)))
     over_band_db = rng.uniform(*LEAD_OVER_BAND_DB)
-    studio = _studio(rng, round(seconds * SAMPLE_RATE))
+    studio = Studio(rng, round(seconds * SAMPLE_RATE))
     for cast in casts:
         harmony = studio.harmony(rng)
         backing = _together(rng, harmony, band)

@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from irmas.console import Progress
-from irmas.data.testparts import write_labels
-from irmas.files import locked
 from irmas.labels import CODES
-from irmas.standin.corpus import render_all, write_wav
+from irmas.standin.corpus import render_all, write_labels, write_wav
 
 # Part of the data's identity: raise it whenever the rendered bytes change.
 VERSION = 1
@@ -25,10 +23,14 @@ SECONDS = (5.0, 20.0)
 class Song:
     number: int
     casts: list[list[str]]
-    """Of each excerpt, its predominant instruments."""
+    """The predominant instruments of each excerpt."""
     seconds: float
-    """Of each excerpt."""
+    """Length of each excerpt."""
     with_drums: bool
+
+    @property
+    def excerpts(self) -> int:
+        return len(self.casts)
 
     @property
     def name(self) -> str:
@@ -36,9 +38,9 @@ class Song:
 
 
 def plan(songs: int, seed: int) -> list[Song]:
-    """A song has up to four instruments, dealt so that all classes are about equally frequent.
+    """Return songs of two to four instruments, dealt so that all classes are about equally frequent.
 
-    Two to all of them are heard in an excerpt.
+    An excerpt has at least two of its song's instruments.
     """
     rng = np.random.default_rng([seed, 0])
     planned: list[Song] = []
@@ -58,7 +60,7 @@ def plan(songs: int, seed: int) -> list[Song]:
     return planned
 
 
-def _write(root: Path, song: Song, seed: int) -> int:
+def _write(root: Path, song: Song, seed: int) -> None:
     from irmas.standin.music import SAMPLE_RATE, perform_song
 
     rng = np.random.default_rng([seed, 1, song.number])
@@ -67,21 +69,15 @@ def _write(root: Path, song: Song, seed: int) -> int:
         path = root / "Part1" / f"{song.name}-{number}.wav"
         write_wav(path, sound, SAMPLE_RATE)
         write_labels(path.with_suffix(".txt"), cast)
-    return len(song.casts)
 
 
 def render(folder: Path, progress: Progress, songs: int = SONGS, seed: int = 0) -> Path:
-    """The test part of these songs (44.1 kHz, stereo, 16 bit), rendered below `folder` where it is missing.
+    """Render a test part of `songs` songs (44.1 kHz, stereo, 16 bit) below `folder`, if it is missing; return its path.
 
-    The bytes follow from songs, seed and VERSION alone. `begin` is told what is done and how much of it.
-    Raises DataError where the disk is full, OSError where the folder cannot be written.
+    The bytes follow from songs, seed and VERSION alone. Raise DataError if the disk is full, UserError if the folder
+    cannot be written.
     """
     root = folder / f"test-v{VERSION}-{songs}-seed{seed}"
-    if root.is_dir():
-        return root
-    with locked(root.with_name(f"{root.name}.lock")):
-        if not root.is_dir():
-            planned = plan(songs, seed)
-            progress.start("rendering", sum(len(song.casts) for song in planned))
-            render_all(root, ["Part1"], partial(_write, seed=seed), planned, progress.advance)
+    if not root.is_dir():  # it may be read-only
+        render_all(root, ["Part1"], partial(_write, seed=seed), plan(songs, seed), progress)
     return root

@@ -1,11 +1,10 @@
-"""The data that a plan's runs read, made before any of them starts.
+"""The data that a sweep's runs read, made before any of them starts.
 
-On Slurm a job of its own, before the array: `python -m irmas.sweep.data_job outputs/<name>`
+`python -m irmas.sweep.data_job outputs/<name>`, on Slurm a job before the array: stage `data` of slurm/irmas.sbatch.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -15,25 +14,26 @@ from irmas.data import dataset, split
 from irmas.errors import UserError, in_words
 from irmas.exit import Parser, report_errors
 from irmas.files import obstacle
+from irmas.slurm_task import current_task
 from irmas.sweep import jobs
 from irmas.sweep.jobs import DataFailure
 from irmas.sweep.sweep import Sweep
 
 
 def make(sweep: Sweep, progress: Progress) -> None:
-    """Render and compute what is missing; deal the splits. Raises DataError."""
+    """Render audio, compute features and write splits where they are missing. Raises DataError."""
     for config in sweep.plan.variants("data", "features"):
         cache = dataset.load(config.data, config.features, progress)
         split.load_or_make(config.data, cache, sweep.splits)
 
 
 def is_made(sweep: Sweep) -> bool:
-    """Whether every feature cache is there: `make` then takes seconds at most."""
+    """Return whether every feature cache exists, so that `make` takes seconds at most."""
     return all(dataset.is_built(config.data, config.features) for config in sweep.plan.variants("data", "features"))
 
 
 def check(sweep: Sweep) -> None:
-    """Raise UserError for what could not be done in the end, before the long work begins: write, or read a split."""
+    """Raise UserError where a folder cannot be written or a split cannot be read, before the long work begins."""
     for folder in (sweep.runs, sweep.splits, sweep.slurm):
         if reason := obstacle(folder):
             raise UserError(f"{sweep}: cannot be written, since {reason}")
@@ -46,20 +46,21 @@ def check(sweep: Sweep) -> None:
 def main() -> None:
     parser = Parser("irmas.sweep.data_job", "Make the data of a sweep.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("stopped by SIGTERM: scancel, or its time limit"))
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, _stop)
     with report_errors("irmas.sweep.data_job"):
-        _make_or_record(Sweep.open(parser.parse_args().sweep))
+        sweep = Sweep.open(parser.parse_args().sweep)
+        try:
+            make(sweep, ConsoleProgress(plain_console()))
+        except BaseException as error:
+            message = str(error) if isinstance(error, SystemExit) else in_words(error)
+            jobs.record_data_failure(sweep, DataFailure(current_task().job, message or repr(error)))
+            raise
+        jobs.record_data_failure(sweep, None)
 
 
-def _make_or_record(sweep: Sweep) -> None:
-    try:
-        make(sweep, ConsoleProgress(plain_console()))
-    except BaseException as error:
-        message = str(error) if isinstance(error, SystemExit) else in_words(error)
-        failure = DataFailure(os.environ.get("SLURM_JOB_ID", ""), message or repr(error))
-        jobs.record_data_failure(sweep, failure)
-        raise
-    jobs.record_data_failure(sweep, None)
+def _stop(number: int, frame: object) -> None:
+    sys.exit(f"stopped by {signal.Signals(number).name}: scancel, or its time limit")
 
 
 if __name__ == "__main__":

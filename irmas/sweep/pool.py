@@ -17,18 +17,8 @@ from irmas.console import ConsoleProgress, plain_console
 from irmas.errors import in_words
 from irmas.files import held_by_many
 from irmas.processes import cpu_count, fork_server, uninterrupted, when_parent_ends
-from irmas.run.folder import (
-    CANCELLED,
-    FAILED,
-    FINAL,
-    INTERRUPTED,
-    PENDING,
-    REPLACED,
-    RUNNING,
-    Replaced,
-    RunBusyError,
-    Status,
-)
+from irmas.run.folder import CANCELLED, FAILED, FINAL, INTERRUPTED, PENDING, RUNNING, Status
+from irmas.run.lease import LEASE_LOST, LeaseLost, RunBusyError
 from irmas.sweep import pruning
 from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.progress import SweepProgress
@@ -132,14 +122,14 @@ def _train(path: Path, run: PlannedRun, threads: int, gpu: str | None, report: C
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         train_run.start()
         when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
-        train_run.run_point(sweep, threads)
-    except train_run.Stopped:
+        train_run.train(sweep, threads)
+    except train_run.Interrupted:
         sys.exit("stopped")
     except RunBusyError as error:
         sys.stderr.write(f"{error}\n")
-        sys.exit(REPLACED)
-    except Replaced:
-        sys.exit(REPLACED)
+        sys.exit(LEASE_LOST)
+    except LeaseLost:
+        sys.exit(LEASE_LOST)
     except Exception as error:
         message = in_words(error)
         if message is None:
@@ -160,7 +150,7 @@ def _final_status(sweep: Sweep, worker: Worker) -> Status:
     """Return how a run ended; if its process could not record that, killed perhaps, record it."""
     folder = sweep.run_folder(worker.run)
     status, code, error = folder.status(), worker.process.exitcode or 0, _reported_error(worker)
-    if status.state == RUNNING or code == REPLACED:
+    if status.state == RUNNING or code == LEASE_LOST:
         return replace(status, message="another process trains it")
     if code < 0 and status.state not in FINAL:
         effect = f"resume it after epoch {status.epoch}" if status.epoch else "restart it"

@@ -94,7 +94,7 @@ def sweep_state(sweep: Sweep, *, is_final: bool = False) -> SweepState:
     if not os.access(sweep.slurm, os.R_OK | os.X_OK):
         return _without_slurm(sweep, f"{sweep.slurm}: cannot be read: {UNCORRECTED}")
     try:
-        names = _names_by_hand(sweep) | {record.name for record in jobs.recorded(sweep)}
+        names = _names_by_hand(sweep) | {record.name for record in jobs.recorded_jobs(sweep)}
         queued = slurm.queue(sorted(names))
     except UserError as error:
         reason = error.reason if isinstance(error, SlurmError) else error
@@ -145,7 +145,7 @@ def _without_slurm(sweep: Sweep, note: str = "") -> SweepState:
 def _read(folder: RunFolder, *, on_slurm: bool) -> tuple[Status, Status | None]:
     """Return what is known of a run without Slurm, and the content of its status file."""
     try:
-        recorded = folder.told()
+        recorded = folder.recorded()
         # Whether a process lives that Slurm does not know of is shown by the run's lock.
         return recorded if on_slurm and recorded.job else folder.status(), recorded
     except (UserError, OSError) as error:
@@ -159,7 +159,7 @@ def record_dead_runs(state: SweepState) -> None:
         if is_live or run.recorded in (None, run.status) or run.status.state in (PENDING, RUNNING, NOT_SUBMITTED):
             continue
         folder = state.sweep.run_folder(run.planned)
-        if folder.told() == run.recorded:  # otherwise a process has resumed it since
+        if folder.recorded() == run.recorded:  # otherwise a process has resumed it since
             folder.amend_status(run.status)
 
 
@@ -291,7 +291,7 @@ class _SlurmView:
 
     def data_failures(self) -> dict[int, str]:
         """Return, by run, why the data job failed that its last array waited for; empty where it did not."""
-        reasons, failure = {}, jobs.data_failure(self.sweep)
+        reasons, failure = {}, jobs.recorded_data_failure(self.sweep)
         for record in self.records.values():
             if record.stage == ARRAY:
                 reason = self._data_failure(failure, record.after)
@@ -316,7 +316,7 @@ class _SlurmView:
 
 
 def _view(sweep: Sweep, queued: Iterable[Task]) -> _SlurmView:
-    records = {record.job: record for record in jobs.recorded(sweep)}
+    records = {record.job: record for record in jobs.recorded_jobs(sweep)}
     works = {record.job: record.work for record in records.values() if record.stage == ARRAY}
     is_ours: dict[str, bool] = {}
     tasks = {}
@@ -326,10 +326,11 @@ def _view(sweep: Sweep, queued: Iterable[Task]) -> _SlurmView:
             if named is None:  # its script is no longer there, or names no sweep
                 is_ours[task.job] = record is not None and record.name == task.name
             else:
-                is_known = record is not None or task.name in _names_by_hand(sweep)
-                is_ours[task.job] = named[0] == sweep.path.resolve() and is_known
-                if is_ours[task.job] and record is None:
-                    works[task.job] = named[1]
+                path, work = named
+                is_array = work is not None and task.name in _names_by_hand(sweep)
+                is_ours[task.job] = path == sweep.path.resolve() and (record is not None or is_array)
+                if is_ours[task.job] and record is None and work is not None:
+                    works[task.job] = work
         if is_ours[task.job]:
             tasks[task.id] = task
     return _SlurmView(sweep, records, works, tasks, time.time())
@@ -340,17 +341,19 @@ def _names_by_hand(sweep: Sweep) -> set[str]:
     return {"irmas", f"irmas-{sweep.plan.name}"}
 
 
-def named_sweep(task: Task) -> tuple[Path, Work] | None:
-    """Return the sweep that a batch script's arguments name, and what its array trains.
+def named_sweep(task: Task) -> tuple[Path, Work | None] | None:
+    """Return the sweep that a batch script's arguments name, and what the job trains; None where they name no sweep.
 
-    They end with `outputs/<name> [--runs R] [--points-per-task N]`. Slurm shows them without quotes, and a folder's
-    name may hold spaces. None where they name no sweep.
+    They end with `<stage> outputs/<name> [--runs R] [--points-per-task N]`; only the stage `train` trains. Slurm shows
+    them without quotes, and a folder's name may contain spaces.
     """
     options = dict(_OPTION.findall(task.command))
     words = _OPTION.sub("", task.command).split(" ")
     for first in range(1, len(words)):
         path = Path(task.folder, " ".join(words[first:]))
         if Sweep.is_at(path):
+            if words[first - 1] in ("data", "rank", "refine"):
+                return path.resolve(), None
             try:
                 work = Work(options.get("runs", ""), int(options.get("points-per-task", 1)))
                 work.ids(1, 1)

@@ -1,156 +1,130 @@
-"""What is handed to sbatch for a sweep: a data job, one or more job arrays, a ranking job."""
+"""The jobs of a submission, as arguments of sbatch: a data job, one or more job arrays, a ranking job."""
 
 from __future__ import annotations
 
 import math
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from irmas.sweep import slurm
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, Work
-from irmas.sweep.settings import Settings
+from irmas.sweep.settings import Settings, Stage
 from irmas.sweep.sweep import Sweep
 
-MODULES = {DATA: "irmas.sweep.data_job", ARRAY: "irmas.sweep.array_task", RANKING: "irmas.rank"}
-SCRIPTS = Path(__file__).parents[1] / "slurm"
-SCRIPT = {DATA: "prepare.sbatch", ARRAY: "sweep.sbatch", RANKING: "rank.sbatch"}
+SCRIPT = Path(__file__).parents[1] / "slurm" / "irmas.sbatch"
+"""The script of every stage."""
 
 
 @dataclass(frozen=True)
-class Batch:
+class JobRequest:
     """One call of sbatch."""
 
     name: str
-    """`data`, `array1`, ..., `ranking`: what the dependencies of others call it."""
+    """`data`, `array1`, ..., `ranking`: what the dependencies of other requests refer to."""
     stage: str
-    module: str
-    """Of Python, which the job runs."""
     options: dict[str, Any]
-    """sbatch's own, long; True for one without a value, None for one that is not given."""
+    """Long options of sbatch; True for one without a value, None for one that is not passed."""
     arguments: list[str]
-    """Of the batch script, which gives them to the module."""
+    """Arguments of the script."""
     after_ok: str = ""
     after_any: tuple[str, ...] = ()
-    """Names of other batches, or numbers of jobs that are in the queue already."""
+    """Names of other requests, or numbers of jobs that are in the queue already."""
     work: Work = field(default_factory=Work)
 
-    def sbatch(self, number: Callable[[str], str]) -> dict[str, Any]:
-        """All options that are given, with the numbers of the jobs that this one waits for."""
-        waits = [f"afterok:{number(self.after_ok)}"] if self.after_ok else []
-        waits += ["afterany:" + ":".join(map(number, self.after_any))] if self.after_any else []
-        dependency = {"dependency": ",".join(waits)} if waits else {}
-        # Otherwise a job that waits for one that failed waits for ever.
-        never = {"kill-on-invalid-dep": "yes"} if self.after_ok else {}
-        return {key: value for key, value in (self.options | dependency | never).items() if value is not None}
+    def command(self, script: str, number: Callable[[str], str], *first: str) -> list[str]:
+        """Return the call of sbatch, with `first` as its first options, which later ones override.
 
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be submitted, but for the points."""
-
-    sweep: Sweep
-    settings: Settings
-    largest: int
-    """The largest array index that Slurm takes."""
-    is_made: bool
-    """Whether the data is."""
-    behind: list[str]
-    """Arrays of this sweep that are in the queue."""
-    refine: Sequence[str] = ()
-    """Arguments of `irmas.refine`, where the ranking job is to submit the next round."""
-
-    def batches(self, ids: Sequence[int], per_task: int) -> list[Batch]:
-        """Data job, arrays, ranking job.
-
-        With a throttle one array waits for the other: Slurm's own, %6, counts the tasks of one array.
+        `number` returns the number of the job that a dependency refers to.
         """
-        data = [] if self.is_made or not ids else [self._data()]
-        behind, arrays = self.behind, list[Batch]()
-        for work, indices in _arrays(ids, per_task, self.largest):
-            arrays.append(self._array(f"array{len(arrays) + 1}", work, indices, bool(data), tuple(behind)))
-            if self.settings.throttle is not None:
-                behind = [arrays[-1].name]
-        return [*data, *arrays, self._ranking((*self.behind, *(array.name for array in arrays)))]
-
-    def _data(self) -> Batch:
-        options = self._common(DATA) | self.settings.prepare.options()
-        return Batch("data", DATA, MODULES[DATA], options, [self._sweep])
-
-    def _array(self, name: str, work: Work, indices: str, after_data: bool, behind: tuple[str, ...]) -> Batch:
-        settings = self.settings
-        throttle = "" if settings.throttle is None else f"%{settings.throttle}"
-        options = self._common(ARRAY) | {
-            "array": f"{indices}{throttle}",
-            "gres": f"gpu:{settings.gpus}" if settings.gpus else None,
-            "constraint": settings.constraint,
-            "exclude": settings.exclude,
-            "signal": f"USR2@{settings.warning}",
+        after_ok = [f"afterok:{number(self.after_ok)}"] if self.after_ok else []
+        after_any = ["afterany:" + ":".join(map(number, self.after_any))] if self.after_any else []
+        dependency = {
+            "dependency": ",".join([*after_ok, *after_any]) or None,
+            # Without this a job that depends on a failed one stays in the queue forever.
+            "kill-on-invalid-dep": "yes" if after_ok else None,
         }
-        waits = behind if settings.throttle is not None else ()
-        arguments = [self._sweep, *work.arguments(), "--requeues", str(settings.requeues)]
-        options |= settings.task.options()
-        return Batch(name, ARRAY, MODULES[ARRAY], options, arguments, "data" * after_data, waits, work)
+        return ["sbatch", *first, *flags(self.options | dependency), script, *self.arguments]
 
-    def _ranking(self, after: tuple[str, ...]) -> Batch:
-        options = self._common(RANKING) | self.settings.rank.options()
-        module = "irmas.refine" if self.refine else MODULES[RANKING]
-        return Batch("ranking", RANKING, module, options, [self._sweep, *self.refine], after_any=after)
 
-    @property
-    def _sweep(self) -> str:
-        return str(self.sweep)
+def flags(options: dict[str, Any]) -> list[str]:
+    """Return options as command-line arguments."""
+    passed = {key: value for key, value in options.items() if value is not None}
+    return [f"--{key}" if value is True else f"--{key}={value}" for key, value in passed.items()]
 
-    def _common(self, stage: str) -> dict[str, Any]:
-        number = "%A_%a" if stage == ARRAY else "%j"
-        return {
-            "job-name": _job_name(self.sweep, stage),
-            "output": f"{self.sweep.slurm}/{number}.out",
-            "signal": "TERM@30",
+
+def job_requests(
+    sweep: Sweep,
+    settings: Settings,
+    ids: Sequence[int],
+    max_index: int,
+    needs_data: bool,
+    queued: Sequence[str],
+    refine: Sequence[str] = (),
+    *,
+    per_task: int,
+) -> list[JobRequest]:
+    """Return the requests for runs of a sweep, `per_task` in each array task: data, arrays, ranking.
+
+    `max_index` is the largest array index that Slurm accepts; `queued` are the sweep's arrays in the queue; with
+    `refine`, the arguments of `irmas.refine`, the ranking job submits the next round. With a throttle each array waits
+    for the one before: Slurm's own, %6, counts the tasks of one array only.
+    """
+    setup = [] if settings.setup is None else [f"--setup={Path(settings.setup).absolute()}"]
+
+    def request(name: str, stage: str, resources: Stage, script_stage: str, *args: str) -> JobRequest:
+        options = {
+            "job-name": f"{'irmas' if stage == ARRAY else stage}-{sweep.plan.name}",
+            "output": f"{sweep.slurm}/{'%A_%a' if stage == ARRAY else '%j'}.out",
+            "signal": f"USR2@{settings.warning}" if stage == ARRAY else "TERM@30",
             "open-mode": "append",
             "requeue": True,
-            "account": self.settings.account,
-            "qos": self.settings.qos,
+            "account": settings.account,
+            "qos": settings.qos,
         }
+        arguments = [f"--python={sys.executable}", *setup, script_stage, str(sweep), *args]
+        return JobRequest(name, stage, options | resources.options(), arguments)
+
+    data = [request("data", DATA, settings.prepare, "data")] if needs_data else []
+    throttle = "" if settings.throttle is None else f"%{settings.throttle}"
+    gres = f"gpu:{settings.gpus}" if settings.gpus else None
+    of_arrays = {"gres": gres, "constraint": settings.constraint, "exclude": settings.exclude}
+    arrays, before = list[JobRequest](), tuple(queued)
+    for work, indices in _arrays(ids, per_task, max_index):
+        args = [*work.arguments(), "--requeues", str(settings.requeues)]
+        array = request(f"array{len(arrays) + 1}", ARRAY, settings.task, "train", *args)
+        options = {"array": f"{indices}{throttle}"} | of_arrays | array.options
+        after = before if throttle else ()
+        arrays.append(replace(array, options=options, work=work, after_ok="data" if data else "", after_any=after))
+        before = (arrays[-1].name,)
+    ranking = request("ranking", RANKING, settings.rank, "refine" if refine else "rank", *refine)
+    return [*data, *arrays, replace(ranking, after_any=(*queued, *(array.name for array in arrays)))]
 
 
-def _job_name(sweep: Sweep, stage: str) -> str:
-    return f"{'irmas' if stage == ARRAY else stage}-{sweep.plan.name}"
-
-
-def _arrays(ids: Sequence[int], per_task: int, largest: int) -> Iterator[tuple[Work, str]]:
-    """Arrays and their indices. With one point a task the index is the run ID, as long as Slurm takes it."""
+def _arrays(ids: Sequence[int], per_task: int, max_index: int) -> Iterator[tuple[Work, str]]:
+    """Yield arrays and their indices. With one run per task the index is the run ID, as far as Slurm accepts it."""
     ids = sorted(ids)
     if not ids:
         return
-    if per_task == 1 and ids[-1] <= largest:
+    if per_task == 1 and ids[-1] <= max_index:
         yield Work(), slurm.ranges(ids)
         return
-    for start in range(0, len(ids), largest * per_task):
-        chunk = ids[start : start + largest * per_task]
+    for start in range(0, len(ids), max_index * per_task):
+        chunk = ids[start : start + max_index * per_task]
         yield Work(slurm.ranges(chunk), per_task), slurm.ranges(range(1, math.ceil(len(chunk) / per_task) + 1))
 
 
-def by_hand(batches: Sequence[Batch], setup: str | None = None) -> list[str]:
-    """The lines that submit the same jobs from a shell."""
-    lines = [] if setup is None else [f"export IRMAS_SETUP={shlex.quote(str(Path(setup).absolute()))}"]
-    for batch in batches:
-        options = batch.sbatch(lambda name: name if name.isdigit() else f"${name}")
-        script = os.path.relpath((SCRIPTS / SCRIPT[batch.stage]).resolve())
-        line = " ".join(["sbatch --parsable", *flags(options), shlex.join([script, *batch.arguments])])
-        lines.append(line if batch.stage == RANKING else f"{batch.name}=$({line})")
+def shell_lines(requests: Sequence[JobRequest]) -> list[str]:
+    """Return the lines that submit the same jobs from a shell."""
+    lines = []
+    script = os.path.relpath(SCRIPT.resolve())
+    for request in requests:
+        command = request.command(script, lambda name: name if name.isdigit() else f"${name}", "--parsable")
+        # A dependency refers to variables of the shell; no setting may add one.
+        line = " ".join(arg if arg.startswith("--dependency=") else shlex.quote(arg) for arg in command)
+        lines.append(line if request.stage == RANKING else f"{request.name}=$({line})")
     return lines
-
-
-def flags(options: Mapping[str, Any]) -> list[str]:
-    """As they are written on a command line."""
-    given = {key: value for key, value in options.items() if value is not None}
-    return [f"--{key}" if value is True else f"--{key}={_quoted(key, value)}" for key, value in given.items()]
-
-
-def _quoted(key: str, value: object) -> str:
-    """A dependency is of our own making, and by hand names the shell's variables."""
-    return str(value) if key == "dependency" else shlex.quote(str(value))

@@ -1,4 +1,4 @@
-"""Slurm's words: pure parsers of what its commands print, and the few commands themselves."""
+"""Slurm's commands, and pure parsers of what they print."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from irmas.errors import UserError
 
@@ -16,13 +17,15 @@ LIVE = frozenset({
     "SPECIAL_EXIT", "RESV_DEL_HOLD", "SIGNALING", "STAGE_OUT", "STOPPED", "RESIZING",
 })
 # fmt: on
-"""In the queue or running; the other states are ends."""
+"""States of jobs in the queue or running; all other states are final."""
 TIMEOUT_S = 60
-"""Without a controller, squeue gives up after 9 s by itself."""
+"""Longest wait for a command; without a controller, squeue gives up after 9 s by itself."""
+LARGEST = 10**7
+"""Bound of numbers in a list of ranges: MaxArraySize is at most 4,000,001."""
 
 _SEPARATOR = "\x1f"  # job names and paths may hold any printable character
-_QUEUE = _SEPARATOR.join(("%F", "%K", "%T", "%r", "%N", "%M", "%j", "%V", "%Z", "%o"))
-_ACCOUNTING = "JobID,JobName,State,ExitCode,NodeList,Elapsed,Submit"
+_QUEUE = _SEPARATOR.join(("%F", "%K", "%T", "%r", "%N", "%M", "%j", "%Z", "%o"))
+_ACCOUNTING = "JobID,JobName,State,ExitCode,NodeList,Elapsed"
 _RANGE = re.compile(r"(\d+)(?:-(\d+)(?::0*([1-9]\d*))?)?")
 _JOB_ID = re.compile(r"(?P<job>\d+)(?:_(?:(?P<index>\d+)|\[(?P<lump>[\d,:-]+)(?:%\d+)?\]))?(?:\.(?P<step>.+))?")
 _EXIT_CODE = re.compile(r"\d+:\d+")
@@ -32,28 +35,28 @@ _ELAPSED = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
 class SlurmError(UserError):
     """Slurm is missing or does not answer."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}; try again when Slurm answers, or train here with hydra/launcher=local")
-        self.reason = reason
+    def __init__(self, command: str, stderr: str) -> None:
+        last_line = stderr.strip().splitlines()[-1] if stderr.strip() else "failed without a message"
+        self.reason = f"{command}: {last_line.removeprefix(f'{command}: ')}"
+        super().__init__(f"{self.reason}; try again when Slurm answers, or train here with hydra/launcher=local")
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task of a job array, or a job that is none, as Slurm tells of it."""
+    """A task of a job array, or a job that is no array, as squeue or sacct lists it."""
 
     job: str
-    """The number of the job or of the whole array."""
+    """Number of the job or of the whole array."""
     index: int | None = None
     state: str = ""
     reason: str = ""
-    """Why it waits, or a word on how it ended; from squeue."""
+    """Why it waits, or how it ended; from squeue."""
     node: str = ""
     elapsed: str = ""
-    """Since its last start, as days-hours:minutes:seconds."""
+    """Time since its last start, as days-hours:minutes:seconds."""
     exit_code: str = ""
     """`3:0` is code 3, `0:9` signal 9; empty for 0:0. From sacct."""
     name: str = ""
-    submitted: str = ""
     command: str = ""
     """The batch script and its arguments; from squeue, where a file was submitted."""
     folder: str = ""
@@ -61,7 +64,7 @@ class Task:
 
     @property
     def id(self) -> str:
-        """`123_4`, or `123` for a job that is no array."""
+        """Return `123_4`, or `123` for a job that is no array."""
         return self.job if self.index is None else f"{self.job}_{self.index}"
 
     @property
@@ -70,7 +73,7 @@ class Task:
 
     @property
     def is_held(self) -> bool:
-        """A node could not start it: Slurm does not try again before it is released."""
+        """Return whether a node could not start it: Slurm does not try again before it is released."""
         return self.is_live and self.reason == "launch failed requeued held"
 
     @property
@@ -81,7 +84,7 @@ class Task:
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """`1-3,7` for 1, 2, 3 and 7, as in `sbatch --array`."""
+    """Return `1-3,7` for 1, 2, 3 and 7, as in `sbatch --array`."""
     spans: list[list[int]] = []
     for number in sorted(set(numbers)):
         if spans and number == spans[-1][1] + 1:
@@ -91,12 +94,8 @@ def ranges(numbers: Iterable[int]) -> str:
     return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in spans)
 
 
-LARGEST = 10**7
-"""No array is larger: MaxArraySize is at most 4,000,001."""
-
-
 def expand_ranges(text: str) -> list[int]:
-    """The inverse of `ranges`; takes steps too, as in 1-9:2. Raises ValueError for text of another form."""
+    """Return the numbers of a list as `ranges` writes it, or with steps, as in 1-9:2. Raises ValueError for others."""
     numbers: list[int] = []
     for part in text.split(","):
         match = _RANGE.fullmatch(part)
@@ -106,62 +105,58 @@ def expand_ranges(text: str) -> list[int]:
     return numbers
 
 
+# ---- squeue and sacct
+
+
 def queue(names: Sequence[str]) -> list[Task]:
-    """The jobs of these names that are in the queue, or ended in the last minutes (MinJobAge).
+    """Return the jobs of these names that are in the queue, or ended in the last minutes (MinJobAge).
 
     Raises SlurmError.
     """
     # A comma would make two names of one.
     only = [] if any("," in name for name in names) else ["-n", ",".join(names)]
-    text = _checked("squeue", "-h", "-r", "-t", "all", *only, "-o", _QUEUE)
+    text = _output("squeue", "-h", "-r", "-t", "all", *only, "-o", _QUEUE)
     return [task for task in parse_queue(text) if task.name in names]
 
 
-def _rows(text: str, columns: int) -> Iterator[list[str]]:
-    """Lines of so many columns; others are of strangers' jobs, whose names may hold line breaks."""
-    rows = (line.split(_SEPARATOR) for line in text.split("\n"))
-    return (row for row in rows if len(row) == columns)
-
-
 def parse_queue(text: str) -> list[Task]:
-    """Passes over what is no line of a job."""
+    """Return the tasks that squeue lists, without lines of another form."""
     tasks = []
-    for job, index, state, reason, node, elapsed, name, submitted, folder, command in _rows(text, 10):
+    for job, index, state, reason, node, elapsed, name, folder, command in _rows(text, 9):
         if not (job.isdecimal() and state):
             continue
         number = int(index) if index.isdecimal() else None
         reason, command = ("" if word in ("None", "(null)") else word for word in (reason, command))
-        tasks.append(Task(job, number, state, reason, node, elapsed, "", name, submitted, command, folder))
+        tasks.append(Task(job, number, state, reason, node, elapsed, "", name, command, folder))
     return tasks
 
 
 def accounting(jobs: Iterable[str]) -> list[Task]:
-    """What is written down of these jobs, steps merged; nothing where accounting is off or out of reach."""
+    """Return the tasks that sacct lists for these jobs; none where accounting is off or does not answer."""
     numbers = ",".join(jobs)
     if not numbers:
         return []
     try:
-        done = _call("sacct", "-nP", f"--delimiter={_SEPARATOR}", "-j", numbers, "-o", _ACCOUNTING)
+        return parse_accounting(_output("sacct", "-nP", f"--delimiter={_SEPARATOR}", "-j", numbers, "-o", _ACCOUNTING))
     except SlurmError:
         return []
-    return parse_accounting(done.stdout) if done.returncode == 0 else []
 
 
 def parse_accounting(text: str) -> list[Task]:
-    """An out-of-memory kill of a step shows in the step's row alone: its task is then OUT_OF_MEMORY.
+    """Return the tasks that sacct lists, without rows of another form.
 
-    Passes over what is no row of a job.
+    Only the row of a step shows that its memory ran out: its task is then OUT_OF_MEMORY.
     """
     tasks: dict[str, Task] = {}
-    for written, name, state, exit_code, node, elapsed, submitted in _rows(text, 7):
-        match, state = _JOB_ID.fullmatch(written), state.partition(" ")[0].rstrip("+")  # CANCELLED by 0
+    for job_id, name, state, exit_code, node, elapsed in _rows(text, 6):
+        match, state = _JOB_ID.fullmatch(job_id), state.partition(" ")[0].rstrip("+")  # CANCELLED by 0
         if match is None or not state:
             continue
         node = "" if node == "None assigned" else node
         # 0:125 marks an out-of-memory kill.
         exit_code = exit_code if _EXIT_CODE.fullmatch(exit_code) and exit_code not in ("0:0", "0:125") else ""
         for index in _indices(match):
-            task = Task(match["job"], index, state, "", node, elapsed, exit_code, name, submitted)
+            task = Task(match["job"], index, state, "", node, elapsed, exit_code, name)
             if match["step"] is None:
                 tasks[task.id] = task
             elif state == "OUT_OF_MEMORY" and task.id in tasks:
@@ -170,7 +165,7 @@ def parse_accounting(text: str) -> list[Task]:
 
 
 def _indices(match: re.Match[str]) -> Sequence[int | None]:
-    """371_[1-3,7%1] stands for four tasks."""
+    """Return the array indices of a job ID: 371_[1-3,7%1] stands for four tasks."""
     if not match["lump"]:
         return [int(match["index"]) if match["index"] else None]
     try:
@@ -179,75 +174,65 @@ def _indices(match: re.Match[str]) -> Sequence[int | None]:
         return []
 
 
-def max_array_size() -> int:
-    """Array indices are below it. Raises SlurmError."""
-    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", _checked("scontrol", "show", "config"), re.MULTILINE)
-    if match is None:
-        raise SlurmError("scontrol show config names no MaxArraySize")
-    return int(match[1])
+def _rows(text: str, columns: int) -> Iterator[list[str]]:
+    """Yield the lines with this number of columns; others belong to strangers' jobs with line breaks in their names."""
+    rows = (line.split(_SEPARATOR) for line in text.split("\n"))
+    return (row for row in rows if len(row) == columns)
 
 
-def cancel(jobs: Iterable[str]) -> None:
-    """Jobs that have ended are left alone. Raises SlurmError."""
-    if numbers := list(jobs):
-        done = _call("scancel", *numbers)
-        if done.returncode != 0 and "Invalid job id" not in done.stderr:
-            raise _error("scancel", done.stderr)
-
-
-def begin(job: str) -> None:
-    """Let a job start now that was submitted with a later --begin. Raises SlurmError."""
-    _checked("scontrol", "update", f"JobId={job}", "StartTime=now")
-
-
-def release(job: str) -> None:
-    """Let go of what is held. Raises SlurmError."""
-    _checked("scontrol", "release", job)
-
-
-def requeue(job: str) -> bool:
-    """Whether Slurm takes it back into the queue.
-
-    An array task by its `123_4`: the array's number alone requeues all of its tasks. Raises SlurmError.
-    """
-    return _call("scontrol", "requeue", job).returncode == 0
+# ---- the other commands; all raise SlurmError
 
 
 def is_running(job: str) -> bool:
-    """Whether Slurm says that this job or array task is in the queue or running. Raises SlurmError."""
-    done = _call("squeue", "-h", "-j", job, "-o", "%T")
-    if done.returncode != 0 and "Invalid job id" not in done.stderr:
-        raise _error("squeue", done.stderr)
-    return any(state in LIVE for state in done.stdout.split())
+    """Return whether a job or an array task, such as 123_4, is in the queue or running."""
+    states = _output("squeue", "-h", "-j", job, "-o", "%T", ignored="Invalid job id")
+    return any(state in LIVE for state in states.split())
 
 
-def _checked(*command: str) -> str:
-    done = _call(*command)
-    if done.returncode != 0:
-        raise _error(command[0], done.stderr)
-    return done.stdout
+def max_array_size() -> int:
+    """Return Slurm's MaxArraySize; array indices must be smaller."""
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", _output("scontrol", "show", "config"), re.MULTILINE)
+    if match is None:
+        raise SlurmError("scontrol", "show config lists no MaxArraySize")
+    return int(match[1])
+
+
+def cancel(jobs: Sequence[str]) -> None:
+    """Cancel jobs; ignore those that have ended."""
+    if jobs:
+        _output("scancel", *jobs, ignored="Invalid job id")
+
+
+def begin(job: str) -> None:
+    """Let a job that was submitted with a later --begin start now."""
+    _output("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
+def release(job: str) -> None:
+    _output("scontrol", "release", job)
+
+
+def requeue(job: str) -> bool:
+    """Requeue an array task such as 123_4 (123 alone would requeue all of its tasks); return whether Slurm accepts."""
+    return _call("scontrol", "requeue", job).returncode == 0
+
+
+def _output(*command: str, ignored: str | None = None) -> str:
+    """Return what a command prints. Raises SlurmError where it fails with another error than `ignored`."""
+    result = _call(*command)
+    if result.returncode != 0 and (ignored is None or ignored not in result.stderr):
+        raise SlurmError(command[0], result.stderr)
+    return result.stdout
 
 
 def _call(*command: str) -> subprocess.CompletedProcess[str]:
     # A user's own defaults would filter what is listed; SLURM_BITSTR_LEN=0 writes long lumps of an array in full.
-    ours = {"SLURM_BITSTR_LEN": "0", "LC_ALL": "C"}
-    others = {key: value for key, value in os.environ.items() if not key.startswith(("SQUEUE_", "SACCT_"))}
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("SQUEUE_", "SACCT_"))}
+    env |= {"SLURM_BITSTR_LEN": "0", "LC_ALL": "C"}
+    run = partial(subprocess.run, capture_output=True, encoding="utf-8", errors="replace", check=False)
     try:
-        return subprocess.run(
-            command,
-            env=others | ours,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        return run(command, env=env, timeout=TIMEOUT_S)
     except FileNotFoundError:
-        raise _error(command[0], "is not installed here") from None
+        raise SlurmError(command[0], "is not installed here") from None
     except subprocess.TimeoutExpired:
-        raise _error(command[0], f"no answer within {TIMEOUT_S} s") from None
-
-
-def _error(command: str, said: str) -> SlurmError:
-    reason = said.strip().splitlines()[-1] if said.strip() else "failed without a word"
-    return SlurmError(f"{command}: {reason.removeprefix(f'{command}: ')}")
+        raise SlurmError(command[0], f"no answer within {TIMEOUT_S} s") from None

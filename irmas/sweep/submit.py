@@ -1,20 +1,19 @@
-"""From a plan to Slurm, through submitit."""
+"""The submission of a plan to Slurm, through submitit."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-import shlex
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
-from rich.console import Console
+import submitit
 
 from irmas.console import SILENT, plain_console
 from irmas.errors import UserError
@@ -24,39 +23,42 @@ from irmas.sweep import data_job, jobs, pruning, run_states, slurm
 from irmas.sweep.jobs import ARRAY, Job
 from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import SweepState
-from irmas.sweep.sbatch import Batch, Order, by_hand, flags
+from irmas.sweep.sbatch import SCRIPT, JobRequest, flags, job_requests, shell_lines
 from irmas.sweep.settings import Settings
-from irmas.sweep.slurm import SlurmError
+from irmas.sweep.slurm import SlurmError, Task
 from irmas.sweep.sweep import Sweep
 
 INHERITED = re.compile(r"(SLURM_(?!CONF$)|SLURMD_|SRUN_|SBATCH_)")
 LATER = "now+120"
-"""Not on hold: sbatch takes a job on hold that no node could run, and it would stay there if this process died."""
+"""Start of a job unless `_begin` moves it forward. A hold would stay if this process died."""
 SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*SubmitJob\w*Limit\b")
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What a command has submitted."""
+    """What a command has submitted, or with `by_hand` would submit."""
 
     runs: list[PlannedRun]
-    """What was asked for."""
-    finished: int
+    """Runs of the command."""
     queued: int
-    """Runs that were in the queue before."""
+    """Number of runs that were in the queue before."""
+    remaining: int
+    """Number of runs that had neither finished nor been queued before."""
     live: list[str]
     """Jobs of this sweep that were in the queue before: data, arrays, ranking."""
-    submitted: int
-    points_per_task: int
+    requests: list[JobRequest]
     jobs: dict[str, str]
-    """Slurm's number by the batch's name."""
-    batches: list[Batch]
+    """Slurm's numbers by the names of the requests."""
     released: list[str]
     """Tasks that Slurm held because a node could not start them."""
 
     @property
+    def finished(self) -> int:
+        """Number of runs that had finished before."""
+        return len(self.runs) - self.queued - self.remaining
+
+    @property
     def is_over(self) -> bool:
-        """Everything had finished before."""
         return self.finished == len(self.runs)
 
 
@@ -64,223 +66,231 @@ class SubmitLimitError(UserError):
     """More tasks than an association or QOS lets a user have in the queue."""
 
 
+class Executor(submitit.SlurmExecutor):
+    """An executor of slurm/irmas.sbatch instead of a pickled function; only here are submitit's own methods used."""
+
+    def submit_script(self, command: Callable[[str], list[str]]) -> str:
+        """Run the command for a copy of the script; return the job's number. Raises FailedJobError with its stderr."""
+        self._command = command
+        with redirect_stderr(StringIO()):  # submitit prints what it raises
+            return self._submit_command("").job_id
+
+    def _make_submission_file_text(self, command: str, uid: str) -> str:
+        """Return the script without its defaults: all options are on the command line."""
+        return re.sub(r"^#SBATCH .*\n", "", SCRIPT.read_text(), flags=re.MULTILINE)
+
+    def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+        return self._command(str(submission_file_path))
+
+
 def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refine: Sequence[str] = ()) -> Submission:
-    """Submit, and say how to go on. Raises UserError as `submit` does."""
-    done = submit(plan, settings, append=append, by_hand=by_hand, refine=refine)
-    _say(plain_console(), Sweep.of(plan), settings, done, pruning.describe(plan))
-    return done
-
-
-def _say(console: Console, sweep: Sweep, settings: Settings, done: Submission, announced: Sequence[str]) -> None:
-    runs = "1 run" if len(done.runs) == 1 else f"{len(done.runs)} runs"
-    console.print(f"{sweep}: {runs}, {done.finished} finished before, {done.queued} in the queue")
-    for line in announced:
-        console.print(line)
-    if done.points_per_task > settings.points_per_task:
-        console.print(
-            f"Slurm's submit limit takes fewer tasks: {done.points_per_task} runs a task "
+    """Submit as `submit` does, and print what was submitted and the commands that follow."""
+    sweep, console = Sweep.of(plan), plain_console()
+    submission = submit(plan, settings, append=append, by_hand=by_hand, refine=refine)
+    runs = "1 run" if len(submission.runs) == 1 else f"{len(submission.runs)} runs"
+    head = f"{sweep}: {runs}, {submission.finished} finished before, {submission.queued} in the queue"
+    lines = [head, *pruning.describe(plan)]
+    per_task = max((request.work.points_per_task for request in submission.requests), default=1)
+    if per_task > settings.points_per_task:
+        lines.append(
+            f"Slurm's submit limit requires fewer tasks: using {per_task} runs per task "
             f"instead of hydra.launcher.points_per_task={settings.points_per_task}"
         )
-    if done.batches and not done.jobs:
-        console.print("\nthe plan is written, nothing is submitted. By hand:\n")
-        for line in by_hand(done.batches, settings.setup):
-            console.print(f"  {line}")
-    if done.queued and not done.submitted:
-        console.print("what is missing is in the queue already; launcher settings that differ now change nothing of it")
-    if done.released:
-        console.print(f"released: {' '.join(done.released)}, which a node could not start")
-    if done.jobs:
-        console.print(f"submitted: {_chain(done)}")
-    if done.jobs or done.queued:
-        console.print()
-        console.print(f"  watch:   python -m irmas.status {sweep} --watch")
-        console.print(f"  rank:    python -m irmas.rank {sweep}")
-        console.print(f"  cancel:  scancel {' '.join([*done.live, *done.jobs.values()])}")
+    if submission.requests and by_hand:
+        lines += ["", "the plan is written, nothing is submitted. By hand:", ""]
+        lines += [f"  {line}" for line in shell_lines(submission.requests)]
+    if submission.queued and not submission.remaining:
+        lines.append("all remaining runs are already queued; changed launcher settings do not affect them")
+    if submission.released:
+        lines.append(f"released: {' '.join(submission.released)}, which a node could not start")
+    if submission.jobs:
+        lines.append(f"submitted: {_describe_jobs(submission)}")
+    if submission.jobs or submission.queued:
+        lines += ["", f"  watch:   python -m irmas.status {sweep} --watch", f"  rank:    python -m irmas.rank {sweep}"]
+        lines.append(f"  cancel:  scancel {' '.join([*submission.live, *submission.jobs.values()])}")
+    for line in lines:
+        console.print(line)
+    return submission
 
 
-def _chain(done: Submission) -> str:
-    """`data 120 -> array 121_[1-18%6] -> ranking 122`; `+` between arrays that do not wait for each other."""
-    text = ""
-    for batch in done.batches:
-        beside = batch.stage == ARRAY and not batch.after_any and "array" in text
-        array = f"_[{batch.options['array']}]" if batch.stage == ARRAY else ""
-        text += f"{' + ' if beside else ' -> '}{batch.stage} {done.jobs[batch.name]}{array}"
+def _describe_jobs(submission: Submission) -> str:
+    """Return `data 120 -> array 121_[1-18%6] -> ranking 122`; `+` between arrays that do not wait for each other."""
+    text, before = "", ""
+    for request in submission.requests:
+        is_parallel = request.stage == before == ARRAY and not request.after_any
+        indices = f"_[{request.options['array']}]" if request.stage == ARRAY else ""
+        text += f"{' + ' if is_parallel else ' -> '}{request.stage} {submission.jobs[request.name]}{indices}"
+        before = request.stage
     return text.removeprefix(" -> ")
 
 
 def submit(
     plan: Plan, settings: Settings, *, append: bool = False, by_hand: bool = False, refine: Sequence[str] = ()
 ) -> Submission:
-    """Write the plan, and submit the points that are neither finished nor in the queue; not `by_hand`.
+    """Write the plan and, unless `by_hand`, submit the runs that are neither finished nor in the queue.
 
-    With `refine`, the arguments of `irmas.refine`, the ranking job submits the next round.
-
-    Raises UserError, after which everything is as it was before, where Slurm does not answer or refuses a job.
+    With `refine`, the arguments of `irmas.refine`, the ranking job submits the next round. Raises UserError where
+    Slurm does not answer or refuses a job; everything is then as it was before.
     """
     proposed = Sweep.of(plan)
     if not str(proposed.path.absolute()).isprintable():
         raise UserError(f"{proposed.path.absolute()}: must be printable, since Slurm lists a job on one line")
-    largest = slurm.max_array_size() - 1
-    proposed.merged(append=append)  # what this refuses needs no lock
+    max_index = slurm.max_array_size() - 1
+    proposed.merged(append=append)  # a refusal before the lock touches no folder
     with _undone_if_refused(proposed):
         sweep, runs = proposed.merged(append=append)
         state = run_states.sweep_state(sweep, is_final=True)
         if state.note:
             raise UserError(state.note)
-        finished = {run.planned.id for run in state.runs if run.status.state in FINAL}
-        live = {run.planned.id: run.task.job for run in state.runs if run.task and run.task.is_live}
-        queued = [run for run in runs if run.id in live.keys() - finished]
-        missing = [run for run in runs if run.id not in live.keys() | finished]
-        if missing:
+        queued, remaining = _open_runs(state, runs)
+        if remaining:
             sweep.refuse_source(plan.source)
-        is_made = _prepared(Sweep(sweep.path, replace(sweep.plan, runs=missing)))
+        needs_data = _needs_data(Sweep(sweep.path, replace(sweep.plan, runs=remaining)))
         proposed.write(append=append)
-        jobs.private_folder(sweep)  # Slurm makes none for what a job prints
+        jobs.private_folder(sweep)  # Slurm does not make the folder of a job's output
         run_states.record_dead_runs(state)
-        held = [] if by_hand else _held(state)
-        for task in held:
-            slurm.release(task)
-        order = Order(proposed, settings, largest, is_made, sorted(set(live.values()), key=int), refine)
-        per_task, batches = settings.points_per_task, list[Batch]()
-        numbers: dict[str, str] = {}
-        while missing or (live and not state.is_to_be_ranked):
-            batches = order.batches([run.id for run in missing], per_task)
+        tasks = [run.task for run in state.runs if run.task]
+        released = [] if by_hand else _release_held([*tasks, *state.stages])
+        requests, numbers = list[JobRequest](), dict[str, str]()
+        arrays = _live_jobs(tasks)
+        if remaining or (arrays and not state.is_to_be_ranked):
+            ids = [run.id for run in remaining]
+            chain = partial(job_requests, proposed, settings, ids, max_index, needs_data, arrays, refine)
             if by_hand:
-                break
-            try:
-                numbers = _submit_all(sweep, batches, settings.setup)
-                break
-            except SubmitLimitError:
-                if per_task >= len(missing):
-                    raise
-                per_task = max(per_task + 1, math.ceil(1.25 * per_task))
-    stages = {stage.job for stage in state.stages if stage.is_live}
-    queue = sorted({*live.values(), *stages}, key=int)
-    done_before = len(runs) - len(queued) - len(missing)
-    return Submission(runs, done_before, len(queued), queue, len(missing), per_task, numbers, batches, held)
+                requests = chain(per_task=settings.points_per_task)
+            else:
+                requests, numbers = _submit_within_limit(sweep, chain, settings.points_per_task, len(remaining))
+    live = _live_jobs([*tasks, *state.stages])
+    return Submission(runs, len(queued), len(remaining), live, requests, numbers, released)
 
 
-def _held(state: SweepState) -> list[str]:
-    """In the queue for ever, unless somebody releases them."""
-    tasks = [run.task for run in state.runs if run.task is not None]
-    return list(dict.fromkeys(task.id for task in [*tasks, *state.stages] if task.is_held))
+def _open_runs(state: SweepState, runs: Iterable[PlannedRun]) -> tuple[list[PlannedRun], list[PlannedRun]]:
+    """Return the unfinished of these runs: those in the queue, and those that remain to be submitted."""
+    finished = {run.planned.id for run in state.runs if run.status.state in FINAL}
+    live = {run.planned.id for run in state.runs if run.task is not None and run.task.is_live}
+    unfinished = [run for run in runs if run.id not in finished]
+    return [run for run in unfinished if run.id in live], [run for run in unfinished if run.id not in live]
 
 
-def _prepared(missing: Sweep) -> bool:
-    """Whether the data of the missing points is made. What is wrong with it is said here, and not by every task."""
-    is_made = data_job.is_made(missing)
+def _live_jobs(tasks: Iterable[Task]) -> list[str]:
+    return sorted({task.job for task in tasks if task.is_live}, key=int)
+
+
+def _release_held(tasks: Iterable[Task]) -> list[str]:
+    """Release the tasks that would stay in the queue forever, and return their numbers."""
+    held = list(dict.fromkeys(task.id for task in tasks if task.is_held))
+    for task in held:
+        slurm.release(task)
+    return held
+
+
+def _needs_data(sweep: Sweep) -> bool:
+    """Return whether a data job is needed; otherwise check the data, so that not every task reports the same error."""
+    is_made = data_job.is_made(sweep)
     if is_made:
-        data_job.make(missing, SILENT)
-    return is_made
+        data_job.make(sweep, SILENT)
+    return bool(sweep.plan.runs) and not is_made
 
 
-def _submit_all(sweep: Sweep, batches: Sequence[Batch], setup: str | None) -> dict[str, str]:
-    """All or none: nothing begins before Slurm has taken the last one, the ranking.
+def _submit_within_limit(
+    sweep: Sweep, chain: partial[list[JobRequest]], per_task: int, runs: int
+) -> tuple[list[JobRequest], dict[str, str]]:
+    """Submit `per_task` runs per task, or as few more as Slurm's submit limit requires, up to all `runs` in one task.
 
-    Raises SubmitLimitError, or UserError with Slurm's reason.
+    Returns and raises as `_submit_all` does.
+    """
+    while per_task < runs:
+        with suppress(SubmitLimitError):
+            return _submit_all(sweep, chain(per_task=per_task))
+        per_task = max(per_task + 1, math.ceil(1.25 * per_task))
+    return _submit_all(sweep, chain(per_task=per_task))
+
+
+def _submit_all(sweep: Sweep, requests: list[JobRequest]) -> tuple[list[JobRequest], dict[str, str]]:
+    """Submit all jobs or none: none starts before Slurm has accepted the last one, the ranking.
+
+    Returns the requests, and Slurm's numbers by their names. Raises SubmitLimitError, or UserError with Slurm's reason.
     """
     numbers: dict[str, str] = {}
     try:
-        for batch in batches:
-            numbers[batch.name] = number = _sbatch(sweep, batch, numbers, setup)
-            name, data = batch.options["job-name"], numbers["data"] if batch.after_ok else ""
-            jobs.record(sweep, Job(number, batch.stage, name, time.time(), batch.work, data))
-        for batch in reversed(batches):  # those that wait for others first
-            if "begin" not in batch.options:
-                _begin(batch, numbers[batch.name])
+        for request in requests:
+            numbers[request.name] = number = _sbatch(sweep, request, numbers)
+            name, data = request.options["job-name"], numbers["data"] if request.after_ok else ""
+            jobs.record_job(sweep, Job(number, request.stage, name, time.time(), request.work, data))
+        for request in reversed(requests):  # first those that depend on others
+            if "begin" not in request.options:
+                _begin(request, numbers[request.name])
     except BaseException:
         slurm.cancel(list(numbers.values()))
-        jobs.tidy(sweep, numbers.values())
+        jobs.remove_cancelled(sweep, numbers.values())
         raise
-    return numbers
+    return requests, numbers
 
 
-def _sbatch(sweep: Sweep, batch: Batch, numbers: Mapping[str, str], setup: str | None) -> str:
-    """The number of the job. submitit writes the batch script, hands it in and reads Slurm's answer."""
-    import submitit
+def _sbatch(sweep: Sweep, request: JobRequest, numbers: Mapping[str, str]) -> str:
+    def command(script: str) -> list[str]:
+        return request.command(script, lambda name: numbers.get(name, name), f"--begin={LATER}")
 
-    class Executor(submitit.SlurmExecutor):
-        """For a command instead of a pickled function: what a task needs is its folder and its index, and
-        slurm/sweep.sbatch starts the same command. The script's arguments are what squeue shows of a job."""
-
-        def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-            return ["sbatch", str(submission_file_path), *batch.arguments]
-
-    executor = Executor(jobs.private_folder(sweep))
-    options = {"begin": LATER} | batch.sbatch(lambda name: numbers.get(name, name))
-    executor.update_parameters(
-        job_name=options.pop("job-name"),
-        setup=[f". {shlex.quote(str(Path(setup).absolute()))}"] if setup else None,
-        use_srun=False,
-        stderr_to_stdout=True,
-        wckey=None,
-        additional_parameters=options,
-    )
-    with _outside_a_job(), redirect_stderr(StringIO()):  # submitit prints what it raises
+    with _outside_a_job():
         try:
-            job = executor._submit_command(_command(batch.module))
+            return Executor(jobs.private_folder(sweep)).submit_script(command)
         except submitit.core.utils.FailedJobError as error:
-            jobs.tidy(sweep)
-            raise _refusal(batch, str(error)) from None
-    return str(job.job_id)
+            jobs.remove_cancelled(sweep)
+            raise _refusal(request, str(error)) from None
 
 
-def _begin(batch: Batch, number: str) -> None:
-    """What sbatch takes although no node can run it is refused here."""
+def _begin(request: JobRequest, number: str) -> None:
+    """Let a job start. Slurm only now refuses one that sbatch has accepted although no node can run it."""
     try:
         slurm.begin(number)
     except SlurmError as error:
-        raise _refusal(batch, error.reason) from None
+        raise _refusal(request, error.reason) from None
 
 
-def _command(module: str) -> str:
-    return f'exec srun --cpus-per-task=$SLURM_CPUS_PER_TASK {shlex.quote(sys.executable)} -u -m {module} "$@"'
-
-
-def _refusal(batch: Batch, stderr: str) -> UserError:
-    said = "; ".join(line.removeprefix("sbatch: ").removeprefix("error: ") for line in stderr.splitlines() if line)
+def _refusal(request: JobRequest, stderr: str) -> UserError:
+    reason = "; ".join(line.removeprefix("sbatch: ").removeprefix("error: ") for line in stderr.splitlines() if line)
     kind = SubmitLimitError if SUBMIT_LIMIT.search(stderr) else UserError
-    given = " ".join(flags(batch.options))
-    return kind(f"nothing is submitted: Slurm refused the {batch.stage} job ({said})\n  asked for: {given}")
+    options = " ".join(flags(request.options))
+    return kind(f"nothing is submitted: Slurm refused the {request.stage} job ({reason})\n  options: {options}")
 
 
 @contextmanager
 def _outside_a_job() -> Iterator[None]:
-    """A job that submits jobs would hand its own resources on to them."""
-    inside = {key: value for key, value in os.environ.items() if INHERITED.match(key)}
-    for key in inside:
+    """Hide this process's own job: its resources would become those of the jobs that it submits."""
+    inherited = {key: value for key, value in os.environ.items() if INHERITED.match(key)}
+    for key in inherited:
         del os.environ[key]
     try:
         yield
     finally:
-        os.environ.update(inside)
+        os.environ.update(inherited)
 
 
 @contextmanager
 def _undone_if_refused(sweep: Sweep) -> Iterator[None]:
-    """One submission of a sweep at a time. Nothing of a command that was refused stays, no plan of runs that nobody
-    trains; what others wrote before or wait to write does."""
+    """Hold the lock of submissions; after an error, restore the plan and remove what the block has written.
+
+    What other commands wrote before, or wait to write, stays.
+    """
     folders = [sweep.slurm, sweep.splits, sweep.path, sweep.path.parent]
-    made = [folder for folder in folders if not folder.exists()]
+    missing = [folder for folder in folders if not folder.exists()]
     with locked(sweep.submit_lock):
-        plan = {path: path.read_bytes() for path in sweep.plan_files[:2] if path.exists()}
-        before = set(_written(sweep))
+        before = _contents(sweep)
         try:
             yield
         except BaseException:
-            for path, content in plan.items():
-                if path.read_bytes() != content:
-                    atomic_write(path, content)
-            for path in set(_written(sweep)) - before:
-                path.unlink()
-            sweep.submit_lock.unlink()  # who waits for it makes it anew
-            for folder in made:
-                with suppress(OSError):  # what is not empty stays
+            for path, content in _contents(sweep).items():
+                if path not in before:
+                    path.unlink()
+                elif content != before[path]:
+                    atomic_write(path, before[path])
+            sweep.submit_lock.unlink()  # a command that waits for it makes a new one
+            for folder in missing:
+                with suppress(OSError):  # a folder that is not empty stays
                     folder.rmdir()
             raise
 
 
-def _written(sweep: Sweep) -> Iterator[Path]:
-    """What a submission may write, but for its lock and what `jobs.tidy` removes: tasks write beside that."""
-    yield from (path for path in sweep.plan_files if path.exists())
-    yield from sweep.splits.glob("*")
+def _contents(sweep: Sweep) -> dict[Path, bytes]:
+    """Return the files that a submission may write, except its lock and those of `jobs`: tasks write beside these."""
+    return {path: path.read_bytes() for path in (*sweep.plan_files, *sweep.splits.glob("*")) if path.exists()}

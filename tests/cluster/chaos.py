@@ -38,13 +38,13 @@ EPOCHS = 20
 """Six such runs take a minute on two cores."""
 DATA = ["data=standin", "data.size=132", "features=small"]
 DISK = "192m"
-"""Of a round's outputs; its runs take 70 MB."""
+"""Size of the disk for a round's outputs; its runs take 70 MB."""
 COMMANDS = 3
-"""After the last fault: so many commands may bring no run further."""
+"""Commands that may make no progress after the last fault."""
 HELP_S, STUCK_S = 40, 240
-"""After the last fault: when nothing happens for so long an operator helps, and the round fails."""
+"""Seconds without progress after the last fault until an operator helps, and until the round fails."""
 LINES = 12
-"""Of the log of a run that did not end well."""
+"""Lines shown of the log of a run that is not COMPLETED."""
 
 
 @dataclass
@@ -73,15 +73,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the undisturbed sweep left."""
+    """The results of the undisturbed sweep."""
 
     ranking: bytes
     scalars: dict[str, dict[str, dict[int, float]]]
-    """By run, tag and step, but for times."""
+    """Values by run, tag and step, without times."""
 
 
 def run(desk: Desk, seconds: float, seed: int, epochs: int = EPOCHS) -> Outcome:
-    """Rounds for so many seconds, and until the last of them has ended, in the desk's folder."""
+    """Play rounds in the desk's folder for so many seconds, and until the last of them has ended."""
     log, outcome = Log(desk.folder / "chaos.log"), Outcome()
     log.say(f"seed {seed}, {seconds / 60:g} minutes; log: {log.path}")
     if os.geteuid() != 0:
@@ -110,18 +110,18 @@ def run(desk: Desk, seconds: float, seed: int, epochs: int = EPOCHS) -> Outcome:
 
 
 def undisturbed(desk: Desk, sweep: list[str]) -> Reference:
-    job = desk.submit(*sweep, "name=undisturbed")
+    job = desk.submit(*sweep, "name=undisturbed", "hydra.launcher.points_per_task=6")
     desk.wait_for_ranking(job["ranking"], 600)
-    return left(desk.sweep("undisturbed"))
+    return results(desk.sweep("undisturbed"))
 
 
-def left(sweep: Path) -> Reference:
+def results(sweep: Path) -> Reference:
     return Reference((sweep / "ranking.csv").read_bytes(), {run.name: scalars(run) for run in runs(sweep)})
 
 
 @contextmanager
 def own_disk(folder: Path) -> Iterator[None]:
-    """A small one, which can be filled; what is on it stays in the folder."""
+    """Mount a small disk in the folder, which can be filled; its files stay there afterwards."""
     if os.geteuid() != 0:
         yield
         return
@@ -151,11 +151,11 @@ class Round:
         self.kills_controller = False
 
     def play(self, reference: Reference, end: float) -> list[str]:
-        """What was wrong in the end."""
+        """Play the round and return the problems that it had."""
         lasts = min(self.rng.uniform(60, 180), max(end - time.monotonic(), 20))
-        self.say(f"{lasts:.0f} s of faults, throttle {self.throttle}, {self.per_task} runs a task")
+        self.say(f"{lasts:.0f} s of faults, throttle {self.throttle}, {self.per_task} runs per task")
         try:
-            self.give()
+            self.start_command()
             self.disturb(time.monotonic() + lasts)
             if not self.problems:
                 self.compare(reference)
@@ -163,9 +163,9 @@ class Round:
             self.problems.append(f"{type(error).__name__}: {error}")
         finally:
             self.clear()
-        said = (self.scene.sweep / "slurm").glob("*.out")
+        outputs = (self.scene.sweep / "slurm").glob("*.out")
         self.outcome.requeues += sum(
-            int(n) > 1 for path in said for n in STARTS.findall(path.read_text("utf-8", "replace"))
+            int(n) > 1 for path in outputs for n in STARTS.findall(path.read_text("utf-8", "replace"))
         )
         return self.problems
 
@@ -173,21 +173,21 @@ class Round:
         self.log.say(f"{self.name}: {text}")
 
     def disturb(self, last_fault: float) -> None:
-        """Until every run is COMPLETED and nothing waits any more, or a problem is found."""
+        """Disturb the sweep until every run is COMPLETED and the queue is empty, or a problem is found."""
         next_fault = time.monotonic() + self.rng.uniform(2, 8)
         while not self.problems:
             self.repair()
-            self.hear_commands()
+            self.finish_commands()
             is_over = time.monotonic() > last_fault
             queue = self.scene.queue()
-            if not self.scene.given and any("requeued held" in line for line in queue or []):
-                self.give()  # which releases it
-            if queue == [] and not self.scene.given and not self.scene.repairs:
+            if not self.scene.commands and any("requeued held" in line for line in queue or []):
+                self.start_command()  # which releases it
+            if queue == [] and not self.scene.commands and not self.scene.repairs:
                 if self.is_complete():
                     return
-                self.ask_status()
+                self.check_status()
                 self.judge_progress(is_over)
-                self.give(kills_controller=not is_over and self.rng.random() < 0.3)
+                self.start_command(kills_controller=not is_over and self.rng.random() < 0.3)
             elif time.monotonic() > next_fault and not is_over and (struck := faults.strike(self.scene)):
                 self.outcome.faults[struck[0]] += 1
                 self.say(struck[1])
@@ -196,9 +196,9 @@ class Round:
                 self.judge_time(queue)
             time.sleep(0.2)
 
-    def give(self, *, kills_controller: bool = False) -> None:
+    def start_command(self, *, kills_controller: bool = False) -> None:
         self.kills_controller = kills_controller
-        self.say(f"the same command, process {self.scene.give().pid}")
+        self.say(f"the sweep command again, process {self.scene.start_command().pid}")
 
     def repair(self) -> None:
         for due in [each for each in self.scene.repairs if each[0] < time.monotonic()]:
@@ -206,17 +206,17 @@ class Round:
             due[2]()
             self.say(due[1])
 
-    def hear_commands(self) -> None:
-        """What commands said that have ended: they may be refused, in words."""
-        for command in [each for each in self.scene.given if each.poll() is not None]:
-            self.scene.given.remove(command)
+    def finish_commands(self) -> None:
+        """Log how commands ended, each with 0, or with 2 and one message."""
+        for command in [each for each in self.scene.commands if each.poll() is not None]:
+            self.scene.commands.remove(command)
             stdout, stderr = command.communicate()
             self.outcome.commands += 1
             lines = [line for line in stdout.splitlines() if line.startswith(("submitted", "released", "outputs/"))]
             refused = stderr.strip().splitlines()[-1:]
             self.say(f"command {command.pid} ended with {command.returncode}: {'; '.join([*lines, *refused])}")
             if command.returncode not in (0, 2) or "Traceback" in stderr:
-                self.problems.append(f"a command ended with {command.returncode} and said\n{stderr}")
+                self.problems.append(f"a command ended with {command.returncode} and printed\n{stderr}")
             if self.kills_controller and "submitted" in stdout and (line := faults.forget(self.scene)):
                 self.outcome.faults["kill_controller_after_submission"] += 1
                 self.say(f"{line}, right after a submission")
@@ -229,14 +229,14 @@ class Round:
         states = [status(run)["state"] for run in runs(self.scene.sweep)]
         return len(states) == 6 and set(states) == {"COMPLETED"}
 
-    def ask_status(self) -> None:
-        """With an empty queue no run waits or trains."""
+    def check_status(self) -> None:
+        """Check that irmas.status shows no run as PENDING or RUNNING while the queue is empty."""
         if not (self.scene.sweep / "plan.yaml").exists():
             return
         done = self.scene.desk.run("status", f"outputs/{self.name}")
         first = (done.stdout.splitlines() or [""])[0]
         if self.scene.queue() == [] and (done.returncode or re.search("PENDING|RUNNING", first)):
-            self.problems.append(f"nothing is in the queue, and irmas.status says\n{done.stdout}{done.stderr}")
+            self.problems.append(f"nothing is in the queue, and irmas.status prints\n{done.stdout}{done.stderr}")
 
     def judge_progress(self, is_over: bool) -> None:
         progress = self.progress()
@@ -246,7 +246,7 @@ class Round:
             self.fail(f"{COMMANDS} commands brought no run further")
 
     def judge_time(self, queue: list[str] | None) -> None:
-        """After the last fault. A job whose slurmstepd was killed runs for ever until its node is heard anew."""
+        """After the last fault: a job whose slurmstepd was killed is RUNNING until its node registers again."""
         now = (self.progress(), queue)
         if now != self.seen:
             self.seen, self.seen_at, self.is_helped = now, time.monotonic(), False
@@ -259,29 +259,29 @@ class Round:
                 with suppress(ProcessLookupError):
                     os.kill(self.scene.desk.cluster.slurmd(node), signal.SIGKILL)
             self.scene.up()
-            self.say(f"for {HELP_S} s nothing has happened: every slurmd was started anew; in the queue: {queue}")
+            self.say(f"for {HELP_S} s nothing has happened: every slurmd was restarted; in the queue: {queue}")
 
     def fail(self, why: str) -> None:
-        """With the last words of the runs that are not COMPLETED."""
+        """Record a problem, with the ends of the logs of runs that are not COMPLETED."""
         lines = [why]
         for run in runs(self.scene.sweep):
-            told = status(run)
-            if told["state"] != "COMPLETED":
+            now = status(run)
+            if now["state"] != "COMPLETED":
                 log = (run / "log.txt").read_text(errors="replace") if (run / "log.txt").exists() else ""
-                lines += [f"{run.name} {told['state']} {told.get('error', '')}", *log.splitlines()[-LINES:]]
+                lines += [f"{run.name} {now['state']} {now.get('message', '')}", *log.splitlines()[-LINES:]]
         self.problems.append("\n    ".join(lines))
 
     def compare(self, reference: Reference) -> None:
-        """Bit for bit, after one more command: it finds nothing to do, and ranks."""
+        """Compare the results bit for bit, after one more command, which has nothing to do but to rank."""
         ranking = self.scene.sweep / "ranking.csv"
         before = ranking.read_bytes() if ranking.exists() else b""
         ranked = "was written" if before == reference.ranking else "was missing or old"
         again = self.scene.desk.run("train", *self.scene.command)
         self.outcome.commands += 1
         if again.returncode or "submitted" in again.stdout or "6 finished before" not in again.stdout:
-            self.problems.append(f"the command of a finished sweep said\n{again.stdout}{again.stderr}")
+            self.problems.append(f"the command of a finished sweep printed\n{again.stdout}{again.stderr}")
             return
-        now = left(self.scene.sweep)
+        now = results(self.scene.sweep)
         if now.ranking != reference.ranking:
             self.problems.append(f"ranking\n{now.ranking.decode()}instead of\n{reference.ranking.decode()}")
         self.problems += differences(reference, now)
@@ -294,8 +294,8 @@ class Round:
         )
 
     def clear(self) -> None:
-        """Whatever of the round still runs, waits or is broken."""
-        for command in self.scene.given:
+        """End and mend everything of the round that still runs, waits or is broken."""
+        for command in self.scene.commands:
             command.kill()
             command.communicate()
         for _, _, repair in self.scene.repairs:
@@ -314,7 +314,7 @@ STARTS = re.compile(r"^outputs/\S+: task \S+ on \S+, start (\d+)", re.MULTILINE)
 
 
 def differences(reference: Reference, now: Reference) -> Iterator[str]:
-    """The first of each run."""
+    """Yield the first difference of each run."""
     for name in reference.scalars.keys() | now.scalars.keys():
         was, is_ = (
             {(tag, step): value for tag, points in side.scalars.get(name, {}).items() for step, value in points.items()}
@@ -327,7 +327,7 @@ def differences(reference: Reference, now: Reference) -> Iterator[str]:
 
 
 def two_writers(run: Path) -> Iterator[str]:
-    """A start that is replaced may commit the epoch that it was at, and nothing after it."""
+    """Yield starts that wrote after a later start: only the epoch under way may still be committed."""
     began: list[float] = []
     late: list[dict[int, float]] = []
     for path in event_files(run):
@@ -357,9 +357,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m cluster.chaos", description="Random faults on a running sweep.")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
+    args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    folder = Path("outputs/chaos", f"{time.strftime('%Y%m%d-%H%M%S')}-seed-{arguments.seed}").absolute()
+    folder = Path("outputs/chaos", f"{time.strftime('%Y%m%d-%H%M%S')}-seed-{args.seed}").absolute()
     folder.mkdir(parents=True)
     data = [*DATA, f"data.root={folder}/data", f"data.cache_dir={folder}/cache"]
     cluster = LocalCluster()
@@ -369,12 +369,12 @@ def main() -> None:
             sys.exit(started.stderr.strip())
         made = irmas("prepare", *data, cwd=folder)
         assert made.returncode == 0, made.stderr
-        outcome = run(Desk(cluster, folder, data), 60 * arguments.minutes, arguments.seed)
+        outcome = run(Desk(cluster, folder, data), 60 * args.minutes, args.seed)
     finally:
         cluster.down("--wipe")
-    told = summary(outcome)
-    (folder / "summary.txt").write_text(told + "\n")
-    print(told)  # noqa: T201
+    text = summary(outcome)
+    (folder / "summary.txt").write_text(text + "\n")
+    print(text)  # noqa: T201
     for name in ("data", "cache", "outputs"):
         if not outcome.problems:
             shutil.rmtree(folder / name, ignore_errors=True)

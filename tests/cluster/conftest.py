@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,40 +13,74 @@ from cluster.sweeps import Desk
 from commands import irmas, wait_until
 
 
-@pytest.fixture(scope="session")
-def started() -> Iterator[LocalCluster]:
-    """Four nodes with two CPUs and two pretended GPUs each. Missing packages are installed where CI=true only."""
-    local = LocalCluster()
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the tests that may take longest, so that several workers end at the same time."""
+    marks = {item: item.get_closest_marker("timeout") for item in items}
+    items.sort(key=lambda item: -(mark.args[0] if (mark := marks[item]) else 0))
+
+
+@contextmanager
+def started(local: LocalCluster) -> Iterator[LocalCluster]:
+    """Start the cluster, with missing packages installed where CI=true only; wipe it at the end."""
     try:
-        started = local.up(*["--install"] if os.environ.get("CI") == "true" else [])
-        if "not installed" in started.stderr:
+        up = local.up(*["--install"] if os.environ.get("CI") == "true" else [])
+        if "not installed" in up.stderr:
             pytest.skip("no Slurm on this machine: make cluster installs it")
-        assert started.returncode == 0, started.stdout + started.stderr
+        assert up.returncode == 0, up.stdout + up.stderr
         yield local
     finally:
         wiped = local.down("--wipe")
         assert wiped.returncode == 0, wiped.stderr
 
 
-@pytest.fixture
-def cluster(started: LocalCluster) -> Iterator[LocalCluster]:
-    """Cancels what a test leaves in the queue, and waits until the nodes are free."""
-    yield started
-    started.run("scancel", "--partition=main")
-    started.run("scancel", "--partition=high")
-    wait_until(lambda: not started.run("squeue", "-h"), "an empty queue", 60)
+@pytest.fixture(scope="session")
+def whole_cluster() -> Iterator[LocalCluster]:
+    """Four nodes with two CPUs and two pretended GPUs each."""
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))  # Slurm's jobs do not stay on the core of a pytest worker.
+    with started(LocalCluster()) as local:
+        yield local
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Settings of a small stand-in whose feature cache is there."""
+def array_of_3_cluster(whole_cluster: LocalCluster) -> Iterator[LocalCluster]:
+    """A second one beside the first, with MaxArraySize 4 and without accounting."""
+    with started(LocalCluster(ARRAY="4", ACCOUNTING="no")) as local:
+        yield local
+
+
+def idle(local: LocalCluster) -> Iterator[LocalCluster]:
+    """Yield the cluster; afterwards, cancel what a test left in the queue, and wait until the nodes are free."""
+    yield local
+    local.run("scancel", "--partition=main")
+    local.run("scancel", "--partition=high")
+    wait_until(lambda: not local.run("squeue", "-h"), "an empty queue", 60)
+
+
+@pytest.fixture
+def cluster(whole_cluster: LocalCluster) -> Iterator[LocalCluster]:
+    yield from idle(whole_cluster)
+
+
+@pytest.fixture
+def small_cluster(array_of_3_cluster: LocalCluster) -> Iterator[LocalCluster]:
+    yield from idle(array_of_3_cluster)
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Settings of a small model, and of a small stand-in whose feature cache is there."""
     folder = tmp_path_factory.mktemp("data")
     data = ["data=standin", "data.size=132", "features=small", f"data.root={folder}", f"data.cache_dir={folder}/cache"]
     made = irmas("prepare", *data, cwd=folder)
     assert made.returncode == 0, made.stderr
-    return data
+    return [*data, "model.filters=[4,8]"]
 
 
 @pytest.fixture
-def desk(cluster: LocalCluster, data: list[str], tmp_path: Path) -> Desk:
-    return Desk(cluster, tmp_path, data)
+def desk(cluster: LocalCluster, settings: list[str], tmp_path: Path) -> Desk:
+    return Desk(cluster, tmp_path, settings)
+
+
+@pytest.fixture
+def small_desk(small_cluster: LocalCluster, settings: list[str], tmp_path: Path) -> Desk:
+    return Desk(small_cluster, tmp_path, settings)

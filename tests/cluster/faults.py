@@ -1,4 +1,4 @@
-"""What may go wrong on a cluster, drawn at random: each fault picks its target, strikes, and says so in a line."""
+"""Random faults on a cluster: each picks its target, strikes, and returns a line about it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from left_behind import runs, status
 
 @dataclass(frozen=True)
 class Running:
-    """A job or array task that Slurm says is running."""
+    """A job or array task in state RUNNING."""
 
     id: str
     """123_4, or 123 for the ranking."""
     number: str
-    """Slurm's own number, also of an array task; its steps are named by it."""
+    """Slurm's own number, also of an array task, in the names of its steps."""
     node: str
 
 
 @dataclass
 class Scene:
-    """A sweep that is under way, and what a fault leaves to be repaired."""
+    """A sweep that is under way, and the repairs that faults leave to do."""
 
     desk: Desk
     sweep: Path
@@ -37,19 +37,19 @@ class Scene:
     """Arguments of `irmas.train`."""
     rng: random.Random
     repairs: list[tuple[float, str, Callable[[], None]]] = field(default_factory=list)
-    """When by time.monotonic(), what it is, and how."""
-    given: list[subprocess.Popen[str]] = field(default_factory=list)
-    """Commands under way."""
+    """Due time (time.monotonic()), description and action of each repair."""
+    commands: list[subprocess.Popen[str]] = field(default_factory=list)
+    """Sweep commands under way."""
 
-    def give(self) -> subprocess.Popen[str]:
-        self.given.append(self.desk.start("train", *self.command))
-        return self.given[-1]
+    def start_command(self) -> subprocess.Popen[str]:
+        self.commands.append(self.desk.start("train", *self.command))
+        return self.commands[-1]
 
-    def repair(self, after_s: float, what: str, how: Callable[[], None]) -> None:
-        self.repairs.append((time.monotonic() + after_s, what, how))
+    def repair(self, after_s: float, description: str, action: Callable[[], None]) -> None:
+        self.repairs.append((time.monotonic() + after_s, description, action))
 
     def up(self) -> None:
-        """As its operator brings the cluster back."""
+        """Bring the cluster back as its operator does."""
         done = self.desk.cluster.up()
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -57,7 +57,7 @@ class Scene:
         return next((pid for pid, name in self.desk.cluster.processes().items() if name == "slurmctld"), None)
 
     def queue(self, states: str = "all") -> list[str] | None:
-        """`id|number|state|node|reason` of what is in the queue; None while nobody can tell."""
+        """Return `id|number|state|node|reason` of each job in the queue, or None without a controller."""
         if self.controller() is None:  # squeue would try for 9 s
             return None
         only = [] if states == "all" else ["-t", states]
@@ -68,7 +68,7 @@ class Scene:
         return [Running(task, number, node) for task, number, _, node, _ in self.tasks("running")]
 
     def tasks(self, states: str = "all") -> list[list[str]]:
-        """The queue in words; empty while nobody can tell."""
+        """Return the fields of each job in the queue; none without a controller."""
         return [line.split("|") for line in self.queue(states) or []]
 
     def running_array_task(self) -> Running | None:
@@ -77,18 +77,18 @@ class Scene:
 
 
 Fault = Callable[[Scene], str | None]
-"""Strikes, and says what it did; None where there is nothing that it could be done to."""
+"""Strike and return a description, or None where there is no target."""
 
 
 def kill_child(scene: Scene) -> str | None:
-    """The process that trains; the task's own sees it end."""
-    training = [told for run in runs(scene.sweep) if (told := status(run))["state"] == "RUNNING"]
-    training = [told for told in training if told["pid"] in scene.desk.processes(told["job"])]
+    """Kill the process that trains; the task's own process sees it end."""
+    training = [run for path in runs(scene.sweep) if (run := status(path))["state"] == "RUNNING"]
+    training = [run for run in training if run["pid"] in scene.desk.processes(run["job"])]
     if not training:
         return None
-    told = scene.rng.choice(training)
-    os.kill(told["pid"], signal.SIGKILL)
-    return f"kill -9 {told['pid']}, which trains in task {told['job']} on {told['node']}, after epoch {told['epoch']}"
+    run = scene.rng.choice(training)
+    os.kill(run["pid"], signal.SIGKILL)
+    return f"kill -9 {run['pid']}, which trains in task {run['job']} on {run['node']}, after epoch {run['epoch']}"
 
 
 def kill_task(scene: Scene) -> str | None:
@@ -98,7 +98,7 @@ def kill_task(scene: Scene) -> str | None:
 
 
 def kill_everything(scene: Scene) -> str | None:
-    """As out of memory: no process of the task lives to tell."""
+    """Kill all processes of a task, as when memory runs out."""
     return _kill(scene, "all of its Python", lambda task: _python(scene, task))
 
 
@@ -107,7 +107,7 @@ def kill_srun(scene: Scene) -> str | None:
 
 
 def kill_step(scene: Scene) -> str | None:
-    """Slurm's own process above the task's; what it watched over goes on."""
+    """Kill Slurm's own process above the task's, which live on."""
     step = scene.rng.choice(["0", "batch"])
     steps = [pid for pid, name in scene.desk.cluster.processes().items() if name == "slurmstepd"]
     marked = lambda task: [pid for pid in steps if _is(pid, f"[{task.number}.{step}]")]  # noqa: E731
@@ -123,7 +123,9 @@ def preempt(scene: Scene) -> str | None:
     if task is None:
         return None
     options = ["--partition=high", "--gres=gpu:2", f"--nodelist={task.node}", "--output=/dev/null"]
-    return f"a job preempts what runs on {task.node}" if _told(scene, "sbatch", *options, "--wrap=sleep 3") else None
+    return (
+        f"a job preempts what runs on {task.node}" if _succeeds(scene, "sbatch", *options, "--wrap=sleep 3") else None
+    )
 
 
 def cancel_running(scene: Scene) -> str | None:
@@ -135,7 +137,7 @@ def cancel_pending(scene: Scene) -> str | None:
 
 
 def lose_node(scene: Scene) -> str | None:
-    """Its slurmd is gone; what it started goes on, unseen."""
+    """Kill a node's slurmd; the processes of its jobs live on, unknown to Slurm."""
     task = scene.running_array_task()
     if task is None:
         return None
@@ -150,7 +152,9 @@ def lose_node(scene: Scene) -> str | None:
 
 def down_node(scene: Scene) -> str | None:
     task = scene.running_array_task()
-    if task is None or not _told(scene, "scontrol", "update", f"nodename={task.node}", "state=down", "reason=chaos"):
+    if task is None or not _succeeds(
+        scene, "scontrol", "update", f"nodename={task.node}", "state=down", "reason=chaos"
+    ):
         return None
     after_s = scene.rng.uniform(2, 20)
     scene.repair(after_s, f"{task.node} is resumed", scene.up)
@@ -162,7 +166,7 @@ def kill_controller(scene: Scene) -> str | None:
 
 
 def forget(scene: Scene) -> str | None:
-    """A slurmctld that is killed does not know any more what it was told in its last seconds."""
+    """Kill slurmctld, which forgets what happened in its last seconds."""
     controller = scene.controller()
     if controller is None:
         return None
@@ -181,27 +185,27 @@ def fill_disk(scene: Scene) -> str | None:
         while True:
             file.write(bytes(1 << 20))
     after_s = scene.rng.uniform(1, 10)
-    scene.repair(after_s, "the disk has room again", filler.unlink)
+    scene.repair(after_s, "the disk has space again", filler.unlink)
     return f"the disk is full for {after_s:.0f} s"
 
 
-def give_twice(scene: Scene) -> str | None:
-    if scene.given:
+def run_twice(scene: Scene) -> str | None:
+    if scene.commands:
         return None
-    pids = [scene.give().pid for _ in range(2)]
-    return f"the same command twice at once, processes {pids[0]} and {pids[1]}"
+    pids = [scene.start_command().pid for _ in range(2)]
+    return f"the sweep command twice at once, processes {pids[0]} and {pids[1]}"
 
 
 # fmt: off
 FAULTS: list[Fault] = [
     kill_child, kill_task, kill_everything, kill_srun, kill_step, requeue, preempt, cancel_running, cancel_pending,
-    lose_node, down_node, kill_controller, fill_disk, give_twice,
+    lose_node, down_node, kill_controller, fill_disk, run_twice,
 ]
 # fmt: on
 
 
 def strike(scene: Scene) -> tuple[str, str] | None:
-    """One fault: its kind, and what it did. None where no kind can be applied at the moment."""
+    """Strike with one fault; return its kind and description, or None where no kind has a target."""
     for fault in scene.rng.sample(FAULTS, len(FAULTS)):
         if line := fault(scene):
             return fault.__name__, line
@@ -219,7 +223,7 @@ def _is(pid: int, mark: str) -> bool:
 
 
 def _kill(scene: Scene, what: str, processes: Callable[[Running], list[int]]) -> str | None:
-    """Of an array task that is running."""
+    """Kill processes of a random running array task."""
     task = scene.running_array_task()
     pids = processes(task) if task is not None else []
     for pid in pids:
@@ -235,8 +239,8 @@ def _slurm(scene: Scene, jobs: list[Running], *command: str) -> str | None:
         return None
     job = scene.rng.choice(jobs)
     where = f"which runs on {job.node}" if job.node else "which waits"
-    return f"{' '.join(command)} {job.id}, {where}" if _told(scene, *command, job.id) else None
+    return f"{' '.join(command)} {job.id}, {where}" if _succeeds(scene, *command, job.id) else None
 
 
-def _told(scene: Scene, *command: str) -> bool:
+def _succeeds(scene: Scene, *command: str) -> bool:
     return scene.desk.cluster.call(*command).returncode == 0

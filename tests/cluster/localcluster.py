@@ -1,4 +1,4 @@
-"""A local cluster of the tests' own, as its user meets it: the commands, and its processes in /proc."""
+"""A local cluster of the tests' own: its commands as a user runs them, and its processes in /proc."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SCRIPTS = Path(__file__).parents[2] / "slurm" / "localcluster"
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` consecutive ports of 127.0.0.1 that nobody listens on."""
+    """Return the first of `count` consecutive ports of 127.0.0.1 that are free."""
     for first in range(20000 + os.getpid() % 1000 * 10, 32000, 10):
         sockets = [socket.socket() for _ in range(count)]
         try:
@@ -28,9 +28,9 @@ def free_ports(count: int) -> int:
 
 
 class LocalCluster:
-    """Not started yet: folder and ports are new, so that nothing else on the machine is touched.
+    """A cluster that is not started yet, with a folder and ports of its own.
 
-    `settings` are IRMAS_CLUSTER_... variables without that beginning, such as ARRAY="8".
+    `settings` are IRMAS_CLUSTER_... variables without that prefix, such as ARRAY="8".
     """
 
     def __init__(self, **settings: str) -> None:
@@ -56,7 +56,7 @@ class LocalCluster:
         )
 
     def run(self, *command: str | Path, cwd: Path | None = None) -> str:
-        """What a command that must succeed prints, without the line end."""
+        """Return what a command that must succeed prints, without the line end."""
         done = self.call(*command, cwd=cwd)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout.strip()
@@ -68,26 +68,26 @@ class LocalCluster:
         return self.call(SCRIPTS / "down", *arguments, cwd=Path("/"))
 
     def sbatch(self, script: str, *options: str) -> str:
-        """The number of the submitted job; its output goes nowhere unless an option says where."""
+        """Return the number of the submitted job; its output is dropped unless an option names a file."""
         return self.run("sbatch", "--parsable", "--output=/dev/null", *options, f"--wrap={script}")
 
     def accounted(self, job: str) -> list[tuple[str, str]]:
-        """(job or array task, state) of every start of the job, oldest first, without steps."""
+        """Return (job or array task, state) of every start of the job, oldest first, without steps."""
         rows = self.run("sacct", "-nPXD", "-j", job, "-o", "JobID,State").splitlines()
         return [(name, state) for name, _, state in (row.partition("|") for row in rows)]
 
     def slurmd(self, node: str) -> int:
-        """The process that is a node."""
+        """Return the process ID of a node's slurmd."""
         return int((self.root / "run" / f"slurmd.{node}.pid").read_text())
 
     def processes(self) -> dict[int, str]:
-        """Name by process ID of every daemon, step and job of this cluster that lives."""
+        """Return the name, by process ID, of every live daemon, step and job of this cluster."""
         mark = f"SLURM_CONF={self.environment['SLURM_CONF']}".encode()
-        found = {}
+        names = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 if mark in (folder / "environ").read_bytes().split(b"\0"):
-                    found[int(folder.name)] = (folder / "comm").read_text().strip()
+                    names[int(folder.name)] = (folder / "comm").read_text().strip()
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue
-        return found
+        return names

@@ -1,50 +1,58 @@
-"""A researcher at the login node: commands started with the cluster in the environment, and what they leave behind."""
+"""A researcher at the login node: commands run with the cluster in the environment, and what they leave behind."""
 
 from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.localcluster import LocalCluster
 from commands import ROOT, irmas, start, wait_until
+from left_behind import status
+
+from irmas.run.folder import RUNNING
 
 TASK = ["device=cpu", "hydra.launcher.cpus=1", "hydra.launcher.mem=2G"]
-"""The pretended GPUs have no CUDA; two tasks fit on a node."""
+"""Resources of a task: the pretended GPUs have no CUDA; two tasks fit on a node."""
 SMALL = ["--cpus-per-task=1", "--mem=2G"]
-"""What jobs that are submitted by hand get instead of the scripts' own resources."""
+"""Resources of jobs that are submitted by hand, in place of the scripts' own."""
+OUTPUT = "--output=outputs/%x-%A_%a.out"
 SUBMITTED = re.compile(r"^submitted: (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Desk:
-    """A folder to work in, with a data set of 132 excerpts."""
+    """A folder to work in, with a data set of 132 excerpts and a small model."""
 
     cluster: LocalCluster
     folder: Path
-    data: list[str]
+    settings: list[str]
+    """Of the data and of the model."""
 
     def train(self, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return self.run("train", *self.command(*overrides), **environment)
 
     def command(self, *overrides: str) -> list[str]:
-        """The arguments of `irmas.train` for a sweep on this cluster."""
-        return [*overrides, *self.data, *TASK, "hydra/launcher=slurm"]
+        """Return the arguments of `irmas.train` for a sweep on this cluster."""
+        return [*overrides, *self.settings, *TASK, "hydra/launcher=slurm"]
 
     def submit(self, *overrides: str) -> dict[str, str]:
-        """Numbers of the submitted jobs: array1, array2, ..., and data and ranking."""
+        """Train on the cluster; return the numbers of the submitted jobs: array1, array2, ..., data and ranking."""
         done = self.train(*overrides)
         assert done.returncode == 0, done.stdout + done.stderr
-        return numbers(done.stdout)
+        return job_numbers(done.stdout)
 
     def by_hand(self, name: str, *options: str) -> str:
-        """The number of an array that an operator submits with slurm/sweep.sbatch."""
+        """Submit the stage `train` as an operator does; return the number of its array."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        command = ["env", f"PATH={path}", f"PYTHONPATH={ROOT}", "sbatch", "--parsable", *SMALL, *options]
-        return self.cluster.run(*command, str(ROOT / "slurm" / "sweep.sbatch"), f"outputs/{name}", cwd=self.folder)
+        command = ["env", f"PATH={path}", f"PYTHONPATH={ROOT}", "sbatch", "--parsable", *SMALL, OUTPUT, *options]
+        script = str(ROOT / "slurm" / "irmas.sbatch")
+        return self.cluster.run(*command, script, "train", f"outputs/{name}", cwd=self.folder)
 
     def run(self, command: str, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return irmas(command, *args, cwd=self.folder, **(self.cluster.environment | environment))
@@ -59,45 +67,88 @@ class Desk:
         wait_until(lambda: self.state(job) == "COMPLETED", f"ranking job {job} COMPLETED", timeout_s)
 
     def processes(self, task: str, name: str = "python") -> list[int]:
-        """Of an array task, such as 123_4: those whose name begins so; slurmstepd is not its own."""
+        """Return the processes of an array task, such as 123_4, whose name begins so; slurmstepd is none of them."""
         array, _, index = task.partition("_")
         marks = {f"SLURM_ARRAY_JOB_ID={array}".encode(), f"SLURM_ARRAY_TASK_ID={index}".encode()}
-        found = []
-        for pid, its_name in self.cluster.processes().items():
+        pids = []
+        for pid, process_name in self.cluster.processes().items():
             try:
                 environment = set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if marks <= environment and its_name.startswith(name):
-                found.append(pid)
-        return found
+            if marks <= environment and process_name.startswith(name):
+                pids.append(pid)
+        return pids
 
     def state(self, job: str) -> str:
-        """Slurm's word about a job or an array task."""
+        """Return the state of a job or an array task, as squeue shows it."""
         return self.cluster.run("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
 
 
-def numbers(said: str) -> dict[str, str]:
-    match = SUBMITTED.search(said)
-    assert match, said
-    found: dict[str, str] = {}
+def job_numbers(stdout: str) -> dict[str, str]:
+    """Return the jobs that a command printed as submitted: array1, array2, ..., data and ranking."""
+    match = SUBMITTED.search(stdout)
+    assert match, stdout
+    jobs: dict[str, str] = {}
     for part in re.split(r" -> | \+ ", match[1]):
         stage, number = part.split()
-        arrays = sum(name.startswith("array") for name in found)
-        found[f"array{arrays + 1}" if stage == "array" else stage] = number.partition("_")[0]
-    return found
+        arrays = sum(name.startswith("array") for name in jobs)
+        jobs[f"array{arrays + 1}" if stage == "array" else stage] = number.partition("_")[0]
+    return jobs
 
 
 def run_of(desk: Desk, sweep: str, number: int) -> Path:
+    """Return the folder of a run of a sweep over `seed`, in which seed and run ID are the same."""
     return desk.sweep(sweep) / "runs" / f"00{number}-seed={number}"
 
 
 def table(desk: Desk, sweep: str) -> str:
+    """Return what irmas.status prints."""
     done = desk.run("status", f"outputs/{sweep}")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+def send(number: signal.Signals, *folders: Path) -> None:
+    """Send a signal to the processes that train the runs."""
+    for run in folders:
+        os.kill(status(run)["pid"], number)
+
+
+def hold(*folders: Path, restart: int = 0) -> None:
+    """Stop each run's process after its first epochs, so that it does not end before it is disturbed."""
+    remaining = list(folders)
+
+    def are_held() -> bool:
+        for run in remaining[:]:
+            now = status(run)
+            if now["state"] == RUNNING and now["epoch"] >= 1 and now["restart"] == restart:
+                send(signal.SIGSTOP, run)
+                remaining.remove(run)
+        return not remaining
+
+    wait_until(are_held, f"{[run.name for run in folders]} train, start {restart + 1}", 120)
+
+
+def let_go(*folders: Path) -> None:
+    """Let held processes end in good order: send SIGCONT to each as soon as it has a SIGTERM to handle."""
+    for run in folders:
+        pid = status(run)["pid"]
+        wait_until(lambda: _has_sigterm(pid), f"{run.name} has to end", 120)  # noqa: B023
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def _has_sigterm(pid: int) -> bool:
+    """Return whether a SIGTERM is pending, or has ended the process."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    pending = re.findall(r"^S\w+Pnd:\s*(\w+)", text, re.MULTILINE)
+    return any(int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in pending)
+
+
 def epochs(run: Path) -> list[int]:
-    """As the run's log tells them."""
+    """Return the epochs that the run's log has, in its order."""
     return [int(number) for number in re.findall(r"epoch +(\d+)/", (run / "log.txt").read_text())]

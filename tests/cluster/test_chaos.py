@@ -1,4 +1,4 @@
-"""Chance picks what goes wrong; `make chaos` does so for an hour."""
+"""A short round of the random faults that `make chaos` plays for an hour."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from cluster.sweeps import Desk
 
 
 @pytest.mark.timeout(600)
-def test_half_a_minute_of_random_faults_ends_with_the_undisturbed_ranking(desk: Desk) -> None:
-    outcome = chaos.run(desk, 0.5 * 60, seed=5, epochs=6)
+def test_a_quarter_of_a_minute_of_random_faults_ends_with_the_undisturbed_ranking(desk: Desk) -> None:
+    outcome = chaos.run(desk, 15, seed=5, epochs=6)
     assert outcome.rounds == 1
-    assert sum(outcome.faults.values()) >= 3, outcome.faults
+    assert sum(outcome.faults.values()) >= 2, outcome.faults
     assert not outcome.problems

@@ -1,4 +1,4 @@
-"""slurm/localcluster: a real Slurm on one machine that does what the tests of the sweeps rely on."""
+"""slurm/localcluster: a real Slurm on one machine with the features that the tests of the sweeps rely on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,18 +21,6 @@ def daemons(cluster: LocalCluster) -> dict[int, str]:
 
 def job_state(cluster: LocalCluster, job: str) -> str:
     return cluster.run("squeue", "-h", "-t", "all", "-j", job, "-o", "%T %N")
-
-
-@pytest.fixture
-def small_cluster(cluster: LocalCluster) -> Iterator[LocalCluster]:
-    """A second one beside the first, without accounting."""
-    local = LocalCluster(ARRAY="8", ACCOUNTING="no")
-    try:
-        started = local.up()
-        assert started.returncode == 0, started.stdout + started.stderr
-        yield local
-    finally:
-        local.down("--wipe")
 
 
 def test_an_array_of_18_runs_and_is_accounted(cluster: LocalCluster, tmp_path: Path) -> None:
@@ -61,34 +48,17 @@ def test_the_high_partition_preempts_and_the_warned_job_is_requeued(cluster: Loc
     wait_until(lambda: output.exists() and bool(output.read_text()), "the job of main has started")
     high = cluster.sbatch("true", *options, "--partition=high")
     wait_until(lambda: cluster.accounted(main)[-1:] == [(main, "COMPLETED")], "the requeued job COMPLETED", 60)
-    said = [line for line in output.read_text().splitlines() if not line.startswith("slurmstepd")]
-    assert said == ["start 0", "warned", "start 1"]
+    lines = [line for line in output.read_text().splitlines() if not line.startswith("slurmstepd")]
+    assert lines == ["start 0", "warned", "start 1"]
     assert cluster.accounted(main) == [(main, "PREEMPTED"), (main, "COMPLETED")]
     assert cluster.accounted(high) == [(high, "COMPLETED")]
 
 
-def test_a_killed_slurmd_brings_its_job_elsewhere_and_up_brings_the_node_back(cluster: LocalCluster) -> None:
-    job = cluster.sbatch("sleep 100", "--exclusive")
-    wait_until(lambda: job_state(cluster, job).startswith("RUNNING"), "the job runs")
-    node = job_state(cluster, job).split()[1]
-    os.kill(cluster.slurmd(node), signal.SIGKILL)
-
-    def elsewhere() -> bool:
-        state = job_state(cluster, job).split()
-        return state[0] == "RUNNING" and state[1] != node
-
-    wait_until(elsewhere, "the job runs on another node", 90)
-    assert [state for _, state in cluster.accounted(job)] == ["NODE_FAIL", "RUNNING"]
-    cluster.run("scancel", job)
-    assert cluster.up().returncode == 0
-    assert cluster.run("sinfo", "-h", "-n", node, "-p", "main", "-o", "%T") == "idle"
-
-
 def test_up_starts_a_slurmd_that_was_just_killed(cluster: LocalCluster) -> None:
-    """Its controller will miss it after SlurmdTimeout only: every node looks idle."""
+    """The controller misses the slurmd after SlurmdTimeout only: until then every node looks idle."""
     killed = cluster.slurmd("n3")
     os.kill(killed, signal.SIGKILL)
-    wait_until(lambda: killed not in cluster.processes(), "it is gone")
+    wait_until(lambda: killed not in cluster.processes(), "the slurmd is gone")
     assert set(cluster.run("sinfo", "-h", "-N", "-p", "main", "-o", "%t").split()) == {"idle"}
     assert cluster.up().returncode == 0
     assert cluster.slurmd("n3") != killed
@@ -123,14 +93,14 @@ def test_everything_listens_on_127_0_0_1_only(cluster: LocalCluster) -> None:
 def test_up_twice_changes_nothing_and_takes_no_time(cluster: LocalCluster) -> None:
     before, start = daemons(cluster), time.monotonic()
     again = cluster.up()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 5
     assert (again.returncode, "already up" in again.stdout) == (0, True)
     assert daemons(cluster) == before
     assert sorted(before.values()) == DAEMONS
 
 
 def test_an_array_beyond_max_array_size_is_refused(cluster: LocalCluster, small_cluster: LocalCluster) -> None:
-    for local, size in ((cluster, 1001), (small_cluster, 8)):
+    for local, size in ((cluster, 1001), (small_cluster, 4)):
         job = local.sbatch("true", f"--array=0-{size - 1}", "--hold")
         local.run("scancel", job)
         refused = local.call("sbatch", f"--array=0-{size}", "--hold", "--wrap=true")
@@ -170,10 +140,11 @@ def test_down_leaves_no_process_of_its_own_behind_and_its_neighbour_alone(
 
     assert small_cluster.up().returncode == 0
     wait_until(lambda: small_cluster.run("squeue", "-h") == "", "no job is left")
-    assert small_cluster.down("--wipe").returncode == 0
-    assert not small_cluster.root.exists()
-    assert not any(cgroup.exists() for cgroup in cgroups)
-    assert small_cluster.down("--wipe").returncode == 0
+    for _ in range(2):
+        assert small_cluster.down("--wipe").returncode == 0
+        assert not small_cluster.root.exists()
+        assert not any(cgroup.exists() for cgroup in cgroups)
+    assert small_cluster.up().returncode == 0
 
 
 def test_a_folder_of_something_else_is_left_alone() -> None:

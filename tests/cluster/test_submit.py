@@ -1,4 +1,4 @@
-"""What the launcher hands to Slurm, whatever Slurm's limits are, and what is left where Slurm refuses it."""
+"""What the launcher submits under Slurm's limits, and what is left where Slurm refuses it."""
 
 from __future__ import annotations
 
@@ -6,38 +6,22 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import pytest
-from cluster.localcluster import LocalCluster
-from cluster.sweeps import SMALL, Desk, numbers
+from cluster.sweeps import SMALL, Desk, job_numbers
 from commands import ROOT, wait_until
-from factories import read_plan
 from left_behind import ranking, runs, status
 
 from irmas.run.events import event_files
 from irmas.sweep import jobs
-from irmas.sweep.submit import LOCK
+from irmas.sweep.sweep import Sweep
 
 HELD = "hydra.launcher.sbatch={hold: true}"
 
 
-@pytest.fixture
-def small_desk(data: list[str], tmp_path: Path) -> Iterator[Desk]:
-    """At a cluster with MaxArraySize 8 and without accounting."""
-    local = LocalCluster(ARRAY="8", ACCOUNTING="no")
-    try:
-        started = local.up()
-        assert started.returncode == 0, started.stdout + started.stderr
-        yield Desk(local, tmp_path, data)
-    finally:
-        local.down("--wipe")
-
-
 def queued(desk: Desk, *options: str) -> list[str]:
-    """Jobs that are in the queue, in the order of their numbers; an array as `123_[1-18%6]`."""
+    """Return the jobs in the queue, in the order of their numbers; an array as `123_[1-18%6]`."""
     return sorted(desk.cluster.run("squeue", "-h", "-o", "%i", *options).split(), key=_number)
 
 
@@ -46,27 +30,28 @@ def _number(job: str) -> int:
 
 
 def trained_by(desk: Desk, name: str, array: str, index: int) -> list[int]:
-    """The runs of an array task."""
-    sweep = desk.sweep(name)
-    work = {record.job: record.work for record in jobs.recorded(sweep)}[array]
-    return work.ids(index, len(read_plan(sweep).runs))
+    """Return the runs of an array task."""
+    sweep = Sweep.open(desk.sweep(name))
+    work = {record.job: record.work for record in jobs.recorded_jobs(sweep)}[array]
+    return work.ids(index, len(sweep.plan.runs))
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Of a sweep, but for the lock, which comes and goes."""
-    found = (path for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+    """Return the content of a sweep's files without the lock, which comes and goes."""
+    lock = Sweep.open(folder).submit_lock
+    paths = (path for path in folder.rglob("*") if path.is_file() and path != lock)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def cancels(said: str) -> list[str]:
-    """The jobs that a command tells how to cancel."""
-    match = re.search(r"^  cancel:  scancel (.*)$", said, re.MULTILINE)
-    assert match, said
+def cancels(stdout: str) -> list[str]:
+    """Return the jobs in the scancel line that a command printed."""
+    match = re.search(r"^  cancel:  scancel (.*)$", stdout, re.MULTILINE)
+    assert match, stdout
     return match[1].split()
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """The one message of a command that exits with 2."""
+    """Return the one message of a command that exits with 2."""
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stdout == ""
     assert done.stderr.startswith("irmas.train: ")
@@ -76,11 +61,12 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_a_sweep_beyond_max_array_size_becomes_arrays_that_share_a_throttle(small_desk: Desk) -> None:
-    submitted = small_desk.submit("sweep=report", "epochs=1", "name=split", "hydra.launcher.throttle=3")
+    """Seven runs, of which an array takes three."""
+    submitted = small_desk.submit("-m", "seed=range(1,8)", "epochs=1", "name=split", "hydra.launcher.throttle=2")
     arrays = [submitted[f"array{i}"] for i in (1, 2, 3)]
     assert queued(small_desk, "-t", "PENDING")[1:] == [
-        f"{arrays[1]}_[1-7%3]",
-        f"{arrays[2]}_[1-4%3]",
+        f"{arrays[1]}_[1-3%2]",
+        f"{arrays[2]}_[1%2]",
         submitted["ranking"],
     ]
     most = 0
@@ -91,27 +77,23 @@ def test_a_sweep_beyond_max_array_size_becomes_arrays_that_share_a_throttle(smal
         most = max(most, len(running))
         return small_desk.state(submitted["ranking"]) == "COMPLETED"
 
-    wait_until(lambda: ranked() or most == 3, "three tasks run", 20)
+    wait_until(lambda: ranked() or most == 2, "two tasks run", 20)
     shown = small_desk.run("status", "outputs/split")
     assert shown.returncode == 0, shown.stderr
-    assert re.search(rf"^ +8 .*PENDING.* {arrays[1]}_1 ", shown.stdout, re.MULTILINE), shown.stdout
+    assert re.search(rf"^ +4 .*PENDING.* {arrays[1]}_1 ", shown.stdout, re.MULTILINE), shown.stdout
 
     wait_until(ranked, "the ranking COMPLETED", 240)
-    assert most == 3
-    assert [entry["rank"] for entry in ranking(small_desk.sweep("split"))] == list(range(1, 19))
-    tasks = [f"{array}_{index}" for array, size in zip(arrays, (7, 7, 4), strict=True) for index in range(1, size + 1)]
+    assert most == 2
+    assert [entry["rank"] for entry in ranking(small_desk.sweep("split"))] == [1] * 7  # seeds
+    tasks = [f"{array}_{index}" for array, size in zip(arrays, (3, 3, 1), strict=True) for index in range(1, size + 1)]
     assert [status(run)["job"] for run in runs(small_desk.sweep("split"))] == tasks
     shown = small_desk.run("status", "outputs/split")
-    assert re.search(rf"^ +18 .*COMPLETED.* {arrays[2]}_4 ", shown.stdout, re.MULTILINE), shown.stdout
+    assert re.search(rf"^ +7 .*COMPLETED.* {arrays[2]}_1 ", shown.stdout, re.MULTILINE), shown.stdout
 
 
-@pytest.mark.parametrize(
-    ("sweep", "total"),
-    [(["seed=range(1,1201)"], 1200), (["seed=range(100)", "batch_size=range(2,102)"], 10_000)],
-)
-def test_thousands_of_points_are_a_few_arrays_and_a_few_files(desk: Desk, sweep: list[str], total: int) -> None:
-    submitted = desk.submit("-m", *sweep, "name=many", HELD)
-    sizes = [min(1000, total - start) for start in range(0, total, 1000)]
+def test_thousands_of_runs_are_a_few_arrays_and_a_few_files(desk: Desk) -> None:
+    submitted = desk.submit("-m", "seed=range(102)", "batch_size=range(2,102)", "name=many", HELD)
+    sizes = [1000] * 10 + [200]
     arrays = [submitted[f"array{i}"] for i in range(1, len(sizes) + 1)]
     expected = [f"{array}_[1-{size}]" for array, size in zip(arrays, sizes, strict=True)]
     assert queued(desk) == [*expected, submitted["ranking"]]
@@ -126,8 +108,8 @@ def test_under_a_submit_limit_a_task_trains_more_runs(desk: Desk) -> None:
     command = ["sweep=report", "name=limited", "hydra.launcher.qos=limited"]
     done = desk.train(*command, HELD)
     assert done.returncode == 0, done.stderr
-    assert "3 runs a task instead of hydra.launcher.points_per_task=1" in done.stdout
-    submitted = numbers(done.stdout)
+    assert re.search("3 runs .* hydra.launcher.points_per_task=1", done.stdout)
+    submitted = job_numbers(done.stdout)
     array, last = submitted["array1"], submitted["ranking"]
     assert queued(desk) == [f"{array}_[1-6]", last]
     assert [trained_by(desk, "limited", array, index) for index in (1, 6)] == [[1, 2, 3], [16, 17, 18]]
@@ -142,7 +124,7 @@ def test_under_a_submit_limit_a_task_trains_more_runs(desk: Desk) -> None:
     assert queued(desk) == [f"{array}_[1-6]", last]
 
 
-def test_runs_do_not_begin_before_the_last_job_is_taken(desk: Desk) -> None:
+def test_runs_do_not_begin_before_slurm_has_taken_the_last_job(desk: Desk) -> None:
     """The first array is within the limit of 8, and its tasks would start at once; the ranking is beyond it."""
     submitted = desk.submit("-m", "seed=1,2,3,4,5,6,7,8", "epochs=1", "name=all", "hydra.launcher.qos=limited")
     wait_until(lambda: desk.state(submitted["array1"]).split() == ["RUNNING"] * 4, "the second array starts", 20)
@@ -164,75 +146,73 @@ def test_a_submit_limit_that_cannot_be_met_leaves_nothing(desk: Desk) -> None:
     wait_until(
         lambda: desk.cluster.call("sbatch", "--qos=one", "--hold", "--test-only", "--wrap=true").returncode == 0, "QOS"
     )
-    said = refused(desk.train("-m", "seed=1,2,3", "name=one", "hydra.launcher.qos=one"))
-    assert "QOSMaxSubmitJobPerUserLimit" in said
-    assert "--qos=one" in said
+    message = refused(desk.train("-m", "seed=1,2,3", "name=one", "hydra.launcher.qos=one"))
+    assert "QOSMaxSubmitJobPerUserLimit" in message
+    assert "--qos=one" in message
     assert queued(desk) == []
     assert not desk.sweep("one").exists()
 
 
 def test_what_slurm_refuses_leaves_neither_jobs_nor_files(desk: Desk) -> None:
-    common = ["-m", "seed=1,2", "name=new", *desk.data, "device=cpu", "hydra/launcher=slurm"]
+    common = ["-m", "seed=1,2", "name=new", *desk.settings, "device=cpu", "hydra/launcher=slurm"]
     for setting, reason in {
         "partition=nope": "Invalid partition name specified",
         "mem=900G": "Requested node configuration is not available",
         "qos=nope": "Invalid qos specification",
-        "rank.partition=nope": "Invalid partition name specified",  # the array was taken before
+        "rank.partition=nope": "Invalid partition name specified",  # after Slurm has taken the array
     }.items():
-        said = refused(desk.run("train", *common, f"hydra.launcher.{setting}"))
-        assert reason in said
-        assert f"--{setting.removeprefix('rank.')}" in said
+        message = refused(desk.run("train", *common, f"hydra.launcher.{setting}"))
+        assert reason in message
+        assert f"--{setting.removeprefix('rank.')}" in message
         assert queued(desk) == []
+        assert not (desk.folder / "outputs").exists()
+    for setting, allowed in {
+        "throttle=0": "a whole number from 1, or null",
+        "nonsense=1": "no such setting",
+        "processes=2": "throttle",
+    }.items():
+        message = refused(desk.run("train", *common, f"hydra.launcher.{setting}"))
+        assert f"hydra.launcher.{setting.partition('=')[0]}" in message
+        assert allowed in message
         assert not (desk.folder / "outputs").exists()
 
     notes = desk.folder / "outputs" / "new" / "notes.txt"
     notes.parent.mkdir(parents=True)
     notes.touch()
-    # sbatch takes this one; that no node could ever run it shows when it is to begin
+    # sbatch takes this one; that no node can ever run it shows when it has to begin.
     assert "refused the ranking job" in refused(desk.run("train", *common, "hydra.launcher.rank.cpus=99"))
     assert queued(desk) == []
     assert list(notes.parent.iterdir()) == [notes]
 
 
-@pytest.mark.parametrize(
-    ("setting", "allowed"),
-    [("throttle=0", "a whole number from 1, or null"), ("nonsense=1", "no such setting"), ("processes=2", "throttle")],
-)
-def test_a_wrong_setting_is_one_message(desk: Desk, setting: str, allowed: str) -> None:
-    said = refused(desk.train("-m", "seed=1,2", f"hydra.launcher.{setting}"))
-    assert f"hydra.launcher.{setting.partition('=')[0]}" in said
-    assert allowed in said
-    assert not (desk.folder / "outputs").exists()
-
-
 def test_without_a_controller_nothing_is_written_and_nothing_trains(desk: Desk, tmp_path: Path) -> None:
     lines = Path(desk.cluster.environment["SLURM_CONF"]).read_text().splitlines()
     port = int(desk.cluster.environment["IRMAS_CLUSTER_PORT"])
-    config = tmp_path / "slurm.conf"  # slurmd answers at this port, and does not know what it is asked
+    config = tmp_path / "slurm.conf"
     changed = [f"SlurmctldPort={port + 9}" if line.startswith("SlurmctldPort=") else line for line in lines]
     config.write_text("\n".join([*changed, "MessageTimeout=1", ""]))
-    said = refused(desk.train("-m", "seed=1,2", "epochs=1", "name=deaf", SLURM_CONF=str(config)))
-    assert "Unable to contact slurm controller" in said
-    assert "hydra/launcher=local" in said
+    message = refused(desk.train("-m", "seed=1,2", "epochs=1", "name=mine", SLURM_CONF=str(config)))
+    assert "Unable to contact slurm controller" in message
+    assert "hydra/launcher=local" in message
     assert not (desk.folder / "outputs").exists()
 
 
-def test_a_command_that_is_given_again_submits_what_is_missing(desk: Desk) -> None:
-    """Twice at once on a new name, and after a waiting task is gone without a trace."""
+def test_a_rerun_submits_the_missing_runs(desk: Desk) -> None:
+    """Two commands at once for a new name; then a rerun after a waiting task was cancelled."""
     command = ["-m", "seed=1,2,3", "epochs=1", "name=again", "hydra.launcher.throttle=2", HELD]
     both = [desk.start("train", *desk.command(*command)) for _ in range(2)]
-    said = sorted((process.communicate(timeout=60)[0] for process in both), key=lambda text: "submitted" in text)
+    outputs = sorted((process.communicate(timeout=60)[0] for process in both), key=lambda text: "submitted" in text)
     assert [process.returncode for process in both] == [0, 0]
-    assert "3 runs, 0 finished before, 3 in the queue" in said[0]
-    assert "submitted" not in said[0]
-    first = numbers(said[1])
+    assert "3 runs, 0 finished before, 3 in the queue" in outputs[0]
+    assert "submitted" not in outputs[0]
+    first = job_numbers(outputs[1])
     assert queued(desk) == [f"{first['array1']}_[1-3%2]", first["ranking"]]
-    assert all(cancels(text) == [*first.values()] for text in said)
+    assert all(cancels(text) == [*first.values()] for text in outputs)
 
     desk.cluster.run("scancel", f"{first['array1']}_2")
     done = desk.train(*command)
     assert "3 runs, 0 finished before, 2 in the queue" in done.stdout
-    second = numbers(done.stdout)
+    second = job_numbers(done.stdout)
     assert queued(desk) == [
         f"{first['array1']}_[1,3%2]",
         first["ranking"],
@@ -247,11 +227,11 @@ def test_a_command_that_is_given_again_submits_what_is_missing(desk: Desk) -> No
     for submission in (first, second):
         desk.cluster.run("scontrol", "release", submission["array1"])
     desk.wait_for_ranking(second["ranking"])
-    told = [status(run) for run in runs(desk.sweep("again"))]
+    ended = [status(run) for run in runs(desk.sweep("again"))]
     tasks = [f"{first['array1']}_1", f"{second['array1']}_2", f"{first['array1']}_3"]
-    assert [(run["state"], run["job"]) for run in told] == [("COMPLETED", task) for task in tasks]
+    assert [(run["state"], run["job"]) for run in ended] == [("COMPLETED", task) for task in tasks]
     assert [len(event_files(run)) for run in runs(desk.sweep("again"))] == [1, 1, 1]
-    recorded = [record.job for record in jobs.recorded(desk.sweep("again"))]
+    recorded = [record.job for record in jobs.recorded_jobs(Sweep.open(desk.sweep("again")))]
     assert recorded == [*first.values(), *second.values()]
 
 
@@ -261,17 +241,17 @@ def test_all_the_resources_arrive(desk: Desk) -> None:
     rank = "rank.partition=high rank.cpus=2 rank.mem=1G rank.time=9"
     further = ["sbatch={nice: 100, hold: true, comment: mine}", "prepare.sbatch={hold: true, nice: 7}"]
     settings = [*task.split(), *data.split(), *rank.split(), *further, "rank.sbatch={comment: last}"]
-    command = ["-m", "seed=1,2,3", "name=asked", "data=standin", "data.size=132", "features=small", "device=cpu"]
+    command = ["-m", "seed=1,2,3", "name=arrive", "data=standin", "data.size=132", "features=small", "device=cpu"]
     done = desk.run("train", *command, *(f"hydra.launcher.{setting}" for setting in settings), "hydra/launcher=slurm")
     assert done.returncode == 0, done.stderr
-    submitted = numbers(done.stdout)
+    submitted = job_numbers(done.stdout)
     common = f"Account=irmas QOS=normal WorkDir={desk.folder} Requeue=1"
     shown = {
-        "data": "JobName=data-asked Partition=high NumCPUs=1 MinMemoryNode=4G TimeLimit=00:07:00 Nice=7",
-        "array1": "JobName=irmas-asked Partition=main NumCPUs=2 MinMemoryNode=3G TimeLimit=1-00:00:00 Nice=100 "
+        "data": "JobName=data-arrive Partition=high NumCPUs=1 MinMemoryNode=4G TimeLimit=00:07:00 Nice=7",
+        "array1": "JobName=irmas-arrive Partition=main NumCPUs=2 MinMemoryNode=3G TimeLimit=1-00:00:00 Nice=100 "
         f"TresPerNode=gres:gpu:2 ExcNodeList=n4 ArrayTaskId=1-3%2 Comment=mine Reason=JobHeldUser "
         f"Dependency=afterok:{submitted['data']}(unfulfilled)",
-        "ranking": "JobName=ranking-asked Partition=high NumCPUs=2 MinMemoryNode=1G TimeLimit=00:09:00 Comment=last",
+        "ranking": "JobName=ranking-arrive Partition=high NumCPUs=2 MinMemoryNode=1G TimeLimit=00:09:00 Comment=last",
     }
     for stage, expected in shown.items():
         words = desk.cluster.run("scontrol", "show", "job", submitted[stage]).split()
@@ -280,7 +260,7 @@ def test_all_the_resources_arrive(desk: Desk) -> None:
 
 
 def test_by_hand_and_by_the_launcher_the_same_folders_are_written(desk: Desk) -> None:
-    """One sweep: run 1 by a line of one's own, run 2 by the printed lines, run 3 by the launcher."""
+    """Submit run 1 by a line of one's own, run 2 by the printed lines, run 3 by the launcher."""
     setup = desk.folder / "setup.sh"
     setup.write_text(f"export PYTHONPATH={ROOT} PATH={Path(sys.executable).parent}:$PATH\necho modules are loaded\n")
     bare = {key: value for key, value in desk.cluster.environment.items() if key != "PYTHONPATH"}
@@ -291,20 +271,18 @@ def test_by_hand_and_by_the_launcher_the_same_folders_are_written(desk: Desk) ->
         assert done.returncode == 0, f"{text}\n{done.stderr}"
         return done.stdout.split()
 
-    def sbatch(script: str, *words: str) -> str:
-        path = os.path.relpath(ROOT / "slurm" / script, desk.folder)
-        options = [word for word in words if word.startswith("--")]
-        arguments = [word for word in words if not word.startswith("--")]
-        return shell(" ".join(["sbatch --parsable", *SMALL, *options, path, *arguments]))[0]
+    def sbatch(stage: str, sweep: str, *options: str) -> str:
+        script = os.path.relpath(ROOT / "slurm" / "irmas.sbatch", desk.folder)
+        return shell(" ".join(["sbatch --parsable", *SMALL, *options, script, stage, sweep]))[0]
 
     written = desk.train("epochs=1", "name=single", "hydra.launcher.submit=false")
     assert written.returncode == 0, written.stderr
-    single = sbatch("train.sbatch", "outputs/single")
-    single_ranking = sbatch("rank.sbatch", f"--dependency=afterany:{single}", "outputs/single")
+    single = sbatch("train", "outputs/single")
+    single_ranking = sbatch("rank", "outputs/single", f"--dependency=afterany:{single}")
 
     planned = desk.train("-m", "seed=1", "epochs=1", "name=mixed", "hydra.launcher.submit=false")
     assert planned.returncode == 0, planned.stderr
-    first = sbatch("sweep.sbatch", "--array=1", "--hold", "outputs/mixed")
+    first = sbatch("train", "outputs/mixed", "--array=1", "--hold")
     command = ["-m", "epochs=1", "name=mixed", f"hydra.launcher.setup={setup}", HELD]
     printed = desk.train(*command, "seed=1,2", "hydra.launcher.submit=false").stdout
     assert "2 runs, 0 finished before, 1 in the queue" in printed

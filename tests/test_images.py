@@ -1,4 +1,4 @@
-"""Pictures for TensorBoard: what lies where, and that nothing is cut off or overflows."""
+"""Images for TensorBoard: what lies where, and that nothing is cut off or overflows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from irmas.run.images import confusion_matrix, spectrograms
 RGB = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def places(picture: RGB, colour: tuple[int, int, int]) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """(row, column) of every pixel of a colour."""
-    return np.argwhere((picture == colour).all(axis=-1))
+def places(picture: RGB, color: tuple[int, int, int]) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """(row, column) of every pixel of a color."""
+    return np.argwhere((picture == color).all(axis=-1))
 
 
 def margins_are_white(picture: RGB) -> bool:
@@ -39,7 +39,7 @@ def test_rows_are_true_and_columns_predicted() -> None:
     assert darkest_cells([[0, 0, 7], [3, 0, 0], [0, 1, 0]]) == [(0, 2), (1, 0), (2, 1)]
 
 
-def test_colour_is_the_share_of_the_row_not_the_count() -> None:
+def test_color_is_the_share_of_the_row_not_the_count() -> None:
     assert darkest_cells([[900, 900, 900], [0, 2, 0], [0, 0, 0]]) == [(1, 1)]
 
 

@@ -1,0 +1,226 @@
+"""Event files and predictions of a sweep -> one record for each run, grouped into points."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from irmas.config import anneals, averaged_epochs, shown
+from irmas.errors import DataError, in_words
+from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS, RunScalars, read_all
+from irmas.run.folder import COMPLETED, PROVENANCE, PRUNED, RunFolder
+from irmas.sweep.run_states import RunState, SweepState
+from irmas.sweep.sweep import Sweep
+
+if TYPE_CHECKING:  # a table needs no numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from irmas.run.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers of a run to its validation excerpts, each array (excerpts,), in any order."""
+
+    correct: NDArray[np.floating]
+    """Share of correct answers over the ranked epochs, 0 to 1."""
+    excerpts: NDArray[np.str_]
+    """Unique names."""
+    recordings: NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """The confusion matrix of a run in its last epoch."""
+
+    counts: NDArray[np.integer]
+    """(classes, classes): rows true, columns predicted."""
+    classes: list[str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run and what its files say of its result. Fields of what is unknown keep their defaults."""
+
+    id: int
+    values: dict[str, Any]
+    """Values of the swept keys."""
+    state: str = COMPLETED
+    epoch: int = 0
+    """Epoch of the accuracies and the loss, from 1."""
+    accuracy: float | None = None
+    """Validation accuracy that is ranked, 0 to 1; None also where that of other runs cannot be compared with it."""
+    loss: float | None = None
+    """Validation loss; None where it is not finite."""
+    last_accuracy: float | None = None
+    """Validation accuracy of the last epoch by itself."""
+    curves: dict[str, dict[int, float]] = field(default_factory=dict)
+    """Every scalar by tag and epoch, ascending."""
+    schedule: str = "constant"
+    """Schedule of the learning rate."""
+    val_excerpts: int = 0
+    message: str = ""
+    """Reason for the state, one line."""
+    source: str = ""
+    """Digests of the package's source that trained the run, in this order, separated by spaces."""
+    answers: Answers | None = None
+    """Answers to the validation excerpts; None until they are read, or where the predictions are missing."""
+    rank: int | None = None
+    """Rank of the run's point; of a PRUNED run, its own."""
+    point_accuracy: float | None = None
+    """Mean accuracy of the point's finished runs, which is ranked."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run is COMPLETED and its accuracy known."""
+        return self.state == COMPLETED and self.accuracy is not None
+
+    @property
+    def is_old(self) -> bool:
+        """Whether an earlier version validated it, under the running statistics of batch norm."""
+        return VAL_ACCURACY in self.curves and RANKED not in self.curves
+
+    @property
+    def anneals(self) -> bool:
+        """Whether the learning rate ends near zero, so that an epoch's neighbors are alike and still rise."""
+        return anneals(self.schedule)
+
+    @property
+    def averaged_epochs(self) -> int:
+        """Number of epochs over which the ranked accuracy is a mean."""
+        return 1 if self.is_old else averaged_epochs(self.schedule, self.epoch)
+
+    @property
+    def curve(self) -> tuple[float, ...]:
+        """Validation accuracy of each epoch."""
+        return tuple(self.curves.get(VAL_ACCURACY, {}).values())
+
+
+def read(sweep: Sweep, state: SweepState) -> tuple[list[Run], list[str]]:
+    """Return all runs of a sweep by ID, and what could not be read of their files."""
+    runs, problems = [], []
+    scalars = read_all([sweep.run_folder(run.planned).path for run in state.runs])
+    for run_state, run_scalars in zip(state.runs, scalars, strict=True):
+        run, run_problems = _run(sweep, run_state, run_scalars)
+        runs.append(run)
+        problems += [f"run {run.id}: {problem}" for problem in run_problems]
+    return runs, problems
+
+
+def _run(sweep: Sweep, state: RunState, scalars: RunScalars) -> tuple[Run, list[str]]:
+    planned, status, plan, folder = state.planned, state.status, sweep.plan, sweep.run_folder(state.planned)
+    accuracies = scalars.values.get(VAL_ACCURACY, {})
+    epoch = max(accuracies, default=0)
+    problems = list(scalars.problems)
+    try:
+        source = _source(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        source = ""
+        problems.append(f"{PROVENANCE} ({error})")
+    if status.state in (COMPLETED, PRUNED) and epoch != status.epoch:
+        missing = f"the event files lack epoch {status.epoch}, the run's last"
+        problems.append(f"{missing}; remove {folder.path} to train it again")
+    return Run(
+        id=planned.id,
+        values={key: plan.value(planned, key) for key in plan.swept},
+        state=status.state,
+        epoch=epoch,
+        accuracy=_finite(scalars.values.get(RANKED, accuracies).get(epoch)),
+        loss=_finite(scalars.values.get(VAL_LOSS, {}).get(epoch)),
+        last_accuracy=_finite(accuracies.get(epoch)),
+        curves=scalars.values,
+        # A swept group, such as recipe, may set it.
+        schedule=planned.changes.get("schedule", plan.config.schedule),
+        val_excerpts=status.val_excerpts,
+        message=status.reason,
+        source=source,
+    ), problems
+
+
+def _source(folder: RunFolder) -> str:
+    try:
+        provenance = json.loads((folder.path / PROVENANCE).read_text())
+    except FileNotFoundError:
+        return ""
+    return " ".join([*provenance.get("earlier_sources", []), provenance["source"]])
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def with_answers(sweep: Sweep, runs: Sequence[Run]) -> tuple[list[Run], Confusion | None, list[str]]:
+    """Return finished runs with their answers, the confusion matrix of the first one, and what could not be read.
+
+    The first one is the one with the lowest ID among those of rank 1. A run without predictions, or with damaged ones,
+    is returned without answers.
+    """
+    from irmas.run import predictions
+
+    answered, problems = list[Run](), list[str]()
+    first = min((run.id for run in runs if run.rank == 1), default=0)
+    confusion, previous = None, None
+    for run in runs:
+        try:
+            own = predictions.read(sweep.run_folder(sweep.plan.runs[run.id - 1]).predictions)
+        except (DataError, OSError) as error:
+            problems.append(f"run {run.id}: {in_words(error)}; it keeps its rank, and loses its interval")
+            own = None
+        if own and run.id == first:
+            confusion = Confusion(own.confusion, own.classes.tolist())
+        answers = _answers(own, previous) if own else None
+        answered.append(replace(run, answers=answers))
+        previous = answers or previous
+    return answered, confusion, problems
+
+
+def _answers(predictions: Predictions, previous: Answers | None) -> Answers:
+    """Return the answers of a run, with the arrays of names shared where they are those of the run before.
+
+    For 10,000 runs the names alone would take 1.5 GB.
+    """
+    import numpy as np
+
+    answers = Answers(predictions.correct, predictions.excerpts, predictions.recordings)
+    if (
+        previous
+        and np.array_equal(answers.excerpts, previous.excerpts)
+        and np.array_equal(answers.recordings, previous.recordings)
+    ):
+        return replace(previous, correct=answers.correct)
+    return answers
+
+
+def combination(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the settings that the runs of a point have in common, as text."""
+    return tuple(shown(value) for key, value in values.items() if key != "seed")
+
+
+def by_accuracy(runs: Sequence[Run], planned: Iterable[Mapping[str, Any]] = ()) -> list[tuple[float, list[Run]]]:
+    """Return points as mean accuracy and runs, these by ID; the best first, ties by mean loss, then by the lowest ID.
+
+    `planned` are the settings of all runs of the sweep, finished or not. Points with more planned seeds than others,
+    which `irmas.refine` has trained again, come before these: of a point that was not, luck has chosen the seed.
+    """
+    seeds = Counter(map(combination, planned))
+    fewest = min(seeds.values(), default=0)
+    points: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: run.id):
+        points[combination(run.values)].append(run)
+    keyed = []
+    for settings, members in points.items():
+        accuracy = _mean([run.accuracy or 0.0 for run in members])
+        # A loss that is not known is no smaller than any.
+        loss = _mean([math.inf if run.loss is None else run.loss for run in members])
+        keyed.append(((seeds[settings] <= fewest, -accuracy, loss), accuracy, members))
+    return [(accuracy, members) for _, accuracy, members in sorted(keyed, key=lambda point: point[0])]
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Return the mean with fsum: seeds with the same accuracies in another order have the same mean."""
+    return math.fsum(values) / len(values)

@@ -1,0 +1,183 @@
+"""Arguments of sbatch: arrays, their indices, dependencies; the script, and what is used of submitit."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import submitit
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from irmas.config import Config
+from irmas.errors import ConfigError
+from irmas.sweep import settings
+from irmas.sweep.array_task import REQUEUES
+from irmas.sweep.jobs import ARRAY, Work
+from irmas.sweep.plan import Plan
+from irmas.sweep.sbatch import SCRIPT, JobRequest, job_requests, shell_lines
+from irmas.sweep.slurm import expand_ranges
+from irmas.sweep.submit import Executor
+from irmas.sweep.sweep import Sweep
+
+ROOT = Path(__file__).parent.parent
+SHIPPED: Any = OmegaConf.to_container(OmegaConf.structured(settings.Settings), resolve=True)
+
+
+DEMO = Sweep.of(Plan("demo", [], "", "", "", Config()))
+
+
+def values(**changes: Any) -> dict[str, Any]:
+    """Return the shipped settings of the launcher, with changes."""
+    return SHIPPED | changes
+
+
+def requests(
+    ids: list[int], max_index: int = 1000, *, needs_data: bool = False, queued: tuple[str, ...] = (), **changes: Any
+) -> list[JobRequest]:
+    launcher = settings.read(values(**changes))
+    per_task = launcher.points_per_task
+    return job_requests(DEMO, launcher, ids, max_index, needs_data, queued, per_task=per_task)
+
+
+def arrays(requested: list[JobRequest]) -> list[JobRequest]:
+    return [request for request in requested if request.stage == ARRAY]
+
+
+def script_arguments(request: JobRequest) -> list[str]:
+    python, *args = request.arguments
+    assert python == f"--python={sys.executable}"
+    return args
+
+
+def test_the_index_is_the_run_id_where_slurm_accepts_it() -> None:
+    (array,) = arrays(requests([*range(7, 19), *range(1, 4)], max_index=18, throttle=6))
+    assert array.options["array"] == "1-3,7-18%6"
+    assert array.work == Work()
+    assert script_arguments(array) == ["train", "outputs/demo", "--requeues", "10"]
+
+
+def test_several_runs_per_task_are_arguments_of_the_script() -> None:
+    (array,) = arrays(requests(list(range(1, 19)), points_per_task=6))
+    assert array.options["array"] == "1-3"
+    assert script_arguments(array)[2:6] == ["--runs", "1-18", "--points-per-task", "6"]
+
+
+def test_with_a_throttle_each_array_waits_for_the_one_before_and_the_ranking_for_all() -> None:
+    requested = requests(list(range(1, 19)), max_index=7, throttle=6)
+    assert [array.options["array"] for array in arrays(requested)] == ["1-7%6", "1-7%6", "1-4%6"]
+    assert [array.after_any for array in arrays(requested)] == [(), ("array1",), ("array2",)]
+    assert requested[-1].after_any == ("array1", "array2", "array3")
+    assert not any(array.after_any for array in arrays(requests(list(range(1, 19)), max_index=7)))
+
+
+@given(
+    ids=st.lists(st.integers(1, 3000), min_size=1, max_size=60, unique=True),
+    per_task=st.integers(1, 7),
+    max_index=st.integers(1, 2000),
+)
+def test_every_run_is_in_one_task_whatever_the_limits(ids: list[int], per_task: int, max_index: int) -> None:
+    trained: list[int] = []
+    for array in arrays(requests(ids, max_index, points_per_task=per_task)):
+        indices = expand_ranges(array.options["array"])
+        assert max(indices) <= max_index
+        for index in indices:
+            of_task = array.work.ids(index, 3000)
+            assert 1 <= len(of_task) <= per_task
+            trained += of_task
+    assert sorted(trained) == sorted(ids)
+
+
+def test_an_array_behind_the_data_job_is_cancelled_if_that_fails() -> None:
+    data, array, ranking = requested = requests([1, 2], needs_data=True, queued=("7",))
+    command = array.command("script", {"data": "12"}.__getitem__)
+    assert {"--dependency=afterok:12", "--kill-on-invalid-dep=yes"} < set(command)
+    assert "--dependency=afterany:7:13" in ranking.command("script", {"7": "7", "array1": "13"}.__getitem__)
+    assert "gres" not in data.options
+    printed = ["outputs/demo/slurm/%j.out", "outputs/demo/slurm/%A_%a.out", "outputs/demo/slurm/%j.out"]
+    assert [request.options["output"] for request in requested] == printed
+    lines = shell_lines(requested)
+    assert lines[0].startswith("data=$(sbatch --parsable --job-name=data-demo ")
+    assert "--array=1-2 " in lines[1]
+    assert "--dependency=afterok:$data" in lines[1]
+    assert lines[1].endswith(f"slurm/irmas.sbatch --python={sys.executable} train outputs/demo --requeues 10)")
+    assert "--dependency=afterany:7:$array1" in lines[2]
+
+
+def test_the_printed_lines_are_the_commands_that_are_executed() -> None:
+    script = os.path.relpath(SCRIPT.resolve())
+    for request, line in zip(requested := requests([1, 2], setup=__file__), shell_lines(requested), strict=True):
+        words = shlex.split(line.removeprefix(f"{request.name}=$(").removesuffix(")"))
+        assert words == request.command(script, "${}".format, "--parsable")
+
+
+def test_by_hand_a_task_restarts_as_often_as_by_the_launcher() -> None:
+    assert SHIPPED["requeues"] == REQUEUES
+
+
+def test_the_script_asks_for_what_the_launcher_asks_for() -> None:
+    """GPUs excepted, which two of the stages do not need."""
+    (array,) = arrays(requests([1]))
+    expected = {key: str(value) for key, value in array.options.items() if value is not None and value is not True}
+    lines = [line for line in SCRIPT.read_text().splitlines() if line.startswith("#SBATCH")]
+    options = dict(line.removeprefix("#SBATCH --").partition("=")[::2] for line in lines)
+    assert array.options["requeue"] is True
+    assert options.pop("requeue") == ""
+    own = {"job-name", "output", "array", "gres"}
+    assert {k: v for k, v in options.items() if k not in own} == {k: v for k, v in expected.items() if k not in own}
+
+
+def test_submitit_has_the_methods_that_the_executor_relies_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its underscored methods may change with any version; what calls them is tested with a sbatch that records."""
+    for name in ("_make_submission_file_text", "_make_submission_command", "_submit_command"):
+        mine, theirs = (inspect.signature(getattr(kind, name)) for kind in (Executor, submitit.SlurmExecutor))
+        assert [*mine.parameters] == [*theirs.parameters], name
+    for name in ("sbatch", "srun"):
+        (tmp_path / name).write_text('#!/bin/sh\nprintf "%s\\n" "$@" >"${0%/*}/args"\necho Submitted batch job 77\n')
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    assert Executor(folder).submit_script(lambda script: ["sbatch", "--comment=a b", script, "train"]) == "77"
+    option, script, stage = (tmp_path / "args").read_text().splitlines()
+    assert (option, stage) == ("--comment=a b", "train")
+    kept = folder / "77_submission.sh"
+    assert Path(script).resolve() == kept
+    defaults = [line for line in SCRIPT.read_text().splitlines() if line.startswith("#SBATCH")]
+    assert [line for line in SCRIPT.read_text().splitlines() if line not in defaults] == kept.read_text().splitlines()
+    assert {path.name for path in folder.iterdir()} == {kept.name, Path(script).name}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"throttle": 0}, "hydra.launcher.throttle=0: must be a whole number from 1, or null"),
+        ({"points_per_task": "many"}, "hydra.launcher.points_per_task=many: must be a whole number from 1"),
+        ({"gpus": "a100"}, "hydra.launcher.gpus=a100: must be a whole number from 0, or a type"),
+        ({"mem": "much"}, "hydra.launcher.mem=much: must be a number with K, M, G or T"),
+        ({"time": "soon"}, "hydra.launcher.time=soon: must be minutes"),
+        ({"time": 2}, "hydra.launcher.time=2: Slurm looks every 30 s"),
+        ({"setup": "missing.sh"}, "hydra.launcher.setup=missing.sh: there is no such file"),
+        ({"partition": "a b"}, "hydra.launcher.partition=a b: must be one word"),
+        ({"sbatch": {"array": "1-3"}}, "hydra.launcher.sbatch=.*other than array, chdir, dependency"),
+        ({"prepare": 5}, "hydra.launcher.prepare=5: has settings: partition cpus mem time sbatch"),
+        ({"rank": SHIPPED["rank"] | {"cpus": 0}}, "hydra.launcher.rank.cpus=0: must be a whole number from 1"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_allowed(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settings.read(values(**wrong))
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [(60, 3600), ("90", 5400), ("1:30", 90), ("2:00:00", 7200), ("1-12", 129600), ("1-12:30:00", 131400)],
+)
+def test_time_limits_are_read_as_slurm_reads_them(time: str | int, expected: int) -> None:
+    assert settings.seconds(time) == expected
