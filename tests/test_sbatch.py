@@ -35,7 +35,7 @@ DEMO = Sweep.of(Plan("demo", [], "", "", "", Config()))
 
 def values(**changes: Any) -> dict[str, Any]:
     """Return the shipped settings of the launcher, with changes."""
-    return SHIPPED | changes
+    return {**SHIPPED, **changes}
 
 
 def requests(
