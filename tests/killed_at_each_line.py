@@ -1,6 +1,6 @@
-"""Writes files anew, killed with -9 ahead of every line of what writes them; says how often, and that none was torn.
+"""Kill writers of files with -9 before every line; print how often, after checking that no file was torn.
 
-In a process of its own, which forks: `python tests/killed_at_each_line.py FOLDER`
+A program of its own, since it forks: `python tests/killed_at_each_line.py FOLDER`
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from irmas.sweep import plan as plans
 from irmas.sweep.plan import Plan, Point
 
 LRS = (0.1, 0.2, 0.3)
-LARGE = 16_000_000
+LARGE = 8_000_000
 """Bytes that take a while to write."""
 
 
-def plan(points: int) -> Plan:
-    of = [Point(number, {"lr": lr}, {"lr": lr}) for number, lr in enumerate(LRS[:points], start=1)]
-    return Plan("s", ["lr"], "data", "source", "", Config(), of)
+def plan(runs: int) -> Plan:
+    points = [Point(number, {"lr": lr}, {"lr": lr}) for number, lr in enumerate(LRS[:runs], start=1)]
+    return Plan("s", ["lr"], "data", "source", "", Config(), points)
 
 
 class StatusFile:
@@ -89,7 +89,7 @@ class Ranking:
 
 class Checkpoint:
     def __init__(self, folder: Path) -> None:
-        from irmas.run import checkpoint  # last, since a process with torch takes longer to fork
+        from irmas.run import checkpoint  # Here and last: a process with torch takes longer to fork.
 
         self.functions, self.path = (checkpoint.save,), folder / "checkpoint.pt"
         self.save, self.load = checkpoint.save, checkpoint.load
@@ -104,7 +104,7 @@ class Checkpoint:
 
 
 def fork(child: Callable[[], None]) -> int:
-    """A process that does this and ends."""
+    """Fork a process that calls `child` and ends; return its process ID."""
     pid = os.fork()
     if pid == 0:
         child()
@@ -117,7 +117,7 @@ def was_killed(pid: int) -> bool:
 
 
 def killed_at(number: int, write: Callable[[], None], functions: Iterable[Callable[..., Any]]) -> None:
-    """Call `write`, but not beyond this line of these functions and of irmas/files.py."""
+    """Call `write`, killed before this line of these functions and of irmas/files.py."""
     lines, watched = 0, {function.__code__ for function in functions}
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -136,19 +136,19 @@ def killed_at(number: int, write: Callable[[], None], functions: Iterable[Callab
 def at_each_line(file: Checkpoint | StatusFile | PlanFile | Ranking) -> int:
     file.write(1)
     assert file.read() == 1
-    found = []
+    versions = []
     for line in count(1):
         if not was_killed(fork(lambda: killed_at(line, lambda: file.write(2), file.functions))):  # noqa: B023
             break
-        found.append(file.read())
+        versions.append(file.read())
         file.write(1)
-    assert set(found) == {1, 2}
+    assert set(versions) == {1, 2}
     assert file.read() == 2
-    return len(found)
+    return len(versions)
 
 
 def at_random_moments(path: Path) -> int:
-    """Within the writing of one large file."""
+    """Kill a writer of one large file at random moments; return how often."""
     contents = (b"o" * LARGE, b"n" * LARGE)
     atomic_write(path, contents[0])
 
@@ -157,7 +157,7 @@ def at_random_moments(path: Path) -> int:
             for content in contents:
                 atomic_write(path, content)
 
-    moments, kills = random.Random(0), 20
+    moments, kills = random.Random(0), 10
     for _ in range(kills):
         pid = fork(write_on_and_on)
         time.sleep(moments.uniform(0.01, 0.05))

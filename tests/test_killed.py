@@ -1,4 +1,4 @@
-"""kill -9 at any moment: of a run, and of what writes a file."""
+"""kill -9 at any moment of a run, and of the writing of a file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from irmas.sweep.freeze import freeze
 from irmas.sweep.plan import Point
 from irmas.sweep.progress import SweepProgress
 
-KILLS = 20
+KILLS = 10
 
 
 def test_no_file_is_ever_torn(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_no_file_is_ever_torn(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def begin(data: Data, features: Features, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Plans the same single run again, in a folder of its own."""
+    """Plan the same single run again, in a folder of its own."""
     folder = tmp_path_factory.mktemp("killed")
     model = Model(filters=[4, 8], dense=8)
     config = Config(epochs=4, data=data, features=features, model=model, schedule="onecycle", device="cpu")
@@ -60,7 +60,7 @@ def begin(data: Data, features: Features, tmp_path_factory: pytest.TempPathFacto
 
 
 def train(sweep: Path, killed_after: float | None = None) -> str:
-    """In a process of its own, killed so many seconds after its start; the run's state at its end."""
+    """Train in a process of its own, killed so many seconds after its start; return the state of the run."""
     plan = plans.read(sweep)
     kill = threading.Thread(target=kill_child, args=(killed_after,))
     if killed_after is not None:
@@ -86,7 +86,7 @@ def state_of(sweep: Path) -> Any:
 
 
 def bits(state: Any) -> Any:
-    """What can be compared, of whatever a checkpoint is made of, but for clocks."""
+    """Return the content of a checkpoint in a comparable form, without clocks."""
     if isinstance(state, dict):
         return {key: bits(value) for key, value in state.items() if not re.match("time/", str(key))}
     if isinstance(state, list | tuple):
@@ -94,9 +94,9 @@ def bits(state: Any) -> Any:
     return (state.dtype, state.shape, state.numpy().tobytes()) if isinstance(state, Tensor) else state
 
 
-def test_a_run_that_is_killed_at_any_of_20_moments_ends_as_an_undisturbed_one(begin: Callable[[], Path]) -> None:
+def test_a_run_that_is_killed_at_any_of_10_moments_ends_as_an_undisturbed_one(begin: Callable[[], Path]) -> None:
     whole = begin()
-    train(whole)  # with the fork server to start
+    train(whole)  # This one starts the fork server.
     whole = begin()
     started = time.monotonic()
     assert train(whole) == COMPLETED
