@@ -55,9 +55,7 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Launch the grid of `hydra.sweeper.params` and of the command line, of which `arguments` are the texts."""
         if not isinstance(self.params, Mapping):
-            raise ConfigError(
-                "hydra.sweeper.params", self.params, "must be settings and their values, as in {lr: '0.1,0.2'}"
-            )
+            raise ConfigError("hydra.sweeper.params", self.params, "must be settings and their values")
         shipped = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in self.params.items()])
         overrides = {override.key_or_group: override for override in shipped} | self.task.of_runs
         axes = {key: _values(replace(override, config_loader=self.loader)) for key, override in overrides.items()}

@@ -238,8 +238,7 @@ WITHOUT_EFFECT = frozenset({"name", "device", "allow_code_change", "data.root", 
 
 @cache
 def rules(schema: type) -> Mapping[str, Rule]:
-    """Return the rule of each setting of a dataclass, nested ones by dotted key; null is allowed where the type has
-    None."""
+    """Return the rule of each setting of a dataclass, by dotted key; null is allowed where the type has None."""
     collected: dict[str, Rule] = {}
     for name, hint in get_type_hints(schema, include_extras=True).items():
         if hasattr(hint, "__dataclass_fields__"):
@@ -276,7 +275,7 @@ def check(config: Config | Prepare) -> None:
     for key, source in {"size": "standin", "render_seed": "standin", "recordings": "folder"}.items():
         if getattr(data, key) is not None and data.source != source:
             raise ConfigError(f"data.{key}", getattr(data, key), f"only data={source} takes it")
-    if data.source == "standin" and (data.size is None or data.render_seed is None):
+    if data.source == "standin" and None in (data.size, data.render_seed):
         raise ConfigError("data.size", "null", "data=standin needs data.size and data.render_seed")
     if data.source == "standin" and not data.root:
         raise ConfigError("data.root", "", "must be a folder")
@@ -304,7 +303,7 @@ def run_digest(config: Config) -> str:
     """Return the digest, 16 hexadecimal digits, of the settings that change a run's result, without its seed.
 
     Only settings that differ from their defaults enter, so that a setting that is added later changes no digest.
-    Neither the path nor the content of a split or a list of recordings in a file enters.
+    Neither path nor content of a split or a list of recordings enters.
     """
     defaults = Config().flat()
     unused = WITHOUT_EFFECT | {"seed", "halving", "data.recordings"}

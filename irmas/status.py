@@ -7,7 +7,6 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from irmas.config import flatten, shown
+from irmas.config import shown
 from irmas.console import plain_console, plain_table, print_table, width
 from irmas.errors import UserError
 from irmas.exit import Parser, report_errors
@@ -162,7 +161,7 @@ def header(state: SweepState) -> Text:
 def table(state: SweepState, runs: Sequence[RunState], left_out: Collection[str] = ()) -> Table:
     """Return one row per run, in their order, without the columns of these headings."""
     plan = state.sweep.plan
-    base = {key: value for key, value in flatten(asdict(plan.config)).items() if key in plan.swept}
+    base = {key: value for key, value in plan.config.flat().items() if key in plan.swept}
     rows = [_cells(run, {key: base.get(key) for key in plan.swept} | run.planned.overrides) for run in runs]
     heads = [head for head in (rows[0] if rows else {}) if head not in left_out]
     return plain_table(heads, ([row[head] for head in heads] for row in rows), left=("state", "task", "node"))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,8 @@ INFO = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
 class Task:
     """The task function of a command, which Hydra hands to sweeper and launcher, with the command line in it."""
 
-    function: Callable[[DictConfig], Any]
+    function: Callable[[DictConfig], Any] | None
+    """None where launchers start runs in processes of their own."""
     errors: Callable[[], AbstractContextManager[None]]
     typed: Sequence[str]
     """Overrides as they were typed."""
@@ -58,19 +60,17 @@ class Task:
         return {key: override for key, override in self.overrides.items() if not HYDRAS.match(key)}
 
     def __call__(self, config: DictConfig) -> None:
+        assert self.function, "hydra.mode is MULTIRUN, so that every run goes through a launcher"
         with self.errors():  # here, since Hydra would print a line of its own first
             self.function(config)
 
 
-def run(command: str, schema: type[Config | Prepare], function: Callable[[DictConfig], Any]) -> None:
+def run(command: str, schema: type[Config | Prepare], function: Callable[[DictConfig], Any] | None = None) -> None:
     """Compose `conf/<command>.yaml` with the command line and pass it to `function` or, for a sweep, to the launcher.
 
-    Ends the process with 2 after a mistake of the user's: one message on stderr, nothing written.
+    End the process with 2 after a mistake of the user's: one message on stderr, nothing written.
     """
-
-    def errors() -> AbstractContextManager[None]:
-        return report_errors(f"irmas.{command}", "stopped; rerun the command to resume")
-
+    errors = partial(report_errors, f"irmas.{command}", "stopped; rerun the command to resume")
     # Otherwise Hydra reports errors itself, and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as orderly as Ctrl-C
@@ -92,23 +92,20 @@ def default_launcher() -> str:
     return "slurm" if shutil.which("sbatch") else "local"
 
 
-def launcher(words: Sequence[str]) -> IrmasLauncher:
-    """Return the launcher of these overrides of hydra/launcher and hydra.launcher.*, as `irmas.train` takes them.
-
-    Raises UserError.
-    """
+def launcher(texts: Sequence[str]) -> IrmasLauncher:
+    """Return the launcher of these overrides of hydra/launcher and hydra.launcher.*. Raise UserError."""
     ConfigStore.instance().store(name="schema", node=Config)
     with _explained():
-        overrides = _parse(words, Config)
+        overrides = _parse(texts, Config)
         for override in overrides.values():
             if override.is_sweep_override():
                 raise UserError(f"{override.input_line}: applies to the whole sweep and takes one value")
         if "hydra/launcher" not in overrides:
-            words = [f"hydra/launcher={default_launcher()}", *words]
+            texts = [f"hydra/launcher={default_launcher()}", *texts]
         with hydra.initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-            config = hydra.compose("train", list(words), return_hydra_config=True)
+            config = hydra.compose("train", list(texts), return_hydra_config=True)
             result: IrmasLauncher = instantiate(config.hydra.launcher)
-    result.overrides = list(words)
+    result.overrides = list(texts)
     return result
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
-from irmas.config import SWEEP_WIDE, check, flatten, shown
+from irmas.config import SWEEP_WIDE, check, shown
 from irmas.errors import UserError
 from irmas.results.page import counted
 from irmas.run.folder import FINAL
@@ -213,6 +213,6 @@ def _with(plan: Plan, run: PlannedRun, **values: Any) -> PlannedRun:
 
     Were it halved, only lucky seeds of a point would count.
     """
-    base = flatten(asdict(plan.config))
+    base = plan.config.flat()
     changes = {key: value for key, value in (run.changes | values | {"halving": None}).items() if value != base[key]}
     return replace(run, id=0, overrides=run.overrides | values, changes=changes)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import logging
 import pickle
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from irmas.config import Config, flatten
+from irmas.config import Config
 from irmas.errors import DataError, UserError
 from irmas.files import atomic_write, with_digest, without_digest
 from irmas.run.folder import refuse_other_config
@@ -28,7 +27,7 @@ def save(path: Path, state: dict[str, Any], config: Config) -> None:
 
     Raises OSError, and keeps both that were there, if the disk is full.
     """
-    write_numbers(path, state | {"version": VERSION, "config": flatten(asdict(config))}, keep=_before(path))
+    write_numbers(path, state | {"version": VERSION, "config": config.flat()}, keep=_before(path))
 
 
 def load(path: Path, config: Config) -> dict[str, Any] | None:

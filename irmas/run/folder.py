@@ -238,7 +238,7 @@ class RunFolder:
 
 def refuse_other_config(path: Path, there: dict[str, Any], config: Config) -> None:
     """Raise UserError, naming the key, if `config` trains another run than the flat settings `there` of `path`."""
-    here = flatten(asdict(config))
+    here = config.flat()
     key = first_difference(there, here)
     if key is not None:
         raise UserError(f"{path}: was trained with {key}={shown(there.get(key))}, this is {key}={shown(here.get(key))}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from irmas.config import Config, Features, Model, flatten
+from irmas.config import Config, Features, Model
 from irmas.errors import DataError, UserError
 from irmas.provenance import versions
 from irmas.run.checkpoint import read_numbers, write_numbers
@@ -51,7 +51,7 @@ def make(
     """Return the content of a run's model file; weights are copied to the CPU."""
     weights = {name: weight.cpu().contiguous() for name, weight in weights.items()}
     net = (weights, classes, config.model, config.features, config.data.pool)
-    return ModelFile(*net, flatten(asdict(config)), trained_on, recordings, metrics, versions())
+    return ModelFile(*net, config.flat(), trained_on, recordings, metrics, versions())
 
 
 def write(path: Path, file: ModelFile) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from irmas import provenance
-from irmas.config import SWEEP_WIDE, WITHOUT_EFFECT, Config, flatten, from_flat, shown
+from irmas.config import SWEEP_WIDE, WITHOUT_EFFECT, Config, from_flat, shown
 from irmas.errors import ConfigError
 
 
@@ -57,7 +57,7 @@ class Plan:
         return {number for first, last in self.rounds for number in range(first, last + 1)}
 
     def config_of(self, run: PlannedRun) -> Config:
-        return from_flat(flatten(asdict(self.config)) | run.changes)
+        return from_flat(self.config.flat() | run.changes)
 
     def variants(self, *groups: str) -> list[Config]:
         """Return one configuration for each combination of these groups' settings, in the order of the runs."""
@@ -69,7 +69,7 @@ class Plan:
 
     def value(self, run: PlannedRun, key: str) -> Any:
         """Return the value of a swept key in a run; of a group, the name of its option."""
-        return run.overrides[key] if key in run.overrides else flatten(asdict(self.config)).get(key)
+        return run.overrides[key] if key in run.overrides else self.config.flat().get(key)
 
 
 def freeze(base: Config, runs: Sequence[PlannedRun], name: str | None, command: Sequence[str] = ()) -> Plan:
@@ -88,7 +88,7 @@ def freeze(base: Config, runs: Sequence[PlannedRun], name: str | None, command: 
 
 def _default_name(plan: Plan) -> str:
     """Return swept keys and a digest of plan and data: rerunning a command finds its sweep, no other command does."""
-    flat = {key: value for key, value in flatten(asdict(plan.config)).items() if key not in WITHOUT_EFFECT}
+    flat = {key: value for key, value in plan.config.flat().items() if key not in WITHOUT_EFFECT}
     changes = [run.changes for run in plan.runs]
     digest = hashlib.sha256(json.dumps([flat, changes, plan.data], sort_keys=True).encode()).hexdigest()[:8]
     keys = "-".join(key.rpartition(".")[2].rpartition("/")[2] for key in plan.swept) or "single"
@@ -104,7 +104,7 @@ def expand(
     since a group may choose another's option. Each distinct override is composed once, however many runs have it.
     Groups come before single settings, so that `model=deep model.dense=128` means what it says.
     """
-    flat_base = flatten(asdict(base))
+    flat_base = base.flat()
     changes: dict[tuple[tuple[str, str], ...], Mapping[str, Any]] = {}
     runs = []
     for number, overrides in enumerate(job_overrides, start=1):
@@ -146,13 +146,13 @@ def extended(old: Plan, new: Plan, *, append: bool, has_begun: bool) -> tuple[Pl
     if len(new.rounds) > len(old.rounds) and added:
         rounds.append([added[0].id, added[-1].id])
     source = old if has_begun and not new.config.allow_code_change else new
-    flat_new = flatten(asdict(new.config))
+    flat_new = new.config.flat()
     plan = replace(
         new,
         swept=list(dict.fromkeys(old.swept + new.swept)),
         source=source.source,
         commit=source.commit,
-        config=from_flat(flatten(asdict(old.config)) | {key: flat_new[key] for key in WITHOUT_EFFECT - {"name"}}),
+        config=from_flat(old.config.flat() | {key: flat_new[key] for key in WITHOUT_EFFECT - {"name"}}),
         runs=[*old.runs, *added],
         rounds=rounds,
     )
@@ -161,13 +161,13 @@ def extended(old: Plan, new: Plan, *, append: bool, has_begun: bool) -> tuple[Pl
 
 def _by_settings(plan: Plan, swept: set[str]) -> dict[str, PlannedRun]:
     """Return the runs by the values of these keys."""
-    flat, keys = flatten(asdict(plan.config)), sorted(swept)
+    flat, keys = plan.config.flat(), sorted(swept)
     return {json.dumps([run.changes.get(key, flat[key]) for key in keys]): run for run in plan.runs}
 
 
 def _numbered(old: Plan, new: Plan, runs: Sequence[PlannedRun], swept: set[str]) -> list[PlannedRun]:
     """Return runs of `new` behind those of `old`, with their changes to the base of `old`."""
-    flat_old, flat_new = flatten(asdict(old.config)), flatten(asdict(new.config))
+    flat_old, flat_new = old.config.flat(), new.config.flat()
     numbered = []
     for number, run in enumerate(runs, start=len(old.runs) + 1):
         full = flat_new | run.changes
@@ -178,7 +178,7 @@ def _numbered(old: Plan, new: Plan, runs: Sequence[PlannedRun], swept: set[str])
 
 
 def _refuse_other_settings(old: Plan, new: Plan, swept: set[str]) -> None:
-    flat_old, flat_new = flatten(asdict(old.config)), flatten(asdict(new.config))
+    flat_old, flat_new = old.config.flat(), new.config.flat()
     for key in flat_old:
         if key not in WITHOUT_EFFECT | swept and flat_old[key] != flat_new[key]:
             raise ConfigError(
@@ -191,7 +191,7 @@ def _refuse_other_settings(old: Plan, new: Plan, swept: set[str]) -> None:
 def _refuse_missing_runs(old: Plan, new: Plan, missing: Sequence[PlannedRun]) -> None:
     if not missing:
         return
-    flat_old, overrides = flatten(asdict(old.config)), missing[0].overrides
+    flat_old, overrides = old.config.flat(), missing[0].overrides
     values = overrides | {key: flat_old[key] for key in new.swept if key in flat_old.keys() - overrides}
     text = " ".join(f"{key}={shown(value)}" for key, value in values.items()) or "its single run"
     raise ConfigError(

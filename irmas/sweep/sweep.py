@@ -145,7 +145,7 @@ class Sweep:
         `plan.extended` explains `append`. Raises ConfigError as it does, and UserError where the folder has lost its
         plan and holds runs that are not of this one.
         """
-        if not self.is_at(self.path):
+        if not (self.path / PLAN).exists():
             known = {run.folder_name for run in self.plan.runs}
             if strange := sorted(path.name for path in self.runs.glob("*") if path.name not in known):
                 raise UserError(
