@@ -183,7 +183,7 @@ def test_a_cache_that_is_there_needs_no_folder_that_can_be_written(
         ("plan.yaml", lambda path: path.write_text(path.read_text().partition("runs:")[0]), "has no 'runs'"),
         ("points.jsonl", lambda path: path.chmod(0), "points.jsonl: Permission denied"),
         ("points.jsonl", lambda path: path.write_text(path.read_text()[:-9]), "points.jsonl: is damaged"),
-        ("points.jsonl", lambda path: path.write_text(""), "lacks runs, plan.yaml tells of 2"),
+        ("points.jsonl", lambda path: path.write_text(""), "lacks runs, plan.yaml has 2"),
         ("points.jsonl", lambda path: path.write_text(path.read_text().partition("\n")[2]), "lacks runs"),
         ("points.jsonl", lambda path: path.write_text(path.read_text().partition("\n")[0] + "\n"), "lacks runs"),
         ("points.jsonl", lambda path: (path.unlink(), path.mkdir()), "points.jsonl: Is a directory"),
@@ -244,7 +244,7 @@ def test_who_may_not_read_the_jobs_sees_what_the_runs_said(commands: Commands, f
     made("slurm", 0)(sweep(folder))
     said = commands.run("status", "outputs/mine", folder=folder)
     assert said.code == 0
-    assert "outputs/mine/slurm: cannot be read: states are what the runs last said" in said.stdout
+    assert "outputs/mine/slurm: cannot be read: states are those that the runs last recorded" in said.stdout
     assert "1 COMPLETED" in said.stdout
 
 
