@@ -33,12 +33,12 @@ def main() -> None:
         # Without Slurm's commands, whose answer is not ours to hasten.
         path = f"{Path(sys.executable).parent}:/nowhere"
 
-        def command(arguments: list[str], code: int) -> Callable[[], float]:
+        def side(arguments: list[str], code: int) -> Callable[[], float]:
             command = [sys.executable, "-m", f"irmas.{arguments[0]}", *arguments[1:]]
             return lambda: run(command, folder, code=code, PATH=path)
 
         python = {"python -c pass": lambda: run([sys.executable, "-c", "pass"], folder, PATH=os.defpath)}
-        sides = python | {what: command(arguments, code) for what, (_, arguments, code) in COMMANDS.items()}
+        sides = python | {what: side(arguments, code) for what, (_, arguments, code) in COMMANDS.items()}
         in_turn(sides, 1)  # byte code and page cache
         taken = in_turn(sides, given.rounds)
     rows = []

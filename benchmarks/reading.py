@@ -51,7 +51,7 @@ def event_accumulator(folder: Path) -> int:
 
 
 def data_server(folder: Path, total: int) -> int:
-    """Return the seconds from the start of the server until it has returned every scalar."""
+    """Return the number of scalars that a new server returns, once it has read all of them."""
     with tempfile.TemporaryDirectory() as scratch:
         port = Path(scratch) / "port"
         command = [server_ingester.get_server_binary().path, f"--logdir={folder}", "--reload=once", "--port=0"]
@@ -64,8 +64,8 @@ def data_server(folder: Path, total: int) -> int:
             address = f"localhost:{port.read_text().strip()}"
             with grpc.insecure_channel(address, limits) as channel:
                 provider = GrpcDataProvider(address, data_provider_pb2_grpc.TensorBoardDataProviderStub(channel))
-                told = 0
-                while told < total:  # it answers while it still reads
+                count = 0
+                while count < total:  # it answers while it still reads
                     read = provider.read_scalars(
                         context.RequestContext(), experiment_id="", plugin_name="scalars", downsample=10**9
                     )
