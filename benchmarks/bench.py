@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests python benchmarks/bench.py [--rounds 3] [step start ...]
 
-Each is a process of its own; one that fails is said at the end, with exit code 1, and the table keeps to the others.
+Each is a process of its own; one that fails is named at the end, with exit code 1, and the table has the others.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def machine() -> str:
     return f"{date.today()}: {cores}; {', '.join([f'Python {platform.python_version()}', *ours, *peers])}."
 
 
-def renewed(text: str, rows: Sequence[str], told: str) -> str:
-    """The README with these rows in the place of those of the same name; rows that were not measured anew stay."""
+def renewed(text: str, rows: Sequence[str], conditions: str) -> str:
+    """Return the README with these rows in place of those of the same name; rows that were not measured again stay."""
     before, _, rest = text.partition(BEGIN)
     table, _, after = rest.partition(END)
     kept = {_name(line): line for line in table.splitlines() if line.startswith("| ")}
     kept.pop(_name(HEAD), None)
     kept |= {_name(row): row for row in rows}
-    return f"{before}{BEGIN}\n{told}\n\n" + "\n".join([HEAD, *kept.values()]) + f"\n\n{END}{after}"
+    return f"{before}{BEGIN}\n{conditions}\n\n" + "\n".join([HEAD, *kept.values()]) + f"\n\n{END}{after}"
 
 
 def _name(row: str) -> tuple[str, ...]:

@@ -40,9 +40,9 @@ def ours(bench: Bench, local: LocalCluster, per_task: int) -> float:
     while not (sweep / "ranking.csv").exists():
         time.sleep(POLL_S)
     taken = time.time() - began
-    told = [json.loads(path.read_text()) for path in sweep.glob("runs/*/status.json")]
-    assert [each["state"] for each in told] == ["COMPLETED"] * len(bench.points), told
-    spans = [(each["started"], each["updated"]) for each in told]
+    statuses = [json.loads(path.read_text()) for path in sweep.glob("runs/*/status.json")]
+    assert [each["state"] for each in statuses] == ["COMPLETED"] * len(bench.points), statuses
+    spans = [(each["started"], each["updated"]) for each in statuses]
     bench.say(f"ours, {per_task} a task", 1 - trained(spans) / taken)
     return taken
 

@@ -2,7 +2,7 @@
 
     python benchmarks/front_end.py [--rounds 3] [--excerpts 1320]
 
-Ours starts its processes anew each time and writes the cache as a sweep does; librosa's pool is warm, and the loop is
+Ours starts its processes each time and writes the cache as a sweep does; librosa's pool is warm, and the loop is
 one process with torch's threads.
 """
 

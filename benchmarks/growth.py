@@ -39,14 +39,14 @@ def cost(command: Sequence[str | Path], cwd: Path) -> Cost:
     # Without Slurm's commands, whose answer is not ours to hasten.
     environment = ENVIRONMENT | {"PATH": f"{Path(sys.executable).parent}:/nowhere"}
     started = time.perf_counter()
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=said, stderr=subprocess.STDOUT)
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=output, stderr=subprocess.STDOUT)
         _, code, usage = os.wait4(process.pid, 0)
         taken = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(code)
         if process.returncode:
-            said.seek(0)
-            raise RuntimeError(f"{command} ended with {process.returncode}\n{said.read().decode()[-2000:]}")
+            output.seek(0)
+            raise RuntimeError(f"{command} ended with {process.returncode}\n{output.read().decode()[-2000:]}")
     return Cost(taken, usage.ru_maxrss / 1024)
 
 

@@ -20,7 +20,7 @@ from rounds import ROOT
 from irmas.config import Config
 
 ConfigStore.instance().store(name="schema", node=Config)
-Plugins.instance()  # imports all plugins anew: what is patched before is not what runs
+Plugins.instance()  # imports all plugins again: what is patched before is not what runs
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
 
 sweep, map_array = BasicSweeper.sweep, submitit.AutoExecutor.map_array

@@ -66,9 +66,9 @@ def ready_cache(folder: Path, excerpts: int, bands: int, frames: int) -> Path:
     ]
     (folder / "clips.csv").write_text("\n".join(["name,label,recording", *lines]) + "\n")
     features = Features(n_mels=bands)
-    told = {"sample_rate": features.sample_rate, "n_fft": features.n_fft, "hop_length": features.hop_length}
-    told |= {"n_mels": bands, "dtype": "uint8", "scale": features.scale, "offset": features.offset}  # type: ignore[dict-item]
-    (folder / "features.json").write_text(json.dumps(told | {"n_frames": frames}))
+    settings = {"sample_rate": features.sample_rate, "n_fft": features.n_fft, "hop_length": features.hop_length}
+    settings |= {"n_mels": bands, "dtype": "uint8", "scale": features.scale, "offset": features.offset}  # type: ignore[dict-item]
+    (folder / "features.json").write_text(json.dumps(settings | {"n_frames": frames}))
     return folder
 
 

@@ -51,7 +51,7 @@ def event_accumulator(folder: Path) -> int:
 
 
 def data_server(folder: Path, total: int) -> int:
-    """From the start of the server until it has told every scalar."""
+    """Return the number of scalars that a new server returns, once it has read all of them."""
     with tempfile.TemporaryDirectory() as scratch:
         port = Path(scratch) / "port"
         command = [server_ingester.get_server_binary().path, f"--logdir={folder}", "--reload=once", "--port=0"]
@@ -64,13 +64,13 @@ def data_server(folder: Path, total: int) -> int:
             address = f"localhost:{port.read_text().strip()}"
             with grpc.insecure_channel(address, limits) as channel:
                 provider = GrpcDataProvider(address, data_provider_pb2_grpc.TensorBoardDataProviderStub(channel))
-                told = 0
-                while told < total:  # it answers while it still reads
+                count = 0
+                while count < total:  # it answers while it still reads
                     read = provider.read_scalars(
                         context.RequestContext(), experiment_id="", plugin_name="scalars", downsample=10**9
                     )
-                    told = sum(len(points) for tags in read.values() for points in tags.values())
-            return told
+                    count = sum(len(points) for tags in read.values() for points in tags.values())
+            return count
         finally:
             server.kill()
             server.communicate()
@@ -79,7 +79,7 @@ def data_server(folder: Path, total: int) -> int:
 def measure(runs: int, epochs: int, rounds: int) -> list[Row]:
     total = runs * epochs * len(TAGS)
 
-    def told(count: int) -> None:
+    def check(count: int) -> None:
         assert count == total, count
 
     with tempfile.TemporaryDirectory() as name:
@@ -87,10 +87,10 @@ def measure(runs: int, epochs: int, rounds: int) -> list[Row]:
         write(folder, runs, epochs)
         with Peer(BENCHMARKS / "tbparse_reader.py", folder, str(total)) as tbparse:
             sides: dict[str, Callable[[], float]] = {
-                "ours": timed(lambda: told(ours(folder))),
-                "EventAccumulator": timed(lambda: told(event_accumulator(folder))),
+                "ours": timed(lambda: check(ours(folder))),
+                "EventAccumulator": timed(lambda: check(event_accumulator(folder))),
                 "tbparse": tbparse,
-                "data server": timed(lambda: told(data_server(folder, total))),
+                "data server": timed(lambda: check(data_server(folder, total))),
             }
             taken = in_turn(sides, rounds)
     rows = []

@@ -83,7 +83,7 @@ def timed(work: Callable[[], object]) -> Callable[[], float]:
 
 
 def run(command: Sequence[str | Path], cwd: Path, *, code: int = 0, **environment: str) -> float:
-    """Seconds that a command takes. Raises RuntimeError with what it said where it ends with another exit code."""
+    """Return the seconds that a command takes. Raises RuntimeError, with its output, for another exit code."""
     started = time.perf_counter()
     done = subprocess.run(command, cwd=cwd, env=ENVIRONMENT | environment, capture_output=True, text=True, check=False)
     taken = time.perf_counter() - started

@@ -21,19 +21,19 @@ from pathlib import Path
 from made import one_run
 from rounds import ENVIRONMENT, Row, in_turn, medians, parser, ratios, show
 
-SAID = "the first step is done"
+READY = "the first step is done"
 TASK = f"""
 import runpy, sys
 from irmas.learning.learner import Learner
 step = Learner._step
 def first(self, rows):
     step(self, rows)
-    print({SAID!r}, flush=True)
+    print({READY!r}, flush=True)
 Learner._step = first
 sys.argv = ["irmas.sweep.train_run", *sys.argv[1:]]
 runpy.run_module("irmas.sweep.train_run", run_name="__main__", alter_sys=True)
 """
-IMPORTS = f"import torch, torchaudio; print({SAID!r}, flush=True)"
+IMPORTS = f"import torch, torchaudio; print({READY!r}, flush=True)"
 
 
 def until_said(code: str, *arguments: str) -> float:
@@ -42,10 +42,10 @@ def until_said(code: str, *arguments: str) -> float:
     command = [sys.executable, "-c", code, *arguments]
     with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        heard = any(line.strip() == SAID for line in process.stdout)
+        is_ready = any(line.strip() == READY for line in process.stdout)
         taken = time.perf_counter() - started
         process.kill()
-    assert heard, command
+    assert is_ready, command
     return taken
 
 

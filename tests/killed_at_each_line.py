@@ -29,7 +29,7 @@ from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.sweep import PLAN, Sweep
 
 LRS = (0.1, 0.2, 0.3)
-LARGE = 16_000_000
+LARGE = 8_000_000
 """Number of bytes that take a while to write."""
 
 
@@ -162,7 +162,7 @@ def at_random_moments(path: Path) -> int:
             for content in contents:
                 atomic_write(path, content)
 
-    moments, kills = random.Random(0), 20
+    moments, kills = random.Random(0), 10
     for _ in range(kills):
         pid = fork(write_on_and_on)
         time.sleep(moments.uniform(0.01, 0.05))

@@ -28,7 +28,7 @@ def names_a_worse_level(found: Analysis) -> bool:
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_equal_points_are_rarely_called_unequal(seeds: int) -> None:
-    """`benchmarks/error_rates.py` shows the rates to a point; here three standard errors above 6 % fail."""
+    """`studies/error_rates.py` shows the rates to a point; here three standard errors above 6 % fail."""
     found = [analyze(sweep("equal", seeds, number), SWEPT) for number in range(NULLS)]
     named = [next(point for point in one.points if point.values == NAMED) for one in found]
     truth = TRUTHS["equal"](NAMED)

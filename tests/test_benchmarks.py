@@ -13,7 +13,7 @@ import pytest
 import torch
 from commands import ROOT
 
-sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
+sys.path += [str(ROOT / "benchmarks"), str(ROOT / "studies")]
 import factories
 import halving
 from bare import Run

@@ -1,4 +1,4 @@
-"""The evaluate door on a model that was trained by the train door: figures, files, and what it refuses."""
+"""irmas.evaluate on a model that irmas.train trained: metrics, files, and refusals."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 def read_scores(folder: Path, classes: list[str]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Truth and scores, (excerpts, classes)."""
+    """Return truth and scores, (excerpts, classes)."""
     with (folder / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
     truth = np.array([[label in row["labels"].split() for label in classes] for row in rows])
@@ -59,10 +59,10 @@ def read_scores(folder: Path, classes: list[str]) -> tuple[np.ndarray[Any, Any],
 
 
 def test_a_sweeps_winner_on_a_test_part(commands: Commands, home: Path, part: Path) -> None:
-    said = commands.run("evaluate", "outputs/two", str(part), folder=home)
-    assert (said.code, said.stderr) == (0, ""), said
+    result = commands.run("evaluate", "outputs/two", str(part), folder=home)
+    assert (result.code, result.stderr) == (0, ""), result
     folder = home / "outputs" / "two" / "evaluation" / part.name
-    assert f"written: {folder.relative_to(home)}/results.json" in said.stdout
+    assert f"written: {folder.relative_to(home)}/results.json" in result.stdout
     found = results(folder)
     assert len(found["nets"]) == 2
     assert found["settings"] == {
@@ -81,8 +81,8 @@ def test_a_sweeps_winner_on_a_test_part(commands: Commands, home: Path, part: Pa
         answers = scores >= judged["rule"]["threshold"]
         expected = f1_score(truth, answers, average="micro", zero_division=0)
         assert judged["micro_f1"]["value"] == pytest.approx(expected, abs=1e-3)
-        assert re.search(rf"{judged['rule']['threshold']:.3f} +{judged['micro_f1']['value']:.3f} ", said.stdout)
-    assert "oracle (chosen on this very data: optimistic)" in said.stdout
+        assert re.search(rf"{judged['rule']['threshold']:.3f} +{judged['micro_f1']['value']:.3f} ", result.stdout)
+    assert "oracle (chosen on this very data: optimistic)" in result.stdout
     assert testparts.read(folder / "mixtures").problems == []
     assert (folder / "classes.png").read_bytes().startswith(b"\x89PNG")
 
@@ -93,16 +93,16 @@ def test_a_run_on_its_own_corpus_is_judged_by_what_validated(
     answered = predictions.read(run / "predictions.npz")
     assert answered is not None
     for data in (corpus, corpus_cache.folder):
-        said = commands.run("evaluate", str(run), str(data), "--out", str(tmp_path / data.name), folder=home)
-        assert (said.code, said.stderr) == (0, ""), said
+        result = commands.run("evaluate", str(run), str(data), "--out", str(tmp_path / data.name), folder=home)
+        assert (result.code, result.stderr) == (0, ""), result
         found = results(tmp_path / data.name)
         (judged,) = found["thresholds"]
         assert judged["rule"] == {"name": "highest score", "threshold": None}
         assert judged["micro_f1"]["value"] == pytest.approx(answered.correct.mean())
         assert found["data"]["excerpts"] == len(answered.excerpts)
         assert len(found["data"]["left_out"]["trained_on"]) == 132 - len(answered.excerpts)
-        assert f"left out: {132 - len(answered.excerpts)} excerpts that the model was trained on" in said.stdout
-        assert "leak" not in said.stdout
+        assert f"left out: {132 - len(answered.excerpts)} excerpts that the model was trained on" in result.stdout
+        assert "leak" not in result.stdout
 
 
 def test_a_cache_of_a_stand_in_leaves_out_what_was_trained_on(
@@ -120,10 +120,10 @@ def test_other_excerpts_of_a_training_recording_are_a_leak(
     file = model_file.read(run / "model.pt")
     siblings = [name for name in file.trained_on if name.endswith("__2")][:5]
     model_file.write(tmp_path / "model.pt", replace(file, trained_on=sorted({*file.trained_on} - {*siblings})))
-    said = commands.run("evaluate", str(tmp_path / "model.pt"), str(corpus), folder=home)
-    assert said.code == 0, said
+    result = commands.run("evaluate", str(tmp_path / "model.pt"), str(corpus), folder=home)
+    assert result.code == 0, result
     assert re.search(
-        r"leak: 5 of \d+ excerpts are of recordings that the model was trained on, and flatter it", said.stdout
+        r"leak: 5 of \d+ excerpts are of recordings that the model was trained on, and flatter it", result.stdout
     )
 
 
@@ -140,26 +140,26 @@ def test_other_sounds_of_the_same_names_were_not_trained_on(run: Path, corpus: P
     assert set(found.trained_on) == set(files[0].trained_on)
 
 
-def test_of_a_model_of_a_feature_cache_no_threshold_is_chosen_on_mixtures(
+def test_a_model_of_a_feature_cache_has_no_threshold_of_mixtures(
     commands: Commands, home: Path, run: Path, part: Path, tmp_path: Path
 ) -> None:
     file = model_file.read(run / "model.pt")
     model_file.write(tmp_path / "model.pt", replace(file, config=file.config | {"data.cache": "somewhere"}))
     options = ["--aggregate", "max", "--threshold", "0.7"]
-    said = commands.run("evaluate", str(tmp_path / "model.pt"), str(part), *options, folder=home)
-    assert (said.code, said.stderr) == (0, ""), said
+    result = commands.run("evaluate", str(tmp_path / "model.pt"), str(part), *options, folder=home)
+    assert (result.code, result.stderr) == (0, ""), result
     folder = tmp_path / "evaluation" / f"{part.name},threshold=0.7,max"
     found = results(folder)
     assert [judged["rule"]["name"] for judged in found["thresholds"]] == ["fixed", "oracle"]
     assert found["thresholds"][0]["rule"]["threshold"] == 0.7
-    assert "mixtures of the model's validation data: it was trained on a ready-made feature cache" in said.stdout
+    assert "mixtures of the model's validation data: it was trained on a ready-made feature cache" in result.stdout
     _, scores = read_scores(folder, found["classes"])
     assert scores.max(axis=1).tolist() == [1.0] * len(scores)
 
 
 @pytest.fixture
 def broken(home: Path, part: Path, tmp_path: Path) -> Path:
-    """A part with three files that are no use, one of them silent: that is only heard."""
+    """A part with three files that cannot be used; only reading the samples shows that one is silent."""
     folder = tmp_path / "broken"
     shutil.copytree(part / "Part1", folder)
     soundfile.write(folder / "silent-1.wav", np.zeros(44_100), 44_100)
@@ -177,15 +177,15 @@ def test_files_that_cannot_be_used_are_refused_or_dropped(
     assert "broken: 2 files cannot be used; --damaged drop leaves them out\n" in message
     assert re.search("truncated: the header says", message)
     assert "unknown label 'banjo'; must be one of: cel cla flu gac gel org pia sax tru vio voi" in message
-    said = commands.run(
+    result = commands.run(
         "evaluate", str(run), str(broken), "--damaged", "drop", "--out", str(tmp_path / "out"), folder=home
     )
-    assert (said.code, said.stderr) == (0, ""), said
+    assert (result.code, result.stderr) == (0, ""), result
     found = results(tmp_path / "out")
     assert len(found["data"]["left_out"]["damaged"]) == 3
     assert found["data"]["excerpts"] == len(list(broken.glob("*.wav"))) - 3
-    assert "left out: 3 files that cannot be used" in said.stdout
-    assert "silent-1.wav: silent" in said.stdout
+    assert "left out: 3 files that cannot be used" in result.stdout
+    assert "silent-1.wav: silent" in result.stdout
 
 
 def test_what_does_not_go_together_is_refused(
@@ -213,12 +213,10 @@ def test_what_does_not_go_together_is_refused(
     assert "none.pt: No such file" in refusal(str(part), "--with", "none.pt")
 
 
-def test_an_exported_net_is_not_judged_by_what_it_may_have_been_trained_on(
-    commands: Commands, home: Path, run: Path, part: Path, tmp_path: Path
-) -> None:
+def test_an_exported_net_is_refused(commands: Commands, home: Path, run: Path, part: Path, tmp_path: Path) -> None:
     onnx_file.write(tmp_path / "model.onnx", [model_file.read(run / "model.pt")])
-    said = commands.refuse("evaluate", str(tmp_path / "model.onnx"), str(part), folder=home)
-    assert "an exported net does not record what it was trained on: evaluate the model.pt that it is of" in said
+    result = commands.refuse("evaluate", str(tmp_path / "model.onnx"), str(part), folder=home)
+    assert "an exported net does not record what it was trained on: evaluate the model.pt that it is of" in result
 
 
 def test_scores_are_the_mean_of_the_windows_that_sound(run: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A trained net at work: its file, the windows of a sound, and that it hears what it was trained on."""
+"""A trained net at work: its file, the windows of a sound, and the front end of its training."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from irmas.sweep.plan import PlannedRun, freeze
 from irmas.sweep.progress import SweepProgress
 from irmas.sweep.sweep import Sweep
 
-KILLS = 20
+KILLS = 10
 
 
 def test_no_file_is_ever_torn(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def bits(state: Any) -> Any:
     return (state.dtype, state.shape, state.numpy().tobytes()) if isinstance(state, Tensor) else state
 
 
-def test_a_run_that_is_killed_at_any_of_20_moments_ends_as_an_undisturbed_one(begin: Callable[[], Path]) -> None:
+def test_a_run_that_is_killed_at_any_of_10_moments_ends_as_an_undisturbed_one(begin: Callable[[], Path]) -> None:
     whole = begin()
     train(whole)  # with the fork server to start
     whole = begin()

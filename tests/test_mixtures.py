@@ -1,4 +1,4 @@
-"""Mixtures of what a model was not trained on: each recording is a tone of its own, so that a mixture tells them."""
+"""Mixtures of what a model was not trained on: each recording is a tone of its own, which a mixture shows."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def test_mixtures_hold_nothing_that_was_trained_on_and_say_what_they_hold(file: 
     read = testparts.read(tmp_path / "mixed", CLASSES)
     assert read.problems == []
     assert len(read.excerpts) == mixtures.NUM_MIXTURES
-    heard = [tones(excerpt.path) for excerpt in read.excerpts]
-    assert set.union(*heard) == set(TONES) - set(file.trained_on)
-    assert {len(names) for names in heard} == {2, 3}
-    for excerpt, names in zip(read.excerpts, heard, strict=True):
+    mixed = [tones(excerpt.path) for excerpt in read.excerpts]
+    assert set.union(*mixed) == set(TONES) - set(file.trained_on)
+    assert {len(names) for names in mixed} == {2, 3}
+    for excerpt, names in zip(read.excerpts, mixed, strict=True):
         assert {name.split("/")[0] for name in names} == set(excerpt.labels)
 
 
@@ -69,11 +69,11 @@ def test_the_same_model_gives_the_same_bytes(file: ModelFile, tmp_path: Path) ->
 def test_a_recording_that_any_of_the_nets_was_trained_on_is_left_out(file: ModelFile, tmp_path: Path) -> None:
     other = replace(file, trained_on=["bell/r1"], recordings=["r1", "r3"])
     mixtures.make(tmp_path / "mixed", [file, other], SILENT)
-    heard = set.union(*(tones(path) for path in (tmp_path / "mixed").glob("*.wav")))
-    assert heard == {"bell/r5", "horn/r5", "reed/r5"}
+    mixed = set.union(*(tones(path) for path in (tmp_path / "mixed").glob("*.wav")))
+    assert mixed == {"bell/r5", "horn/r5", "reed/r5"}
 
 
-def test_why_there_are_none_is_said(file: ModelFile, tmp_path: Path) -> None:
+def test_the_reason_is_given_if_there_are_none(file: ModelFile, tmp_path: Path) -> None:
     def reason(*files: ModelFile) -> str:
         with pytest.raises(UserError) as raised:
             mixtures.make(tmp_path / "mixed", files, SILENT)

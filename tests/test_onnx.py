@@ -29,27 +29,26 @@ ALIKE = 1e-4
 
 @pytest.fixture(scope="module")
 def folder(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model and what the door made of it."""
+    """A folder with a model and its exported file."""
     folder = tmp_path_factory.mktemp("exported")
     features = Features(n_fft=1024, hop_length=800, n_mels=32)
     made_up_model(folder / "model.pt", features, Model([8, 16], dense=32))
-    said = commands.run("export", "model.pt", "out/model.onnx", folder=folder)
-    assert (said.code, said.stderr) == (0, ""), said
-    assert said.stdout.startswith(
+    result = commands.run("export", "model.pt", "out/model.onnx", folder=folder)
+    assert (result.code, result.stderr) == (0, ""), result
+    assert result.stdout.startswith(
         "model.pt\nwritten: out/model.onnx; on noise its probabilities differ from torch's by "
     )
     return folder
 
 
 def differences(folder: Path, wavs: Sequence[Path], seconds: float | None = None) -> list[float]:
-    """Between the two files' probabilities, of each wav."""
+    """Return the largest difference between the two files' probabilities for each wav."""
     one, other = (models.load([folder / name], seconds) for name in ("model.pt", "out/model.onnx"))
     found = []
     for wav in wavs:
         waveform, rate = read_waveform(wav)
-        found.append(
-            float(np.abs(one.probabilities(waveform[None], rate) - other.probabilities(waveform[None], rate)).max())
-        )
+        answers = [recognizer.probabilities(waveform[None], rate) for recognizer in (one, other)]
+        found.append(float(np.abs(answers[0] - answers[1]).max()))
     return found
 
 
@@ -74,7 +73,7 @@ def test_a_batch_is_answered_like_its_windows_one_by_one(folder: Path) -> None:
     np.testing.assert_allclose(exported.probabilities(log_mel_db), alone, atol=1e-6)
 
 
-def test_the_metadata_tells_what_another_program_needs(folder: Path) -> None:
+def test_the_metadata_hold_what_another_program_needs(folder: Path) -> None:
     about = {entry.key: entry.value for entry in onnx.load(folder / "out" / "model.onnx").metadata_props}
     file = model_file.read(folder / "model.pt")
     assert json.loads(about["classes"]) == file.classes
@@ -84,14 +83,14 @@ def test_the_metadata_tells_what_another_program_needs(folder: Path) -> None:
     onnx.checker.check_model(folder / "out" / "model.onnx")
 
 
-def test_an_exported_file_stands_for_its_model_at_the_door(commands: Commands, folder: Path) -> None:
+def test_an_exported_file_answers_as_its_model(commands: Commands, folder: Path) -> None:
 
     soundfile.write(folder / "a.wav", noise(5.0), 16000, subtype="FLOAT")
     answers = []
     for named in (["model.pt"], ["out/model.onnx"], ["model.pt", "--with", "out/model.onnx"]):
-        said = commands.run("predict", *named, "a.wav", "--json", "-", folder=folder)
-        assert (said.code, said.stderr) == (0, "")
-        answers.append(json.loads(said.stdout)["overall"])
+        result = commands.run("predict", *named, "a.wav", "--json", "-", folder=folder)
+        assert (result.code, result.stderr) == (0, "")
+        answers.append(json.loads(result.stdout)["overall"])
     assert answers[1] == pytest.approx(answers[0], abs=ALIKE)
     assert answers[2] == pytest.approx(answers[0], abs=ALIKE)
 
@@ -171,7 +170,7 @@ def test_a_mistake_is_one_message(arguments: list[str], message: str, commands: 
     assert message in commands.refuse("export", *arguments, folder=tmp_path)
 
 
-def test_where_the_packages_are_missing_it_says_how_to_install_them(
+def test_missing_packages_are_named_with_the_command_that_installs_them(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for package in ("onnxruntime", "onnxscript"):

@@ -1,4 +1,4 @@
-"""The door that names instruments: what it says of sounds of every kind, as table, JSON and picture."""
+"""irmas.predict on sounds of every kind: table, JSON and picture."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RATE = 16000
 
 
 def made_up_model(path: Path, features: Features, model: Model, seed: int = 0) -> Path:
-    """Of no training, but its answers differ from sound to sound, and some are sure."""
+    """Write a model that is not trained; its answers differ from sound to sound, and some are sure."""
     torch.manual_seed(seed)
     net = Classifier(model, len(CODES), dropout=0.0, mean_db=-40.0, std_db=20.0)
     with torch.no_grad():
@@ -50,7 +50,7 @@ def model(features: Features, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(model: Path, tmp_path: Path) -> Path:
-    """With a model and a song of 12 s, of which the middle 6 are silent."""
+    """A folder with a model and a song of 12 s, of which the middle 6 are silent."""
     (tmp_path / "model.pt").symlink_to(model)
     song = noise(12.0)
     song[3 * RATE : 9 * RATE] = 0
@@ -59,7 +59,7 @@ def folder(model: Path, tmp_path: Path) -> Path:
 
 
 def noise(seconds: float, *channels: int) -> NDArray[np.float32]:
-    """Of another colour at every second."""
+    """Return noise with another spectrum at every second."""
     rng, samples = np.random.default_rng(0), int(seconds * RATE)
     white = rng.normal(0, 0.05, (samples, *channels)).astype(np.float32)
     smoothed = np.cumsum(white, axis=0) / 20
@@ -71,29 +71,29 @@ def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-# The door
+# The command
 
 
 def test_a_song_is_answered_as_table_json_and_picture(commands: Commands, folder: Path) -> None:
-    said = commands.run("predict", "model.pt", "song.wav", "--json", "out/a.jsonl", "--picture", "out", folder=folder)
-    assert (said.code, said.stderr) == (0, "")
+    result = commands.run("predict", "model.pt", "song.wav", "--json", "out/a.jsonl", "--picture", "out", folder=folder)
+    assert (result.code, result.stderr) == (0, "")
     (answer,) = lines((folder / "out" / "a.jsonl").read_text())
     recognizer = models.load([folder / "model.pt"])
     waveform, rate = read_waveform(folder / "song.wav")
     spans = [(start, start + 3.0) for start in np.arange(0, 9.1, 1.5)]
     assert [(window["start"], window["end"]) for window in answer["windows"]] == spans
-    heard = []
+    loud = []
     for window in answer["windows"]:
         samples = waveform[int(window["start"] * rate) : int(window["end"] * rate)]
         if window["start"] in (3.0, 4.5, 6.0):
             assert window["probabilities"] is None
         else:
-            heard.append(window["probabilities"])
-            np.testing.assert_allclose(heard[-1], recognizer.probabilities(samples[None], rate)[0], atol=2e-6)
-    np.testing.assert_allclose(answer["overall"], np.mean(heard, axis=0), atol=2e-6)
+            loud.append(window["probabilities"])
+            np.testing.assert_allclose(loud[-1], recognizer.probabilities(samples[None], rate)[0], atol=2e-6)
+    np.testing.assert_allclose(answer["overall"], np.mean(loud, axis=0), atol=2e-6)
     assert (answer["path"], answer["seconds"], answer["classes"]) == ("song.wav", 12.0, list(CODES))
 
-    head, _, *rows = said.stdout.rstrip().splitlines()
+    head, _, *rows = result.stdout.rstrip().splitlines()
     assert head == "song.wav: 0:12, 7 windows of 3 s, one every 1.5 s"
     best = int(np.argmax(answer["overall"]))
     assert rows[0].split()[:2] == [f"{answer['overall'][best]:.2f}", CODES[best]]
@@ -108,14 +108,14 @@ def test_some_files_are_answered_and_others_named(commands: Commands, folder: Pa
     soundfile.write(folder / "more" / "deep" / "b.flac", noise(4.0, 2), RATE)
     soundfile.write(folder / "more" / "a.wav", np.zeros(4 * RATE), RATE)
     (folder / "more" / "text.wav").write_text("no sound")
-    (folder / "more" / "notes.txt").write_text("not asked for")
-    said = commands.run("predict", "model.pt", "song.wav", "more", "none.wav", "--json", "-", folder=folder)
-    assert said.code == 1
-    answers = lines(said.stdout)
+    (folder / "more" / "notes.txt").write_text("no sound file")
+    result = commands.run("predict", "model.pt", "song.wav", "more", "none.wav", "--json", "-", folder=folder)
+    assert result.code == 1
+    answers = lines(result.stdout)
     assert [answer["path"] for answer in answers] == ["song.wav", "more/a.wav", "more/deep/b.flac"]
     assert answers[1]["overall"] is None
     assert [window["probabilities"] for window in answers[1]["windows"]] == [None, None]
-    first, *named = said.stderr.splitlines()
+    first, *named = result.stderr.splitlines()
     assert first == "irmas.predict: 2 of 5 files could not be used:"
     assert [line.split(":")[0] for line in named] == ["  more/text.wav", "  none.wav"]
 
@@ -126,19 +126,21 @@ def test_a_name_that_is_no_text_or_moves_the_cursor_is_printed_as_escapes(comman
     for name in (b"lat\xe9.wav", b"\x1b[31mred.wav"):
         shutil.copy(folder / "song.wav", sounds / os.fsdecode(name))
     (sounds / "cut\n.wav").write_bytes(b"RIFF")
-    said = commands.run("predict", "model.pt", "names", "--picture", "drawn", folder=folder)
-    assert said.code == 1
-    heads = [line.partition(":")[0] for line in said.stdout.splitlines() if line.startswith("names/")]
+    result = commands.run("predict", "model.pt", "names", "--picture", "drawn", folder=folder)
+    assert result.code == 1
+    heads = [line.partition(":")[0] for line in result.stdout.splitlines() if line.startswith("names/")]
     assert heads == ["names/\\x1b[31mred.wav", "names/lat\\udce9.wav"]
-    assert "  names/cut\\n.wav: " in said.stderr
+    assert "  names/cut\\n.wav: " in result.stderr
     assert len(list((folder / "drawn").iterdir())) == 2
 
 
 def test_a_silent_file_is_answered_as_such(commands: Commands, folder: Path) -> None:
     soundfile.write(folder / "a.wav", np.zeros(RATE), RATE)
-    said = commands.run("predict", "model.pt", "a.wav", "--picture", "a.png", folder=folder)
-    assert (said.code, said.stderr) == (0, "")
-    assert said.stdout.startswith("a.wav: 0:01, shorter than a window of 3 s: padded with silence\n  silent throughout")
+    result = commands.run("predict", "model.pt", "a.wav", "--picture", "a.png", folder=folder)
+    assert (result.code, result.stderr) == (0, "")
+    assert result.stdout.startswith(
+        "a.wav: 0:01, shorter than a window of 3 s: padded with silence\n  silent throughout"
+    )
     assert not is_cut(pixels((folder / "a.png").read_bytes()))
 
 
@@ -146,9 +148,11 @@ def test_all_models_are_averaged(commands: Commands, folder: Path, features: Fea
     made_up_model(folder / "other.pt", features, Model([4], pooling="max"), seed=1)
     overall = []
     for named in (["model.pt"], ["other.pt"], ["model.pt", "--with", "other.pt"]):
-        said = commands.run("predict", *named, "song.wav", "--json", "-", "--window", "2", "--hop", "2", folder=folder)
-        assert said.code == 0, said.stderr
-        (answer,) = lines(said.stdout)
+        result = commands.run(
+            "predict", *named, "song.wav", "--json", "-", "--window", "2", "--hop", "2", folder=folder
+        )
+        assert result.code == 0, result.stderr
+        (answer,) = lines(result.stdout)
         assert [window["start"] for window in answer["windows"]] == [0, 2, 4, 6, 8, 10]
         overall.append(answer["overall"])
     np.testing.assert_allclose(overall[2], np.mean(overall[:2], axis=0), atol=2e-6)
@@ -186,16 +190,16 @@ def test_a_mistake_is_one_message_and_writes_nothing(
     assert message in commands.refuse("predict", *arguments, folder=folder)
 
 
-def test_a_file_shorter_than_the_window_that_is_asked_for_is_named(commands: Commands, folder: Path) -> None:
-    said = commands.run("predict", "model.pt", "song.wav", "--window", "12.5", folder=folder)
-    assert (said.code, said.stdout) == (1, "")
-    assert "song.wav: is 12.00 s long, shorter than --window 12.5" in said.stderr
+def test_a_file_shorter_than_the_window_option_is_named(commands: Commands, folder: Path) -> None:
+    result = commands.run("predict", "model.pt", "song.wav", "--window", "12.5", folder=folder)
+    assert (result.code, result.stdout) == (1, "")
+    assert "song.wav: is 12.00 s long, shorter than --window 12.5" in result.stderr
 
 
 def test_help_says_how_to_call_it(tmp_path: Path) -> None:
-    said = irmas("predict", "--help", cwd=tmp_path)
-    assert (said.returncode, said.stderr) == (0, "")
-    assert "--picture" in said.stdout
+    result = irmas("predict", "--help", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "--picture" in result.stdout
 
 
 # A sound file
@@ -224,7 +228,7 @@ class Counting:
         ("song.ogg", 4.0, 32000, (2,)),
     ],
 )
-def test_a_sound_of_any_form_is_heard_and_drawn(
+def test_a_sound_of_any_form_is_classified_and_drawn(
     name: str, seconds: float, rate: int, channels: tuple[int], model: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / name
@@ -245,7 +249,7 @@ def test_a_rate_that_cannot_be_resampled_names_its_file(model: Path, tmp_path: P
         models.load([model]).timeline(tmp_path / "a.wav")
 
 
-def test_of_a_long_file_only_a_batch_is_held(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_batch_of_a_long_file_is_in_memory(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soundfile.write(tmp_path / "a.wav", np.tile(noise(10.0)[::8], 60), 2000)
     batches = []
 
@@ -265,13 +269,13 @@ def test_of_a_long_file_only_a_batch_is_held(model: Path, tmp_path: Path, monkey
 NAN = [np.nan, np.nan]
 
 
-def of(starts: list[float], probabilities: list[list[float]]) -> Timeline:
+def timeline(starts: list[float], probabilities: list[list[float]]) -> Timeline:
     begins = np.array(starts)
     return Timeline(begins[-1] + 2, ["a", "b"], begins, begins + 2, np.array(probabilities, np.float32))
 
 
 def test_a_moments_score_is_the_mean_over_its_windows() -> None:
-    found = of([0, 1, 2], [[0.9, 0.1], [0.5, 0.5], [0.1, 0.9]])
+    found = timeline([0, 1, 2], [[0.9, 0.1], [0.5, 0.5], [0.1, 0.9]])
     edges, scores = found.moments()
     assert edges.tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(scores[:, 0], [0.9, 0.7, 0.3, 0.1], atol=1e-6)
@@ -280,14 +284,14 @@ def test_a_moments_score_is_the_mean_over_its_windows() -> None:
 
 
 def test_a_moment_of_a_silent_window_is_silent() -> None:
-    found = of([0, 1, 2, 4], [[0.9, 0.1], NAN, [0.8, 0.2], [0.7, 0.3]])
+    found = timeline([0, 1, 2, 4], [[0.9, 0.1], NAN, [0.8, 0.2], [0.7, 0.3]])
     assert found.silence() == [(1, 3)]
     assert found.sounding()[0] == [(0, 1), (3, 6)]
     assert found.overall == pytest.approx([0.8, 0.2])
-    assert of([0], [NAN]).overall is None
+    assert timeline([0], [NAN]).overall is None
 
 
-def test_moments_are_told_as_on_a_clock() -> None:
+def test_times_are_written_as_on_a_clock() -> None:
     assert [clock(seconds) for seconds in (0, 4.5, 59.96, 61, 3600, 3725.25)] == [
         "0:00",
         "0:04.5",
@@ -299,7 +303,7 @@ def test_moments_are_told_as_on_a_clock() -> None:
 
 
 def test_a_steady_tone_is_drawn_as_a_line(tmp_path: Path, features: Features) -> None:
-    """A block's edge, or a column without a frame, would show as another colour."""
+    """A block's edge, or a column without a frame, would show as another color."""
     seconds, tone_hz = 40.0, 1000
     samples = np.sin(2 * np.pi * tone_hz * np.arange(int(seconds * 44100)) / 44100)
     soundfile.write(tmp_path / "a.wav", samples, 44100, subtype="FLOAT")
@@ -311,7 +315,7 @@ def test_a_steady_tone_is_drawn_as_a_line(tmp_path: Path, features: Features) ->
     assert np.median(inner) < -60
 
 
-def test_of_a_long_file_no_more_is_drawn_than_there_is_room_for(tmp_path: Path, features: Features) -> None:
+def test_a_long_file_is_drawn_in_the_columns_of_the_picture(tmp_path: Path, features: Features) -> None:
     halves = np.concatenate([np.sin(np.arange(150 * RATE) * 2 * np.pi * hz / RATE) for hz in (500, 3000)])
     soundfile.write(tmp_path / "a.wav", halves, RATE)
     log_mel_db = timeline_plot.spectrogram(tmp_path / "a.wav", 300.0, LogMel(features))
@@ -321,7 +325,7 @@ def test_of_a_long_file_no_more_is_drawn_than_there_is_room_for(tmp_path: Path, 
     assert loudest[0] < loudest[-1]
 
 
-def test_many_classes_and_long_names_have_their_place(features: Features) -> None:
+def test_many_classes_and_long_names_fit(features: Features) -> None:
     names = [f"an instrument of quite a long name, {number}" for number in range(40)]
     probabilities = np.random.default_rng(0).dirichlet(np.ones(40), 3).astype(np.float32)
     found = Timeline(6.0, names, np.array([0.0, 2, 4]), np.array([2.0, 4, 6]), probabilities)

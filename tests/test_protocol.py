@@ -16,7 +16,7 @@ from irmas.results.comparison import widening
 CLASSES = ["cel", "cla", "flu", "voi"]
 
 
-def made(seed: int, excerpts: int = 60, songs: int = 9, empty: int | None = None) -> ScoredExcerpts:
+def made_up(seed: int, excerpts: int = 60, songs: int = 9, empty: int | None = None) -> ScoredExcerpts:
     """At least one label an excerpt; scores in coarse steps, so that some are equal; `empty` is no excerpt's label."""
     rng = np.random.default_rng(seed)
     truth = rng.random((excerpts, len(CLASSES))) < 0.4
@@ -31,7 +31,7 @@ def made(seed: int, excerpts: int = 60, songs: int = 9, empty: int | None = None
 @settings(max_examples=20)
 @given(st.integers(0, 2**32), st.floats(0.05, 1), st.sampled_from([None, 0, 3]))
 def test_values_are_scikit_learns(seed: int, threshold: float, empty: int | None) -> None:
-    scored = made(seed, empty=empty)
+    scored = made_up(seed, empty=empty)
     found = protocol.measure(scored, Rule(FIXED, threshold))
     answers = scored.scores >= threshold
     supported = [k for k in range(len(CLASSES)) if k != empty and scored.truth[:, k].any()]
@@ -45,7 +45,7 @@ def test_values_are_scikit_learns(seed: int, threshold: float, empty: int | None
 
 def test_intervals_are_those_of_scikit_learn_on_every_resample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "RESAMPLES", 40)
-    scored, rule = made(3), Rule(FIXED, 0.4)
+    scored, rule = made_up(3), Rule(FIXED, 0.4)
     found = protocol.measure(scored, rule)
     answers = rule.predict(scored.scores)
     assert scored.draws is not None
@@ -80,7 +80,7 @@ def test_songs_that_rise_and_fall_together_widen_the_interval() -> None:
 
 
 def test_the_highest_score_alone_is_judged_by_accuracy() -> None:
-    scored = made(5)
+    scored = made_up(5)
     targets = np.random.default_rng(0).integers(4, size=60)
     single = ScoredExcerpts(CLASSES, np.eye(4, dtype=bool)[targets], scored.scores, scored.groups)
     found = protocol.measure(single, Rule(TOP_SCORE))
@@ -89,7 +89,7 @@ def test_the_highest_score_alone_is_judged_by_accuracy() -> None:
 
 
 def test_one_song_and_a_class_of_one_song_have_no_interval() -> None:
-    scored = made(1)
+    scored = made_up(1)
     one = protocol.measure(ScoredExcerpts(CLASSES, scored.truth, scored.scores, ["a"] * 60), Rule(FIXED, 0.5))
     assert one.micro_f1.interval is None
     assert one.classes[0].f1.interval is None
@@ -101,7 +101,7 @@ def test_one_song_and_a_class_of_one_song_have_no_interval() -> None:
 
 @given(st.integers(0, 2**32))
 def test_no_threshold_is_better_than_the_best(seed: int) -> None:
-    scored = made(seed, excerpts=12)
+    scored = made_up(seed, excerpts=12)
     best = protocol.best_threshold(scored.truth, scored.scores)
 
     def micro_f1(threshold: float) -> float:

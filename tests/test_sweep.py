@@ -103,7 +103,7 @@ def test_a_run_leaves_all_that_is_needed_to_understand_it_and_needs_its_events(
     rank = commands.run("rank", f"outputs/{sweep.name}", folder=tmp_path)
     for done in (commands.train(*command, folder=tmp_path), rank):
         assert (done.code, "Traceback" in done.stderr) == (1, False)
-        assert "run 1: the event files lack epoch 1" in done.stdout
+        assert "run 1: the event files lack epoch" in done.stdout
 
 
 def test_swept_groups_lists_and_seeds_are_points_like_any_other(
@@ -189,7 +189,7 @@ def test_ctrl_c_ends_every_child(
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert stderr.startswith("irmas.train: ")
+    assert stderr.startswith("\nirmas.train: ")
     assert "Traceback" not in stderr
     for child in children:
         wait_until(lambda: not Path(f"/proc/{child}").exists(), "the end of a child", 10)  # noqa: B023

@@ -16,7 +16,7 @@ from irmas.sweep.plan import Plan
 from irmas.sweep.sweep import Sweep
 
 WARNING = "warning: halving=3 kept the leader of IRMAS's full grid in only 40 % of orders (docs/halving.md)"
-"""Measured by benchmarks/halving.py, over random orders of the recorded grids."""
+"""Measured by studies/halving.py, over random orders of the recorded grids."""
 ENTRY = re.compile(r"(\d+)-(\d\.?\d*(?:e-\d+)?)")
 """The name of an entry: run and accuracy. Other files, such as those that NFS leaves behind, do not count."""
 

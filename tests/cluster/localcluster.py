@@ -62,7 +62,7 @@ class LocalCluster:
         return done.stdout.strip()
 
     def up(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self.call(SCRIPTS / "up", *arguments)
+        return self.call(SCRIPTS / "up", *arguments, cwd=Path("/"))
 
     def down(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.call(SCRIPTS / "down", *arguments, cwd=Path("/"))

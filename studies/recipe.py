@@ -1,6 +1,6 @@
 """What each part of a recipe is worth: the tables of docs/recipe.md, from recorded curves.
 
-    python benchmarks/recipe.py
+    python studies/recipe.py
 
 A run counts with its ranked accuracy, in percent: the mean over its last epochs or, with one cycle, the last one.
 Intervals are Student's, over runs that differ in seed or fold; a difference is paired: the same seed and fold.

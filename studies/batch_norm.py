@@ -1,6 +1,6 @@
 """Validation accuracy under batch-norm statistics of 128 to all training excerpts, and under the running ones.
 
-    python benchmarks/batch_norm.py CACHE [--pool 2] [--epochs 6]
+    python studies/batch_norm.py CACHE [--pool 2] [--epochs 6]
 
 CACHE is a feature cache, as `data.cache` takes it. The report's net is trained at each of the report's learning rates;
 each epoch's weights are validated under every kind of statistics. Accuracies and differences (mean and largest, in

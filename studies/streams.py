@@ -1,9 +1,9 @@
 """Own random streams for runs beside streams that the runs of a seed share: components of variance, errors and power.
 
-    python benchmarks/streams.py                        # from the recorded grids
-    python benchmarks/streams.py --record outputs/grid  # a grid of shared streams in the place of the recorded one
+    python studies/streams.py                        # from the recorded grids
+    python studies/streams.py --record outputs/grid  # a grid of shared streams in the place of the recorded one
 
-Own streams are in curves.csv (`benchmarks/halving.py --record` writes it), shared ones in shared_streams.csv.
+Own streams are in curves.csv (`studies/halving.py --record` writes it), shared ones in shared_streams.csv.
 The grids are the report's, 18 points times seeds. Components are standard deviations in points of accuracy, by the
 method of moments from the mean squares of effect x seed; `epoch` is the fluctuation about a line through each run's
 last five epochs. Errors and power are of sweeps drawn with these components: how often a test at 5 % calls lr's levels

@@ -1,8 +1,8 @@
 """Successive halving beside the full grid: epochs spent, and what becomes of the full grid's leader.
 
-    python benchmarks/halving.py                                    # replays the recorded curves
-    python benchmarks/halving.py --record outputs/full ...          # records the curves of full grids in their place
-    python benchmarks/halving.py --real outputs/full outputs/halved # two sweeps that were trained
+    python studies/halving.py                                    # replays the recorded curves
+    python studies/halving.py --record outputs/full ...          # records the curves of full grids in their place
+    python studies/halving.py --real outputs/full outputs/halved # two sweeps that were trained
 
 The seeds of a sweep are replayed as grids of their own. A replay lets the runs come to each rung in the order of their
 IDs, or in random ones, one after another. The decisions are irmas.sweep.pruning's own, by the ranked accuracy: the mean

@@ -1,6 +1,6 @@
 """What fresh seeds for the leaders are worth beside seeds for all: simulated sweeps of the report's 18 points.
 
-    PYTHONPATH=tests python benchmarks/refinement.py --sweeps 1000
+    PYTHONPATH=tests python studies/refinement.py --sweeps 1000
 
 `regret`: accuracy that the chosen point lacks to the best one; `too high`: its mean over runs beyond its true accuracy;
 `honest figure`: the same of the ranking's estimate; `covers`: its interval holds the true accuracy; `best left out`: of

@@ -1,7 +1,7 @@
 """How often the ranking is wrong: simulated sweeps of the report's 18 points, under noise as recorded sweeps have it.
 
-    PYTHONPATH=tests python benchmarks/error_rates.py --sweeps 1000
-    PYTHONPATH=tests python benchmarks/error_rates.py --sweeps 1000 --shared     # runs of a seed share a random stream
+    PYTHONPATH=tests python studies/error_rates.py --sweeps 1000
+    PYTHONPATH=tests python studies/error_rates.py --sweeps 1000 --shared     # runs of a seed share a random stream
 
 A row is a truth and a number of seeds. `named out`: a point named beforehand is left out of the best set though nothing
 is better; `best kept`: the best of unequal points is in the set; `behind`: a level is called behind though no key has
