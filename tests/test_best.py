@@ -385,7 +385,7 @@ def test_a_wrong_setting_is_named(change: dict[Any, Any], message: str, commands
         (b"\xff\xfe\x00", "is truncated or damaged ("),
         (
             "!!python/object/apply:os.system ['touch pwned']",
-            "is truncated or damaged (could not determine a constructor",
+            "is truncated or damaged (could not determine",
         ),
     ],
 )
