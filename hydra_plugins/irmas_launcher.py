@@ -89,7 +89,7 @@ class IrmasLauncher(Launcher):
     refine_arguments: Sequence[str] = ()
     """Arguments of `irmas.refine`, where a ranking job is to submit the next round."""
     has_jobs = False
-    """Whether jobs train, rank, and do what follows."""
+    """True where jobs train and rank, and submit the next round."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader, self.config = hydra_context.config_loader, config

@@ -1,4 +1,4 @@
-"""What all commands share: a user's mistake is one message on stderr and exit code 2."""
+"""Shared by all commands: a user's mistake is one message on stderr and exit code 2."""
 
 from __future__ import annotations
 

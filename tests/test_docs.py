@@ -1,4 +1,4 @@
-"""What the documentation promises: its size, its links, and the names of files, modules and tests."""
+"""The promises of the documentation: its size, its links, and the names of files, modules and tests."""
 
 from __future__ import annotations
 

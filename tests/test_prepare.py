@@ -258,4 +258,4 @@ def test_ctrl_c_while_workers_start_is_answered_soon_and_without_a_traceback(
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert stderr == "\nirmas.prepare: stopped; the same command goes on\n"
+    assert stderr == "\nirmas.prepare: stopped; rerun the command to resume\n"
