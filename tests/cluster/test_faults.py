@@ -97,7 +97,7 @@ def test_data_that_cannot_be_made_is_reported_in_place_of_runs_that_wait_for_eve
 
 def test_a_plan_is_frozen_and_other_source_is_refused(desk: Desk, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
-    for name in ("irmas", "conf", "hydra_plugins"):
+    for name in ("irmas", "conf", "hydra_plugins", "slurm"):
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     command = ["-m", "seed=1,2", "epochs=2", "name=frozen"]
     held = "hydra.launcher.sbatch={hold: true}"
@@ -107,11 +107,12 @@ def test_a_plan_is_frozen_and_other_source_is_refused(desk: Desk, tmp_path: Path
     array = job_numbers(done.stdout)["array1"]
 
     settings = copy / "conf" / "train.yaml"
-    settings.write_text(settings.read_text().replace("batch_size: 32", "batch_size: 8"))
+    before_edit = settings.read_text()
+    settings.write_text(f"{before_edit}\nbatch_size: 8\n")
     desk.cluster.run("scontrol", "release", f"{array}_1")
     wait_until(lambda: status(first)["state"] == COMPLETED, "run 1 COMPLETED", 90)
     assert yaml.safe_load((first / "config.yaml").read_text())["batch_size"] == 32
-    settings.write_text(settings.read_text().replace("batch_size: 8", "batch_size: 32"))
+    settings.write_text(before_edit)
 
     with (copy / "irmas" / "labels.py").open("a") as file:
         file.write("# edited\n")
