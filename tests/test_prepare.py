@@ -242,7 +242,7 @@ def test_a_ready_made_cache_is_described(shared: Path, tmp_path: Path, commands:
     assert "identical excerpts join 15 groups of recordings" in done.stdout
     assert "identical excerpts with contradictory labels: 12\n" in done.stdout
     assert done.stdout.count(" (gac)\n") + done.stdout.count(" (gel)\n") == 10
-    assert "\n  ...\n" in done.stdout
+    assert "\n  and 2 more\n" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
@@ -258,4 +258,4 @@ def test_ctrl_c_while_workers_start_is_answered_soon_and_without_a_traceback(
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert stderr == "\nirmas.prepare: stopped; the same command goes on\n"
+    assert stderr == "\nirmas.prepare: stopped; rerun the command to resume\n"

@@ -22,7 +22,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -33,7 +33,7 @@ from irmas.slurm_task import current_task
 
 LOCK = ".lock"
 LOCK_WAIT_S = 0.2
-"""Longer than a reader of the status holds the lock."""
+"""A time longer than a reader of the status holds the lock."""
 LEASE_LOST = 75
 """Exit code of a process whose run another process trains."""
 
@@ -76,14 +76,11 @@ class Lease:
 
     def check(self) -> None:
         """Raise LeaseLost if another process has taken over."""
-        try:
-            # The content of a file opened just now: NFS answers a stat from its cache, and reuses inode numbers.
-            with (self.folder / LOCK).open() as file:
-                now = _writer_in(file)
-        except FileNotFoundError:
-            now = None
-        if now != self.owner:
-            raise LeaseLost("a newer start of this run has taken over; this one stops")
+        # The content of a file opened just now: NFS answers a stat from its cache, and reuses inode numbers.
+        with suppress(FileNotFoundError), (self.folder / LOCK).open() as file:
+            if _writer_in(file) == self.owner:
+                return
+        raise LeaseLost("a newer start of this run has taken over; this one stops")
 
 
 @contextmanager
