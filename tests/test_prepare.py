@@ -220,10 +220,10 @@ def test_what_is_used_all_the_same_is_listed_by_reason(tmp_path: Path, commands:
         (["dropout=0.3"], "there is no setting 'dropout'"),
         (["data=standin", "download=true"], "download=true: only data=irmas"),
         (["data.damaged=keep"], "data\\.damaged=keep: must be one of refuse, drop"),
-        (["data.cache=x", "data.damaged=drop"], "data\\.damaged=drop: data\\.cache=... is taken as it is"),
+        (["data.cache=x", "data.damaged=drop"], "data\\.damaged=drop: data\\.cache=... is used as it is"),
     ],
 )
-def test_a_mistake_is_told_in_one_message_and_nothing_is_written(
+def test_a_mistake_is_explained_in_one_message_and_nothing_is_written(
     overrides: list[str], reason: str, tmp_path: Path, commands: Commands
 ) -> None:
     done = commands.run("prepare", *overrides, folder=tmp_path)

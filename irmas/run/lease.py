@@ -114,7 +114,7 @@ def _replace_lock(
     """Rename `own` to `.lock`, or return False if another process did so meanwhile. Raises RunBusyError."""
     path = folder / LOCK
     with path.open("a+") as before:
-        rival = live_elsewhere() if _lock_soon(before) else _writer_in(before)
+        rival = live_elsewhere() if _lock(before, fcntl.LOCK_EX, LOCK_WAIT_S) else _writer_in(before)
         if rival is not None and not is_stale(rival):
             raise RunBusyError(f"{folder}: another process trains it" + (f" ({rival})" if rival.node else ""))
         with path.open() as now:
@@ -141,17 +141,15 @@ def _writer_in(file: IO[str]) -> Writer:
         return Writer()
 
 
-def _lock_soon(file: IO[str]) -> bool:
-    """Lock `file` within LOCK_WAIT_S; return whether that succeeded."""
-    deadline = time.monotonic() + LOCK_WAIT_S
-    while not (locked := _lock(file, fcntl.LOCK_EX)) and time.monotonic() <= deadline:
-        time.sleep(LOCK_WAIT_S / 20)
-    return locked
-
-
-def _lock(file: IO[str], operation: int) -> bool:
-    try:
-        fcntl.flock(file, operation | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _lock(file: IO[str], operation: int, wait_s: float = 0.0) -> bool:
+    """Lock `file` within `wait_s`; return whether that succeeded."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(file, operation | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
