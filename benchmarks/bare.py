@@ -24,10 +24,8 @@ from torch import Tensor  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from irmas.config import Augment, Config, Model  # noqa: E402
-from irmas.learning import batch_norm  # noqa: E402
-from irmas.learning.augment import spec_augment  # noqa: E402
 from irmas.learning.device import seed, set_up  # noqa: E402
-from irmas.learning.model import Classifier  # noqa: E402
+from irmas.learning.model import Classifier, draw_for_norms, recompute_norms, spec_augment  # noqa: E402
 
 BATCH = 32
 
@@ -55,7 +53,7 @@ class Run:
         self.optimizer = torch.optim.Adam(groups, lr=config.lr)
         counts = torch.bincount(targets[train], minlength=classes)
         self.weights = len(train) / (classes * counts)
-        self.clean = batch_norm.draw(train)
+        self.clean = draw_for_norms(train)
 
     def decibels(self, rows: Tensor) -> Tensor:
         return self.stored[rows][:, None].float().mul_(80 / 255).sub_(80)
@@ -77,7 +75,7 @@ class Run:
     @torch.inference_mode()
     def validate(self, validation: Tensor) -> float:
         batches = self.clean.tensor_split(math.ceil(len(self.clean) / BATCH))
-        batch_norm.recompute(self.model, (self.decibels(rows) for rows in batches))
+        recompute_norms(self.model, (self.decibels(rows) for rows in batches))
         correct = torch.zeros((), dtype=torch.long)
         loss = torch.zeros((), dtype=torch.double)
         for rows in validation.split(BATCH):

@@ -22,8 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torchaudio.transforms import AmplitudeToDB, MelSpectrogram, Resample
 
 from irmas.config import Augment, Features, Model
-from irmas.learning.augment import spec_augment
-from irmas.learning.model import Classifier
+from irmas.learning.model import Classifier, spec_augment
 
 
 @dataclass

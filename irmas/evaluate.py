@@ -23,7 +23,7 @@ from irmas.inference.windows import LONGEST_WINDOW_S, SHORTEST_HOP_S, SHORTEST_W
 from irmas.labels import INSTRUMENTS
 from irmas.learning.device import set_up
 from irmas.results.page import counted
-from irmas.standin import songs
+from irmas.standin.corpus import render_test_part
 
 STANDIN = "standin"
 STANDIN_FOLDER = Path("data/standin")
@@ -74,7 +74,8 @@ def evaluate(args: Namespace) -> None:
     console = plain_console()
     progress = ConsoleProgress(console)
     paths = [
-        songs.render(STANDIN_FOLDER, progress) if data == STANDIN else Path(data) for data in dict.fromkeys(args.data)
+        render_test_part(STANDIN_FOLDER, progress) if data == STANDIN else Path(data)
+        for data in dict.fromkeys(args.data)
     ]
     data = testset.read(paths, files)
     home = args.model if args.model.is_dir() else args.model.parent

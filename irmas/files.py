@@ -18,9 +18,6 @@ from irmas.errors import DataError, UserError
 
 log = logging.getLogger(__name__)
 
-SILENT_S = 2.0
-"""Seconds of waiting for a lock before a log line says so."""
-
 
 def atomic_write(path: Path, data: bytes | str, keep: Path | None = None) -> None:
     """Write `data` so that a reader, or a crash at any moment, finds the old file or the new one, never a torn one.
@@ -54,9 +51,9 @@ def without_digest(content: bytes) -> bytes | None:
     return data if with_digest(data) == content else None
 
 
-def remove_leftovers(folder: Path, name: str) -> None:
-    """Remove temporary files of killed `atomic_write` calls; safe only where `name` has a single writer."""
-    for leftover in folder.glob(f".{name}.*"):
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary files of killed `atomic_write` calls; safe only where `path` has a single writer."""
+    for leftover in path.parent.glob(f".{path.name}.*"):
         leftover.unlink(missing_ok=True)
 
 
@@ -86,9 +83,8 @@ def read_csv(path: Path, columns: Sequence[str], key: str = "") -> list[dict[str
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if missing := sorted(set(columns) - set(reader.fieldnames or ())):
-                raise DataError(
-                    f"{name}: column {', '.join(missing)} is missing; expected columns: {', '.join(columns)}"
-                )
+                expected = f"expected columns: {', '.join(columns)}"
+                raise DataError(f"{name}: column {', '.join(missing)} is missing; {expected}")
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{name}: {error}") from None
@@ -107,7 +103,7 @@ def locked(path: Path) -> Iterator[None]:
     from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout  # here: most commands lock nothing
 
     lock: BaseFileLock = FileLock(path)
-    wait_s = SILENT_S
+    wait_s = 2.0  # silently
     while not lock.is_locked:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,10 +137,8 @@ def is_held(path: Path) -> bool:
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
     return False
 
 

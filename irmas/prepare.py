@@ -13,9 +13,9 @@ from rich.console import Console
 from irmas.cli import overrides
 from irmas.config import Config, Data, Prepare, check
 from irmas.console import ConsoleProgress, Progress, plain_console, plain_table, print_table
-from irmas.data import dataset, testparts
+from irmas.data import cache, dataset
 from irmas.data.cache import FeatureCache
-from irmas.data.excerpts import Excerpt
+from irmas.data.excerpts import Excerpt, find_test_parts, read_test_part
 from irmas.data.sound import read_form
 from irmas.data.split import Duplicates, find_duplicates
 from irmas.errors import ConfigError, DataError
@@ -41,8 +41,8 @@ def _task(config: DictConfig) -> None:
         _download(args, console, progress)
     explicit = [override.partition("=")[0] for override in HydraConfig.get().overrides.task]
     resolved = dataset.resolve(Config(data=args.data, features=args.features), explicit)
-    dataset.refuse_unwritable(resolved.data, resolved.features)
     data, features = resolved.data, resolved.features
+    dataset.refuse_unwritable(data, features)
     source = dataset.locate(data, features, progress)
     if source.excerpts is not None:
         lacking = data.source == "irmas" and len(source.excerpts) != IRMAS_SIZE
@@ -51,7 +51,7 @@ def _task(config: DictConfig) -> None:
         _print_forms(console, source.excerpts, features.seconds, of_irmas=data.source != "folder")
         unusable = _print_test_parts(console, data)
         try:
-            built = dataset.make(source, data, features, progress)
+            built = cache.build(source.excerpts, features, source.folder, progress, data.damaged)
         except DataError as error:
             raise DataError("\n".join([str(error), *unusable])) from None
         if unusable and data.damaged != "drop":
@@ -77,8 +77,8 @@ def _download(args: Prepare, console: Console, progress: Progress) -> None:
 def _print_forms(console: Console, excerpts: Sequence[Excerpt], seconds: float, *, of_irmas: bool) -> None:
     """Print which formats occur and what is odd. Unreadable files are counted: building the cache lists them."""
     lengths_of: dict[str, list[float]] = defaultdict(list)
+    names_of: dict[str, list[str]] = defaultdict(list)
     unusable = 0
-    names_of = defaultdict(list)
     for excerpt in excerpts:
         try:
             form = read_form(excerpt.path)
@@ -95,27 +95,30 @@ def _print_forms(console: Console, excerpts: Sequence[Excerpt], seconds: float, 
     if unusable:
         console.print(f"  {unusable:5d} x cannot be opened")
     for remark, names in names_of.items():
-        if len(names) == len(excerpts):
-            console.print(f"noticed: {remark}: all")
-            continue
-        console.print(f"noticed: {remark}: {len(names)}")
-        for name in names[:SHOWN]:
-            console.print(f"  {name}")
-        if len(names) > SHOWN:
-            console.print(f"  and {len(names) - SHOWN} more")
+        is_of_all = len(names) == len(excerpts)
+        console.print(f"noticed: {remark}: {'all' if is_of_all else len(names)}")
+        if not is_of_all:
+            _print_first(console, names)
+
+
+def _print_first(console: Console, names: Sequence[str]) -> None:
+    for name in names[:SHOWN]:
+        console.print(f"  {name}")
+    if len(names) > SHOWN:
+        console.print(f"  and {len(names) - SHOWN} more")
 
 
 def _print_test_parts(console: Console, data: Data) -> list[str]:
     """Print what IRMAS's test set beside the training set holds; return a message per part with unusable files."""
     unusable = []
-    for folder in testparts.beside(Path(data.root)) if data.source == "irmas" else []:
-        part = testparts.read(folder)
-        labels = Counter(label for excerpt in part.excerpts for label in excerpt.labels)
+    for folder in find_test_parts(Path(data.root)) if data.source == "irmas" else []:
+        excerpts, problems = read_test_part(folder)
+        labels = Counter(label for excerpt in excerpts for label in excerpt.labels)
         listed = " ".join(f"{label} {labels[label]}" for label in INSTRUMENTS if labels[label])
-        console.print(f"{folder}: {len(part.excerpts)} test excerpts, {labels.total()} labels: {listed or 'none'}")
-        if part.problems:
-            problems = "".join(f"\n  {problem}" for problem in part.problems)
-            unusable.append(f"{folder}: {counted(len(part.problems), 'file')} cannot be used{problems}")
+        console.print(f"{folder}: {len(excerpts)} test excerpts, {labels.total()} labels: {listed or 'none'}")
+        if problems:
+            listed = "".join(f"\n  {problem}" for problem in problems)
+            unusable.append(f"{folder}: {counted(len(problems), 'file')} cannot be used{listed}")
             if data.damaged == "drop":
                 console.print(unusable[-1])
     return unusable
@@ -123,11 +126,9 @@ def _print_test_parts(console: Console, data: Data) -> list[str]:
 
 def _print_classes(console: Console, opened: FeatureCache) -> None:
     total = len(opened.labels)
-    recordings_of = defaultdict(set)
-    for label, recording in zip(opened.labels, opened.recordings, strict=True):
-        recordings_of[label].add(recording)
+    recordings = Counter(label for label, _ in {*zip(opened.labels, opened.recordings, strict=True)})
     rows = [
-        (label, INSTRUMENTS.get(label, ""), str(count), f"{count / total:.1%}", str(len(recordings_of[label])))
+        (label, INSTRUMENTS.get(label, ""), str(count), f"{count / total:.1%}", str(recordings[label]))
         for label, count in sorted(Counter(opened.labels).items())
     ]
     table = plain_table(("class", "instrument", "excerpts", "share", "recordings"), rows, ("class", "instrument"))
@@ -144,10 +145,7 @@ def _print_duplicates(console: Console, opened: FeatureCache, duplicates: Duplic
     console.print(f"identical excerpts join {len(joined)} groups of recordings: {' '.join(names) or 'none'}")
     rows = duplicates.conflicting
     console.print(f"identical excerpts with contradictory labels: {len(rows)}")
-    for row in rows[:SHOWN]:
-        console.print(f"  {opened.names[row]} ({opened.labels[row]})")
-    if len(rows) > SHOWN:
-        console.print("  ...")
+    _print_first(console, [f"{opened.names[row]} ({opened.labels[row]})" for row in rows])
     if len(rows) and conflicts == "keep":
         console.print("  they are kept, as in the report; data.conflicts=drop removes them")
 

@@ -26,10 +26,11 @@ from torch import Tensor
 from irmas.config import Config, Data
 from irmas.console import SILENT
 from irmas.data import dataset, split
-from irmas.learning import batch_norm
-from irmas.learning.batch_norm import recompute
+from irmas.learning import learner as learner_module
+from irmas.learning import model as model_module
 from irmas.learning.device import set_up
 from irmas.learning.learner import Examples, Learner, load_examples
+from irmas.learning.model import draw_for_norms, recompute_norms
 from irmas.run import events
 
 CPU = torch.device("cpu")
@@ -87,13 +88,13 @@ def validate(learner: Learner, epoch: int, size: int | None) -> Verdict:
             model.eval()
             return
         started = time.process_time()
-        recompute(model, batches)
+        recompute_norms(model, batches)
         spent = time.process_time() - started
 
-    with patch.multiple(batch_norm, SHARE=0.0, AT_LEAST=size or 1):
-        learner.clean = batch_norm.draw(learner.examples.train)
+    with patch.multiple(model_module, NORM_SHARE=0.0, NORM_AT_LEAST=size or 1):
+        learner.clean = draw_for_norms(learner.examples.train)
     started = time.process_time()
-    with patch.object(batch_norm, "recompute", timed):
+    with patch.object(learner_module, "recompute_norms", timed):
         scalars, _ = learner.validate(epoch)
     return Verdict(scalars[events.VAL_ACCURACY], spent, time.process_time() - started - spent)
 
@@ -120,7 +121,7 @@ def main() -> None:
     epochs = [epoch for lr in LRS for epoch in trained(replace(config, lr=lr), made)]
     print(  # noqa: T201
         f"{len(made.train)} excerpts train, {len(made.validation)} validate, {given.epochs} epochs at "
-        f"lr {', '.join(map(str, LRS))}; irmas draws {len(batch_norm.draw(made.train))}\n"
+        f"lr {', '.join(map(str, LRS))}; irmas draws {len(draw_for_norms(made.train))}\n"
     )
     print("\n".join(table(epochs)))  # noqa: T201
 

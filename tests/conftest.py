@@ -19,7 +19,7 @@ from irmas.data import cache, dataset
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import scan
 from irmas.standin import corpus as standin
-from irmas.standin import songs
+from irmas.standin.corpus import render_test_part
 
 ROOT = Path(__file__).parent.parent
 
@@ -127,4 +127,4 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def part(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stand-in's test part, with three songs."""
-    return songs.render(tmp_path_factory.mktemp("songs"), SILENT, songs=3)
+    return render_test_part(tmp_path_factory.mktemp("songs"), SILENT, songs=3)

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from irmas.config import Augment
-from irmas.learning.augment import spec_augment
+from irmas.learning.model import spec_augment
 
 FILL_DB = -33.0
 
 
 def hidden(augment: Augment, batch: int = 200, bands: int = 40, frames: int = 60, seed: int = 0) -> Tensor:
-    """Which bins of a random batch are masked; every other bin was left as it is."""
+    """Return the bins of a random batch that are masked; every other bin was left as it is."""
     log_mel = torch.randn(batch, 1, bands, frames, generator=torch.Generator().manual_seed(1))
     before = log_mel.clone()
     torch.manual_seed(seed)

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irmas.config import Augment, Model
-from irmas.learning import batch_norm
 from irmas.learning.learner import Learner
-from irmas.learning.model import Classifier
+from irmas.learning.model import Classifier, draw_for_norms, recompute_norms
 from irmas.run import events, model_file
 from irmas.run.folder import RunFolder
 
@@ -42,7 +41,7 @@ def test_statistics_are_pooled_over_batches_of_any_size() -> None:
     model, norm = one_layer()
     batches = unequal_batches()
     whole = torch.cat(batches).double()
-    batch_norm.recompute(model, batches)
+    recompute_norms(model, batches)
     assert norm.running_mean is not None
     assert norm.running_var is not None
     torch.testing.assert_close(norm.running_mean.double(), whole.mean((0, 2, 3)), rtol=1e-5, atol=1e-5)
@@ -55,14 +54,14 @@ def test_statistics_are_pooled_over_batches_of_any_size() -> None:
 def test_what_was_before_does_not_matter_and_nothing_else_changes() -> None:
     model, norm = one_layer()
     batches = unequal_batches()
-    batch_norm.recompute(model, batches)
+    recompute_norms(model, batches)
     once = statistics(model)
     assert norm.running_mean is not None
     assert norm.running_var is not None
     norm.running_mean.fill_(torch.nan)
     norm.running_var.fill_(torch.inf)
     model.train()
-    batch_norm.recompute(model, iter(batches))
+    recompute_norms(model, iter(batches))
     for name, value in statistics(model).items():
         assert torch.equal(value, once[name]), name
     assert norm.momentum == 0.1
@@ -73,14 +72,14 @@ def test_what_was_before_does_not_matter_and_nothing_else_changes() -> None:
 def test_a_batch_that_fails_leaves_the_net_usable() -> None:
     model, norm = one_layer()
     with pytest.raises(RuntimeError):
-        batch_norm.recompute(model, [*unequal_batches(), torch.zeros(2, 4, 4, 6)])
+        recompute_norms(model, [*unequal_batches(), torch.zeros(2, 4, 4, 6)])
     assert (norm.momentum, norm.training, len(norm._forward_hooks)) == (0.1, False, 0)
 
 
 def test_deeper_layers_see_each_batch_under_its_own_statistics_without_dropout() -> None:
     model = Classifier(Model(filters=[4, 8], dense=8), 3, dropout=0.9, mean_db=-40.0, std_db=20.0)
     log_mel_db = -80 * torch.rand(12, 1, 16, 24, generator=torch.Generator().manual_seed(1))
-    batch_norm.recompute(model, [log_mel_db])
+    recompute_norms(model, [log_mel_db])
     first, second = (module for module in model.blocks if isinstance(module, nn.BatchNorm2d))
     conv, deeper = (module for module in model.blocks if isinstance(module, nn.Conv2d))
     x = conv((log_mel_db + 40) / 20)
@@ -112,8 +111,8 @@ def test_no_generator_moves_and_masks_and_dropout_are_off() -> None:
 
 def test_all_runs_draw_the_same_excerpts_at_random() -> None:
     train_rows = torch.arange(10_000, 14_000)
-    drawn = batch_norm.draw(train_rows)
-    assert torch.equal(drawn, batch_norm.draw(train_rows))
+    drawn = draw_for_norms(train_rows)
+    assert torch.equal(drawn, draw_for_norms(train_rows))
     assert len(drawn) == 500
     assert len(set(drawn.tolist())) == 500
     assert set(drawn.tolist()) <= set(train_rows.tolist())
@@ -127,7 +126,7 @@ def test_all_runs_draw_the_same_excerpts_at_random() -> None:
 
 @pytest.mark.parametrize(("excerpts", "drawn"), [(1, 1), (127, 127), (128, 128), (300, 128), (2000, 250)])
 def test_an_eighth_is_drawn_and_128_at_least(excerpts: int, drawn: int) -> None:
-    assert len(batch_norm.draw(torch.arange(excerpts))) == drawn
+    assert len(draw_for_norms(torch.arange(excerpts))) == drawn
 
 
 def test_pairs_of_excerpts_whose_last_maps_have_one_bin_are_validated() -> None:
@@ -155,9 +154,7 @@ def test_the_statistics_that_are_validated_are_stored(tmp_path: Path) -> None:
         assert float(F.cross_entropy(logits, targets)) == pytest.approx(status.metrics[events.VAL_LOSS], rel=1e-5), name
         # They are those of clean training excerpts under the stored weights.
         expected = statistics(model)
-        batch_norm.recompute(
-            model, [examples.decibels(rows) for rows in batch_norm.draw(examples.train).tensor_split(4)]
-        )
+        recompute_norms(model, [examples.decibels(rows) for rows in draw_for_norms(examples.train).tensor_split(4)])
         for tag, value in statistics(model).items():
             torch.testing.assert_close(value, expected[tag], msg=f"{name}: {tag}")
 

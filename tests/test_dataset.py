@@ -1,4 +1,4 @@
-"""From a configuration's data group to the features, and what of it makes a run's identity."""
+"""The data group of a configuration: its features, and its part of a run's identity."""
 
 from __future__ import annotations
 

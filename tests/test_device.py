@@ -1,4 +1,4 @@
-"""Which device trains, what is refused, and the switches that are set."""
+"""The device that trains, requests that are refused, and the switches that are set."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_set_up_keeps_freed_memory_and_makes_runs_repeatable() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_memory_that_the_machine_does_not_have_is_told_with_what_needs_less() -> None:
+def test_too_little_memory_is_explained_with_the_settings_that_need_less() -> None:
     config = Config(batch_size=64)
     with pytest.raises(UserError, match="too little memory on node") as raised, device.explain_out_of_memory(config):
         torch.empty(1 << 50)

@@ -19,9 +19,9 @@ from sklearn.metrics import f1_score, label_ranking_average_precision_score
 
 from irmas.config import Data, Features
 from irmas.console import SILENT
-from irmas.data import cache, dataset, testparts
+from irmas.data import cache, dataset
 from irmas.data.cache import FeatureCache
-from irmas.data.excerpts import scan
+from irmas.data.excerpts import read_test_part, scan
 from irmas.evaluation import evaluator, testset
 from irmas.evaluation.testset import LabeledExcerpt
 from irmas.inference import models, onnx_file
@@ -83,7 +83,7 @@ def test_a_sweeps_winner_on_a_test_part(commands: Commands, home: Path, part: Pa
         assert judged["micro_f1"]["value"] == pytest.approx(expected, abs=1e-3)
         assert re.search(rf"{judged['rule']['threshold']:.3f} +{judged['micro_f1']['value']:.3f} ", result.stdout)
     assert "oracle (chosen on this very data: optimistic)" in result.stdout
-    assert testparts.read(folder / "mixtures").problems == []
+    assert read_test_part(folder / "mixtures")[1] == []
     assert (folder / "classes.png").read_bytes().startswith(b"\x89PNG")
 
 

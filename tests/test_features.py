@@ -45,7 +45,7 @@ def band_centres(features: Features) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize(("name", "shape"), [("report", (224, 224)), ("small", (64, 64))])
 def test_the_shipped_front_ends_have_the_geometry_they_promise(name: str, shape: tuple[int, int]) -> None:
-    features = Features(**yaml.safe_load((CONF / f"{name}.yaml").read_text()))
+    features = Features(**(yaml.safe_load((CONF / f"{name}.yaml").read_text()) or {}))
     assert (features.n_mels, features.n_frames) == shape
     for samples in (132_299, 132_300):
         assert log_mel(noise(samples), 44_100, features).shape == shape

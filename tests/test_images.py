@@ -76,13 +76,11 @@ def test_low_frequencies_lie_at_the_bottom() -> None:
     assert len(dark) == 7 * len(bright) > 0
 
 
-def test_panels_fill_rows_of_four_in_order() -> None:
-    log_mels = np.full((6, 64, 47), -80.0, np.float32)
-    log_mels[5] = 0.0
-    picture = spectrograms(log_mels, list("abcdef"), -80.0, 0.0)
-    bright = places(picture[:-24], (252, 255, 164))
-    height, width = picture.shape[:2]
-    assert bright[:, 0].min() > 0.5 * (height - 24)
+def test_panels_stand_in_a_row_in_order() -> None:
+    log_mels = np.full((4, 64, 47), -80.0, np.float32)
+    log_mels[1] = 0.0
+    picture = spectrograms(log_mels, list("abcd"), -80.0, 0.0)
+    bright, width = places(picture[:-24], (252, 255, 164)), picture.shape[1]
     assert 0.25 * width - 10 < bright[:, 1].min() < bright[:, 1].max() < 0.5 * width + 10
     assert margins_are_white(picture)
 

@@ -11,7 +11,7 @@ import soundfile
 
 from irmas.config import Config, Data, Features, Model
 from irmas.console import SILENT
-from irmas.data import testparts
+from irmas.data.excerpts import read_test_part
 from irmas.errors import UserError
 from irmas.evaluation import mixtures
 from irmas.learning.model import Classifier
@@ -48,13 +48,13 @@ def tones(path: Path) -> set[str]:
 
 def test_mixtures_hold_nothing_that_was_trained_on_and_say_what_they_hold(file: ModelFile, tmp_path: Path) -> None:
     mixtures.make(tmp_path / "mixed", [file], SILENT)
-    read = testparts.read(tmp_path / "mixed", CLASSES)
-    assert read.problems == []
-    assert len(read.excerpts) == mixtures.NUM_MIXTURES
-    mixed = [tones(excerpt.path) for excerpt in read.excerpts]
+    excerpts, problems = read_test_part(tmp_path / "mixed", CLASSES)
+    assert problems == []
+    assert len(excerpts) == mixtures.NUM_MIXTURES
+    mixed = [tones(excerpt.path) for excerpt in excerpts]
     assert set.union(*mixed) == set(TONES) - set(file.trained_on)
     assert {len(names) for names in mixed} == {2, 3}
-    for excerpt, names in zip(read.excerpts, mixed, strict=True):
+    for excerpt, names in zip(excerpts, mixed, strict=True):
         assert {name.split("/")[0] for name in names} == set(excerpt.labels)
 
 

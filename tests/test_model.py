@@ -29,7 +29,7 @@ def log_mel(batch: int, bands: int, frames: int) -> Tensor:
 
 
 def multiplications(model: nn.Module, x: Tensor) -> int:
-    """Of convolutions and dense layers, for one excerpt."""
+    """Return the number of multiplications of convolutions and dense layers, for one excerpt."""
     total = 0
 
     def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from irmas.config import Config, Model
+from irmas.learning.learner import Schedule, make_optimizer
 from irmas.learning.model import Classifier
-from irmas.learning.optim import Schedule, make_optimizer
 
 
 def test_the_penalty_is_l2_times_the_sum_of_squares_of_the_kernels_alone() -> None:

@@ -220,10 +220,10 @@ def test_what_is_used_all_the_same_is_listed_by_reason(tmp_path: Path, commands:
         (["dropout=0.3"], "there is no setting 'dropout'"),
         (["data=standin", "download=true"], "download=true: only data=irmas"),
         (["data.damaged=keep"], "data\\.damaged=keep: must be one of refuse, drop"),
-        (["data.cache=x", "data.damaged=drop"], "data\\.damaged=drop: data\\.cache=... is taken as it is"),
+        (["data.cache=x", "data.damaged=drop"], "data\\.damaged=drop: data\\.cache=... is used as it is"),
     ],
 )
-def test_a_mistake_is_told_in_one_message_and_nothing_is_written(
+def test_a_mistake_is_explained_in_one_message_and_nothing_is_written(
     overrides: list[str], reason: str, tmp_path: Path, commands: Commands
 ) -> None:
     done = commands.run("prepare", *overrides, folder=tmp_path)
@@ -242,7 +242,7 @@ def test_a_ready_made_cache_is_described(shared: Path, tmp_path: Path, commands:
     assert "identical excerpts join 15 groups of recordings" in done.stdout
     assert "identical excerpts with contradictory labels: 12\n" in done.stdout
     assert done.stdout.count(" (gac)\n") + done.stdout.count(" (gel)\n") == 10
-    assert "\n  ...\n" in done.stdout
+    assert "\n  and 2 more\n" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""Who validates: five folds that keep together what belongs together, and say so where they do not."""
+"""The split: five folds that keep together what belongs together, and say so where they do not."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from irmas.data import testparts
+from irmas.data.excerpts import find_test_parts, read_labels, read_test_part
 from irmas.errors import DataError
 
 
@@ -24,9 +24,9 @@ def part(tmp_path: Path) -> Path:
 
 def test_every_wav_has_the_labels_of_its_txt(part: Path) -> None:
     (part / "._hidden.wav").write_bytes(b"")
-    read = testparts.read(part.parent)
-    assert read.problems == []
-    assert [(excerpt.path.name, excerpt.labels) for excerpt in read.excerpts] == [
+    excerpts, problems = read_test_part(part.parent)
+    assert problems == []
+    assert [(excerpt.path.name, excerpt.labels) for excerpt in excerpts] == [
         ("(02) song-1.wav", ["gel", "voi"]),
         ("(02) song-8.wav", ["pia"]),
         ("[other] x.y-3.wav", ["sax"]),
@@ -45,9 +45,9 @@ def test_unusable_files_are_listed_and_the_rest_is_read(part: Path) -> None:
     (part / "binary.txt").write_bytes(b"\xff\xfe\x00")
     (part / "blank.txt").write_text("\n")
     (part / "lonely.txt").write_text("voi\n")
-    read = testparts.read(part.parent)
-    assert len(read.excerpts) == 3
-    assert read.problems == [
+    excerpts, problems = read_test_part(part.parent)
+    assert len(excerpts) == 3
+    assert problems == [
         f"{part}/binary.txt: not a text file",
         f"{part}/blank.txt: holds no label",
         f"{part}/cut.wav: truncated: the header says 400 bytes of audio, the file has 360",
@@ -60,25 +60,25 @@ def test_unusable_files_are_listed_and_the_rest_is_read(part: Path) -> None:
 
 
 def test_a_part_without_a_wav_is_a_problem(tmp_path: Path) -> None:
-    assert testparts.read(tmp_path).problems == [f"{tmp_path}: holds no wav"]
+    assert read_test_part(tmp_path)[1] == [f"{tmp_path}: holds no wav"]
 
 
 def test_the_parts_are_looked_for_beside_the_training_set(part: Path, tmp_path: Path) -> None:
     (tmp_path / "IRMAS-TestingData-Part2").mkdir()
     (tmp_path / "IRMAS-TestingData-Part3.zip").touch()
     (tmp_path / "IRMAS-TestingData-Part1.zip").touch()
-    parts = testparts.beside(tmp_path / "IRMAS-TrainingData")
+    parts = find_test_parts(tmp_path / "IRMAS-TrainingData")
     assert parts == [part.parent, tmp_path / "IRMAS-TestingData-Part2"]
-    assert testparts.beside(tmp_path / "elsewhere" / "IRMAS-TrainingData") == []
+    assert find_test_parts(tmp_path / "elsewhere" / "IRMAS-TrainingData") == []
 
 
 def test_a_real_part_is_read(shared: Path) -> None:
-    (folder,) = testparts.beside(shared / "irmas_wav" / "IRMAS-TrainingData")
-    read = testparts.read(folder)
-    assert read.problems == []
-    assert [excerpt.labels for excerpt in read.excerpts] == [["gel", "voi"]]
+    (folder,) = find_test_parts(shared / "irmas_wav" / "IRMAS-TrainingData")
+    excerpts, problems = read_test_part(folder)
+    assert problems == []
+    assert [excerpt.labels for excerpt in excerpts] == [["gel", "voi"]]
 
 
 def test_a_missing_txt_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\.txt: No such file"):
-        testparts.read_labels(tmp_path / "x.txt")
+        read_labels(tmp_path / "x.txt")

@@ -27,9 +27,8 @@ from irmas.data.split import Split
 from irmas.errors import DataError, UserError
 from irmas.learning import learner as learners
 from irmas.learning import trainer
-from irmas.learning.augment import spec_augment
 from irmas.learning.learner import Examples, Learner, load_examples
-from irmas.learning.model import Classifier
+from irmas.learning.model import Classifier, spec_augment
 from irmas.learning.trainer import fit
 from irmas.run import checkpoint, events, predictions
 from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PRUNED, RunFolder, Status

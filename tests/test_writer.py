@@ -155,15 +155,15 @@ def test_a_start_that_comes_between_is_not_pushed_aside(
     path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holders: list[subprocess.Popen[str]] = []
-    lock_soon = lease._lock_soon
+    lock = lease._lock
 
-    def when_another_has_started(file: IO[str]) -> bool:
+    def when_another_has_started(file: IO[str], operation: int, wait_s: float = 0.0) -> bool:
         if not holders:
             holders.append(start({}))
             assert printed(holders[0]) == "acquired"
-        return lock_soon(file)
+        return lock(file, operation, wait_s)
 
-    monkeypatch.setattr(lease, "_lock_soon", when_another_has_started)
+    monkeypatch.setattr(lease, "_lock", when_another_has_started)
     with pytest.raises(RunBusyError), RunFolder(path).acquire():
         pass
     assert pid_of(path) == holders[0].pid

@@ -11,9 +11,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property, partial
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ COLUMNS = ("name", "label", "recording")
 NUMBERS = ("sample_rate", "n_fft", "hop_length", "n_mels", "scale", "offset")
 """The values that a features.json must have, besides the dtype."""
 CHUNK = 32
-"""Excerpts that a worker computes before it reports."""
+"""Number of excerpts that a worker computes before it reports."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +52,11 @@ class FeatureCache:
     scale: float
     offset: float
     left_out: dict[str, str] = field(default_factory=dict)
-    """Why excerpts cannot be used, by name."""
+    """The reasons why excerpts cannot be used, by name."""
 
     @property
     def classes(self) -> list[str]:
         return sorted(set(self.labels))
-
-    @cached_property
-    def row_digests(self) -> list[bytes]:
-        """One digest per row; equal for identical log-mels."""
-        return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in self.features]
 
 
 def key(excerpts: list[Excerpt], features: Features, damaged: str = "refuse") -> str:
@@ -132,7 +126,7 @@ def _write(excerpts: list[Excerpt], features: Features, folder: Path, progress: 
             raise DataError(f"{message}; data.damaged=drop leaves them out{listed}")
         if len({excerpts[row].label for row in kept}) < 2:
             raise DataError(f"{message}, and the remaining ones have fewer than two classes{listed}")
-        _compact_rows(folder / FEATURES, kept)
+        np.save(folder / FEATURES, np.load(folder / FEATURES, mmap_mode="r")[kept])
         left_out = [(excerpts[row].name, reason) for row, reason in sorted(problems.items())]
         write_csv(folder / LEFT_OUT, ("name", "reason"), left_out)
     write_csv(folder / CLIPS, COLUMNS, _rows([excerpts[row] for row in kept]))
@@ -146,32 +140,19 @@ def _compute(excerpts: list[Excerpt], features: Features, path: Path, progress: 
         np.lib.format.open_memmap(path, mode="w+", dtype=features.dtype, shape=shape).flush()
         with path.open("r+b") as file:  # a disk that fills up under mapped memory kills the worker with SIGBUS
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    chunks = [range(start, min(start + CHUNK, len(excerpts))) for start in range(0, len(excerpts), CHUNK)]
-    paths = ([excerpts[row].path for row in chunk] for chunk in chunks)
-    workers = min(cpu_count(), len(chunks))
+    paths = [excerpt.path for excerpt in excerpts]
+    chunks = [dict(enumerate(paths[start : start + CHUNK], start)) for start in range(0, len(paths), CHUNK)]
     problems: dict[int, str] = {}
-    with mapped(partial(_fill, path, features), chunks, paths, path=path, workers=workers) as results:
+    workers = min(cpu_count(), len(chunks))
+    with mapped(partial(_fill, path, features), chunks, path=path, workers=workers) as results:
         for chunk, in_chunk in zip(chunks, results, strict=True):
             problems |= in_chunk
             progress.advance(len(chunk))
     return problems
 
 
-def _compact_rows(path: Path, rows: Sequence[int]) -> None:
-    """Keep only these rows of features.npy, in place: the disk need not hold them twice."""
-    stored = np.load(path, mmap_mode="r+")
-    for place, row in enumerate(rows):
-        stored[place] = stored[row]
-    stored.flush()
-    header = {"descr": stored.dtype.str, "fortran_order": False, "shape": (len(rows), *stored.shape[1:])}
-    with path.open("r+b") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        assert file.tell() == stored.offset  # numpy leaves room for the number of rows
-        file.truncate(stored.offset + len(rows) * stored[0].nbytes)
-
-
-def _fill(path: Path, features: Features, rows: range, files: list[Path]) -> dict[int, str]:
-    """Compute some rows in a worker; return those that have no log-mel, with the reason."""
+def _fill(path: Path, features: Features, files: dict[int, Path]) -> dict[int, str]:
+    """Compute the rows of some files in a worker; return those that have no log-mel, with the reason."""
     import torch  # here, so that opening a cache does not need it
 
     from irmas.data.features import LogMel, encode, read_waveform
@@ -180,7 +161,7 @@ def _fill(path: Path, features: Features, rows: range, files: list[Path]) -> dic
     stored = np.load(path, mmap_mode="r+")
     log_mel = LogMel(features)
     problems = {}
-    for row, file in zip(rows, files, strict=True):
+    for row, file in files.items():
         try:
             waveform, rate = read_waveform(file)
             decibels = log_mel(waveform[None], rate)[0]
@@ -210,9 +191,7 @@ def front_end(folder: Path, features: Features) -> Features:
     """
     settings = _read_settings(folder, "data.cache")
     settings = {"resampling": None, "top_db": -settings["offset"] or features.top_db} | settings
-    return replace(
-        features, **{entry.name: settings[entry.name] for entry in fields(Features) if entry.name in settings}
-    )
+    return replace(features, **{name: settings[name] for name in asdict(features) if name in settings})
 
 
 def _read_settings(folder: Path, key: str = "") -> dict[str, Any]:
@@ -245,11 +224,10 @@ def open_cache(folder: Path, key: str = "") -> FeatureCache:
         features = np.lib.format.open_memmap(folder / FEATURES, mode="c")
     except (OSError, ValueError) as error:
         raise DataError(f"{name}: {FEATURES} cannot be read ({error})") from None
-    if features.ndim != 3 or features.shape[1] != settings["n_mels"] or features.dtype.name != settings["dtype"]:
-        raise DataError(
-            f"{name}: {FEATURES} is {features.dtype} {features.shape}, "
-            f"{SETTINGS} says {settings['dtype']} with {settings['n_mels']} bands"
-        )
+    n_mels, dtype = settings["n_mels"], settings["dtype"]
+    if features.ndim != 3 or features.shape[1] != n_mels or features.dtype.name != dtype:
+        stored = f"{features.dtype} {features.shape}"
+        raise DataError(f"{name}: {FEATURES} is {stored}, {SETTINGS} says {dtype} with {n_mels} bands")
     clips = read_csv(folder / CLIPS, COLUMNS, key)
     if len(clips) != len(features):
         raise DataError(f"{name}: {FEATURES} has {len(features)} rows, {CLIPS} describes {len(clips)}")

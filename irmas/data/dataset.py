@@ -26,7 +26,10 @@ def resolve(config: Config, explicit: Collection[str] = ()) -> Config:
 
     `explicit` are the keys that the user set. Raise ConfigError if one of them contradicts the cache.
     """
-    data, features = _absolute(config.data), config.features
+    data, features = config.data, config.features
+    keys = ["root", "cache", "cache_dir", "recordings"] + (["split"] if data.split.endswith(".csv") else [])
+    paths: dict[str, Any] = {key: str(Path(getattr(data, key)).absolute()) for key in keys if getattr(data, key)}
+    data = replace(data, **paths)
     if data.cache is not None:
         own = cache.front_end(Path(data.cache), features)
         for name, value in asdict(own).items():
@@ -38,12 +41,6 @@ def resolve(config: Config, explicit: Collection[str] = ()) -> Config:
     if data.pool > min(features.n_mels, features.n_frames):
         raise ConfigError("data.pool", data.pool, f"a log-mel has {features.n_mels} x {features.n_frames} bins")
     return replace(config, data=data, features=features)
-
-
-def _absolute(data: Data) -> Data:
-    keys = ["root", "cache", "cache_dir", "recordings"] + (["split"] if data.split.endswith(".csv") else [])
-    paths: dict[str, Any] = {key: str(Path(getattr(data, key)).absolute()) for key in keys if getattr(data, key)}
-    return replace(data, **paths)
 
 
 def digest(data: Data) -> str:
@@ -74,10 +71,9 @@ def excerpts(data: Data) -> list[Excerpt]:
         raise ConfigError("data.root", "", "must be a folder with a subfolder for each class")
     folder = corpus_folder(data)
     if data.source == "irmas" and not folder.is_dir():
-        raise DataError(
-            f"data.root={data.root}: IRMAS is not there. Fetch it with `python -m irmas.prepare download=true`, "
-            "point data.root=... to it, or try things out with data=standin"
-        )
+        remedy = "point data.root=... to it, or try things out with data=standin"
+        fetch = "Fetch it with `python -m irmas.prepare download=true`"
+        raise DataError(f"data.root={data.root}: IRMAS is not there. {fetch}, {remedy}")
     scanned = scan(data, folder)
     if data.source == "standin" and len(scanned) != data.size:
         raise DataError(f"{folder}: holds {len(scanned)} excerpts of {data.size}; remove the folder to render it again")
@@ -86,9 +82,8 @@ def excerpts(data: Data) -> list[Excerpt]:
 
 def corpus_folder(data: Data) -> Path:
     """Return the folder with one subfolder per class."""
-    if data.source == "standin":
-        return Path(data.root) / f"v{corpus.VERSION}-{data.size}-seed{data.render_seed}"
-    return Path(data.root)
+    rendered = f"v{corpus.VERSION}-{data.size}-seed{data.render_seed}" if data.source == "standin" else ""
+    return Path(data.root, rendered)
 
 
 @dataclass(frozen=True)
@@ -102,20 +97,27 @@ class Source:
 
 def locate(data: Data, features: Features, progress: Progress) -> Source:
     """Return the cache to open; render the stand-in first if it is missing. Raise DataError."""
-    if data.cache is not None:
-        return Source(Path(data.cache), None)
-    if data.source == "standin" and not corpus_folder(data).is_dir():
+    if _must_render(data):
         assert data.size is not None
         assert data.render_seed is not None
         corpus.render(corpus_folder(data), data.size, data.render_seed, progress)
-    return _own_cache(data, features)
+    return _source(data, features)
+
+
+def _must_render(data: Data) -> bool:
+    return data.cache is None and data.source == "standin" and not corpus_folder(data).is_dir()
+
+
+def _source(data: Data, features: Features) -> Source:
+    if data.cache is not None:
+        return Source(Path(data.cache), None)
+    own = excerpts(data)
+    return Source(Path(data.cache_dir) / cache.key(own, features, data.damaged), own)
 
 
 def refuse_unwritable(data: Data, features: Features) -> None:
     """Raise ConfigError if missing data would be written to a folder that cannot be written."""
-    if data.cache is not None:
-        return
-    if data.source == "standin" and not corpus_folder(data).is_dir() and (reason := obstacle(Path(data.root))):
+    if _must_render(data) and (reason := obstacle(Path(data.root))):
         raise ConfigError("data.root", data.root, reason)
     if (reason := obstacle(Path(data.cache_dir))) and not is_built(data, features):
         raise ConfigError("data.cache_dir", data.cache_dir, reason)
@@ -123,24 +125,10 @@ def refuse_unwritable(data: Data, features: Features) -> None:
 
 def is_built(data: Data, features: Features) -> bool:
     """Return whether `load` would only open a cache."""
-    if data.cache is not None:
-        return True
-    if data.source == "standin" and not corpus_folder(data).is_dir():
+    if _must_render(data):
         return False
-    source = _own_cache(data, features)
-    return cache.flaw(source.folder, source.excerpts or [], features) is None
-
-
-def _own_cache(data: Data, features: Features) -> Source:
-    own = excerpts(data)
-    return Source(Path(data.cache_dir) / cache.key(own, features, data.damaged), own)
-
-
-def make(source: Source, data: Data, features: Features, progress: Progress) -> bool:
-    """Compute a source's cache if it is missing or damaged; return whether it was. Raise DataError."""
-    if source.excerpts is None:
-        return False
-    return cache.build(source.excerpts, features, source.folder, progress, data.damaged)
+    source = _source(data, features)
+    return source.excerpts is None or cache.flaw(source.folder, source.excerpts, features) is None
 
 
 def open_source(source: Source) -> FeatureCache:
@@ -158,5 +146,6 @@ def open_source(source: Source) -> FeatureCache:
 def load(data: Data, features: Features, progress: Progress) -> FeatureCache:
     """Open the features of a configuration, after rendering and computing what is missing. Raise DataError."""
     source = locate(data, features, progress)
-    make(source, data, features, progress)
+    if source.excerpts is not None:
+        cache.build(source.excerpts, features, source.folder, progress, data.damaged)
     return open_source(source)

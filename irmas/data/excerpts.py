@@ -1,14 +1,16 @@
-"""File names on disk -> excerpts, in IRMAS's layout or in any folder with one subfolder per class."""
+"""File names on disk -> excerpts, in IRMAS's layout or in any folder with one subfolder per class; IRMAS's test set."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from irmas.config import Data
+from irmas.data.sound import read_form
 from irmas.errors import DataError
 from irmas.files import read_csv
 from irmas.labels import CODES
@@ -110,3 +112,52 @@ def listing_digest(excerpts: list[Excerpt], *, times: bool) -> str:
         digest.update(f"{excerpt.label}/{excerpt.name} {excerpt.recording} {size}".encode())
         digest.update(f" {modified}\n".encode() if times else b"\n")
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """An excerpt of the test set, 5 to 20 s long, with a label for every instrument in it."""
+
+    path: Path
+    labels: list[str]
+
+
+def find_test_parts(root: Path) -> list[Path]:
+    """Return the parts of IRMAS's test set beside the training set `root`, where the download puts them."""
+    return sorted(folder for folder in root.parent.glob("IRMAS-TestingData-Part[0-9]") if folder.is_dir())
+
+
+def read_test_part(folder: Path, classes: Sequence[str] = CODES) -> tuple[list[Labeled], list[str]]:
+    """Return every excerpt of a part, sorted by path, and one line per file that cannot be used, with the reason.
+
+    Each wav has a txt with one label per line, which must be one of `classes`; only headers of sounds are read.
+    """
+    files = sorted(path for path in folder.rglob("*.*") if not path.name.startswith("."))
+    wavs, texts = ([path for path in files if path.suffix == suffix] for suffix in (".wav", ".txt"))
+    excerpts, problems = [], []
+    for wav in wavs:
+        try:
+            read_form(wav)
+            excerpts.append(Labeled(wav, read_labels(wav.with_suffix(".txt"), classes)))
+        except DataError as error:
+            problems.append(str(error))
+    problems += [f"{text}: has no wav" for text in texts if text.with_suffix(".wav") not in {*wavs}]
+    if not wavs:
+        problems.append(f"{folder}: holds no wav")
+    return excerpts, problems
+
+
+def read_labels(path: Path, classes: Sequence[str] = CODES) -> list[str]:
+    """Return each label once, in the file's order. Raise DataError, naming the file, for none or an unknown one."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not a text file") from None
+    labels = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if unknown := [label for label in labels if label not in classes]:
+        raise DataError(f"{path}: unknown label {unknown[0][:40]!r}; must be one of: {' '.join(classes)}")
+    if not labels:
+        raise DataError(f"{path}: holds no label")
+    return labels

@@ -19,15 +19,13 @@ from irmas.errors import DataError
 SHORTER_S = 0.01
 """Seconds that a file may be too short without a remark: many excerpts of IRMAS lack one sample."""
 SLACK = 2304
-"""Samples that an mp3 may hold less than its header says: two of its frames."""
+"""Number of samples that an mp3 may lack according to its header: two of its frames."""
 UNKNOWN = 2**63 - 1
 """The length that libsndfile reports for a flac that was written to a pipe, and then cannot read."""
-BLOCK = 1 << 18
-"""Samples read at once."""
 UNKNOWN_BYTES = 0x7FFFF000
 """Smallest size of a data chunk that means "unknown": programs that write to a pipe put such a number there."""
 MAX_CHUNKS = 10_000
-"""Chunks that are looked at: a gigabyte of zeros behind a header reads as a hundred million empty ones."""
+"""Number of chunks to look at: a gigabyte of zeros behind a header reads as a hundred million empty ones."""
 CHUNKS = {b"RIFF": ("<", b"data"), b"RIFX": (">", b"data"), b"FORM": (">", b"SSND")}
 """Byte order, and the name of the chunk that holds the samples, by the first bytes of wav and aiff files."""
 
@@ -53,18 +51,14 @@ class Form:
 
     def remarks(self, seconds: float, *, of_irmas: bool) -> list[str]:
         """Return what is odd about a usable file; the expected format is known for IRMAS alone."""
-        remarks = []
-        if of_irmas and self.rate != 44_100:
-            remarks.append(f"{self.rate} Hz, resampled")
-        if of_irmas and self.channels != 2:
-            remarks.append(_channels(self.channels))
-        if of_irmas and self.subtype != "PCM_16":
-            remarks.append(self.subtype)
-        if self.seconds > seconds + SHORTER_S:
-            remarks.append(f"longer than {seconds:g} s, used up to there")
-        if self.seconds < seconds - SHORTER_S:
-            remarks.append(f"shorter than {seconds:g} s, padded with silence")
-        return remarks
+        oddities = {
+            f"{self.rate} Hz, resampled": of_irmas and self.rate != 44_100,
+            _channels(self.channels): of_irmas and self.channels != 2,
+            self.subtype: of_irmas and self.subtype != "PCM_16",
+            f"longer than {seconds:g} s, used up to there": self.seconds > seconds + SHORTER_S,
+            f"shorter than {seconds:g} s, padded with silence": self.seconds < seconds - SHORTER_S,
+        }
+        return [remark for remark, is_so in oddities.items() if is_so]
 
 
 def _channels(number: int) -> str:
@@ -83,8 +77,13 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
     Raise DataError, naming the file, if it is empty, truncated or not a sound file, or if its samples are silent or
     not finite.
     """
+    blocks = [np.zeros(0, np.float32)]
     with opened(path) as file:
-        mono = _read_all(file)
+        # A damaged header may promise more samples than fit in memory. The mean of infinities is refused below.
+        with np.errstate(all="ignore"):
+            while len(block := file.read(1 << 18, dtype="float32", always_2d=True)):
+                blocks.append(mean_of_channels(block))
+        mono = np.concatenate(blocks)
         if len(mono) < file.frames - SLACK:
             raise DataError(f"{path}: truncated: the header says {file.frames} samples, the file has {len(mono)}")
         if not len(mono):
@@ -94,15 +93,6 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
         if not mono.any():
             raise DataError(f"{path}: silent: the mean of its channels is zero throughout")
         return mono, file.samplerate
-
-
-def _read_all(file: SoundFile) -> NDArray[np.float32]:
-    """Return the mean of the channels, read in blocks: a damaged header may promise more samples than fit in memory."""
-    blocks = [np.zeros(0, np.float32)]
-    with np.errstate(all="ignore"):  # inf - inf
-        while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
-            blocks.append(mean_of_channels(block))
-    return np.concatenate(blocks)
 
 
 def mean_of_channels(block: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Which excerpts validate: five folds, stratified by class, by recording, by clip, or from a list."""
+"""The excerpts that train and validate: five folds, stratified by class, by recording, by clip, or from a list."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Duplicates:
 def find_duplicates(cache: FeatureCache) -> Duplicates:
     """Return which rows are identical; the sound files are not needed."""
     rows_of = defaultdict(list)
-    for row, digest in enumerate(cache.row_digests):
-        rows_of[digest].append(row)
+    for row, log_mel in enumerate(cache.features):
+        rows_of[hashlib.blake2b(log_mel.tobytes(), digest_size=16).digest()].append(row)
     group_of = {recording: {recording} for recording in cache.recordings}
     conflicting: list[int] = []
     for rows in rows_of.values():
@@ -89,13 +89,12 @@ def load_or_make(data: Data, cache: FeatureCache, folder: Path) -> Split:
 
 
 def _read(path: Path) -> list[dict[str, str]]:
-    remedy = "remove it, and rerun the command to make it again"
     try:
         rows = read_csv(path, COLUMNS)
+        if wrong := {row["fold"] for row in rows} - {"", *map(str, range(FOLDS))}:
+            raise DataError(f"{path}: has the fold {min(wrong)!r}")
     except DataError as error:
-        raise DataError(f"{error}; {remedy}") from None
-    if wrong := {row["fold"] for row in rows} - {"", *map(str, range(FOLDS))}:
-        raise DataError(f"{path}: has the fold {min(wrong)!r}; {remedy}")
+        raise DataError(f"{error}; remove it, and rerun the command to make it again") from None
     return rows
 
 

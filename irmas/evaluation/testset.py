@@ -9,9 +9,9 @@ from filecmp import cmp
 from pathlib import Path
 
 from irmas.config import Data, Features, shown
-from irmas.data import cache, dataset, testparts
+from irmas.data import cache, dataset
 from irmas.data.cache import FeatureCache
-from irmas.data.excerpts import AUDIO, IRMAS_NAME, scan
+from irmas.data.excerpts import AUDIO, IRMAS_NAME, read_test_part, scan
 from irmas.errors import DataError
 from irmas.labels import CODES
 from irmas.run.model_file import ModelFile
@@ -96,19 +96,19 @@ def _is_sorted_by_class(path: Path) -> bool:
 
 
 def _part(path: Path, classes: Sequence[str]) -> EvaluationSet:
-    part = testparts.read(path, classes)
-    if not part.excerpts:
+    labeled, problems = read_test_part(path, classes)
+    if not labeled:
         raise DataError(
-            f"{path}: holds no excerpt with labels ({part.problems[0]}); give a folder of wavs with one txt each, "
+            f"{path}: holds no excerpt with labels ({problems[0]}); give a folder of wavs with one txt each, "
             "a folder with one subfolder of sounds per class, or a feature cache"
         )
     excerpts = []
-    for labelled in part.excerpts:
-        song = SONG.fullmatch(labelled.path.stem)
-        name = labelled.path.relative_to(path).with_suffix("").as_posix()
-        group = song["song"] if song else labelled.path.stem
-        excerpts.append(LabeledExcerpt(name, labelled.labels, group, labelled.path))
-    return EvaluationSet([path], excerpts, "song", True, part.problems)
+    for file in labeled:
+        song = SONG.fullmatch(file.path.stem)
+        name = file.path.relative_to(path).with_suffix("").as_posix()
+        group = song["song"] if song else file.path.stem
+        excerpts.append(LabeledExcerpt(name, file.labels, group, file.path))
+    return EvaluationSet([path], excerpts, "song", True, problems)
 
 
 def _classes(path: Path, files: Sequence[ModelFile]) -> EvaluationSet:

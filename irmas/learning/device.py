@@ -36,10 +36,9 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cpu")
     reason = "device=cuda" if device == "cuda" else f"CUDA_VISIBLE_DEVICES={visible}"
     driver = NVIDIA_DRIVER.read_text().splitlines()[0] if NVIDIA_DRIVER.exists() else "no NVIDIA driver is loaded"
-    raise UserError(
-        f"{reason}: torch sees no GPU (node {platform.node()}; {driver}; torch {torch.__version__} built for CUDA "
-        f"{torch.version.cuda}); device=cpu trains on the CPU"
-    )
+    build = f"torch {torch.__version__} built for CUDA {torch.version.cuda}"
+    where = f"node {platform.node()}; {driver}; {build}"
+    raise UserError(f"{reason}: torch sees no GPU ({where}); device=cpu trains on the CPU")
 
 
 @contextmanager
@@ -47,7 +46,7 @@ def explain_out_of_memory(config: Config) -> Iterator[None]:
     """Raise UserError, naming the settings that need less, if there is too little memory in the block."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             where, more = "the GPU", "hydra.launcher.gpus=<type>:1 takes a larger GPU"
         elif isinstance(error, MemoryError) or "can't allocate memory" in str(error):
@@ -56,11 +55,9 @@ def explain_out_of_memory(config: Config) -> Iterator[None]:
             raise
         size = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
         needed = f" (tried to allocate {size[1]})" if size else ""
-        raise UserError(
-            f"{where} has too little memory on node {platform.node()}{needed}: "
-            f"lower batch_size={config.batch_size}, raise data.pool={config.data.pool} or take features=small; "
-            f"on Slurm {more}"
-        ) from error
+        remedy = f"lower batch_size={config.batch_size}, raise data.pool={config.data.pool} or take features=small"
+        node = platform.node()
+        raise UserError(f"{where} has too little memory on node {node}{needed}: {remedy}; on Slurm {more}") from error
 
 
 def set_up(device: torch.device, threads: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable
@@ -11,18 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Adam
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from irmas.config import Config, averaged_epochs
 from irmas.data.cache import FeatureCache
 from irmas.data.split import Split
 from irmas.errors import DataError
-from irmas.learning import batch_norm
-from irmas.learning.augment import spec_augment
 from irmas.learning.device import autocast, seed
-from irmas.learning.model import Classifier, pooled
-from irmas.learning.optim import Schedule, make_optimizer
+from irmas.learning.model import Classifier, draw_for_norms, pooled, recompute_norms, spec_augment
 from irmas.run import events
 from irmas.run.predictions import Predictions
 
@@ -41,9 +41,8 @@ class Examples:
     validation: Tensor
     """Rows of the validation part."""
     scale: float
-    """Decibels per unit of the stored features."""
     offset: float
-    """Decibels of a stored 0."""
+    """Decibels = scale * features + offset."""
     names: NDArray[np.str_]
     """Names of all excerpts, in the order of the feature cache."""
     recordings: NDArray[np.str_]
@@ -74,6 +73,62 @@ def load_examples(cache: FeatureCache, split: Split, pool: int, device: torch.de
     )
 
 
+class EagerAdam(Adam):
+    """torch's Adam without its wrappers for torch.compile, which import torch._dynamo.
+
+    That import costs 1.2 s of CPU time at the start of each run, as much as torch itself (1.3 s; torch 2.14). Tests
+    fail if another torch imports it elsewhere or changes Adam; `unwrap` returns a method that is not wrapped as it is.
+    """
+
+    add_param_group = inspect.unwrap(Adam.add_param_group)
+    zero_grad = inspect.unwrap(Adam.zero_grad)
+    step = torch.no_grad()(inspect.unwrap(Adam.step))
+    state_dict = inspect.unwrap(Adam.state_dict)
+    load_state_dict = inspect.unwrap(Adam.load_state_dict)
+
+
+def make_optimizer(model: nn.Module, config: Config) -> Adam:
+    """Return Adam with l2 * sum(w^2) in the loss, over the kernels only: never batch norm or biases.
+
+    The penalty's gradient is 2 * l2 * w, hence the factor; Adam's weight_decay is this coupled form (AdamW's is not).
+    """
+    kernels = [weight for weight in model.parameters() if weight.ndim > 1]
+    rest = [weight for weight in model.parameters() if weight.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": kernels, "weight_decay": 2 * config.l2}, {"params": rest}]
+    return EagerAdam(groups, lr=config.lr)
+
+
+class Schedule:
+    """The learning rate over the run.
+
+    `constant` keeps it. `plateau` halves it after each third epoch in a row without a new lowest val/loss. `onecycle`
+    raises it step by step to lr and lowers it to nearly zero (Smith & Topin 2019), Adam's first beta inversely.
+    """
+
+    def __init__(self, optimizer: Adam, config: Config, steps_per_epoch: int) -> None:
+        self._scheduler: OneCycleLR | ReduceLROnPlateau | None = None
+        if config.schedule == "onecycle":
+            self._scheduler = OneCycleLR(optimizer, config.lr, total_steps=config.epochs * steps_per_epoch)
+        elif config.schedule == "plateau":
+            # torch's patience is the number of bad epochs before it acts.
+            self._scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=2, threshold=0)
+
+    def after_step(self) -> None:
+        if isinstance(self._scheduler, OneCycleLR):
+            self._scheduler.step()
+
+    def after_epoch(self, val_loss: float) -> None:
+        if isinstance(self._scheduler, ReduceLROnPlateau):
+            self._scheduler.step(val_loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._scheduler.state_dict() if self._scheduler else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self._scheduler:
+            self._scheduler.load_state_dict(state)
+
+
 class Learner:
     """A net with its optimizer and schedule. Its state_dict restores it at the end of an epoch."""
 
@@ -89,7 +144,7 @@ class Learner:
         self.schedule = Schedule(self.optimizer, config, self.steps)
         weights = class_weights(examples.targets[examples.train], len(examples.classes))
         self.weights = weights.float() if config.class_weights else None
-        self.clean = batch_norm.draw(examples.train)
+        self.clean = draw_for_norms(examples.train)
         self.correct = torch.zeros((0, len(examples.validation)), dtype=torch.bool)
         """(epochs, validation excerpts) of the last epochs, over which the ranked accuracy is the mean."""
 
@@ -105,8 +160,7 @@ class Learner:
         """Pass once over the training part and return its scalars."""
         seed(self.config, epoch)
         self.model.train()
-        loss_sum = torch.zeros((), device=self.device)
-        correct = torch.zeros((), dtype=torch.long, device=self.device)
+        loss_sum, correct = torch.zeros((), device=self.device), torch.zeros((), dtype=torch.long, device=self.device)
         order = self.examples.train[torch.randperm(len(self.examples.train), device=self.device)]
         lr = self.optimizer.param_groups[0]["lr"]
         started = time.perf_counter()
@@ -147,7 +201,7 @@ class Learner:
             # As large as those of training, whose activations fit into memory; never of one excerpt, whose last maps
             # may have a single bin, of which there is no variance.
             batches = self.clean.tensor_split(math.ceil(len(self.clean) / max(self.config.batch_size, 3)))
-            batch_norm.recompute(self.model, (self.examples.decibels(rows) for rows in batches))
+            recompute_norms(self.model, (self.examples.decibels(rows) for rows in batches))
         loss_sum = torch.zeros((), dtype=torch.double, device=self.device)
         batches_predicted = []
         for rows in self.examples.validation.split(self.config.batch_size):
@@ -157,13 +211,12 @@ class Learner:
             batches_predicted.append(logits.argmax(1))
         predictions = self._predictions(epoch, torch.cat(batches_predicted))
         counts = torch.from_numpy(predictions.confusion)
-        scalars = {
+        return {
             events.VAL_LOSS: float(loss_sum) / len(self.examples.validation),
             events.VAL_ACCURACY: accuracy(counts),
             events.VAL_MACRO_F1: macro_f1(counts),
             events.RANKED: float(predictions.correct.mean()),
-        }
-        return scalars, predictions
+        }, predictions
 
     def _predictions(self, epoch: int, predicted: Tensor) -> Predictions:
         examples, rows = self.examples, self.examples.validation.cpu().numpy()

@@ -13,8 +13,8 @@ import torch
 
 from irmas.config import Config
 from irmas.errors import UserError, first_line
-from irmas.learning.augment import spec_augment
 from irmas.learning.learner import Examples, Learner
+from irmas.learning.model import spec_augment
 from irmas.run import checkpoint, events, images, model_file, predictions
 from irmas.run.events import EventWriter
 from irmas.run.folder import COMPLETED, DIVERGED, PRUNED, RUNNING, RunFolder, Status
@@ -23,8 +23,6 @@ from irmas.run.predictions import Predictions
 log = logging.getLogger(__name__)
 
 STATUS_EVERY_S = 2.0
-EXAMPLES = 4
-"""Number of spectrograms shown before and after SpecAugment."""
 
 
 def fit(
@@ -48,7 +46,10 @@ def fit(
         _write_header(writer, learner, hparams, folder.path.name, is_new=status.epoch == 0)
         while status.state == RUNNING and status.epoch < config.epochs:
             if prune and status.metrics and (reason := prune(status.epoch, status.metrics[events.RANKED])):
-                status = _end_pruned(writer, status, reason)
+                log.info("pruned: %s", reason)
+                writer.end(ok=True)
+                writer.commit()
+                status = replace(status, state=PRUNED, message=reason)
             else:
                 epoch = status.epoch + 1
                 scalars, answers = learner.train_and_validate(epoch, _status_writer(folder, status))
@@ -70,20 +71,19 @@ def _restore(folder: RunFolder, learner: Learner) -> Status:
     try:
         learner.load_state_dict(state)
     except (KeyError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"{folder.checkpoint}: is of another net ({first_line(error)}); {checkpoint.RESTART}"
-        ) from error
+        reason = f"is of another net ({first_line(error)})"
+        raise UserError(f"{folder.checkpoint}: {reason}; {checkpoint.RESTART}") from error
     log.info("resumes after epoch %d", state["epoch"])
     started = folder.status().started or status.started
     return replace(status, epoch=state["epoch"], metrics=state["metrics"], started=started)
 
 
 def _write_header(writer: EventWriter, learner: Learner, hparams: dict[str, Any], name: str, *, is_new: bool) -> None:
-    """Write the run's settings and, for a new run, excerpts before and after SpecAugment."""
+    """Write the run's settings and, for a new run, four excerpts before and after SpecAugment."""
     writer.hparams(hparams, events.JUDGED, name)
     if is_new:
         examples = learner.examples
-        rows = examples.train[:: max(len(examples.train) // EXAMPLES, 1)][:EXAMPLES]
+        rows = examples.train[:: max(len(examples.train) // 4, 1)][:4]
         titles = [examples.classes[int(target)] for target in examples.targets[rows]]
         log_mel = examples.decibels(rows)
         augmented = spec_augment(log_mel, learner.config.augment, learner.mean_db)
@@ -105,13 +105,6 @@ def _status_writer(folder: RunFolder, status: Status) -> Callable[[int], None]:
             folder.write_status(replace(status, step=step))
 
     return on_step
-
-
-def _end_pruned(writer: EventWriter, status: Status, reason: str) -> Status:
-    log.info("pruned: %s", reason)
-    writer.end(ok=True)
-    writer.commit()
-    return replace(status, state=PRUNED, message=reason)
 
 
 def _commit(
@@ -153,10 +146,9 @@ def _commit(
 
 
 def _write_model(folder: RunFolder, learner: Learner, status: Status) -> None:
-    examples = learner.examples
+    examples, weights = learner.examples, learner.model.state_dict()
     rows = examples.train.cpu().numpy()
     names, recordings = examples.names[rows].tolist(), sorted(set(examples.recordings[rows].tolist()))
-    weights = learner.model.state_dict()
     file = model_file.make(weights, examples.classes, learner.config, names, recordings, status.metrics or {})
     folder.check_lease()
     model_file.write(folder.model, file)

@@ -37,19 +37,18 @@ def load(path: Path, config: Config) -> dict[str, Any] | None:
     the key, of another configuration.
     """
     damages = []
-    for candidate in (path, _before(path)):
-        if candidate.exists():
-            try:
-                state = read_numbers(candidate)
-            except DataError as error:
-                damages.append(str(error))
-                continue
-            for damage in damages:
-                log.warning("%s; resumes from the checkpoint before it", damage)
-            if (version := state.get("version")) != VERSION:
-                raise UserError(f"{candidate}: is a checkpoint of {version=}, this is version={VERSION}; {RESTART}")
-            refuse_other_config(candidate, state["config"], config)
-            return state
+    for candidate in filter(Path.exists, (path, _before(path))):
+        try:
+            state = read_numbers(candidate)
+        except DataError as error:
+            damages.append(str(error))
+            continue
+        for damage in damages:
+            log.warning("%s; resumes from the checkpoint before it", damage)
+        if (version := state.get("version")) != VERSION:
+            raise UserError(f"{candidate}: is a checkpoint of {version=}, this is version={VERSION}; {RESTART}")
+        refuse_other_config(candidate, state["config"], config)
+        return state
     if damages:
         raise UserError(f"{'; '.join(damages)}; {RESTART}")
     return None

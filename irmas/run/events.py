@@ -58,8 +58,6 @@ VERSION = "brain.Event:2"
 
 _HEADER = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
-_FLOAT = struct.Struct("<f")
-_PNG_SIZE = struct.Struct(">II")  # width, height; behind the signature and the head of the first chunk
 _FILE_NAME = re.compile(r"events\.out\.tfevents\.(\d+)\.")
 _MAYBE_HEADER = re.compile(rb"(?s)(?=.{4}\0{4}(?!\0{4}).{4})")  # a length below 4 GiB, a checksum that is not 0
 
@@ -92,9 +90,8 @@ class EventWriter(AbstractContextManager["EventWriter"]):
     def __init__(self, folder: Path, purge_step: int) -> None:
         self._path = folder / _new_name(folder)
         self._file = self._path.open("xb", buffering=0)
-        self._uncommitted = bytearray()
-        self._write(0, file_version=VERSION)
-        self._write(purge_step, session_log=SessionLog(status=SessionLog.START))
+        start = SessionLog(status=SessionLog.START)
+        self._uncommitted = _framed(0, file_version=VERSION) + _framed(purge_step, session_log=start)
         try:
             self.commit()
         except OSError:
@@ -104,8 +101,7 @@ class EventWriter(AbstractContextManager["EventWriter"]):
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write one value per tag; TensorBoard stores it in single precision."""
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
-        self._write(step, summary=summary)
+        self._write(step, [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
 
     def image(self, step: int, tag: str, rgb: NDArray[np.uint8]) -> None:
         """Write an image, (height, width, 3), as PNG."""
@@ -113,7 +109,7 @@ class EventWriter(AbstractContextManager["EventWriter"]):
 
         png = io.BytesIO()
         Image.fromarray(rgb).save(png, format="PNG")
-        self._write(step, summary=Summary(value=[_image(tag, png.getvalue())]))
+        self._write(step, [_image(tag, png.getvalue())])
 
     def hparams(self, values: Mapping[str, bool | float | str], metrics: Sequence[str], group: str) -> None:
         """Declare the run to the HParams dashboard: its settings, and the scalar tags shown beside them.
@@ -121,18 +117,21 @@ class EventWriter(AbstractContextManager["EventWriter"]):
         Runs of one `group` make one row. The dashboard takes its columns from whichever run it reads first, so the runs
         of a sweep must declare the same names and types.
         """
-        from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+        from google.protobuf.struct_pb2 import Value
 
-        started = plugin_data_pb2.SessionStartInfo(group_name=group, start_time_secs=time.time())
-        experiment = api_pb2.Experiment(time_created_secs=time.time())
-        kinds = {bool: ("bool_value", api_pb2.DATA_TYPE_BOOL), str: ("string_value", api_pb2.DATA_TYPE_STRING)}
-        for name, value in values.items():
-            entry, kind = kinds.get(type(value), ("number_value", api_pb2.DATA_TYPE_FLOAT64))
-            setattr(started.hparams[name], entry, value)
-            experiment.hparam_infos.add(name=name, type=kind)
-        for tag in metrics:
-            experiment.metric_infos.add(name=api_pb2.MetricName(tag=tag))
-        self._hparams_plugin(experiment=experiment)
+        kinds = {bool: ("bool_value", "DATA_TYPE_BOOL"), str: ("string_value", "DATA_TYPE_STRING")}
+        entries = {
+            name: kinds.get(type(value), ("number_value", "DATA_TYPE_FLOAT64")) for name, value in values.items()
+        }
+        self._hparams_plugin(
+            experiment={
+                "time_created_secs": time.time(),
+                "hparam_infos": [{"name": name, "type": kind} for name, (_, kind) in entries.items()],
+                "metric_infos": [{"name": {"tag": tag}} for tag in metrics],
+            }
+        )
+        hparams = {name: Value(**{entry: values[name]}) for name, (entry, _) in entries.items()}
+        started = {"group_name": group, "start_time_secs": time.time(), "hparams": hparams}
         self._hparams_plugin(session_start_info=started)
 
     def end(self, ok: bool) -> None:
@@ -140,11 +139,8 @@ class EventWriter(AbstractContextManager["EventWriter"]):
 
         TensorBoard keeps the first such entry in a run's files: write it only for a run that will not be resumed.
         """
-        from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
-
-        status = api_pb2.STATUS_SUCCESS if ok else api_pb2.STATUS_FAILURE
-        ended = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
-        self._hparams_plugin(session_end_info=ended)
+        status = "STATUS_SUCCESS" if ok else "STATUS_FAILURE"
+        self._hparams_plugin(session_end_info={"status": status, "end_time_secs": time.time()})
 
     def commit(self) -> None:
         """Write and sync everything so far, or nothing of it.
@@ -154,7 +150,7 @@ class EventWriter(AbstractContextManager["EventWriter"]):
         committed = self._file.tell()
         with errors_name(self._path):
             try:
-                rest = bytes(self._uncommitted)
+                rest = self._uncommitted
                 while rest:
                     rest = rest[self._file.write(rest) :]
                 os.fsync(self._file.fileno())
@@ -162,7 +158,7 @@ class EventWriter(AbstractContextManager["EventWriter"]):
                 self._file.seek(committed)
                 self._file.truncate()
                 raise
-        self._uncommitted.clear()
+        self._uncommitted = b""
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
@@ -172,11 +168,10 @@ class EventWriter(AbstractContextManager["EventWriter"]):
 
         (entry,) = content
         about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
-        value = Summary.Value(tag=f"_hparams_/{entry}", metadata=about, tensor=metadata.NULL_TENSOR)
-        self._write(0, summary=Summary(value=[value]))
+        self._write(0, [Summary.Value(tag=f"_hparams_/{entry}", metadata=about, tensor=metadata.NULL_TENSOR)])
 
-    def _write(self, step: int, **content: Any) -> None:
-        self._uncommitted += _framed(step, **content)
+    def _write(self, step: int, values: list[Summary.Value]) -> None:
+        self._uncommitted += _framed(step, summary=Summary(value=values))
 
 
 def _framed(step: int, **content: Any) -> bytes:
@@ -187,7 +182,7 @@ def _framed(step: int, **content: Any) -> bytes:
 
 
 def _image(tag: str, png: bytes) -> Any:
-    width, height = _PNG_SIZE.unpack_from(png, 16)
+    width, height = struct.unpack_from(">II", png, 16)  # behind the signature and the head of the first chunk
     return Summary.Value(tag=tag, image=Summary.Image(height=height, width=width, encoded_image_string=png))
 
 
@@ -266,13 +261,12 @@ def read_all(folders: Sequence[Path]) -> list[RunScalars]:
 
 def _scalar(value: Any) -> float | None:
     """Return the number in a summary value of either encoding, simple (TF 1, torch) or tensor (TF 2)."""
-    encoding = value.WhichOneof("value")
-    if encoding == "simple_value":
+    if value.HasField("simple_value"):
         return float(value.simple_value)
-    if encoding != "tensor" or value.tensor.dtype != DT_FLOAT or value.tensor.tensor_shape.dim:
+    if not value.HasField("tensor") or value.tensor.dtype != DT_FLOAT or value.tensor.tensor_shape.dim:
         return None
-    if len(value.tensor.tensor_content) == _FLOAT.size:
-        return float(_FLOAT.unpack(value.tensor.tensor_content)[0])
+    if len(value.tensor.tensor_content) == 4:
+        return float(struct.unpack("<f", value.tensor.tensor_content)[0])
     return float(value.tensor.float_val[0]) if value.tensor.float_val else None
 
 

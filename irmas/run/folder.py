@@ -18,11 +18,7 @@ from irmas.files import atomic_write, remove_leftovers
 from irmas.run.lease import Lease, Writer, acquire, is_owned
 
 CONFIG = "config.yaml"
-STATUS = "status.json"
-LOG = "log.txt"
-CHECKPOINT = "checkpoint.pt"
 MODEL = "model.pt"
-PREDICTIONS = "predictions.npz"
 PROVENANCE = "provenance.json"
 
 PENDING, RUNNING, COMPLETED, FAILED, CANCELLED = "PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"
@@ -30,8 +26,6 @@ DIVERGED = "DIVERGED"
 """The loss became NaN or infinite."""
 PRUNED = "PRUNED"
 """Ended by successive halving, at one of its rungs."""
-RENAMED = {"STOPPED": PRUNED}
-"""States in status files of earlier versions."""
 INTERRUPTED = "stopped; rerun the command to resume"
 """The message of a CANCELLED run."""
 FINAL = frozenset({COMPLETED, DIVERGED, PRUNED})
@@ -40,7 +34,7 @@ FINAL = frozenset({COMPLETED, DIVERGED, PRUNED})
 
 @dataclass(frozen=True)
 class Status:
-    """What the process that trains a run recorded last."""
+    """The last record of the process that trains a run."""
 
     state: str = PENDING
     epoch: int = 0
@@ -60,7 +54,7 @@ class Status:
     updated: float = 0.0
     """Unix time of the last write."""
     message: str = ""
-    """Why the run is in this state."""
+    """The reason for the state."""
 
     @classmethod
     def from_json(cls, text: str) -> Status:
@@ -69,14 +63,14 @@ class Status:
         Raises ValueError, TypeError or AttributeError if `text` is damaged or has other entries.
         """
         values = json.loads(text)
-        if "error" in values:  # its name in earlier versions
+        if "error" in values:  # the name of `message` in earlier versions, whose PRUNED was STOPPED
             values["message"] = values.pop("error")
         for name, value in values.items():
             if not _is_sound(name, value):
                 raise TypeError(f"{name} is {value!r}")
         state = values.pop("state", PENDING)
         writer = Writer(**{name: values.pop(name) for name in _WRITER if name in values})
-        return cls(RENAMED.get(state, state), **values, writer=writer)
+        return cls(PRUNED if state == "STOPPED" else state, **values, writer=writer)
 
     def to_json(self) -> str:
         """Return the entries of earlier versions: the writer's stand beside the others."""
@@ -86,7 +80,7 @@ class Status:
     @property
     def reason(self) -> str:
         """The last line of the message: that of a traceback says what happened."""
-        return self.message.strip().splitlines()[-1].strip() if self.message.strip() else ""
+        return (self.message.strip().splitlines() or [""])[-1].strip()
 
     @property
     def node(self) -> str:
@@ -125,7 +119,7 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        return self.path / CHECKPOINT
+        return self.path / "checkpoint.pt"
 
     @property
     def model(self) -> Path:
@@ -134,17 +128,21 @@ class RunFolder:
 
     @property
     def predictions(self) -> Path:
-        return self.path / PREDICTIONS
+        return self.path / "predictions.npz"
 
     @property
     def log(self) -> Path:
-        return self.path / LOG
+        return self.path / "log.txt"
+
+    @property
+    def _status(self) -> Path:
+        return self.path / "status.json"
 
     @contextmanager
     def acquire(self, is_stale: Callable[[Writer], bool] = lambda writer: False) -> Iterator[RunFolder]:
         """Yield this folder with a lease, as `lease.acquire` does. Raises RunBusyError and OSError."""
         with acquire(self.path, is_stale, self._live_elsewhere) as lease:
-            remove_leftovers(self.path, CHECKPOINT)
+            remove_leftovers(self.checkpoint)
             yield replace(self, lease=lease)
 
     def _live_elsewhere(self) -> Writer | None:
@@ -173,16 +171,13 @@ class RunFolder:
 
     def recorded(self) -> Status:
         """Return what the status file says, whether its process lives or not. Raises UserError as `status` does."""
-        path = self.path / STATUS
         try:
-            return Status.from_json(path.read_text())
+            return Status.from_json(self._status.read_text())
         except FileNotFoundError:
             return Status()
         except (ValueError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{path}: is damaged or from another version ({error}); "
-                "remove it and rerun the command to resume from the run's checkpoint"
-            ) from error
+            remedy = "remove it and rerun the command to resume from the run's checkpoint"
+            raise UserError(f"{self._status}: is damaged or from another version ({error}); {remedy}") from error
 
     def write_status(self, status: Status) -> None:
         """Write a status with this process as its writer. Raises LeaseLost and OSError."""
@@ -195,7 +190,7 @@ class RunFolder:
         The process may have died before it made its folder.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        atomic_write(self.path / STATUS, replace(status, updated=time.time()).to_json())
+        atomic_write(self._status, replace(status, updated=time.time()).to_json())
 
     def write_config(self, config: Config) -> None:
         """Write the run's configuration, if it is the one that the folder was trained with.
@@ -203,17 +198,15 @@ class RunFolder:
         Raises UserError, naming the key, if it is another one; LeaseLost and OSError.
         """
         self.check_lease()
-        values = asdict(config)
         path = self.path / CONFIG
         if path.exists():
             try:
                 there = flatten(yaml.safe_load(path.read_text()))
             except (yaml.YAMLError, ValueError, AttributeError) as error:
-                raise UserError(
-                    f"{path}: is damaged ({first_line(error)}); remove it, the checkpoint has the run's settings too"
-                ) from error
+                remedy = "remove it, the checkpoint has the run's settings too"
+                raise UserError(f"{path}: is damaged ({first_line(error)}); {remedy}") from error
             refuse_other_config(path, there, config)
-        atomic_write(path, yaml.safe_dump(values, sort_keys=False))
+        atomic_write(path, yaml.safe_dump(asdict(config), sort_keys=False))
 
     def write_provenance(self, provenance: dict[str, Any]) -> None:
         """Write `provenance` and, as `earlier_sources`, the sources that trained the run before.
@@ -226,19 +219,17 @@ class RunFolder:
             before = json.loads(path.read_text()) if path.exists() else provenance
             source, earlier = str(before["source"]), list(before.get("earlier_sources", []))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{path}: is damaged ({first_line(error)}); remove it and rerun the command to resume; "
-                "which source trained the run's first epochs is then unknown"
-            ) from error
+            remedy = "remove it and rerun the command to resume; the source of the first epochs is then unknown"
+            raise UserError(f"{path}: is damaged ({first_line(error)}); {remedy}") from error
         if source != provenance["source"]:
             earlier.append(source)
-        values = provenance | ({"earlier_sources": earlier} if earlier else {})
-        atomic_write(path, json.dumps(values, indent=1) + "\n")
+        if earlier:
+            provenance = provenance | {"earlier_sources": earlier}
+        atomic_write(path, json.dumps(provenance, indent=1) + "\n")
 
 
 def refuse_other_config(path: Path, there: dict[str, Any], config: Config) -> None:
     """Raise UserError, naming the key, if `config` trains another run than the flat settings `there` of `path`."""
     here = config.flat()
-    key = first_difference(there, here)
-    if key is not None:
+    if key := first_difference(there, here):
         raise UserError(f"{path}: was trained with {key}={shown(there.get(key))}, this is {key}={shown(here.get(key))}")

@@ -18,7 +18,6 @@ _WHITE_TO_BLUE = ((247, 250, 253), (198, 219, 239), (107, 174, 214), (33, 113, 1
 _BLACK_TO_YELLOW = ((4, 4, 18), (84, 15, 109), (187, 55, 84), (249, 142, 9), (252, 255, 164))
 
 _PANEL = 256  # approximate pixels of a spectrogram's longer side
-_COLUMNS = 4
 _GAP = 14
 
 
@@ -70,7 +69,7 @@ def confusion_matrix(counts: NDArray[np.integer], classes: Sequence[str]) -> NDA
 def spectrograms(
     log_mel_db: NDArray[np.float32], titles: Sequence[str], vmin_db: float, vmax_db: float
 ) -> NDArray[np.uint8]:
-    """Draw log-mels, (excerpts, bands, frames) in dB, as titled panels, four per row, low frequencies at the bottom.
+    """Draw log-mels, (excerpts, bands, frames) in dB, as a row of titled panels, low frequencies at the bottom.
 
     Colors run from `vmin_db` to `vmax_db` and are clipped there; the bar below names both. Titles are cut to their
     panel's width; the font has Latin letters and no arrows.
@@ -78,8 +77,7 @@ def spectrograms(
     count, bands, frames = log_mel_db.shape
     zoom = max(1, round(_PANEL / max(bands, frames)))
     width, height, head = frames * zoom, bands * zoom, 24
-    columns, rows = min(count, _COLUMNS), -(-count // _COLUMNS)
-    size = (max(230, _GAP + columns * (width + _GAP)), rows * (head + height + _GAP) + head)
+    size = (max(230, _GAP + count * (width + _GAP)), head + height + _GAP + head)
     canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
     font, small = _font(14.0), _font(12.0)
@@ -87,10 +85,9 @@ def spectrograms(
     level = np.clip((log_mel_db[:, ::-1] - vmin_db) / (vmax_db - vmin_db), 0.0, 1.0)
     panels = _colors(level, _BLACK_TO_YELLOW).repeat(zoom, axis=1).repeat(zoom, axis=2)
     for index, (panel, title) in enumerate(zip(panels, titles, strict=True)):
-        row, column = divmod(index, _COLUMNS)
-        left, top = _GAP + column * (width + _GAP), row * (head + height + _GAP)
-        draw.text((left, top + head / 2 + 1), _shortened(title, font, width), _INK, font, anchor="lm")
-        canvas.paste(Image.fromarray(panel), (left, top + head))
+        left = _GAP + index * (width + _GAP)
+        draw.text((left, head / 2 + 1), _shortened(title, font, width), _INK, font, anchor="lm")
+        canvas.paste(Image.fromarray(panel), (left, head))
 
     low, middle = f"{vmin_db:g} dB", size[1] - head // 2 - 3
     bar = _colors(np.broadcast_to(np.linspace(0.0, 1.0, 96), (10, 96)), _BLACK_TO_YELLOW)

@@ -22,7 +22,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -33,7 +33,7 @@ from irmas.slurm_task import current_task
 
 LOCK = ".lock"
 LOCK_WAIT_S = 0.2
-"""Longer than a reader of the status holds the lock."""
+"""A time longer than a reader of the status holds the lock."""
 LEASE_LOST = 75
 """Exit code of a process whose run another process trains."""
 
@@ -76,14 +76,11 @@ class Lease:
 
     def check(self) -> None:
         """Raise LeaseLost if another process has taken over."""
-        try:
-            # The content of a file opened just now: NFS answers a stat from its cache, and reuses inode numbers.
-            with (self.folder / LOCK).open() as file:
-                now = _writer_in(file)
-        except FileNotFoundError:
-            now = None
-        if now != self.owner:
-            raise LeaseLost("a newer start of this run has taken over; this one stops")
+        # The content of a file opened just now: NFS answers a stat from its cache, and reuses inode numbers.
+        with suppress(FileNotFoundError), (self.folder / LOCK).open() as file:
+            if _writer_in(file) == self.owner:
+                return
+        raise LeaseLost("a newer start of this run has taken over; this one stops")
 
 
 @contextmanager
@@ -117,7 +114,7 @@ def _replace_lock(
     """Rename `own` to `.lock`, or return False if another process did so meanwhile. Raises RunBusyError."""
     path = folder / LOCK
     with path.open("a+") as before:
-        rival = live_elsewhere() if _lock_soon(before) else _writer_in(before)
+        rival = live_elsewhere() if _lock(before, fcntl.LOCK_EX, LOCK_WAIT_S) else _writer_in(before)
         if rival is not None and not is_stale(rival):
             raise RunBusyError(f"{folder}: another process trains it" + (f" ({rival})" if rival.node else ""))
         with path.open() as now:
@@ -144,17 +141,15 @@ def _writer_in(file: IO[str]) -> Writer:
         return Writer()
 
 
-def _lock_soon(file: IO[str]) -> bool:
-    """Lock `file` within LOCK_WAIT_S; return whether that succeeded."""
-    deadline = time.monotonic() + LOCK_WAIT_S
-    while not (locked := _lock(file, fcntl.LOCK_EX)) and time.monotonic() <= deadline:
-        time.sleep(LOCK_WAIT_S / 20)
-    return locked
-
-
-def _lock(file: IO[str], operation: int) -> bool:
-    try:
-        fcntl.flock(file, operation | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _lock(file: IO[str], operation: int, wait_s: float = 0.0) -> bool:
+    """Lock `file` within `wait_s`; return whether that succeeded."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(file, operation | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.01)
+        else:
+            return True

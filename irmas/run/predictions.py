@@ -19,13 +19,11 @@ class Predictions:
 
     classes: NDArray[np.str_]
     excerpts: NDArray[np.str_]
-    """Names of the excerpts."""
     recordings: NDArray[np.str_]
-    """Names of their recordings; recordings that share an identical excerpt have one name."""
+    """The recording of each excerpt; recordings that share an identical excerpt have one name."""
     targets: NDArray[np.integer]
-    """Indices of the true classes."""
     predicted: NDArray[np.integer]
-    """Indices of the classes predicted in the last epoch."""
+    """Indices of the classes, true and predicted in the last epoch."""
     correct: NDArray[np.floating]
     """Share, 0 to 1, of correct predictions over the epochs of the ranked accuracy; its mean is that accuracy."""
 

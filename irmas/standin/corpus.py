@@ -1,17 +1,17 @@
-"""A stand-in for IRMAS's training set that anyone can render: General MIDI music under its names and quirks.
+"""A stand-in for IRMAS that anyone can render: General MIDI music under the names and quirks of its two sets.
 
-`plan` decides which recordings there are and what their files are called; `music` makes their sound.
+`plan` and `plan_songs` decide which files there are; `music` makes their sound.
 """
 
 from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -22,14 +22,6 @@ from irmas.errors import DataError
 from irmas.files import errors_name, locked
 from irmas.labels import CODES
 from irmas.processes import cpu_count, mapped
-
-
-class _Planned(Protocol):
-    @property
-    def excerpts(self) -> int: ...
-
-
-T = TypeVar("T", bound=_Planned)
 
 # Part of the data's identity: raise it whenever the rendered bytes change.
 VERSION = 1
@@ -48,6 +40,11 @@ GENRES = {"cou_fol": 0.1, "cla": 0.2, "pop_roc": 0.35, "lat_sou": 0.08, "jaz_blu
 # Each class's recordings are rounded up, and a recording's number has four digits.
 SMALLEST = 33
 LARGEST = (9999 - len(CODES)) * IRMAS_SIZE // IRMAS_RECORDINGS
+
+# The test set: excerpts of a song, their length, and the version of the rendered bytes.
+MOST_EXCERPTS = 5
+SECONDS = (5.0, 20.0)
+TEST_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -137,6 +134,45 @@ def _with_quirks(recordings: list[Recording], rng: np.random.Generator) -> list[
     return list(changed.values())
 
 
+@dataclass(frozen=True)
+class Song:
+    """A song of the test set."""
+
+    number: int
+    casts: list[list[str]]
+    """The predominant instruments of each excerpt."""
+    seconds: float
+    """Length of each excerpt."""
+    with_drums: bool
+
+    @property
+    def excerpts(self) -> int:
+        return len(self.casts)
+
+
+def plan_songs(songs: int, seed: int) -> list[Song]:
+    """Return songs of two to four instruments, dealt so that all classes are about equally frequent.
+
+    An excerpt has at least two of its song's instruments.
+    """
+    rng = np.random.default_rng([seed, 0])
+    planned: list[Song] = []
+    hand: list[str] = []
+    for number in range(1, songs + 1):
+        size = int(rng.integers(2, 5))
+        if len(set(hand)) < size:
+            hand += rng.permutation(CODES).tolist()
+        ensemble = list(dict.fromkeys(hand))[:size]
+        for code in ensemble:
+            hand.remove(code)
+        casts = [
+            sorted(rng.choice(ensemble, size=rng.integers(2, size + 1), replace=False).tolist())
+            for _ in range(rng.integers(2, MOST_EXCERPTS + 1))
+        ]
+        planned.append(Song(number, casts, round(rng.uniform(*SECONDS), 2), bool(rng.random() < 0.5)))
+    return planned
+
+
 def _write(root: Path, recording: Recording, seed: int) -> None:
     from irmas.standin.music import SAMPLE_RATE, perform  # here: opening a cache needs no synthesizer
 
@@ -146,8 +182,20 @@ def _write(root: Path, recording: Recording, seed: int) -> None:
         write_wav(root / recording.code / f"{name}.wav", sound, SAMPLE_RATE)
 
 
+def _write_song(root: Path, song: Song, seed: int) -> None:
+    from irmas.standin.music import SAMPLE_RATE, perform_song
+
+    rng = np.random.default_rng([seed, 1, song.number])
+    sounds = perform_song(rng, song.casts, song.seconds, with_drums=song.with_drums)
+    for number, (cast, sound) in enumerate(zip(song.casts, sounds, strict=True), start=1):
+        path = root / "Part1" / f"{song.number:02d} - Stand-in Song No. {song.number}-{number}.wav"
+        write_wav(path, sound, SAMPLE_RATE)
+        write_labels(path.with_suffix(".txt"), cast)
+
+
 def write_wav(path: Path, sound: NDArray[np.int16], rate: int) -> None:
     """Write sound of shape (samples,) or (samples, channels), 16 bit. Raise OSError with the file's name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     wav = io.BytesIO()
     soundfile.write(wav, sound, rate, subtype="PCM_16", format="WAV")
     with errors_name(path):  # written here, since libsndfile's error does not say that a disk is full
@@ -161,21 +209,27 @@ def write_labels(path: Path, labels: Sequence[str]) -> None:
 
 
 def render(root: Path, size: int, seed: int, progress: Progress = SILENT) -> None:
-    """Render a corpus of `size` excerpts (3 s, 44.1 kHz, stereo, 16 bit) as root/<class>/<name>.wav.
+    """Render a corpus of `size` excerpts (3 s, 44.1 kHz, stereo, 16 bit) as root/<class>/<name>.wav, if it is missing.
 
-    The bytes follow from size, seed and VERSION alone. See `render_all`; raise DataError for a size out of range, too.
+    The bytes follow from size, seed and VERSION alone. `root` gets its name when everything is in it. Raise DataError
+    if the disk is full or the size out of range, UserError if the folder cannot be written.
     """
-    render_all(root, CODES, partial(_write, seed=seed), plan(size, seed), progress)
+    _render(root, partial(_write, seed=seed), plan(size, seed), progress)
 
 
-def render_all(
-    root: Path, folders: Iterable[str], write: Callable[[Path, T], None], items: Sequence[T], progress: Progress
-) -> None:
-    """Write every item, with every core, into a folder with these subfolders, unless `root` exists.
+def render_test_part(folder: Path, progress: Progress, songs: int = 30, seed: int = 0) -> Path:
+    """Render a test part of `songs` songs (44.1 kHz, stereo, 16 bit) below `folder`, as `render` does; return its path.
 
-    `root` gets its name when everything is in it; what a killed rendering left is removed. Of processes that start at
-    once, one renders. Raise DataError if the disk is full, UserError if the folder cannot be written.
+    The bytes follow from songs, seed and TEST_VERSION alone.
     """
+    root = folder / f"test-v{TEST_VERSION}-{songs}-seed{seed}"
+    if not root.is_dir():  # it may be read-only
+        _render(root, partial(_write_song, seed=seed), plan_songs(songs, seed), progress)
+    return root
+
+
+def _render(root: Path, write: Callable[[Path, Any], None], items: Sequence[Any], progress: Progress) -> None:
+    """Write every recording or song below `root`, with every core; of processes that start at once, one renders."""
     unfinished = root.with_name(f"{root.name}.part")
     with locked(root.with_name(f"{root.name}.lock")):
         if root.is_dir():
@@ -183,8 +237,6 @@ def render_all(
         progress.start("rendering", sum(item.excerpts for item in items))
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
-            for folder in folders:
-                (unfinished / folder).mkdir(parents=True)
             task = partial(write, unfinished)
             with mapped(task, items, path=unfinished, workers=cpu_count(), chunksize=4) as written:
                 for item, _ in zip(items, written, strict=True):

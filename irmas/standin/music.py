@@ -6,10 +6,9 @@ does not.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
-from pathlib import Path
+from importlib.metadata import distribution
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +50,7 @@ class Harmony(NamedTuple):
     beat_s: float
     scale: tuple[int, ...]
     chords: tuple[tuple[int, ...], ...]
-    frames: int = FRAMES
+    frames: int
 
     @property
     def duration_s(self) -> float:
@@ -161,10 +160,8 @@ def _synthesizer(program: int, is_drum: bool) -> Synthesizer:
 
     The sound font lies in the package pretty_midi, which is slow to import and not needed otherwise.
     """
-    spec = importlib.util.find_spec("pretty_midi")
-    assert spec is not None
-    assert spec.origin is not None
-    return Synthesizer(str(Path(spec.origin).with_name("TimGM6mb.sf2")), SAMPLE_RATE, 0)
+    sound_font = distribution("pretty_midi").locate_file("pretty_midi/TimGM6mb.sf2")
+    return Synthesizer(str(sound_font), SAMPLE_RATE, 0)
 
 
 class Player(NamedTuple):
@@ -184,11 +181,8 @@ class Player(NamedTuple):
         score = ScoreSecond(480)
         score.tracks.append(track)
         sound = np.asarray(_synthesizer(self.program, is_drum).render(score, stereo=False))[0]
-        stem = np.zeros(harmony.frames, np.float32)
         # What sounds beyond the end goes to the start, as if music had gone on before it.
-        for start in range(0, len(sound), harmony.frames):
-            piece = sound[start : start + harmony.frames]
-            stem[: len(piece)] += piece
+        stem = np.pad(sound, (0, -len(sound) % harmony.frames)).reshape(-1, harmony.frames).sum(0)
         return self.gains * _at_rms(stem, 0.0)
 
 
