@@ -26,8 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from irmas.config import SWEEP_WIDE, Config, Prepare, check, flatten, rules
-from irmas.errors import UserError, first_line
-from irmas.exit import Parser, report_errors
+from irmas.errors import Parser, UserError, first_line, report_errors
 from irmas.results.best import END
 from irmas.sweep.settings import LAUNCHERS, PREFIX
 from irmas.sweep.sweep import BEST

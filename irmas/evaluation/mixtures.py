@@ -54,9 +54,20 @@ def make(folder: Path, files: Sequence[ModelFile], progress: Progress) -> None:
 
 
 def _recordings(files: Sequence[ModelFile], progress: Progress) -> tuple[dict[str, list[Recording]], int]:
-    """Return the recordings of each class that no net was trained on, all of the most frequent rate; and it, in Hz."""
-    excerpts, seconds = _excerpts(files, progress), files[0].features.seconds
-    rates = [_rate(excerpt, seconds) for excerpt in excerpts]
+    """Return the recordings of each class that no net was trained on, all of the most frequent rate; and it, in Hz.
+
+    They are those of the first net's data. Raises UserError if its sounds are not available, or too few.
+    """
+    data, features = training_data(files[0]), files[0].features
+    if data.cache is not None:
+        raise DataError("it was trained on a ready-made feature cache, and its sounds are not known")
+    names, recordings = trained_on(files)
+    excerpts = [
+        excerpt
+        for excerpt in dataset.locate(data, features, progress).excerpts or []
+        if excerpt.name not in names and excerpt.recording not in recordings and excerpt.label in files[0].classes
+    ]
+    rates = [_rate(excerpt, features.seconds) for excerpt in excerpts]
     rate = max(Counter(filter(None, rates)).items(), key=itemgetter(1), default=(0, 0))[0]
     by_name: dict[tuple[str, str], Recording] = defaultdict(list)
     for excerpt, other in zip(excerpts, rates, strict=True):
@@ -68,22 +79,6 @@ def _recordings(files: Sequence[ModelFile], progress: Progress) -> tuple[dict[st
     if len(by_class) < 2:
         raise DataError(f"{len(excerpts)} excerpts are of recordings that it was not trained on, too few to mix")
     return by_class, rate
-
-
-def _excerpts(files: Sequence[ModelFile], progress: Progress) -> list[Excerpt]:
-    """Return the excerpts of the first net's data from recordings that no net was trained on.
-
-    Raises UserError if its sounds are not available.
-    """
-    data = training_data(files[0])
-    if data.cache is not None:
-        raise DataError("it was trained on a ready-made feature cache, and its sounds are not known")
-    names, recordings = trained_on(files)
-    return [
-        excerpt
-        for excerpt in dataset.locate(data, files[0].features, progress).excerpts or []
-        if excerpt.name not in names and excerpt.recording not in recordings and excerpt.label in files[0].classes
-    ]
 
 
 def _rate(excerpt: Excerpt, seconds: float) -> int | None:
