@@ -1,4 +1,4 @@
-"""What a run is made of: one dataclass per group of `conf/`, each field with its default, its rule and its text."""
+"""The settings of a run: one dataclass per group of `conf/`, each field with its default, its rule and its text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from irmas.errors import ConfigError
 
 @dataclass(frozen=True)
 class Rule:
-    """What a setting may be. It stands in the annotation of its field: `Annotated[int, whole(1, 9)]`."""
+    """The values that a setting may have. It stands in the annotation of its field: `Annotated[int, whole(1, 9)]`."""
 
     allows: Callable[[Any], bool]
     text: str
@@ -77,7 +77,7 @@ FILTERS = Rule(
 
 @dataclass
 class Data:
-    """Which excerpts, and which of them validate."""
+    """The excerpts, and the part of them that validates."""
 
     source: Annotated[str, one_of("irmas", "standin", "folder")] = "irmas"
     """`irmas` (its own layout and names), `standin` (rendered in that layout) or `folder` (one subfolder per class)."""
@@ -207,7 +207,7 @@ class Config:
     """Learning-rate schedule: `plateau` halves the rate after every third epoch without a new lowest val/loss;
     `onecycle` rises to lr and falls to nearly zero, step by step."""
     class_weights: Annotated[bool, FLAG] = True
-    """Whether the loss is weighted by inverse class frequencies."""
+    """`true`: weight the loss by inverse class frequencies."""
     halving: Annotated[int | None, whole(2, 100)] = None
     """Successive halving (ASHA): a run passes a rung only if it is among the best 1 / halving so far."""
     data: Data = field(default_factory=Data)
@@ -225,7 +225,7 @@ class Prepare:
     """The settings of `python -m irmas.prepare`."""
 
     download: Annotated[bool, FLAG] = False
-    """Whether to fetch IRMAS first."""
+    """`true`: fetch IRMAS first."""
     data: Data = field(default_factory=Data)
     features: Features = field(default_factory=Features)
 

@@ -27,7 +27,7 @@ Arrange = Callable[[Path], None]
 SMALL = ["data=standin", "data.size=132", "features=small", "epochs=1", "name=mine"]
 LOCAL, SLURM = "hydra/launcher=local", "hydra/launcher=slurm"
 ANSWERS = {"scontrol": "echo MaxArraySize = 1001", "squeue": "true", "sacct": "true", "sbatch": "touch submitted"}
-"""Of a Slurm that knows nothing yet; the real one is in tests/cluster."""
+"""Replies of a Slurm without jobs; the real one is in tests/cluster."""
 
 
 @pytest.fixture
@@ -129,13 +129,13 @@ def test_training_is_refused_before_anything_is_made(
         (file("d/a.wav"), "fewer than two classes"),
     ],
 )
-@pytest.mark.parametrize("door", ["train", "prepare"])
+@pytest.mark.parametrize("command", ["train", "prepare"])
 def test_a_folder_of_music_that_is_none(
-    door: str, arrange: Arrange, message: str, commands: Commands, folder: Path
+    command: str, arrange: Arrange, message: str, commands: Commands, folder: Path
 ) -> None:
     arrange(folder)
-    launcher = [LOCAL] if door == "train" else []
-    assert message in commands.refuse(door, "data=folder", "data.root=d", *launcher, folder=folder)
+    launcher = [LOCAL] if command == "train" else []
+    assert message in commands.refuse(command, "data=folder", "data.root=d", *launcher, folder=folder)
 
 
 @pytest.mark.parametrize(
@@ -166,12 +166,12 @@ def test_a_cache_that_is_there_needs_no_folder_that_can_be_written(
     (folder / "cache").chmod(0o555)
     settings = [f"features.{key}={getattr(features, key)}" for key in ("sample_rate", "n_fft", "hop_length", "n_mels")]
     group = ["data=folder", f"data.root={data.root}", "data.cache_dir=cache"]
-    said = commands.run("prepare", *group, *settings, folder=folder)
-    assert (said.code, said.stderr) == (0, "")
-    assert "up to date" in said.stdout
+    result = commands.run("prepare", *group, *settings, folder=folder)
+    assert (result.code, result.stderr) == (0, "")
+    assert "up to date" in result.stdout
 
 
-@pytest.mark.parametrize("door", ["status", "sweep.array_task"])
+@pytest.mark.parametrize("command", ["status", "sweep.array_task"])
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
@@ -191,24 +191,24 @@ def test_a_cache_that_is_there_needs_no_folder_that_can_be_written(
     ],
 )
 def test_a_plan_that_cannot_be_read(
-    door: str, name: str, damage: Callable[[Path], object], message: str, commands: Commands, folder: Path
+    command: str, name: str, damage: Callable[[Path], object], message: str, commands: Commands, folder: Path
 ) -> None:
     damage(sweep(folder) / name)
-    assert message in commands.refuse(door, "outputs/mine", folder=folder)
+    assert message in commands.refuse(command, "outputs/mine", folder=folder)
 
 
-@pytest.mark.parametrize("door", READERS)
+@pytest.mark.parametrize("command", READERS)
 @pytest.mark.parametrize("name", ["nowhere", "file/below", "x" * 300, "a\n'b\" $(c)", ".."])
-def test_a_folder_that_holds_no_sweep(door: str, name: str, commands: Commands, folder: Path) -> None:
+def test_a_folder_that_holds_no_sweep(command: str, name: str, commands: Commands, folder: Path) -> None:
     file("file")(folder)
-    said = commands.refuse(door, name, folder=folder)
-    assert "no sweep is here" in said or "File name too long" in said
+    result = commands.refuse(command, name, folder=folder)
+    assert "no sweep is here" in result or "File name too long" in result
 
 
-@pytest.mark.parametrize("door", READERS)
+@pytest.mark.parametrize("command", READERS)
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["--nope", "a"]])
-def test_a_wrong_call(door: str, arguments: list[str], commands: Commands, folder: Path) -> None:
-    assert f"python -m irmas.{door} --help" in commands.refuse(door, *arguments, folder=folder)
+def test_a_wrong_call(command: str, arguments: list[str], commands: Commands, folder: Path) -> None:
+    assert f"python -m irmas.{command} --help" in commands.refuse(command, *arguments, folder=folder)
 
 
 @pytest.mark.parametrize(
@@ -227,34 +227,35 @@ def test_a_task_refuses_runs_that_the_plan_does_not_have(
     assert message in commands.refuse("sweep.array_task", "outputs/mine", *arguments, folder=folder)
 
 
-@pytest.mark.parametrize("door", ["rank", "status"])
+@pytest.mark.parametrize("command", ["rank", "status"])
 @pytest.mark.parametrize("name", [".", "status.json", "provenance.json", "log.txt"])
-def test_a_run_that_cannot_be_read_costs_only_itself(door: str, name: str, commands: Commands, folder: Path) -> None:
+def test_a_run_that_cannot_be_read_costs_only_itself(command: str, name: str, commands: Commands, folder: Path) -> None:
     first = next((sweep(folder) / "runs").iterdir())
     for kept in ("provenance.json", "log.txt"):
         (first / kept).write_text('{"source": "s"}')
     (first / name).chmod(0)
-    said = commands.run(door, "outputs/mine", folder=folder)
-    assert (said.code, said.stderr) == (0, "")
-    assert "PENDING" in said.stdout
-    assert ("Permission denied" in said.stdout) == (name in (".", "status.json") or (door, name[0]) == ("rank", "p"))
+    result = commands.run(command, "outputs/mine", folder=folder)
+    assert (result.code, result.stderr) == (0, "")
+    assert "PENDING" in result.stdout
+    is_named = name in (".", "status.json") or (command, name) == ("rank", "provenance.json")
+    assert ("Permission denied" in result.stdout) == is_named
 
 
 def test_without_access_to_the_jobs_states_are_those_of_the_runs(commands: Commands, folder: Path) -> None:
     made("slurm", 0)(sweep(folder))
-    said = commands.run("status", "outputs/mine", folder=folder)
-    assert said.code == 0
-    assert "outputs/mine/slurm: cannot be read: states are those that the runs last recorded" in said.stdout
-    assert "1 COMPLETED" in said.stdout
+    result = commands.run("status", "outputs/mine", folder=folder)
+    assert result.code == 0
+    assert "outputs/mine/slurm: cannot be read: states are those that the runs last recorded" in result.stdout
+    assert "1 COMPLETED" in result.stdout
 
 
 def test_a_ranking_that_cannot_be_written_is_shown_all_the_same(commands: Commands, folder: Path) -> None:
     sweep(folder).chmod(0o555)
     before = contents(folder)
-    said = commands.run("rank", "outputs/mine", folder=folder)
-    assert said.code == 2
-    assert said.stderr == "irmas.rank: outputs/mine/ranking.csv: Permission denied\n"
-    assert "PENDING" in said.stdout
+    result = commands.run("rank", "outputs/mine", folder=folder)
+    assert result.code == 2
+    assert result.stderr == "irmas.rank: outputs/mine/ranking.csv: Permission denied\n"
+    assert "PENDING" in result.stdout
     assert contents(folder) == before
 
 
@@ -264,24 +265,24 @@ def test_why_the_data_job_failed_is_printed_and_recorded(commands: Commands, fol
     )
     write_plan(folder / "outputs" / "gone", plan)
     made("d", 0)(folder)
-    said = commands.run("sweep.data_job", "outputs/gone", folder=folder)
-    assert (said.code, said.stderr) == (2, f"irmas.sweep.data_job: {folder}/d: Permission denied\n")
+    result = commands.run("sweep.data_job", "outputs/gone", folder=folder)
+    assert (result.code, result.stderr) == (2, f"irmas.sweep.data_job: {folder}/d: Permission denied\n")
     assert f"{folder}/d: Permission denied" in (folder / "outputs/gone/slurm/data.json").read_text()
 
 
-@pytest.mark.parametrize("door", ["train", "rank", "status"])
-def test_a_working_directory_that_is_gone(door: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["train", "rank", "status"])
+def test_a_working_directory_that_is_gone(command: str, tmp_path: Path) -> None:
     script = 'cd "$1" && rmdir "$1" && exec "$2" -m "irmas.$3" outputs/mine'
     gone = tmp_path / "gone"
     gone.mkdir()
-    command = ["bash", "-c", script, "-", str(gone), sys.executable, door]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    shell = ["bash", "-c", script, "-", str(gone), sys.executable, command]
+    done = subprocess.run(shell, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"irmas.{door}: the current directory no longer exists; cd to another\n"
+    assert done.stderr == f"irmas.{command}: the current directory no longer exists; cd to another\n"
 
 
 def test_a_file_that_cannot_grow_is_named(folder: Path) -> None:
-    """As on a full disk, where the system tells no file either."""
+    """The system names no file here, nor on a full disk."""
     sweep(folder)
     command = ["bash", "-c", 'ulimit -f 0 && exec "$0" -m irmas.rank outputs/mine', sys.executable]
     done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)

@@ -105,9 +105,9 @@ def test_a_mistake_is_one_message_and_writes_nothing(
     arguments: list[str], wanted: list[str], commands: Commands, tmp_path: Path
 ) -> None:
     launcher = [] if any("launcher=" in text for text in arguments) else ["hydra/launcher=local"]
-    said = commands.refuse("train", *arguments, *launcher, folder=tmp_path)
+    result = commands.refuse("train", *arguments, *launcher, folder=tmp_path)
     for text in wanted:
-        assert text in said
+        assert text in result
 
 
 @pytest.mark.parametrize("arguments", [["dropout=0.3"], ["-m", "data=standin", "features=small,report"]])
@@ -120,14 +120,14 @@ def test_prepare_takes_only_its_own_settings_and_no_sweep(
 def test_rank_names_the_sweeps_that_there_are(commands: Commands, tmp_path: Path) -> None:
     (tmp_path / "outputs" / "mine").mkdir(parents=True)
     (tmp_path / "outputs" / "mine" / "plan.yaml").touch()
-    said = commands.refuse("rank", "outputs/other", folder=tmp_path)
-    assert said == "irmas.rank: outputs/other: no sweep is here (plan.yaml is missing); sweeps: outputs/mine\n"
+    result = commands.refuse("rank", "outputs/other", folder=tmp_path)
+    assert result == "irmas.rank: outputs/other: no sweep is here (plan.yaml is missing); sweeps: outputs/mine\n"
 
 
 def test_options_and_settings_stand_in_any_order(commands: Commands, tmp_path: Path) -> None:
-    said = commands.run("train", "lr=0.1", "--cfg", "job", "dropout=0.2", "-m", folder=tmp_path)
-    assert said.code == 0
-    assert "dropout: 0.2\nlr: 0.1\n" in said.stdout
+    result = commands.run("train", "lr=0.1", "--cfg", "job", "dropout=0.2", "-m", folder=tmp_path)
+    assert result.code == 0
+    assert "dropout: 0.2\nlr: 0.1\n" in result.stdout
     assert "-m" not in commands.refuse("train", "data=standin", "-m", "lr=-1", "hydra/launcher=local", folder=tmp_path)
 
 
@@ -135,9 +135,9 @@ def test_options_and_settings_stand_in_any_order(commands: Commands, tmp_path: P
 def test_what_hydra_shows_of_itself_takes_settings_too(
     arguments: list[str], commands: Commands, tmp_path: Path
 ) -> None:
-    said = commands.run("train", *arguments, folder=tmp_path)
-    assert said.code == 0
-    assert "Defaults List" in said.stdout
+    result = commands.run("train", *arguments, folder=tmp_path)
+    assert result.code == 0
+    assert "Defaults List" in result.stdout
 
 
 @pytest.mark.parametrize(

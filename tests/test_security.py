@@ -1,4 +1,4 @@
-"""What values, names and files of others can make this package do: nothing but what they say."""
+"""Values, names and files of others make this package do nothing but what they stand for."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What knows Hydra: the overrides of a command line, and the configurations that they make."""
+"""Hydra behind the commands: the overrides of a command line, and the configurations that they make."""

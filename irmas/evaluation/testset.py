@@ -1,4 +1,4 @@
-"""What a model is tested on: a test part, a folder of classes or a feature cache -> excerpts it was not trained on."""
+"""A test part, a folder of classes or a feature cache -> the labeled excerpts in it that a model was not trained on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from filecmp import cmp
 from pathlib import Path
 
-from irmas.config import Data, Features, shown
+from irmas.config import Data, shown
 from irmas.data import cache, dataset, testparts
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import AUDIO, IRMAS_NAME, scan
@@ -38,7 +38,7 @@ class EvaluationSet:
     paths: list[Path]
     excerpts: list[LabeledExcerpt]
     source: str
-    """What excerpts are cut from: `song` or `recording`."""
+    """The thing that excerpts are cut from: `song` or `recording`."""
     is_multi_label: bool
     problems: list[str] = field(default_factory=list)
     """One line per file that cannot be used, with the reason."""
@@ -64,9 +64,7 @@ def read(paths: Sequence[Path], files: Sequence[ModelFile]) -> EvaluationSet:
         return sets[0]
     if other := next((str(data) for data in sets if not data.is_multi_label), None):
         raise DataError(f"{other}: is no test part, and only test parts are evaluated together")
-    excerpts = [
-        replace(excerpt, name=f"{part.paths[0].name}/{excerpt.name}") for part in sets for excerpt in part.excerpts
-    ]
+    excerpts = [replace(item, name=f"{part.paths[0].name}/{item.name}") for part in sets for item in part.excerpts]
     problems = [problem for part in sets for problem in part.problems]
     return replace(sets[0], paths=list(paths), excerpts=excerpts, problems=problems)
 
@@ -82,8 +80,7 @@ def _read(path: Path, files: Sequence[ModelFile]) -> EvaluationSet:
         data = _classes(path, files)
     else:
         return _part(path, classes)
-    unknown = sorted({label for excerpt in data.excerpts for label in excerpt.labels} - set(classes))
-    if unknown:
+    if unknown := sorted({label for excerpt in data.excerpts for label in excerpt.labels} - {*classes}):
         raise DataError(f"{path}: has unknown classes {' '.join(unknown)}; the model has {' '.join(classes)}")
     return _without_trained_on(data, [file for file in files if _is_training_data(data, file)])
 
@@ -103,11 +100,10 @@ def _part(path: Path, classes: Sequence[str]) -> EvaluationSet:
             "a folder with one subfolder of sounds per class, or a feature cache"
         )
     excerpts = []
-    for labelled in part.excerpts:
-        song = SONG.fullmatch(labelled.path.stem)
-        name = labelled.path.relative_to(path).with_suffix("").as_posix()
-        group = song["song"] if song else labelled.path.stem
-        excerpts.append(LabeledExcerpt(name, labelled.labels, group, labelled.path))
+    for wav, labels in ((item.path, item.labels) for item in part.excerpts):
+        song = SONG.fullmatch(wav.stem)
+        name = wav.relative_to(path).with_suffix("").as_posix()
+        excerpts.append(LabeledExcerpt(name, labels, song["song"] if song else wav.stem, wav))
     return EvaluationSet([path], excerpts, "song", True, part.problems)
 
 
@@ -121,29 +117,27 @@ def _classes(path: Path, files: Sequence[ModelFile]) -> EvaluationSet:
         scanned = scan(Data(source="irmas" if is_irmas else "folder", recordings=recordings), path)
     except DataError as error:
         raise DataError(str(error).removeprefix("data.root=")) from None
-    excerpts = [LabeledExcerpt(found.name, [found.label], found.recording, found.path) for found in scanned]
+    excerpts = [LabeledExcerpt(item.name, [item.label], item.recording, item.path) for item in scanned]
     return EvaluationSet([path], excerpts, "recording", False)
 
 
 def _cache(path: Path, files: Sequence[ModelFile]) -> EvaluationSet:
     opened = cache.open_cache(path)
-    for file in files:
-        _refuse_other_front_end(path, file.features)
+    for features in (file.features for file in files):
+        cached = cache.front_end(path, features)
+        skipped = {"dtype"}  # features are decoded to dB in any case
+        if None in (cached.resampling, features.resampling):  # a ready-made cache does not record it
+            skipped.add("resampling")
+        for key, value in asdict(cached).items():
+            if key not in skipped and value != getattr(features, key):
+                needed = f"{key}={shown(getattr(features, key))}"
+                raise DataError(
+                    f"{path}: was computed with {key}={shown(value)}, the model needs {needed}; give the sounds "
+                    "themselves, or a cache of its front end"
+                )
     rows = enumerate(zip(opened.names, opened.labels, opened.recordings, strict=True))
     excerpts = [LabeledExcerpt(name, [label], recording, row=row) for row, (name, label, recording) in rows]
     return EvaluationSet([path], excerpts, "recording", False, features=opened)
-
-
-def _refuse_other_front_end(path: Path, features: Features) -> None:
-    cached = replace(cache.front_end(path, features), dtype=features.dtype)  # features are decoded to dB in any case
-    if None in (cached.resampling, features.resampling):  # a ready-made cache does not record it
-        cached = replace(cached, resampling=features.resampling)
-    for key, value in asdict(cached).items():
-        if value != getattr(features, key):
-            raise DataError(
-                f"{path}: was computed with {key}={shown(value)}, the model needs "
-                f"{key}={shown(getattr(features, key))}; give the sounds themselves, or a cache of its front end"
-            )
 
 
 def _without_trained_on(data: EvaluationSet, files: Sequence[ModelFile]) -> EvaluationSet:
@@ -167,8 +161,8 @@ def trained_on(files: Sequence[ModelFile]) -> tuple[set[str], set[str]]:
 
 def training_data(file: ModelFile) -> Data:
     """Return the data settings of a net's training, without settings that this version does not know."""
-    keys = {entry.name: f"data.{entry.name}" for entry in fields(Data)}
-    return Data(**{name: file.config[key] for name, key in keys.items() if key in file.config})
+    names = [entry.name for entry in fields(Data) if f"data.{entry.name}" in file.config]
+    return Data(**{name: file.config[f"data.{name}"] for name in names})
 
 
 def _is_training_data(data: EvaluationSet, file: ModelFile) -> bool:
@@ -178,9 +172,7 @@ def _is_training_data(data: EvaluationSet, file: ModelFile) -> bool:
         sounds = {excerpt.name: excerpt.path for excerpt in scan(training, dataset.corpus_folder(training))}
     except DataError:
         return True
-    alike = [
-        (path, sounds[excerpt.name]) for excerpt in data.excerpts if (path := excerpt.path) and excerpt.name in sounds
-    ]
+    alike = [(item.path, sounds[item.name]) for item in data.excerpts if item.path and item.name in sounds]
     # A stand-in is rendered as a whole: there are no others of its recordings.
     if not alike and training.source == "standin" and data.features is None:
         return False
