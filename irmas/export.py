@@ -8,9 +8,6 @@ from irmas.console import plain_console
 from irmas.errors import Parser, UserError, report_errors
 from irmas.files import obstacle
 
-TOLERANCE = 1e-4
-"""Largest difference between two programs' probabilities; rounding makes one of 1e-7."""
-
 
 def main() -> None:
     parser = Parser("irmas.export", "Write a trained net as an ONNX file, for programs without torch.")
@@ -41,7 +38,7 @@ def export(model: Path, onnx: Path) -> None:
     onnx.parent.mkdir(parents=True, exist_ok=True)
     nets.write_onnx(onnx, files)
     difference = nets.difference(onnx, files)
-    assert difference < TOLERANCE, f"{onnx}: its probabilities differ from the net's by {difference}"
+    assert difference < 1e-4, f"{onnx}: its probabilities differ from the net's by {difference}"  # rounding: 1e-7
     averaged = f", the average of {len(files)} nets" if len(files) > 1 else ""
     end = f"written: {onnx}{averaged}; on noise its probabilities differ from torch's by {difference:.0e} at most"
     plain_console().print(*paths, end, sep="\n")

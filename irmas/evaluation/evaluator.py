@@ -18,7 +18,7 @@ from irmas import provenance
 from irmas.console import Progress
 from irmas.data.cache import FeatureCache
 from irmas.errors import DataError, UserError
-from irmas.evaluation import mixtures, protocol, testset
+from irmas.evaluation import protocol, testset
 from irmas.evaluation.protocol import FIXED, ORACLE, TOP_SCORE, TUNED, Array, Metric, Rule, RuleMetrics, ScoredExcerpts
 from irmas.evaluation.testset import EvaluationSet, LabeledExcerpt
 from irmas.files import atomic_write, write_csv
@@ -32,8 +32,6 @@ MIXED = "mixtures"
 DROP = "drop"
 LISTED = 20
 """Files that a message lists at most: a wrong folder has thousands that cannot be used."""
-ROWS = 32
-"""Rows of a feature cache in a batch."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def evaluate(
     if data.is_multi_label:
         rules = [Rule(FIXED, options.threshold)]
         try:
-            mixtures.make(folder / MIXED, files, progress)
+            testset.write_mixtures(folder / MIXED, files, progress)
             mixed = testset.read([folder / MIXED], files)
             _, scored, _ = _score(recognizer, mixed, options, progress, "scoring mixtures")
             rules.append(Rule(TUNED, protocol.best_threshold(scored.truth, scored.scores)))
@@ -197,9 +195,9 @@ def _cache_scores(
     recognizer: Recognizer, cache: FeatureCache, rows: Sequence[int], method: str, progress: Progress
 ) -> Array:
     """Return the scores of rows of a feature cache, (rows, classes); each is one window."""
-    scores = []
-    for start in range(0, len(rows), ROWS):
-        batch = list(rows[start : start + ROWS])
+    scores, size = [], 32
+    for start in range(0, len(rows), size):
+        batch = list(rows[start : start + size])
         log_mel_db = torch.from_numpy(cache.features[batch]).float() * cache.scale + cache.offset
         mean = np.asarray(np.mean([net.classify(log_mel_db) for net in recognizer.nets], axis=0, dtype=np.float64))
         scores += [protocol.aggregate(row, 1, method) for row in mean]

@@ -1,25 +1,42 @@
-"""A test part, a folder of classes or a feature cache -> the labeled excerpts in it that a model was not trained on."""
+"""A test part, a folder of classes or a feature cache -> the labeled excerpts in it that a model was not trained on.
+
+Mixtures of such excerpts are a test part on which a threshold is tuned.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from filecmp import cmp
+from operator import itemgetter
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from irmas.config import Data, shown
+from irmas.console import Progress
 from irmas.data import cache, dataset, testparts
 from irmas.data.cache import FeatureCache
-from irmas.data.excerpts import AUDIO, IRMAS_NAME, scan
+from irmas.data.excerpts import AUDIO, IRMAS_NAME, Excerpt, scan
+from irmas.data.sound import read_mono
 from irmas.errors import DataError
 from irmas.labels import CODES
 from irmas.run.model_file import ModelFile
+from irmas.standin.corpus import write_labels, write_wav
 
 SONG = re.compile(r"(?P<song>.+)-\d+")
 """A test excerpt's name: `02 - And The Body Will Die-8`."""
 COMPARED = 8
 """Excerpts of equal names that are compared to find out whether two folders hold the same data."""
+NUM_MIXTURES = 100
+MOST_RECORDINGS = 3
+MOST_EXCERPTS = 2
+"""Excerpts of a recording, one after the other: several windows, as in a test excerpt."""
+LEVELS_DB = (-6.0, 0.0)
+PEAK = 0.9
 
 
 @dataclass(frozen=True)
@@ -177,3 +194,71 @@ def _is_training_data(data: EvaluationSet, file: ModelFile) -> bool:
     if not alike and training.source == "standin" and data.features is None:
         return False
     return all(cmp(path, other, shallow=False) for path, other in alike[:COMPARED])
+
+
+def write_mixtures(folder: Path, files: Sequence[ModelFile], progress: Progress) -> None:
+    """Write mixtures of two or three recordings of different classes to `folder`: `mixture 001-1.wav` and its txt.
+
+    The same models and data give the same bytes.
+    Raises DataError, with the reason, if there are no waveforms, or too few of them that no net was trained on.
+    """
+    recordings, rate = _recordings(files, progress)
+    seconds = files[0].features.seconds
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    progress.start("mixing", NUM_MIXTURES)
+    for number in range(1, NUM_MIXTURES + 1):
+        n_classes = int(rng.integers(2, min(MOST_RECORDINGS, len(recordings)) + 1))
+        labels = sorted(rng.choice(sorted(recordings), size=n_classes, replace=False).tolist())
+        chosen = [recordings[label][int(rng.integers(len(recordings[label])))] for label in labels]
+        sounds = [_waveform(recording, seconds) for recording in chosen]
+        longest = max(map(len, sounds))  # shorter sounds are repeated up to its end
+        mix = np.asarray(sum(10 ** (rng.uniform(*LEVELS_DB) / 20) * np.resize(sound, longest) for sound in sounds))
+        path = folder / f"mixture {number:03d}-1.wav"
+        write_wav(path, np.rint(PEAK * mix / np.abs(mix).max() * 32767).astype(np.int16), rate)
+        write_labels(path.with_suffix(".txt"), labels)
+        progress.advance(1)
+
+
+def _recordings(files: Sequence[ModelFile], progress: Progress) -> tuple[dict[str, list[list[Excerpt]]], int]:
+    """Return the recordings of each class that no net was trained on, all of the most frequent rate; and it, in Hz.
+
+    They are those of the first net's data. Raises UserError if its sounds are not available, or too few.
+    """
+    data, features = training_data(files[0]), files[0].features
+    if data.cache is not None:
+        raise DataError("it was trained on a ready-made feature cache, and its sounds are not known")
+    names, recordings = trained_on(files)
+    excerpts = [
+        excerpt
+        for excerpt in dataset.locate(data, features, progress).excerpts or []
+        if excerpt.name not in names and excerpt.recording not in recordings and excerpt.label in files[0].classes
+    ]
+    rates = [_rate(excerpt, features.seconds) for excerpt in excerpts]
+    rate = max(Counter(filter(None, rates)).items(), key=itemgetter(1), default=(0, 0))[0]
+    by_name: dict[tuple[str, str], list[Excerpt]] = defaultdict(list)
+    for excerpt, other in zip(excerpts, rates, strict=True):
+        if other == rate:
+            by_name[excerpt.label, excerpt.recording].append(excerpt)
+    by_class: dict[str, list[list[Excerpt]]] = defaultdict(list)
+    for (label, _), recording in by_name.items():
+        by_class[label].append(recording[:MOST_EXCERPTS])
+    if len(by_class) < 2:
+        raise DataError(f"{len(excerpts)} excerpts are of recordings that it was not trained on, too few to mix")
+    return by_class, rate
+
+
+def _rate(excerpt: Excerpt, seconds: float) -> int | None:
+    """Return the sample rate in Hz; None for a file that is damaged or silent, which the training left out too."""
+    try:
+        samples, rate = read_mono(excerpt.path)
+    except DataError:
+        return None
+    return rate if samples[: round(seconds * rate)].any() else None
+
+
+def _waveform(recording: list[Excerpt], seconds: float) -> NDArray[np.float32]:
+    """Return what the training would use of a recording's excerpts, (samples,), at a root mean square of 1."""
+    parts = [read_mono(excerpt.path) for excerpt in recording]
+    sound = np.concatenate([samples[: round(seconds * rate)] for samples, rate in parts])
+    return sound / np.sqrt(np.mean(sound**2))  # type: ignore[no-any-return]

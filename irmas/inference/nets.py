@@ -33,8 +33,6 @@ VERSION = 1
 NO_DIGEST = b"0" * 64
 ENTRY = re.compile(rb"(sha256..)([0-9a-f]{64})", re.DOTALL)
 """The digest's metadata entry in a file: between key and value are two bytes, the value's tag and its length."""
-EARLIER_ENTRY = 76
-"""Bytes of the entry at the end of files that irmas 0.1 exported, whose digest is that of all bytes before it."""
 MISSING = (
     "ONNX files need the packages onnx, onnxruntime and onnxscript: python -m pip install onnx onnxruntime onnxscript; "
     "in the project's folder python -m pip install -c constraints.txt -e '.[onnx]' installs the tested versions"
@@ -130,8 +128,9 @@ def _with_entry(content: bytes, digest: bytes) -> bytes:
 
 def _is_intact(content: bytes) -> bool:
     entry = ENTRY.search(content)
-    blank = _with_entry(content, NO_DIGEST), content[:-EARLIER_ENTRY]
-    return entry is not None and entry[2].decode() in [hashlib.sha256(signed).hexdigest() for signed in blank]
+    # Files of irmas 0.1 end with the entry, 76 bytes, and its digest is that of all bytes before it.
+    signed = _with_entry(content, NO_DIGEST), content[:-76]
+    return entry is not None and entry[2].decode() in [hashlib.sha256(part).hexdigest() for part in signed]
 
 
 def difference(path: Path, files: Sequence[ModelFile]) -> float:
