@@ -1,4 +1,4 @@
-"""Our sweeper and our launchers, where Hydra finds them. They only pass on to `irmas.sweep`.
+"""Our sweeper and our launchers, where Hydra finds them. They only pass runs on to `irmas.sweep`.
 
 Hydra imports this module at each start of any Hydra program, so its imports stay light.
 """
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from irmas.cli.overrides import Task
     from irmas.run.folder import Status
     from irmas.sweep.plan import Plan
-    from irmas.sweep.sweep import Sweep
 
 for launcher_name, schema in LAUNCHERS.items():
     ConfigStore.instance().store(group="hydra/launcher", name=launcher_name, node=schema, provider="irmas")
@@ -61,10 +60,8 @@ class GridSweeper(Sweeper):
         axes = {key: _values(replace(override, config_loader=self.loader)) for key, override in overrides.items()}
         # The seed varies slowest, so that more seeds append runs and renumber none.
         slowest_first = sorted(axes, key=lambda key: key != "seed")
-        values = product(*(axes[key] for key in slowest_first))
-        by_key = (dict(zip(slowest_first, point, strict=True)) for point in values)
-        points = [[f"{key}={point[key]}" for key in axes] for point in by_key]
-        returns = self.grid_launcher.launch(points, initial_job_idx=0)
+        runs = [dict(zip(slowest_first, run, strict=True)) for run in product(*(axes[key] for key in slowest_first))]
+        returns = self.grid_launcher.launch([[f"{key}={run[key]}" for key in axes] for run in runs], initial_job_idx=0)
         if any(job.status is JobStatus.FAILED for job in returns):
             raise SystemExit(1)
         return [returns]
@@ -97,8 +94,19 @@ class IrmasLauncher(Launcher):
         self.overrides = list(config.hydra.overrides.hydra)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        # Only a launch needs these modules.
+        from irmas.cli.compose import Composer
+        from irmas.sweep import data_job
+        from irmas.sweep.plan import freeze
+        from irmas.sweep.sweep import Sweep
+
         self.check()
-        statuses = self.train(self._freeze(job_overrides), append=initial_job_idx > 0)
+        composer = Composer(self.loader, self.config, self.task.of_runs)
+        plan = freeze(composer.base, composer.runs(job_overrides), self.name, self.task.typed)
+        # A sweeper that proposes runs in batches keeps to the name of its first.
+        self.name = plan.name
+        data_job.check(Sweep.of(plan))
+        statuses = self.train(plan, append=initial_job_idx > 0)
         if statuses is None:
             return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
         # Runs that irmas.refine has added follow those of the command.
@@ -121,20 +129,6 @@ class IrmasLauncher(Launcher):
         """Overrides that a later submission of the same sweep takes too."""
         own = (f"{PREFIX}submit=", f"{PREFIX}wait=")
         return [text for text in self.overrides if text.startswith(PREFIX) and not text.startswith(own)]
-
-    def _freeze(self, job_overrides: Sequence[Sequence[str]]) -> Plan:
-        # Only a launch needs these modules.
-        from irmas.cli.compose import Composer
-        from irmas.sweep import data_job
-        from irmas.sweep.plan import freeze
-        from irmas.sweep.sweep import Sweep
-
-        composer = Composer(self.loader, self.config, self.task.of_runs)
-        plan = freeze(composer.base, composer.runs(job_overrides), self.name, self.task.typed)
-        # A sweeper that proposes runs in batches keeps to the name of its first.
-        self.name = plan.name
-        data_job.check(Sweep.of(plan))
-        return plan
 
 
 class LocalLauncher(IrmasLauncher):
@@ -182,22 +176,16 @@ class SlurmLauncher(IrmasLauncher):
             jobs.record_launcher(sweep, self.kept_overrides)
         if by_hand or not (self.settings.wait or result.is_over):
             return None
-        _wait_and_rank(sweep, is_over=result.is_over)
+        from irmas import rank, status
+
+        try:
+            if not result.is_over:
+                status.watch(sweep.path)
+        except KeyboardInterrupt:  # ends the display alone
+            print(f"\ndetached: the jobs keep running; python -m irmas.status {sweep} --watch")  # noqa: T201
+            raise SystemExit(130) from None
+        rank.show(sweep.path)
         return [sweep.status(run) for run in result.runs]
-
-
-def _wait_and_rank(sweep: Sweep, is_over: bool) -> None:
-    """Watch the sweep until none of its jobs is queued, and rank it. Ctrl-C only ends the display."""
-    from irmas import rank, status
-    from irmas.console import plain_console
-
-    try:
-        if not is_over:
-            status.watch(sweep.path)
-    except KeyboardInterrupt:
-        plain_console().print(f"\ndetached: the jobs keep running; python -m irmas.status {sweep} --watch")
-        raise SystemExit(130) from None
-    rank.show(sweep.path)
 
 
 def _job_return(overrides: Sequence[str], status: Status) -> JobReturn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Protocol
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -50,8 +49,8 @@ def width(console: Console, table: Table) -> int:
     return Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
 
 
-class Progress(Protocol):
-    """The receiver of progress: tasks, one after another, each counted up to its total."""
+class Progress:
+    """The receiver of progress: tasks, one after another, each counted up to its total. This one shows nothing."""
 
     def start(self, task: str, total: int, unit: str = "excerpts") -> None:
         """Begin a task of `total` units."""
@@ -60,24 +59,15 @@ class Progress(Protocol):
         """Count further units of the task as done."""
 
 
-class Silent:
-    """Progress that nobody sees."""
-
-    def start(self, task: str, total: int, unit: str = "excerpts") -> None: ...
-
-    def advance(self, count: int) -> None: ...
+SILENT = Progress()
 
 
-SILENT: Progress = Silent()
-
-
-class ConsoleProgress:
+class ConsoleProgress(Progress):
     """Progress as a bar on a terminal; elsewhere as a line at every tenth of tasks of `lines_from` units or more."""
 
     def __init__(self, console: Console, lines_from: int = 1) -> None:
         self.console, self.lines_from = console, lines_from
         self.bars = progress_bars(console)
-        self.task, self.unit, self.total, self.done = "", "", 0, 0
 
     def start(self, task: str, total: int, unit: str = "excerpts") -> None:
         self.close()

@@ -1,4 +1,15 @@
-"""The errors that a user can mend. Commands print their message without a traceback and exit with 2."""
+"""The errors that a user can fix, and how a command ends on them: one message on stderr, exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -22,7 +33,7 @@ class RunFailedError(Exception):
 
 
 def in_words(error: BaseException) -> str | None:
-    """Return the message of an error that a user can mend; None where only a traceback helps."""
+    """Return the message of an error that a user can fix; None where only a traceback helps."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
@@ -33,3 +44,42 @@ def in_words(error: BaseException) -> str | None:
 def first_line(error: Exception) -> str:
     """Return the first line of a library's message, which may show a whole file."""
     return (str(error) or repr(error)).splitlines()[0]
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of `python -m <command>`. It raises UserError after a wrong call: parse inside `report_errors`."""
+
+    def __init__(self, command: str, description: str = "", epilog: str = "", *, add_help: bool = True) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        about = f"python -m {command}", None, description, epilog
+        super().__init__(*about, formatter_class=formatter, allow_abbrev=False, add_help=add_help)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; {self.prog} --help shows what it takes")
+
+
+@contextmanager
+def report_errors(command: str, stopped: str = "stopped") -> Iterator[None]:
+    """End the process with 2 and one message after an error that a user can fix, with 130 after Ctrl-C."""
+    # Where HOME cannot be written, matplotlib would log each time that it builds its font cache.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    try:
+        try:
+            os.getcwd()  # noqa: PTH109  its error names no file
+        except FileNotFoundError:
+            raise UserError("the current directory no longer exists; cd to another") from None
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # as in `| head`; the rest of the buffer is discarded
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (UserError, OSError) as error:
+        message = in_words(error)
+        if message is None and isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            message = "the output cannot be written: no space left on device"
+        if message is None:
+            raise
+        print(f"{command}: {message}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print(f"\n{command}: {stopped}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(130) from None

@@ -12,16 +12,15 @@ from rich.table import Table
 
 from irmas.console import ConsoleProgress, plain_console, plain_table, print_table
 from irmas.data.cache import SETTINGS
-from irmas.errors import UserError
+from irmas.errors import UserError, report_errors
 from irmas.evaluation import evaluator, testset
 from irmas.evaluation.evaluator import DROP, MIXED, Evaluation, Options
 from irmas.evaluation.protocol import MAX, MEAN, ORACLE, TUNED, Metric, RuleMetrics
-from irmas.exit import Parser, number, report_errors
 from irmas.files import obstacle
-from irmas.inference import models
-from irmas.inference.windows import LONGEST_WINDOW_S, SHORTEST_HOP_S, SHORTEST_WINDOW_S
+from irmas.inference.recognizer import Recognizer
 from irmas.labels import INSTRUMENTS
 from irmas.learning.device import set_up
+from irmas.predict import model_parser, number
 from irmas.results.page import counted
 from irmas.standin.corpus import render_test_part
 
@@ -31,22 +30,10 @@ DEFAULT_THRESHOLD = 0.5
 
 
 def main() -> None:
-    parser = _parser()
-    with report_errors("irmas.evaluate"):
-        evaluate(parser.parse_args())
-
-
-def _parser() -> Parser:
-    parser = Parser("irmas.evaluate", "Test a trained model by IRMAS's own protocol.")
+    parser = model_parser("irmas.evaluate", "Test a trained model by IRMAS's own protocol.")
     add = parser.add_argument
-    add("model", type=Path, metavar="MODEL", help="a sweep (its winner), a run, or a model.pt")
     data = "test parts (wav and txt), a folder with one subfolder per class, a feature cache, or `standin` (rendered)"
     add("data", nargs="+", metavar="DATA", help=data)
-    more = "average with this model too; may be given several times"
-    add("--with", dest="others", type=Path, action="append", default=[], metavar="MODEL", help=more)
-    window, hop = number(SHORTEST_WINDOW_S, LONGEST_WINDOW_S), number(SHORTEST_HOP_S, LONGEST_WINDOW_S)
-    add("--window", type=window, metavar="S", help="length of a window in seconds (default: as in training)")
-    add("--hop", type=hop, metavar="S", help="seconds from one window to the next (default: half a window)")
     method = "an excerpt's scores: mean of its windows', or their sum over that of the highest class (default: mean)"
     add("--aggregate", choices=(MEAN, MAX), default=MEAN, help=method)
     threshold = f"the fixed threshold (default: {DEFAULT_THRESHOLD})"
@@ -54,7 +41,8 @@ def _parser() -> Parser:
     add("--damaged", choices=("refuse", DROP), default="refuse", help="files that cannot be used (default: refuse)")
     out = "for the results (default: evaluation/<name of DATA> in MODEL's folder)"
     add("--out", type=Path, metavar="FOLDER", help=out)
-    return parser
+    with report_errors("irmas.evaluate"):
+        evaluate(parser.parse_args())
 
 
 def evaluate(args: Namespace) -> None:
@@ -67,16 +55,14 @@ def evaluate(args: Namespace) -> None:
         option = "--window" if args.window else "--hop"
         raise UserError(f"{option}: {caches[0]} is a feature cache, which holds one log-mel per excerpt")
     set_up(torch.device("cpu"), threads=1)
-    recognizer = models.load([args.model, *args.others], args.window, args.hop)
+    recognizer = Recognizer.load([args.model, *args.others], args.window, args.hop)
     files = [net.file for net in recognizer.nets if net.file is not None]
     if len(files) < len(recognizer.nets):
         raise UserError("an exported net does not record what it was trained on: evaluate the model.pt that it is of")
     console = plain_console()
     progress = ConsoleProgress(console)
-    paths = [
-        render_test_part(STANDIN_FOLDER, progress) if data == STANDIN else Path(data)
-        for data in dict.fromkeys(args.data)
-    ]
+    sources = dict.fromkeys(args.data)
+    paths = [render_test_part(STANDIN_FOLDER, progress) if source == STANDIN else Path(source) for source in sources]
     data = testset.read(paths, files)
     home = args.model if args.model.is_dir() else args.model.parent
     folder = args.out or home / "evaluation" / _results_name(paths, args)
@@ -92,16 +78,9 @@ def evaluate(args: Namespace) -> None:
 
 
 def _results_name(paths: Sequence[Path], args: Namespace) -> str:
-    """Return the name of the results folder.
-
-    Options that are not the default are part of it, so that a second evaluation does not overwrite the first.
-    """
-    changed = {
-        "window": args.window,
-        "hop": args.hop,
-        "with": len(args.others) or None,
-        "threshold": args.threshold if args.threshold != DEFAULT_THRESHOLD else None,
-    }
+    """Return the name of the results folder, with the options that differ from their defaults."""
+    threshold = None if args.threshold == DEFAULT_THRESHOLD else args.threshold
+    changed = {"window": args.window, "hop": args.hop, "with": len(args.others) or None, "threshold": threshold}
     parts = [f"{key}={value:g}" for key, value in changed.items() if value is not None]
     if args.aggregate == MAX:
         parts.append(MAX)
@@ -115,7 +94,7 @@ def _print(console: Console, result: Evaluation) -> None:
     summary = f"{data}: {counted(len(result.excerpts), 'excerpt')} of {counted(result.sources, data.source)}"
     if data.is_multi_label:
         labels = int(result.scored.truth.sum())
-        summary += f", {labels} labels, {labels / len(result.excerpts):.1f} an excerpt"
+        summary += f", {labels} labels, {labels / len(result.excerpts):.1f} per excerpt"
     console.print(summary)
     if data.features is None:
         is_mean = result.options.aggregate == MEAN

@@ -5,12 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from irmas.console import plain_console
-from irmas.errors import UserError
-from irmas.exit import Parser, report_errors
+from irmas.errors import Parser, UserError, report_errors
 from irmas.files import obstacle
-
-TOLERANCE = 1e-4
-"""Largest difference between two programs' probabilities; rounding makes one of 1e-7."""
 
 
 def main() -> None:
@@ -27,28 +23,25 @@ def export(model: Path, onnx: Path) -> None:
 
     Raises UserError if there is no model, the packages are missing, or the file cannot be written.
     """
-    from irmas.inference import models, onnx_file  # here, so that --help is quick: torch takes seconds to import
+    from irmas.inference import nets  # here, so that --help is quick: torch takes seconds to import
+    from irmas.inference.recognizer import model_files
     from irmas.run import model_file
 
-    if onnx.suffix != onnx_file.SUFFIX:
-        raise UserError(f"{onnx}: must end in {onnx_file.SUFFIX}")
+    if onnx.suffix != nets.SUFFIX:
+        raise UserError(f"{onnx}: must end in {nets.SUFFIX}")
     if reason := "is a folder" if onnx.is_dir() else obstacle(onnx.absolute().parent):
         raise UserError(f"{onnx}: {reason}")
-    if model.suffix == onnx_file.SUFFIX:
+    if model.suffix == nets.SUFFIX:
         raise UserError(f"{model}: is an exported net already")
-    paths = models.model_files(model)
+    paths = model_files(model)
     files = [model_file.read(path) for path in paths]
     onnx.parent.mkdir(parents=True, exist_ok=True)
-    onnx_file.write(onnx, files)
-    difference = onnx_file.difference(onnx, files)
-    assert difference < TOLERANCE, f"{onnx}: its probabilities differ from the net's by {difference}"
-    console = plain_console()
-    for path in paths:
-        console.print(path)
+    nets.write_onnx(onnx, files)
+    difference = nets.difference(onnx, files)
+    assert difference < 1e-4, f"{onnx}: its probabilities differ from the net's by {difference}"  # rounding: 1e-7
     averaged = f", the average of {len(files)} nets" if len(files) > 1 else ""
-    console.print(
-        f"written: {onnx}{averaged}; on noise its probabilities differ from torch's by {difference:.0e} at most"
-    )
+    end = f"written: {onnx}{averaged}; on noise its probabilities differ from torch's by {difference:.0e} at most"
+    plain_console().print(*paths, end, sep="\n")
 
 
 if __name__ == "__main__":

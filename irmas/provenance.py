@@ -1,4 +1,4 @@
-"""Where a result came from: source, commit, versions, node."""
+"""Provenance of a result: source, commit, versions."""
 
 from __future__ import annotations
 

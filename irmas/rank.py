@@ -11,8 +11,7 @@ from rich.live import Live
 
 from irmas import status
 from irmas.console import plain_console, print_table
-from irmas.errors import UserError, in_words
-from irmas.exit import Parser, report_errors
+from irmas.errors import Parser, UserError, in_words, report_errors
 from irmas.results import ranking
 from irmas.results.ranking import Ranking
 from irmas.run.folder import COMPLETED, FINAL, PENDING, PRUNED

@@ -18,8 +18,7 @@ from irmas import rank
 from irmas.cli import overrides
 from irmas.config import shown
 from irmas.console import plain_console, plain_table, print_table
-from irmas.errors import ConfigError, UserError
-from irmas.exit import Parser, report_errors
+from irmas.errors import ConfigError, Parser, UserError, report_errors
 from irmas.results import ranking, rounds
 from irmas.results.page import counted
 from irmas.results.ranking import Ranking

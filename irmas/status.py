@@ -18,8 +18,7 @@ from rich.text import Text
 
 from irmas.config import shown
 from irmas.console import plain_console, plain_table, print_table, width
-from irmas.errors import UserError
-from irmas.exit import Parser, report_errors
+from irmas.errors import Parser, UserError, report_errors
 from irmas.results.ranking import styled
 from irmas.run.events import RANKED, VAL_LOSS
 from irmas.run.folder import COMPLETED, PENDING, PRUNED, RUNNING

@@ -14,7 +14,7 @@ from forked_commands import Commands
 from hypothesis import settings
 
 from irmas.config import Data, Features
-from irmas.console import SILENT
+from irmas.console import SILENT, Progress
 from irmas.data import cache, dataset
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import scan
@@ -64,7 +64,7 @@ def data(corpus: Path, features: Features, tmp_path_factory: pytest.TempPathFact
     return group
 
 
-class Recorder:
+class Recorder(Progress):
     """Progress that records its tasks (name, total, unit), and the units of the last one."""
 
     def __init__(self) -> None:

@@ -24,7 +24,8 @@ from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import read_test_part, scan
 from irmas.evaluation import evaluator, testset
 from irmas.evaluation.testset import LabeledExcerpt
-from irmas.inference import models, onnx_file
+from irmas.inference import nets
+from irmas.inference.recognizer import Recognizer
 from irmas.run import model_file, predictions
 
 FRONT_END = ["features.sample_rate=16000", "features.n_fft=1024", "features.hop_length=1500", "features.n_mels=16"]
@@ -214,7 +215,7 @@ def test_what_does_not_go_together_is_refused(
 
 
 def test_an_exported_net_is_refused(commands: Commands, home: Path, run: Path, part: Path, tmp_path: Path) -> None:
-    onnx_file.write(tmp_path / "model.onnx", [model_file.read(run / "model.pt")])
+    nets.write_onnx(tmp_path / "model.onnx", [model_file.read(run / "model.pt")])
     result = commands.refuse("evaluate", str(tmp_path / "model.onnx"), str(part), folder=home)
     assert "an exported net does not record what it was trained on: evaluate the model.pt that it is of" in result
 
@@ -223,7 +224,7 @@ def test_scores_are_the_mean_of_the_windows_that_sound(run: Path, tmp_path: Path
     sound = np.random.default_rng(0).normal(0, 0.1, 80_000).astype(np.float32)
     sound[32_000:48_000] = 0
     soundfile.write(tmp_path / "a.wav", sound, 16_000, subtype="FLOAT")
-    recognizer = models.load([run], 1.0, 1.0)
+    recognizer = Recognizer.load([run], 1.0, 1.0)
     answers = [
         recognizer.probabilities(torch.from_numpy(sound[None, start : start + 16_000]), 16_000)
         for start in (0, 16_000, 48_000, 64_000)

@@ -18,8 +18,9 @@ from irmas.config import Features
 from irmas.data.features import LogMel, encode, read_waveform
 from irmas.errors import DataError, UserError
 from irmas.files import with_digest
-from irmas.inference import models, windows
-from irmas.inference.recognizer import Recognizer, torch_net
+from irmas.inference.nets import torch_net
+from irmas.inference.recognizer import Recognizer
+from irmas.inference.timeline import read_windows
 from irmas.run import model_file, predictions
 from irmas.run.checkpoint import read_numbers
 from irmas.run.folder import RunFolder
@@ -58,7 +59,7 @@ def test_another_file_is_no_model(trained: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"checkpoint\.pt: is no model file; a finished run has one, model\.pt"):
         model_file.read(trained.checkpoint)
     with pytest.raises(UserError, match=re.escape(f"{tmp_path}/none.pt: No such file")):
-        models.load([tmp_path / "none.pt"])
+        Recognizer.load([tmp_path / "none.pt"])
 
 
 def test_a_model_file_of_a_later_version_is_refused_and_one_of_an_earlier_read(
@@ -96,7 +97,7 @@ def test_a_window_that_is_too_short_to_be_pooled_is_refused(trained: RunFolder) 
 def test_windows_hold_every_sample(tmp_path: Path, samples: int, starts: list[int], channels: int) -> None:
     sound = np.random.default_rng(0).uniform(-1, 1, (samples, channels)).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", sound, 1000, subtype="FLOAT")
-    found = list(windows.read(tmp_path / "a.wav", length_s=1.0, hop_s=0.4))
+    found = list(read_windows(tmp_path / "a.wav", length_s=1.0, hop_s=0.4))
     assert [window.start_s * 1000 for window in found] == starts
     for window, start in zip(found, starts, strict=True):
         np.testing.assert_array_equal(window.samples, sound.mean(1)[start : start + 1000])
@@ -106,7 +107,7 @@ def test_a_window_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     sound = np.zeros(3000, np.float32)
     sound[2500] = np.inf
     soundfile.write(tmp_path / "a.wav", sound, 1000, subtype="FLOAT")
-    found = windows.read(tmp_path / "a.wav", length_s=1.0, hop_s=1.0)
+    found = read_windows(tmp_path / "a.wav", length_s=1.0, hop_s=1.0)
     assert next(found).is_silent
     with pytest.raises(DataError, match=r"a\.wav: holds samples that are not finite"):
         list(found)

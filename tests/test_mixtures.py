@@ -13,7 +13,7 @@ from irmas.config import Config, Data, Features, Model
 from irmas.console import SILENT
 from irmas.data.excerpts import read_test_part
 from irmas.errors import UserError
-from irmas.evaluation import mixtures
+from irmas.evaluation import testset
 from irmas.learning.model import Classifier
 from irmas.run import model_file
 from irmas.run.model_file import ModelFile
@@ -47,10 +47,10 @@ def tones(path: Path) -> set[str]:
 
 
 def test_mixtures_hold_nothing_that_was_trained_on_and_say_what_they_hold(file: ModelFile, tmp_path: Path) -> None:
-    mixtures.make(tmp_path / "mixed", [file], SILENT)
+    testset.write_mixtures(tmp_path / "mixed", [file], SILENT)
     excerpts, problems = read_test_part(tmp_path / "mixed", CLASSES)
     assert problems == []
-    assert len(excerpts) == mixtures.NUM_MIXTURES
+    assert len(excerpts) == testset.NUM_MIXTURES
     mixed = [tones(excerpt.path) for excerpt in excerpts]
     assert set.union(*mixed) == set(TONES) - set(file.trained_on)
     assert {len(names) for names in mixed} == {2, 3}
@@ -60,15 +60,15 @@ def test_mixtures_hold_nothing_that_was_trained_on_and_say_what_they_hold(file: 
 
 def test_the_same_model_gives_the_same_bytes(file: ModelFile, tmp_path: Path) -> None:
     for folder in ("one", "two"):
-        mixtures.make(tmp_path / folder, [file], SILENT)
+        testset.write_mixtures(tmp_path / folder, [file], SILENT)
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()} for folder in ("one", "two"))
-    assert len(one) == 2 * mixtures.NUM_MIXTURES
+    assert len(one) == 2 * testset.NUM_MIXTURES
     assert one == two
 
 
 def test_a_recording_that_any_of_the_nets_was_trained_on_is_left_out(file: ModelFile, tmp_path: Path) -> None:
     other = replace(file, trained_on=["bell/r1"], recordings=["r1", "r3"])
-    mixtures.make(tmp_path / "mixed", [file, other], SILENT)
+    testset.write_mixtures(tmp_path / "mixed", [file, other], SILENT)
     mixed = set.union(*(tones(path) for path in (tmp_path / "mixed").glob("*.wav")))
     assert mixed == {"bell/r5", "horn/r5", "reed/r5"}
 
@@ -76,7 +76,7 @@ def test_a_recording_that_any_of_the_nets_was_trained_on_is_left_out(file: Model
 def test_the_reason_is_given_if_there_are_none(file: ModelFile, tmp_path: Path) -> None:
     def reason(*files: ModelFile) -> str:
         with pytest.raises(UserError) as raised:
-            mixtures.make(tmp_path / "mixed", files, SILENT)
+            testset.write_mixtures(tmp_path / "mixed", files, SILENT)
         return str(raised.value)
 
     everything = replace(file, trained_on=list(TONES))

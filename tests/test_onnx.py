@@ -20,7 +20,8 @@ from test_predict import made_up_model, noise
 from irmas.config import Features, Model
 from irmas.data.features import read_waveform
 from irmas.errors import UserError
-from irmas.inference import models, onnx_file
+from irmas.inference import nets
+from irmas.inference.recognizer import Recognizer
 from irmas.labels import CODES
 from irmas.run import model_file
 
@@ -43,7 +44,7 @@ def folder(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def differences(folder: Path, wavs: Sequence[Path], seconds: float | None = None) -> list[float]:
     """Return the largest difference between the two files' probabilities for each wav."""
-    one, other = (models.load([folder / name], seconds) for name in ("model.pt", "out/model.onnx"))
+    one, other = (Recognizer.load([folder / name], seconds) for name in ("model.pt", "out/model.onnx"))
     found = []
     for wav in wavs:
         waveform, rate = read_waveform(wav)
@@ -67,7 +68,7 @@ def test_every_real_excerpt_is_answered_alike(folder: Path, shared: Path) -> Non
 
 
 def test_a_batch_is_answered_like_its_windows_one_by_one(folder: Path) -> None:
-    exported = onnx_file.read(folder / "out" / "model.onnx")
+    exported = nets.read_onnx(folder / "out" / "model.onnx")
     log_mel_db = -80 * torch.rand(5, 32, 40, generator=torch.Generator().manual_seed(0))
     alone = [exported.probabilities(window[None])[0] for window in log_mel_db]
     np.testing.assert_allclose(exported.probabilities(log_mel_db), alone, atol=1e-6)
@@ -98,16 +99,16 @@ def test_an_exported_file_answers_as_its_model(commands: Commands, folder: Path)
 def test_several_nets_become_their_average(features: Features, tmp_path: Path) -> None:
     deep = Model([4, 8, 8], convs_per_block=2, pooling="max", dense=16)
     files = [model_file.read(made_up_model(tmp_path / f"{seed}.pt", features, deep, seed)) for seed in (0, 1)]
-    onnx_file.write(tmp_path / "both.onnx", files)
-    assert onnx_file.difference(tmp_path / "both.onnx", files) < ALIKE
-    assert onnx_file.difference(tmp_path / "both.onnx", files[:1]) > 100 * ALIKE
+    nets.write_onnx(tmp_path / "both.onnx", files)
+    assert nets.difference(tmp_path / "both.onnx", files) < ALIKE
+    assert nets.difference(tmp_path / "both.onnx", files[:1]) > 100 * ALIKE
 
 
 def test_nets_of_other_front_ends_do_not_become_one(features: Features, tmp_path: Path) -> None:
     first = model_file.read(made_up_model(tmp_path / "a.pt", features, Model([4])))
     other = model_file.read(made_up_model(tmp_path / "b.pt", Features(), Model([4])))
     with pytest.raises(UserError, match="only nets of the same front end"):
-        onnx_file.write(tmp_path / "both.onnx", [first, other])
+        nets.write_onnx(tmp_path / "both.onnx", [first, other])
 
 
 @pytest.mark.parametrize("place", [10, 2000, -100, -10, -1])
@@ -116,7 +117,7 @@ def test_a_changed_byte_is_refused(folder: Path, tmp_path: Path, place: int) -> 
     content[place] ^= 1
     (tmp_path / "a.onnx").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.onnx: is damaged, or was not written by python -m irmas\.export"):
-        models.load([tmp_path / "a.onnx"])
+        Recognizer.load([tmp_path / "a.onnx"])
 
 
 def test_the_digest_is_that_of_the_file_with_zeros_in_its_place(folder: Path) -> None:
@@ -136,10 +137,10 @@ def test_a_file_of_irmas_0_1_is_read_and_its_changed_bytes_are_refused(folder: P
     content = model.SerializeToString()
     entry = b"\x0a\x06sha256\x12\x40" + hashlib.sha256(content).hexdigest().encode()
     (tmp_path / "a.onnx").write_bytes(content + b"\x72\x4a" + entry)
-    assert onnx_file.read(tmp_path / "a.onnx").classes == list(CODES)
+    assert nets.read_onnx(tmp_path / "a.onnx").classes == list(CODES)
     (tmp_path / "a.onnx").write_bytes(content[:-1] + b"x" + b"\x72\x4a" + entry)
     with pytest.raises(UserError, match=r"a\.onnx: is damaged"):
-        onnx_file.read(tmp_path / "a.onnx")
+        nets.read_onnx(tmp_path / "a.onnx")
 
 
 def test_another_file_is_no_net(folder: Path, tmp_path: Path) -> None:
@@ -147,9 +148,9 @@ def test_another_file_is_no_net(folder: Path, tmp_path: Path) -> None:
     for content in (b"", b"no net", model.SerializeToString()[:-1000], onnx.ModelProto().SerializeToString()):
         (tmp_path / "a.onnx").write_bytes(content)
         with pytest.raises(UserError, match=r"a\.onnx: is damaged, or was not written by"):
-            models.load([tmp_path / "a.onnx"])
+            Recognizer.load([tmp_path / "a.onnx"])
     with pytest.raises(UserError, match=r"none\.onnx: No such file"):
-        models.load([tmp_path / "none.onnx"])
+        Recognizer.load([tmp_path / "none.onnx"])
 
 
 @pytest.mark.parametrize(
@@ -177,6 +178,6 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(
         monkeypatch.setitem(sys.modules, package, None)
     message = r"pip install onnx onnxruntime onnxscript; .* pip install -c constraints\.txt -e '\.\[onnx\]'"
     with pytest.raises(UserError, match=message):
-        models.load([folder / "out" / "model.onnx"])
+        Recognizer.load([folder / "out" / "model.onnx"])
     with pytest.raises(UserError, match=message):
-        onnx_file.write(tmp_path / "a.onnx", [model_file.read(folder / "model.pt")])
+        nets.write_onnx(tmp_path / "a.onnx", [model_file.read(folder / "model.pt")])

@@ -228,7 +228,7 @@ def test_no_sweep_is_too_small_large_or_odd(
 def test_nothing_is_printed_where_home_cannot_be_written() -> None:
     environment = os.environ | {"HOME": "/proc/none"}
     environment.pop("MPLCONFIGDIR", None)
-    program = "from irmas.exit import report_errors\nwith report_errors('rank'): import irmas.results.plots"
+    program = "from irmas.errors import report_errors\nwith report_errors('rank'): import irmas.results.plots"
     command = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

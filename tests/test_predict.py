@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from test_plots import is_cut, pixels, places
 
 from irmas.config import Config, Features, Model
+from irmas.console import Progress
 from irmas.data.features import LogMel, read_waveform
 from irmas.errors import DataError
-from irmas.inference import models, timeline_plot
+from irmas.inference import timeline_plot
 from irmas.inference.recognizer import BATCH_S, Recognizer
 from irmas.inference.timeline import Timeline, clock
 from irmas.labels import CODES
@@ -78,7 +79,7 @@ def test_a_song_is_answered_as_table_json_and_picture(commands: Commands, folder
     result = commands.run("predict", "model.pt", "song.wav", "--json", "out/a.jsonl", "--picture", "out", folder=folder)
     assert (result.code, result.stderr) == (0, "")
     (answer,) = lines((folder / "out" / "a.jsonl").read_text())
-    recognizer = models.load([folder / "model.pt"])
+    recognizer = Recognizer.load([folder / "model.pt"])
     waveform, rate = read_waveform(folder / "song.wav")
     spans = [(start, start + 3.0) for start in np.arange(0, 9.1, 1.5)]
     assert [(window["start"], window["end"]) for window in answer["windows"]] == spans
@@ -205,7 +206,7 @@ def test_help_says_how_to_call_it(tmp_path: Path) -> None:
 # A sound file
 
 
-class Counting:
+class Counting(Progress):
     """Progress that is counted."""
 
     total = done = 0
@@ -233,7 +234,7 @@ def test_a_sound_of_any_form_is_classified_and_drawn(
 ) -> None:
     file = tmp_path / name
     soundfile.write(file, noise(seconds * rate / RATE, *channels), rate)
-    recognizer, progress = models.load([model]), Counting()
+    recognizer, progress = Recognizer.load([model]), Counting()
     found = recognizer.timeline(file, progress)
     assert found.seconds == pytest.approx(seconds, abs=0.06)  # an mp3 holds whole frames
     assert not found.is_silent.any()
@@ -246,7 +247,7 @@ def test_a_sound_of_any_form_is_classified_and_drawn(
 def test_a_rate_that_cannot_be_resampled_names_its_file(model: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(4.0), 44101)
     with pytest.raises(DataError, match=r"a\.wav: 44101 Hz"):
-        models.load([model]).timeline(tmp_path / "a.wav")
+        Recognizer.load([model]).timeline(tmp_path / "a.wav")
 
 
 def test_only_a_batch_of_a_long_file_is_in_memory(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +259,7 @@ def test_only_a_batch_of_a_long_file_is_in_memory(model: Path, tmp_path: Path, m
         return np.full((len(waveforms), len(CODES)), 1 / len(CODES), np.float32)
 
     monkeypatch.setattr(Recognizer, "probabilities", probabilities)
-    found = models.load([model]).timeline(tmp_path / "a.wav")
+    found = Recognizer.load([model]).timeline(tmp_path / "a.wav")
     assert found.seconds == 600
     assert max(batches) == BATCH_S
     assert sum(batches) == 3.0 * len(found.starts) == 3.0 * 399

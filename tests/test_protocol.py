@@ -17,7 +17,7 @@ CLASSES = ["cel", "cla", "flu", "voi"]
 
 
 def made_up(seed: int, excerpts: int = 60, songs: int = 9, empty: int | None = None) -> ScoredExcerpts:
-    """At least one label an excerpt; scores in coarse steps, so that some are equal; `empty` is no excerpt's label."""
+    """Return excerpts with labels other than `empty`, and scores in coarse steps, so that some are equal."""
     rng = np.random.default_rng(seed)
     truth = rng.random((excerpts, len(CLASSES))) < 0.4
     if empty is not None:

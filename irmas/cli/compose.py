@@ -1,4 +1,4 @@
-"""Overrides -> typed, checked configurations. The plan and everything below it do not know Hydra."""
+"""Overrides -> typed, checked configurations; the plan and everything below it do not know Hydra."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Composer:
         self.trees: dict[str, DictConfig] = {}
 
     def runs(self, job_overrides: Sequence[Sequence[str]]) -> list[PlannedRun]:
-        """Raises ConfigError for a value that breaks its rule, UserError for one that appears twice on its axis."""
+        """Return the runs. Raises ConfigError for a value that breaks its rule, UserError for one that is repeated."""
         swept = [self._swept(overrides) for overrides in job_overrides]
         runs = expand(self.base, swept, self._change)
         seen: set[str] = set()
@@ -68,8 +68,8 @@ class Composer:
         flat = self._to_config(tree, {*overrides, *self.fixed}).flat()
         return {name: value for name, value in flat.items() if name in overrides or value != self.flat_base[name]}
 
-    def _compose(self, more: list[str]) -> DictConfig:
-        tree = self.loader.load_sweep_config(self.master, [*self.fixed.values(), *more])
+    def _compose(self, swept: list[str]) -> DictConfig:
+        tree = self.loader.load_sweep_config(self.master, [*self.fixed.values(), *swept])
         with open_dict(tree):
             del tree["hydra"]
         return tree

@@ -26,8 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from irmas.config import SWEEP_WIDE, Config, Prepare, check, flatten, rules
-from irmas.errors import UserError, first_line
-from irmas.exit import Parser, report_errors
+from irmas.errors import Parser, UserError, first_line, report_errors
 from irmas.results.best import END
 from irmas.sweep.settings import LAUNCHERS, PREFIX
 from irmas.sweep.sweep import BEST
@@ -97,9 +96,8 @@ def launcher(texts: Sequence[str]) -> IrmasLauncher:
     ConfigStore.instance().store(name="schema", node=Config)
     with _explained():
         overrides = _parse(texts, Config)
-        for override in overrides.values():
-            if override.is_sweep_override():
-                raise UserError(f"{override.input_line}: applies to the whole sweep and takes one value")
+        if swept := [override.input_line for override in overrides.values() if override.is_sweep_override()]:
+            raise UserError(f"{swept[0]}: applies to the whole sweep and takes one value")
         if "hydra/launcher" not in overrides:
             texts = [f"hydra/launcher={default_launcher()}", *texts]
         with hydra.initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
@@ -116,8 +114,8 @@ def _read_arguments(command: str, schema: type[Config | Prepare]) -> tuple[list[
     """
     parser = Parser(f"irmas.{command}", add_help=False)
     parser.add_argument("overrides", nargs="*")
-    for names in (("-m", "--multirun"), ("-h", "--help"), ("--hydra-help",), ("--version",), ("--resolve",)):
-        parser.add_argument(*names, action="store_true")
+    for names in ("-m --multirun", "-h --help", "--hydra-help", "--version", "--resolve"):
+        parser.add_argument(*names.split(), action="store_true")
     parser.add_argument("-c", "--cfg", choices=["job", "hydra", "all"])
     parser.add_argument("-p", "--package")
     parser.add_argument("-i", "--info", nargs="?", const="all", choices=INFO)
@@ -211,9 +209,8 @@ def _read_best(path: Path) -> dict[str, Any]:
         text = path.read_text()
         content = yaml.safe_load(text)
     except FileNotFoundError:
-        raise UserError(
-            f"best={path}: no such file; python -m irmas.rank outputs/<name> writes it, once a run has finished"
-        ) from None
+        remedy = "python -m irmas.rank outputs/<name> writes it, once a run has finished"
+        raise UserError(f"best={path}: no such file; {remedy}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"best={path}: is truncated or damaged ({first_line(error)}); {remedy}") from None
     names = flatten(content).keys() if isinstance(content, dict) else set()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +18,10 @@ from irmas import provenance
 from irmas.console import Progress
 from irmas.data.cache import FeatureCache
 from irmas.errors import DataError, UserError
-from irmas.evaluation import mixtures, protocol, testset
+from irmas.evaluation import protocol, testset
 from irmas.evaluation.protocol import FIXED, ORACLE, TOP_SCORE, TUNED, Array, Metric, Rule, RuleMetrics, ScoredExcerpts
 from irmas.evaluation.testset import EvaluationSet, LabeledExcerpt
-from irmas.files import atomic_write
+from irmas.files import atomic_write, write_csv
 from irmas.inference.recognizer import Recognizer
 from irmas.processes import cpu_count
 from irmas.results.page import counted
@@ -34,8 +32,6 @@ MIXED = "mixtures"
 DROP = "drop"
 LISTED = 20
 """Files that a message lists at most: a wrong folder has thousands that cannot be used."""
-ROWS = 32
-"""Rows of a feature cache in a batch."""
 
 
 @dataclass(frozen=True)
@@ -81,25 +77,17 @@ class Evaluation:
 
     def remarks(self) -> list[str]:
         """Return what a reader must know to judge the metrics."""
-        remarks = []
-        if self.data.trained_on:
-            remarks.append(f"left out: {len(self.data.trained_on)} excerpts that the model was trained on")
-        if self.data.leaking:
-            remarks.append(
-                f"leak: {self.data.leaking} of {len(self.excerpts)} excerpts are of recordings that the model was "
-                "trained on, and flatter it"
-            )
-        if self.damaged:
-            files = counted(len(self.damaged), "file")
-            remarks.append(f"left out: {files} that cannot be used{_listed(self.damaged)}")
-        if self.without_excerpts:
-            classes = " ".join(self.without_excerpts)
-            remarks.append(f"no excerpt has {classes}: macro F1 is the mean of the other classes")
-        if self.scored.draws is None:
-            remarks.append(f"no intervals: all excerpts are of one {self.data.source}")
-        if self.no_mixtures:
-            remarks.append(f"no threshold is chosen on mixtures of the model's validation data: {self.no_mixtures}")
-        return remarks
+        data, damaged, absent = self.data, self.damaged, " ".join(self.without_excerpts)
+        remarks = {
+            f"left out: {len(data.trained_on)} excerpts that the model was trained on": data.trained_on,
+            f"leak: {data.leaking} of {len(self.excerpts)} excerpts are of recordings that the model was trained on, "
+            "and flatter it": data.leaking,
+            f"left out: {counted(len(damaged), 'file')} that cannot be used{_listed(damaged)}": damaged,
+            f"no excerpt has {absent}: macro F1 is the mean of the other classes": absent,
+            f"no intervals: all excerpts are of one {data.source}": self.scored.draws is None,
+            f"no threshold is chosen on mixtures of the model's validation data: {self.no_mixtures}": self.no_mixtures,
+        }
+        return [text for text, applies in remarks.items() if applies]
 
 
 def evaluate(
@@ -115,24 +103,23 @@ def evaluate(
     Raises DataError, listing all of them, if files cannot be used and are not to be dropped.
     """
     _refuse_damaged(data.problems, data, options)
-    tuned, no_mixtures = None, ""
+    rules, no_mixtures = [Rule(TOP_SCORE)], ""
     if data.is_multi_label:
+        rules = [Rule(FIXED, options.threshold)]
         try:
-            tuned = _tuned_threshold(recognizer, files, options, folder / MIXED, progress)
+            testset.write_mixtures(folder / MIXED, files, progress)
+            mixed = testset.read([folder / MIXED], files)
+            _, scored, _ = _score(recognizer, mixed, options, progress, "scoring mixtures")
+            rules.append(Rule(TUNED, protocol.best_threshold(scored.truth, scored.scores)))
         except UserError as error:
             no_mixtures = str(error)
-    progress.start("scoring", len(data.excerpts))
-    excerpts, scored, problems = _score(recognizer, data, options.aggregate, progress)
+    excerpts, scored, problems = _score(recognizer, data, options, progress, "scoring")
     damaged = data.problems + problems
     _refuse_damaged(damaged, data, options)
     if not excerpts:
         raise DataError(f"{data}: no excerpt is left{_listed(damaged)}")
     if data.is_multi_label:
-        rules = [Rule(FIXED, options.threshold)]
-        rules += [Rule(TUNED, tuned)] if tuned is not None else []
-        rules += [Rule(ORACLE, protocol.best_threshold(scored.truth, scored.scores))]
-    else:
-        rules = [Rule(TOP_SCORE)]
+        rules.append(Rule(ORACLE, protocol.best_threshold(scored.truth, scored.scores)))
     measured = [protocol.measure(scored, rule) for rule in rules]
     lrap = protocol.ranking_precision(scored)
     return Evaluation(recognizer, data, options, excerpts, scored, lrap, measured, damaged, no_mixtures)
@@ -149,29 +136,19 @@ def _listed(problems: Sequence[str]) -> str:
     return "".join(f"\n  {line}" for line in [*problems[:LISTED], *more])
 
 
-def _tuned_threshold(
-    recognizer: Recognizer, files: Sequence[ModelFile], options: Options, folder: Path, progress: Progress
-) -> float:
-    """Return the best threshold on mixtures. Raises UserError, with the reason, if there are none."""
-    mixtures.make(folder, files, progress)
-    mixed = testset.read([folder], files)
-    progress.start("scoring mixtures", len(mixed.excerpts))
-    _, scored, _ = _score(recognizer, mixed, options.aggregate, progress)
-    return protocol.best_threshold(scored.truth, scored.scores)
-
-
 def _score(
-    recognizer: Recognizer, data: EvaluationSet, method: str, progress: Progress
+    recognizer: Recognizer, data: EvaluationSet, options: Options, progress: Progress, task: str
 ) -> tuple[list[LabeledExcerpt], ScoredExcerpts, list[str]]:
     """Return the excerpts that can be used, their scores, and one line for each of the others."""
-    excerpts = data.excerpts
+    progress.start(task, len(data.excerpts))
+    excerpts, problems = data.excerpts, list[str]()
     if data.features is not None:
-        problems: list[str] = []
-        scores = _cache_scores(recognizer, data.features, [excerpt.row for excerpt in excerpts], method, progress)
+        rows = [excerpt.row for excerpt in excerpts]
+        scores = _cache_scores(recognizer, data.features, rows, options.aggregate, progress)
     else:
-        scores, problems = file_scores(recognizer, excerpts, method, progress)
-        rows = np.flatnonzero(~np.isnan(scores).any(axis=1))
-        excerpts, scores = [excerpts[row] for row in rows], scores[rows]
+        scores, problems = file_scores(recognizer, excerpts, options.aggregate, progress)
+        usable = np.flatnonzero(~np.isnan(scores).any(axis=1))
+        excerpts, scores = [excerpts[row] for row in usable], scores[usable]
     truth = np.array([[label in excerpt.labels for label in recognizer.classes] for excerpt in excerpts])
     groups = [excerpt.group for excerpt in excerpts]
     return excerpts, ScoredExcerpts(recognizer.classes, truth, scores, groups), problems
@@ -218,12 +195,11 @@ def _cache_scores(
     recognizer: Recognizer, cache: FeatureCache, rows: Sequence[int], method: str, progress: Progress
 ) -> Array:
     """Return the scores of rows of a feature cache, (rows, classes); each is one window."""
-    scores = []
-    for start in range(0, len(rows), ROWS):
-        batch = list(rows[start : start + ROWS])
+    scores, size = [], 32
+    for start in range(0, len(rows), size):
+        batch = list(rows[start : start + size])
         log_mel_db = torch.from_numpy(cache.features[batch]).float() * cache.scale + cache.offset
-        answers = [net.classify(log_mel_db) for net in recognizer.nets]
-        mean = np.asarray(np.mean(answers, axis=0, dtype=np.float64))
+        mean = np.asarray(np.mean([net.classify(log_mel_db) for net in recognizer.nets], axis=0, dtype=np.float64))
         scores += [protocol.aggregate(row, 1, method) for row in mean]
         progress.advance(len(batch))
     return np.array(scores)
@@ -234,14 +210,15 @@ def write(folder: Path, result: Evaluation) -> list[Path]:
     from irmas.evaluation import class_plot  # here, because matplotlib takes a while to import
 
     folder.mkdir(parents=True, exist_ok=True)
-    contents: dict[str, str | bytes] = {
-        "results.json": json.dumps(_as_json(result), indent=1) + "\n",
-        "scores.csv": _as_csv(result),
-        "classes.png": class_plot.draw(result),
-    }
-    for name, content in contents.items():
-        atomic_write(folder / name, content)
-    return [folder / name for name in contents]
+    results, table, picture = written = [folder / name for name in ("results.json", "scores.csv", "classes.png")]
+    atomic_write(results, json.dumps(_as_json(result), indent=1) + "\n")
+    rows = (
+        [excerpt.name, excerpt.group, " ".join(excerpt.labels), *(f"{score:.6f}" for score in scores)]
+        for excerpt, scores in zip(result.excerpts, result.scored.scores, strict=True)
+    )
+    write_csv(table, ["name", result.data.source, "labels", *result.scored.classes], rows)
+    atomic_write(picture, class_plot.draw(result))
+    return written
 
 
 def _as_json(result: Evaluation) -> dict[str, Any]:
@@ -265,13 +242,3 @@ def _as_json(result: Evaluation) -> dict[str, Any]:
         "commit": provenance.git_commit(),
         "versions": provenance.versions() | {"scikit-learn": metadata.version("scikit-learn")},
     }
-
-
-def _as_csv(result: Evaluation) -> str:
-    """Return one row per excerpt: name, song or recording, labels, and the score of each class."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", result.data.source, "labels", *result.scored.classes])
-    for excerpt, scores in zip(result.excerpts, result.scored.scores, strict=True):
-        writer.writerow([excerpt.name, excerpt.group, " ".join(excerpt.labels), *(f"{score:.6f}" for score in scores)])
-    return text.getvalue()

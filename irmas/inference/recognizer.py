@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -10,57 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from irmas.config import Features
 from irmas.console import SILENT, Progress
 from irmas.data.features import LogMel, decode, encode
 from irmas.data.sound import read_form
 from irmas.errors import DataError, UserError
-from irmas.inference import windows
-from irmas.inference.timeline import Timeline
-from irmas.learning.model import Classifier, pooled
-from irmas.run.model_file import ModelFile
+from irmas.inference.nets import SUFFIX, Net, Probabilities, read_onnx, torch_net
+from irmas.inference.timeline import Timeline, count_windows, read_windows
+from irmas.results import ranking
+from irmas.run import model_file
+from irmas.run.folder import COMPLETED, CONFIG, RunFolder
+from irmas.sweep.sweep import Sweep
 
 BATCH_S = 96.0
 """Seconds of sound in a batch, whatever the length of its windows: memory grows with it."""
-
-Probabilities = NDArray[np.float32]
-"""Probabilities of the classes, (windows, classes); each row sums to 1."""
-
-
-@dataclass(frozen=True)
-class Net:
-    classes: list[str]
-    features: Features
-    pool: int
-    probabilities: Callable[[Tensor], Probabilities]
-    """Function of log-mels, (windows, bands, frames), pooled, in dB under each window's own maximum."""
-    file: ModelFile | None = None
-    """Model file that the net is of; None for an exported net, which does not record its training."""
-
-    def classify(self, log_mel_db: Tensor) -> Probabilities:
-        """Return the probabilities of log-mels that are not pooled yet, pooled in the precision of the training."""
-        return self.probabilities(pooled(log_mel_db, self.pool).float() if self.pool > 1 else log_mel_db)
-
-
-def classifier(file: ModelFile) -> Classifier:
-    """Return the trained module, on the CPU."""
-    net = Classifier(file.model, len(file.classes), dropout=0.0, mean_db=0.0, std_db=1.0)
-    net.load_state_dict(file.weights)
-    return net.eval()
-
-
-def torch_net(file: ModelFile) -> Net:
-    """Return the net of a model file, on the CPU."""
-    module = classifier(file)
-
-    @torch.inference_mode()
-    def probabilities(log_mel_db: Tensor) -> Probabilities:
-        return module(log_mel_db[:, None]).softmax(1).numpy()  # type: ignore[no-any-return]
-
-    return Net(file.classes, file.features, file.pool, probabilities, file)
 
 
 @dataclass(frozen=True)
@@ -82,14 +46,23 @@ class Recognizer:
             raise UserError(f"--hop {self.hop_s:g}: must be at most as long as a window, {self.window_s:g} s")
         for name, net, front_end in zip(self.names, self.nets, self.front_ends, strict=True):
             if net.classes != self.classes:
-                raise UserError(
-                    f"{name}: has the classes {' '.join(net.classes)}, {self.names[0]} has {' '.join(self.classes)}; "
-                    "only nets of the same classes are averaged"
-                )
+                difference = f"{' '.join(net.classes)}, {self.names[0]} has {' '.join(self.classes)}"
+                raise UserError(f"{name}: has the classes {difference}; only nets of the same classes are averaged")
             if (frames := front_end.features.n_frames) < net.pool:
-                raise UserError(
-                    f"--window {self.window_s:g}: is too short for {name}: {frames} frames, it needs {net.pool}"
-                )
+                option = f"--window {self.window_s:g}"
+                raise UserError(f"{option}: is too short for {name}: {frames} frames, it needs {net.pool}")
+
+    @classmethod
+    def load(cls, paths: Sequence[Path], window_s: float | None = None, hop_s: float | None = None) -> Recognizer:
+        """Return the average of all nets that the paths name.
+
+        A window is as long as the excerpts of the training unless `window_s` is given, a hop half as long as a window.
+        Raises UserError, naming the path, if there is no model, or if the nets cannot be averaged.
+        """
+        files = [file for path in paths for file in model_files(path)]
+        nets = [read_onnx(f) if f.suffix == SUFFIX else torch_net(model_file.read(f)) for f in files]
+        window_s = window_s or nets[0].features.seconds
+        return cls(nets, [str(file) for file in files], window_s, hop_s or window_s / 2)
 
     @property
     def classes(self) -> list[str]:
@@ -118,8 +91,8 @@ class Recognizer:
         Raises DataError, naming the file, if it is empty, truncated or no sound, if its samples are not finite, or if
         its rate cannot be resampled.
         """
-        progress.start(path.name, windows.count(read_form(path).seconds, self.window_s, self.hop_s), "windows")
-        remaining = windows.read(path, self.window_s, self.hop_s)
+        progress.start(path.name, count_windows(read_form(path).seconds, self.window_s, self.hop_s), "windows")
+        remaining = read_windows(path, self.window_s, self.hop_s)
         starts, ends, probabilities = [], [], []
         while batch := list(islice(remaining, max(1, int(BATCH_S / self.window_s)))):
             answers = np.full((len(batch), len(self.classes)), np.nan, np.float32)
@@ -137,3 +110,25 @@ class Recognizer:
         # Rounded, so that a window's end and the start of another at the same sample are the same number.
         starts_s, ends_s = np.round(starts, 6), np.round(ends, 6)
         return Timeline(round(ends[-1], 6), self.classes, starts_s, ends_s, np.concatenate(probabilities))
+
+
+def model_files(path: Path) -> list[Path]:
+    """Return a file itself, a run's model file, or those of a sweep's winner, one for each of its seeds.
+
+    Raises UserError if there is none.
+    """
+    if not path.is_dir():
+        return [path]
+    if (path / CONFIG).exists():
+        folders = [RunFolder(path)]
+    else:
+        ranked = ranking.rank(Sweep.open(path))
+        best = {row.id for row in ranked.runs if row.rank == 1 and row.state == COMPLETED}
+        folders = [ranked.sweep.run_folder(run) for run in ranked.plan.runs if run.id in best]
+        if not folders:
+            raise UserError(f"{path}: has no finished run; python -m irmas.status {path} lists their states")
+    for folder in folders:
+        if not folder.model.exists():
+            state = folder.status().state
+            raise UserError(f"{folder.path}: has no {folder.model.name}, because the run is {state}, not {COMPLETED}")
+    return sorted(folder.model for folder in folders)

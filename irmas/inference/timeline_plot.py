@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from irmas.data.features import LogMel
 from irmas.files import visible
-from irmas.inference import windows
-from irmas.inference.timeline import SOUND_THRESHOLD, Timeline, clock, instrument
+from irmas.inference.timeline import SOUND_THRESHOLD, Timeline, clock, read_windows
+from irmas.labels import INSTRUMENTS
 from irmas.plot_style import BLUE, FAINT, as_png, new_figure, our_style, shortened
 
 COLUMNS = 900
@@ -46,7 +46,7 @@ def spectrogram(path: Path, seconds: float, front_end: LogMel) -> NDArray[np.flo
     columns = int(np.clip(seconds / hop_s / 2, 1, COLUMNS))
     total, number = np.zeros((columns, features.n_mels)), np.zeros(columns)
     begin_s = 0.0
-    for block in windows.read(path, BLOCK_S, BLOCK_S - 2 * MARGIN_S):
+    for block in read_windows(path, BLOCK_S, BLOCK_S - 2 * MARGIN_S):
         power = front_end.power(torch.from_numpy(block.samples)[None], block.rate)[0].numpy()
         end_s = seconds if block.end_s > seconds - 1 / block.rate else block.end_s - MARGIN_S
         times = block.start_s + hop_s * np.arange(power.shape[1])
@@ -76,11 +76,12 @@ def _figure(name: str, timeline: Timeline, log_mel_db: NDArray[np.float32], fron
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=heights)
     _draw_spectrogram(above, log_mel_db, timeline.seconds, front_end)
     edges, scores = timeline.moments()
+    labels = [timeline.classes[index] for index in order]
     for lane, index in enumerate(order):
         _draw_lane(below, lane, edges, scores[:, index])
     for begin, end in silence:
         below.axvspan(begin, end, facecolor="none", edgecolor=FAINT, hatch="////", linewidth=0, zorder=4)
-    below.set_yticks(range(len(order)), [shortened(instrument(timeline.classes[index]), 24) for index in order])
+    below.set_yticks(range(len(order)), [shortened(INSTRUMENTS.get(label, label), 24) for label in labels])
     means = below.secondary_yaxis("right")
     means.set_yticks(range(len(order)), ["-" if overall is None else f"{mean[index]:.2f}" for index in order])
     for axis in (below.yaxis, means.yaxis):

@@ -14,8 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from irmas.console import plain_console
-from irmas.errors import UserError
-from irmas.exit import Parser, report_errors
+from irmas.errors import Parser, UserError, report_errors
 from irmas.run.folder import COMPLETED, FAILED, PRUNED
 from irmas.slurm_task import SlurmTask, current_task
 from irmas.sweep import jobs, pool, slurm

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from irmas.console import ConsoleProgress, Progress, plain_console
 from irmas.data import dataset, split
-from irmas.errors import UserError, in_words
-from irmas.exit import Parser, report_errors
+from irmas.errors import Parser, UserError, in_words, report_errors
 from irmas.files import obstacle
 from irmas.slurm_task import current_task
 from irmas.sweep import jobs

@@ -17,10 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from irmas.config import shown
-from irmas.console import Silent
+from irmas.console import Progress
 from irmas.data import dataset, split
-from irmas.errors import UserError, in_words
-from irmas.exit import Parser, report_errors
+from irmas.errors import Parser, UserError, in_words, report_errors
 from irmas.learning import trainer
 from irmas.learning.device import choose_device, describe, explain_out_of_memory, set_up
 from irmas.learning.learner import load_examples
@@ -127,7 +126,7 @@ def _log_data(kind: str, parts: split.Split) -> None:
         )
 
 
-class _LoggedProgress(Silent):
+class _LoggedProgress(Progress):
     """Progress in the run's log: one line per task."""
 
     def start(self, task: str, total: int, unit: str = "excerpts") -> None:

@@ -1,8 +1,8 @@
-"""Trained nets as an ONNX file, for programs without torch; and such a file as a net.
+"""Trained nets: that of a model file, that of an ONNX file, and the writing of such files for programs without torch.
 
-Input: `log_mel_db`, (batch, 1, bands, frames), float32, pooled, in dB under each window's own maximum; batch and frames
-are free. Output: `probabilities`, (batch, classes). The metadata hold classes, front end, pool, versions and `sha256`,
-the digest of the whole file in which the digest itself is 64 zeros.
+An ONNX file's input: `log_mel_db`, (batch, 1, bands, frames), float32, pooled, in dB under each window's own maximum;
+batch and frames are free. Its output: `probabilities`, (batch, classes). Its metadata hold classes, front end, pool,
+versions and `sha256`, the digest of the whole file in which the digest itself is 64 zeros.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from irmas.config import Features
 from irmas.errors import UserError
 from irmas.files import atomic_write
-from irmas.inference.recognizer import Net, Probabilities, classifier, torch_net
+from irmas.learning.model import Classifier, pooled
 from irmas.run.model_file import ModelFile
 
 SUFFIX = ".onnx"
@@ -32,12 +33,47 @@ VERSION = 1
 NO_DIGEST = b"0" * 64
 ENTRY = re.compile(rb"(sha256..)([0-9a-f]{64})", re.DOTALL)
 """The digest's metadata entry in a file: between key and value are two bytes, the value's tag and its length."""
-EARLIER_ENTRY = 76
-"""Bytes of the entry at the end of files that irmas 0.1 exported, whose digest is that of all bytes before it."""
 MISSING = (
     "ONNX files need the packages onnx, onnxruntime and onnxscript: python -m pip install onnx onnxruntime onnxscript; "
     "in the project's folder python -m pip install -c constraints.txt -e '.[onnx]' installs the tested versions"
 )
+
+
+Probabilities = NDArray[np.float32]
+"""Probabilities of the classes, (windows, classes); each row sums to 1."""
+
+
+@dataclass(frozen=True)
+class Net:
+    classes: list[str]
+    features: Features
+    pool: int
+    probabilities: Callable[[Tensor], Probabilities]
+    """Function of log-mels, (windows, bands, frames), pooled, in dB under each window's own maximum."""
+    file: ModelFile | None = None
+    """Model file that the net is of; None for an exported net, which does not record its training."""
+
+    def classify(self, log_mel_db: Tensor) -> Probabilities:
+        """Return the probabilities of log-mels that are not pooled yet, pooled in the precision of the training."""
+        return self.probabilities(pooled(log_mel_db, self.pool).float() if self.pool > 1 else log_mel_db)
+
+
+def classifier(file: ModelFile) -> Classifier:
+    """Return the trained module, on the CPU."""
+    net = Classifier(file.model, len(file.classes), dropout=0.0, mean_db=0.0, std_db=1.0)
+    net.load_state_dict(file.weights)
+    return net.eval()
+
+
+def torch_net(file: ModelFile) -> Net:
+    """Return the net of a model file, on the CPU."""
+    module = classifier(file)
+
+    @torch.inference_mode()
+    def probabilities(log_mel_db: Tensor) -> Probabilities:
+        return module(log_mel_db[:, None]).softmax(1).numpy()  # type: ignore[no-any-return]
+
+    return Net(file.classes, file.features, file.pool, probabilities, file)
 
 
 class _Average(nn.Module):
@@ -51,7 +87,7 @@ class _Average(nn.Module):
         return torch.stack([net(log_mel_db).softmax(1) for net in self.classifiers]).mean(0)
 
 
-def write(path: Path, files: Sequence[ModelFile]) -> None:
+def write_onnx(path: Path, files: Sequence[ModelFile]) -> None:
     """Write one net, or the average of several of the same classes and front end.
 
     Raises UserError if their front ends differ or the packages are missing, OSError if the disk is full.
@@ -77,16 +113,10 @@ def write(path: Path, files: Sequence[ModelFile]) -> None:
     )
     assert program is not None
     model = program.model_proto
-    metadata = {
-        "version": str(VERSION),
-        "classes": json.dumps(first.classes),
-        "features": json.dumps(asdict(first.features)),
-        "pool": str(first.pool),
-        "versions": json.dumps(first.versions),
-        "sha256": NO_DIGEST.decode(),
-    }
-    for name, value in metadata.items():
-        model.metadata_props.add(key=name, value=value)
+    values = {"version": VERSION, "classes": first.classes, "features": asdict(first.features), "pool": first.pool}
+    for key, value in (values | {"versions": first.versions}).items():
+        model.metadata_props.add(key=key, value=json.dumps(value))
+    model.metadata_props.add(key="sha256", value=NO_DIGEST.decode())
     content = model.SerializeToString()
     atomic_write(path, _with_entry(content, hashlib.sha256(content).hexdigest().encode()))
 
@@ -98,8 +128,9 @@ def _with_entry(content: bytes, digest: bytes) -> bytes:
 
 def _is_intact(content: bytes) -> bool:
     entry = ENTRY.search(content)
-    blank = _with_entry(content, NO_DIGEST), content[:-EARLIER_ENTRY]
-    return entry is not None and entry[2].decode() in [hashlib.sha256(signed).hexdigest() for signed in blank]
+    # Files of irmas 0.1 end with the entry, 76 bytes, and its digest is that of all bytes before it.
+    signed = _with_entry(content, NO_DIGEST), content[:-76]
+    return entry is not None and entry[2].decode() in [hashlib.sha256(part).hexdigest() for part in signed]
 
 
 def difference(path: Path, files: Sequence[ModelFile]) -> float:
@@ -108,10 +139,10 @@ def difference(path: Path, files: Sequence[ModelFile]) -> float:
     shape = 8, features.n_mels // pool, features.n_frames // pool
     noise_db = torch.from_numpy(np.random.default_rng(0).uniform(-features.top_db, 0, shape).astype(np.float32))
     average = np.mean([torch_net(file).probabilities(noise_db) for file in files], axis=0)
-    return float(np.abs(read(path).probabilities(noise_db) - average).max())
+    return float(np.abs(read_onnx(path).probabilities(noise_db) - average).max())
 
 
-def read(path: Path) -> Net:
+def read_onnx(path: Path) -> Net:
     """Return the net of an exported file, run by onnxruntime on the CPU.
 
     Raises UserError if the file is absent, damaged or not exported by irmas, or if onnxruntime is missing.
