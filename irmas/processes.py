@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from irmas.errors import DataError
+from irmas.slurm_task import current_task
 
 T = TypeVar("T")
 
 PRELOADED = "irmas.data.features"
 """The module that the processes of `mapped` have imported when they start."""
-
-from irmas.slurm_task import current_task
 
 
 def fork_server(preload: str) -> ForkServerContext:

@@ -16,13 +16,12 @@ from irmas.config import Config
 from irmas.run.folder import CANCELLED, COMPLETED, DIVERGED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
 from irmas.run.lease import Writer
 from irmas.sweep import run_states, slurm
-from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, record_job
+from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, named_sweep, record_job
 from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import (
     NOT_SUBMITTED,
     SweepState,
     merge_state,
-    named_sweep,
     pick_task,
     record_dead_runs,
     sweep_state,

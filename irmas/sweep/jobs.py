@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 
 from irmas.errors import UserError
 from irmas.files import atomic_write
-from irmas.sweep.slurm import expand_ranges, ranges
+from irmas.sweep.slurm import Task, expand_ranges, ranges
 from irmas.sweep.sweep import Sweep
 
 FAILURE, LAUNCHER = "data.json", "launcher.json"
 DATA, ARRAY, RANKING = "data", "array", "ranking"
 """Stages of a sweep, as job records name them."""
+_OPTION = re.compile(r" --([a-z-]+)[ =](\S+)")
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,28 @@ def named_runs(ids: Iterable[int]) -> str:
     """Return `run 7` or `runs 1-3,7`."""
     text = ranges(ids)
     return f"run {text}" if text.isdigit() else f"runs {text}"
+
+
+def named_sweep(task: Task) -> tuple[Path, Work | None] | None:
+    """Return the sweep that a batch script's arguments name, and what the job trains; None where they name no sweep.
+
+    They end with `<stage> outputs/<name> [--runs R] [--points-per-task N]`; only the stage `train` trains. Slurm shows
+    them without quotes, and a folder's name may contain spaces.
+    """
+    options = dict(_OPTION.findall(task.command))
+    words = _OPTION.sub("", task.command).split(" ")
+    for first in range(1, len(words)):
+        path = Path(task.folder, " ".join(words[first:]))
+        if Sweep.is_at(path):
+            if words[first - 1] in ("data", "rank", "refine"):
+                return path.resolve(), None
+            try:
+                work = Work(options.get("runs", ""), int(options.get("points-per-task", 1)))
+                work.ids(1, 1)
+            except ValueError:  # mistyped by hand: its tasks report that, and train nothing
+                return None
+            return path.resolve(), work
+    return None
 
 
 def private_folder(sweep: Sweep) -> Path:

@@ -68,7 +68,7 @@ class Halving:
         """
         if epoch not in rungs(self.epochs, self.factor):
             return ""
-        rung = self.sweep.rung(epoch)
+        rung = self.sweep.rungs / str(epoch)
         rung.mkdir(parents=True, exist_ok=True)
         (rung / f"{self.run}-{accuracy!r}").touch()
         entries = filter(None, (ENTRY.fullmatch(path.name) for path in rung.iterdir()))

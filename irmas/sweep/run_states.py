@@ -6,19 +6,17 @@ A status file holds what a run's process last recorded: not that it was killed, 
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from irmas.errors import UserError, in_words
 from irmas.files import is_held
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, FINAL, PENDING, RUNNING, RunFolder, Status
 from irmas.sweep import jobs, slurm
-from irmas.sweep.jobs import ARRAY, DATA, RANKING, DataFailure, Job, Work
+from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, named_sweep
 from irmas.sweep.plan import PlannedRun
 from irmas.sweep.slurm import LIVE, SlurmError, Task
 from irmas.sweep.sweep import Sweep
@@ -42,7 +40,6 @@ CLOCK_S = 2.0
 LAG_S = 5.0
 """Time by which sacct may lag behind squeue."""
 UNCORRECTED = "states are those that the runs last recorded"
-_OPTION = re.compile(r" --([a-z-]+)[ =](\S+)")
 
 
 @dataclass(frozen=True)
@@ -239,18 +236,14 @@ def _ended(recorded: Status, task: Task | None) -> Status:
         reason = f"{died}, although job {task.id} is COMPLETED"
     else:
         state = task.state
-        exit_code = _exit_code(task) if exit_code is None else exit_code
+        if exit_code is None and task.exit_code:  # 3:0 is the exit code 3, 0:9 is signal 9
+            number, signal = map(int, task.exit_code.split(":"))
+            exit_code = number or -signal
         code = f"exit code {task.exit_code}" if task.exit_code else task.reason
         reason = ", ".join(part for part in (f"{state} in Slurm", MEANING.get(state), code) if part)
     effect = f"resume it after epoch {recorded.epoch}" if recorded.epoch else "restart it"
     message = f"{reason}; rerun the sweep command to {effect}"
     return replace(recorded, state=state, exit_code=exit_code, message=message)
-
-
-def _exit_code(task: Task) -> int | None:
-    """Return 3 for Slurm's `3:0`, -9 for `0:9`."""
-    code, _, signal = task.exit_code.partition(":")
-    return (int(code) or -int(signal)) if task.exit_code else None
 
 
 # ---- which task trains which run
@@ -291,27 +284,24 @@ class _SlurmView:
 
     def data_failures(self) -> dict[int, str]:
         """Return, by run, why the data job failed that its last array waited for; empty where it did not."""
-        reasons, failure = {}, jobs.recorded_data_failure(self.sweep)
+        reasons = {}
         for record in self.records.values():
             if record.stage == ARRAY:
-                reason = self._data_failure(failure, record.after)
-                reasons.update(dict.fromkeys(record.work.ids(None, len(self.sweep.plan.runs)), reason))
+                ids = record.work.ids(None, len(self.sweep.plan.runs))
+                reasons.update(dict.fromkeys(ids, self._data_failure(record.after)))
         return reasons
 
-    def _data_failure(self, failure: DataFailure | None, job: str) -> str:
-        if not job:
-            return ""
-        task = self.tasks.get(job)
+    def _data_failure(self, job: str) -> str:
+        task, failure = self.tasks.get(job), jobs.recorded_data_failure(self.sweep)
         error = failure.error if failure is not None and failure.job == job else ""
-        if task is None and not error:
+        if not job or not (task or error) or (task and (task.is_live or task.state == COMPLETED)):
             return ""
-        if task is not None and (task.is_live or task.state == COMPLETED):
-            return ""
-        state = task.state if task else FAILED
         reason = error or (f"exit code {task.exit_code}" if task and task.exit_code else "")
         summary, *details = [line.strip() for line in reason.splitlines()] or [""]
         # `Status.reason` is the last line: it gets the summary and the first of the details.
-        last = ": ".join(filter(None, [f"the data job {job} is {state}", summary, *details[:1]]))
+        last = ": ".join(
+            filter(None, [f"the data job {job} is {task.state if task else FAILED}", summary, *details[:1]])
+        )
         return "\n".join([*details[1:], last])
 
 
@@ -339,25 +329,3 @@ def _view(sweep: Sweep, queued: Iterable[Task]) -> _SlurmView:
 def _names_by_hand(sweep: Sweep) -> set[str]:
     """Return the names that an array has before anything of it is recorded."""
     return {"irmas", f"irmas-{sweep.plan.name}"}
-
-
-def named_sweep(task: Task) -> tuple[Path, Work | None] | None:
-    """Return the sweep that a batch script's arguments name, and what the job trains; None where they name no sweep.
-
-    They end with `<stage> outputs/<name> [--runs R] [--points-per-task N]`; only the stage `train` trains. Slurm shows
-    them without quotes, and a folder's name may contain spaces.
-    """
-    options = dict(_OPTION.findall(task.command))
-    words = _OPTION.sub("", task.command).split(" ")
-    for first in range(1, len(words)):
-        path = Path(task.folder, " ".join(words[first:]))
-        if Sweep.is_at(path):
-            if words[first - 1] in ("data", "rank", "refine"):
-                return path.resolve(), None
-            try:
-                work = Work(options.get("runs", ""), int(options.get("points-per-task", 1)))
-                work.ids(1, 1)
-            except ValueError:  # mistyped by hand: its tasks report that, and train nothing
-                return None
-            return path.resolve(), work
-    return None

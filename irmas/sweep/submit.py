@@ -293,4 +293,5 @@ def _undone_if_refused(sweep: Sweep) -> Iterator[None]:
 
 def _contents(sweep: Sweep) -> dict[Path, bytes]:
     """Return the files that a submission may write, except its lock and those of `jobs`: tasks write beside these."""
-    return {path: path.read_bytes() for path in (*sweep.plan_files, *sweep.splits.glob("*")) if path.exists()}
+    paths = (sweep.plan_file, sweep.runs_file, sweep.plan_lock, *sweep.splits.glob("*"))
+    return {path: path.read_bytes() for path in paths if path.exists()}
