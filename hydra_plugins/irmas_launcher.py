@@ -180,9 +180,10 @@ class SlurmLauncher(IrmasLauncher):
         result = submit.launch(plan, self.settings, append=append, by_hand=by_hand, refine=self.refine_arguments)
         if result.requests:
             jobs.record_launcher(sweep, self.kept_overrides)
-        if by_hand or not (self.settings.wait or result.is_over):
+        is_over = not (result.queued or result.remaining)
+        if by_hand or not (self.settings.wait or is_over):
             return None
-        _wait_and_rank(sweep, is_over=result.is_over)
+        _wait_and_rank(sweep, is_over=is_over)
         return [sweep.status(run) for run in result.runs]
 
 
