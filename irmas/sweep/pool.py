@@ -149,7 +149,9 @@ def _log_to(log: Path) -> None:
 def _final_status(sweep: Sweep, worker: Worker) -> Status:
     """Return how a run ended; if its process could not record that, killed perhaps, record it."""
     folder = sweep.run_folder(worker.run)
-    status, code, error = folder.status(), worker.process.exitcode or 0, _reported_error(worker)
+    status, code, error = folder.status(), worker.process.exitcode or 0, ""
+    with worker.report, suppress(EOFError):
+        error = str(worker.report.recv())
     if status.state == RUNNING or code == LEASE_LOST:
         return replace(status, message="another process trains it")
     if code < 0 and status.state not in FINAL:
@@ -163,14 +165,6 @@ def _final_status(sweep: Sweep, worker: Worker) -> Status:
     with suppress(OSError):  # a full disk; the caller shows it
         folder.amend_status(status)
     return status
-
-
-def _reported_error(worker: Worker) -> str:
-    with worker.report as pipe:
-        try:
-            return str(pipe.recv())
-        except EOFError:
-            return ""
 
 
 @contextmanager

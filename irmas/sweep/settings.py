@@ -43,7 +43,10 @@ GPUS = Rule(
     lambda value: whole(0).allows(value) or bool(re.fullmatch(r"[\w.-]+:\d+", str(value))),
     "a whole number from 0, or a type and a number as in a100:1",
 )
-SCRIPT = Rule(lambda value: isinstance(value, str) and _is_line(value), "the path of a shell script")
+SCRIPT = Rule(
+    lambda value: isinstance(value, str) and _is_line(value) and Path(value).is_file() and os.access(value, os.R_OK),
+    "the path of a shell script that can be read here",
+)
 OPTIONS = Rule(
     _are_options,
     f"long options of sbatch, one line each, other than {', '.join(sorted(OURS))}, as in {{nice: 100}}, or null",
@@ -139,10 +142,6 @@ def read(values: Mapping[str, Any]) -> Settings:
         raise ConfigError(
             f"{PREFIX}time",
             settings.time,
-            f"Slurm looks every 30 s, so that the warning {PREFIX}warning={settings.warning} (seconds) could come at "
-            "the start of a task; give more time or a shorter warning",
+            f"must exceed {PREFIX}warning={settings.warning} (seconds) by more than the 30 s between Slurm's checks",
         )
-    setup = settings.setup
-    if setup is not None and not (Path(setup).is_file() and os.access(setup, os.R_OK)):
-        raise ConfigError(f"{PREFIX}setup", setup, "there is no such file, or it cannot be read")
     return settings

@@ -11,8 +11,6 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,8 +54,13 @@ def train(sweep: Sweep, threads: int) -> Status:
             if status.state in FINAL:
                 log.info("run %d is %s already", run.id, status.state)
                 return status
-            with _errors_recorded(folder):
+            try:
                 return _train(folder, sweep, run, threads)
+            except LeaseLost:
+                raise
+            except BaseException as error:
+                _record_end(folder, error)
+                raise
     except LeaseLost as lost:
         log.warning("%s", lost)
         raise
@@ -74,22 +77,15 @@ def is_stale(writer: Writer) -> bool:
     return shutil.which("squeue") is None or not slurm.is_running(writer.job)
 
 
-@contextmanager
-def _errors_recorded(folder: RunFolder) -> Iterator[None]:
-    """Write what ends the block into the status file, except for a lost lease."""
+def _record_end(folder: RunFolder, error: BaseException) -> None:
+    """Write what ended the run into its status file; raise it as a UserError where that cannot be written."""
+    state, message = FAILED, in_words(error) or "".join(traceback.format_exception(error)).strip()
+    if isinstance(error, Interrupted):
+        state, message = CANCELLED, INTERRUPTED
     try:
-        yield
-    except LeaseLost:
-        raise
-    except BaseException as error:
-        state, message = FAILED, in_words(error) or "".join(traceback.format_exception(error)).strip()
-        if isinstance(error, Interrupted):
-            state, message = CANCELLED, INTERRUPTED
-        try:
-            folder.write_status(replace(folder.status(), state=state, message=message))
-        except OSError as unwritable:
-            raise UserError(message) from unwritable
-        raise
+        folder.write_status(replace(folder.status(), state=state, message=message))
+    except OSError as unwritable:
+        raise UserError(message) from unwritable
 
 
 def _train(folder: RunFolder, sweep: Sweep, run: PlannedRun, threads: int) -> Status:
@@ -110,9 +106,8 @@ def _train(folder: RunFolder, sweep: Sweep, run: PlannedRun, threads: int) -> St
     hparams = {key: value if isinstance(value, int | float) else shown(value) for key, value in settings.items()}
     prune = Halving(sweep, run.id, config.halving, config.epochs).reason_to_stop if config.halving else None
     with explain_out_of_memory(config):
-        return trainer.fit(
-            folder, config, load_examples(cache, parts, config.data.pool, device), device, hparams, prune
-        )
+        examples = load_examples(cache, parts, config.data.pool, device)
+        return trainer.fit(folder, config, examples, device, hparams, prune)
 
 
 def _log_data(kind: str, parts: split.Split) -> None:
