@@ -15,12 +15,12 @@ from pathlib import Path
 from irmas.console import plain_console
 from irmas.errors import UserError
 from irmas.exit import Parser, report_errors
+from irmas.processes import SlurmTask, current_task
 from irmas.run.folder import COMPLETED, FAILED, PRUNED
-from irmas.slurm_task import SlurmTask, current_task
 from irmas.sweep import jobs, pool, slurm
 from irmas.sweep.jobs import Job, Work
 from irmas.sweep.plan import PlannedRun
-from irmas.sweep.progress import SweepProgress
+from irmas.sweep.pool import SweepProgress
 from irmas.sweep.settings import Settings
 from irmas.sweep.sweep import Sweep
 

@@ -14,7 +14,7 @@ from irmas.data import dataset, split
 from irmas.errors import UserError, in_words
 from irmas.exit import Parser, report_errors
 from irmas.files import obstacle
-from irmas.slurm_task import current_task
+from irmas.processes import current_task
 from irmas.sweep import jobs
 from irmas.sweep.jobs import DataFailure
 from irmas.sweep.sweep import Sweep
