@@ -94,9 +94,8 @@ def mapped(
 
     Raises DataError, naming `path` as what was computed, if one of them is killed.
     """
-    with ProcessPoolExecutor(
-        workers, mp_context=fork_server("irmas.data.features"), initializer=_set_up_worker
-    ) as pool:
+    context = fork_server("irmas.data.features")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_set_up_worker) as pool:
         try:
             with uninterrupted():
                 results = pool.map(function, *arguments, chunksize=chunksize)

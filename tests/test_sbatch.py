@@ -157,7 +157,7 @@ def test_submitit_has_the_methods_that_the_executor_relies_on(monkeypatch: pytes
         ({"mem": "much"}, "hydra.launcher.mem=much: must be a number with K, M, G or T"),
         ({"time": "soon"}, "hydra.launcher.time=soon: must be minutes"),
         ({"time": 2}, "hydra.launcher.time=2: must exceed hydra.launcher.warning=120"),
-        ({"setup": "missing.sh"}, "hydra.launcher.setup=missing.sh: must be the path of a shell script that can be read"),
+        ({"setup": "missing.sh"}, "hydra.launcher.setup=missing.sh: must be the path of a shell script"),
         ({"partition": "a b"}, "hydra.launcher.partition=a b: must be one word"),
         ({"sbatch": {"array": "1-3"}}, "hydra.launcher.sbatch=.*other than array, chdir, dependency"),
         ({"prepare": 5}, "hydra.launcher.prepare=5: has settings: partition cpus mem time sbatch"),

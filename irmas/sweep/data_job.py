@@ -46,8 +46,9 @@ def check(sweep: Sweep) -> None:
 def main() -> None:
     parser = Parser("irmas.sweep.data_job", "Make the data of a sweep.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
+    cause = "scancel, or its time limit"
     for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, _stop)
+        signal.signal(number, lambda number, frame: sys.exit(f"stopped by {signal.Signals(number).name}: {cause}"))
     with report_errors("irmas.sweep.data_job"):
         sweep = Sweep.open(parser.parse_args().sweep)
         try:
@@ -57,10 +58,6 @@ def main() -> None:
             jobs.record_data_failure(sweep, DataFailure(current_task().job, message or repr(error)))
             raise
         jobs.record_data_failure(sweep, None)
-
-
-def _stop(number: int, frame: object) -> None:
-    sys.exit(f"stopped by {signal.Signals(number).name}: scancel, or its time limit")
 
 
 if __name__ == "__main__":

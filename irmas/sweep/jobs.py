@@ -108,16 +108,15 @@ def record_job(sweep: Sweep, job: Job) -> None:
 
 def recorded_jobs(sweep: Sweep) -> Sequence[Job]:
     """Return the records in the order of their numbers. Raises UserError where one is damaged."""
-    return sorted(map(_read_job, sweep.slurm.glob("[0-9]*.json")), key=lambda job: int(job.job))
-
-
-def _read_job(path: Path) -> Job:
-    try:
-        values = json.loads(path.read_text())
-        return Job(**{**values, "work": Work(**values["work"])})
-    except (ValueError, TypeError, KeyError) as error:
-        remedy = "remove it, and scancel the job if it is still in the queue"
-        raise UserError(f"{path}: is damaged ({error}); {remedy}") from None
+    records = []
+    for path in sweep.slurm.glob("[0-9]*.json"):
+        try:
+            values = json.loads(path.read_text())
+            records.append(Job(**{**values, "work": Work(**values["work"])}))
+        except (ValueError, TypeError, KeyError) as error:
+            remedy = "remove it, and scancel the job if it is still in the queue"
+            raise UserError(f"{path}: is damaged ({error}); {remedy}") from None
+    return sorted(records, key=lambda job: int(job.job))
 
 
 def remove_cancelled(sweep: Sweep, numbers: Iterable[str] = ()) -> None:

@@ -31,7 +31,6 @@ from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.sweep import Sweep
 
 PRELOADED = "irmas.sweep.train_run"
-POLL_S = 0.2
 GRACE_S = 10.0
 """Time from SIGTERM to SIGKILL; an epoch's commit takes well under a second."""
 GPUS = Path("/proc/driver/nvidia/gpus")
@@ -69,7 +68,7 @@ def train(
             for slot in sorted(set(range(processes)) - {worker.slot for worker in workers})[: len(waiting)]:
                 gpu = gpus[slot % len(gpus)] if gpus else None
                 _start(workers, sweep, waiting.pop(0), slot, threads, gpu)
-            time.sleep(POLL_S)
+            time.sleep(0.2)
             for worker in [worker for worker in workers if not worker.process.is_alive()]:
                 workers.remove(worker)
                 worker.process.join()

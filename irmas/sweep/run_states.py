@@ -35,11 +35,8 @@ MEANING = {
     "CANCELLED": "by scancel, or with a job that it depended on",
 }
 """Slurm's states that explain why a process was killed."""
-CLOCK_S = 2.0
-"""Inaccuracy of elapsed times, which Slurm gives in whole seconds."""
 LAG_S = 5.0
 """Time by which sacct may lag behind squeue."""
-UNCORRECTED = "states are those that the runs last recorded"
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class RunState:
     status: Status
     """The merged status: what the run recorded, corrected by Slurm."""
     task: Task | None
-    """The task that trains it, will train it, or trained it last."""
+    """The task that trains the run, will train it, or trained it last."""
     recorded: Status | None
     """The content of its status file; None where that cannot be read."""
 
@@ -70,14 +67,14 @@ class SweepState:
 
     @property
     def is_live(self) -> bool:
-        """Whether a run trains, or anything of the sweep is in the queue."""
+        """Return whether a run trains, or anything of the sweep is in the queue."""
         tasks = [*self.stages, *(run.task for run in self.runs if run.task is not None)]
         is_training = any(run.status.state == RUNNING for run in self.runs)
         return self.in_pool or is_training or any(task.is_live for task in tasks)
 
     @property
     def is_to_be_ranked(self) -> bool:
-        """Whether a ranking job waits; one that runs may end before what is in the queue does."""
+        """Return whether a ranking job waits; one that runs may end before what is in the queue does."""
         return any(task.name == RANKING and task.state in WAITING for task in self.stages)
 
 
@@ -88,14 +85,14 @@ def sweep_state(sweep: Sweep, *, is_final: bool = False) -> SweepState:
     """
     if not sweep.slurm.is_dir():
         return _without_slurm(sweep)
-    if not os.access(sweep.slurm, os.R_OK | os.X_OK):
-        return _without_slurm(sweep, f"{sweep.slurm}: cannot be read: {UNCORRECTED}")
     try:
+        if not os.access(sweep.slurm, os.R_OK | os.X_OK):
+            raise UserError(f"{sweep.slurm}: cannot be read")
         names = _names_by_hand(sweep) | {record.name for record in jobs.recorded_jobs(sweep)}
         queued = slurm.queue(sorted(names))
     except UserError as error:
         reason = error.reason if isinstance(error, SlurmError) else error
-        return _without_slurm(sweep, f"{reason}: {UNCORRECTED}")
+        return _without_slurm(sweep, f"{reason}: states are those that the runs last recorded")
     return with_slurm(sweep, queued, partial(_settled_accounting, queued) if is_final else slurm.accounting)
 
 
@@ -203,7 +200,7 @@ def _alive(recorded: Status, task: Task, now: float) -> Status:
     if task.state in WAITING:
         remedy = "; rerun the sweep command to release it" if task.is_held else ""
         return replace(recorded, state=PENDING, message=task.reason + remedy)
-    if is_its_own and recorded.updated >= now - task.elapsed_s - CLOCK_S:
+    if is_its_own and recorded.updated >= now - task.elapsed_s - 2:  # Slurm gives whole seconds
         return recorded  # it ended in this very start of the task, which trains other runs
     return replace(recorded, state=PENDING, message=f"waits in task {task.id}")
 
@@ -299,10 +296,8 @@ class _SlurmView:
         reason = error or (f"exit code {task.exit_code}" if task and task.exit_code else "")
         summary, *details = [line.strip() for line in reason.splitlines()] or [""]
         # `Status.reason` is the last line: it gets the summary and the first of the details.
-        last = ": ".join(
-            filter(None, [f"the data job {job} is {task.state if task else FAILED}", summary, *details[:1]])
-        )
-        return "\n".join([*details[1:], last])
+        head = f"the data job {job} is {task.state if task else FAILED}"
+        return "\n".join([*details[1:], ": ".join(filter(None, [head, summary, *details[:1]]))])
 
 
 def _view(sweep: Sweep, queued: Iterable[Task]) -> _SlurmView:

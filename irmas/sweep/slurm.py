@@ -30,7 +30,6 @@ _QUEUE = _SEPARATOR.join(("%F", "%K", "%T", "%r", "%N", "%M", "%j", "%Z", "%o"))
 _ACCOUNTING = "JobID,JobName,State,ExitCode,NodeList,Elapsed"
 _RANGE = re.compile(r"(\d+)(?:-(\d+)(?::0*([1-9]\d*))?)?")
 _JOB_ID = re.compile(r"(?P<job>\d+)(?:_(?:(?P<index>\d+)|\[(?P<lump>[\d,:-]+)(?:%\d+)?\]))?(?:\.(?P<step>.+))?")
-_EXIT_CODE = re.compile(r"\d+:\d+")
 
 
 class SlurmError(UserError):
@@ -161,9 +160,9 @@ def parse_accounting(text: str) -> list[Task]:
             continue
         node = "" if node == "None assigned" else node
         # 0:125 marks an out-of-memory kill.
-        exit_code = exit_code if _EXIT_CODE.fullmatch(exit_code) and exit_code not in ("0:0", "0:125") else ""
+        is_code = re.fullmatch(r"\d+:\d+", exit_code) and exit_code not in ("0:0", "0:125")
         for index in _indices(match):
-            task = Task(match["job"], index, state, "", node, elapsed, exit_code, name)
+            task = Task(match["job"], index, state, "", node, elapsed, exit_code if is_code else "", name)
             if match["step"] is None:
                 tasks[task.id] = task
             elif state == "OUT_OF_MEMORY" and task.id in tasks:
