@@ -22,7 +22,7 @@ _OPTION = re.compile(r" --([a-z-]+)[ =](\S+)")
 
 @dataclass(frozen=True)
 class Work:
-    """What an array trains, as the arguments of its script: `outputs/<name> [--runs 1-18] [--points-per-task 6]`."""
+    """The runs of an array, as its script's arguments: `outputs/<name> [--runs 1-18] [--points-per-task 6]`."""
 
     runs: str = ""
     """Run IDs, as in `1-6,9`; empty for every run of the plan."""
@@ -51,18 +51,17 @@ class Job:
     """Slurm's number of the job or of the whole array."""
     stage: str
     name: str
-    """Name in Slurm: a controller that crashed may reuse the number."""
+    """Name in Slurm, since a controller that crashed may reuse the number."""
     submitted: float
     """Unix time."""
     work: Work = field(default_factory=Work)
-    """What an array trains."""
     after: str = ""
     """Number of the data job without which an array does not start."""
 
 
 @dataclass(frozen=True)
 class DataFailure:
-    """Why a data job failed; kept in `outputs/<name>/slurm/data.json` until one succeeds."""
+    """The error that ended a data job; kept in `outputs/<name>/slurm/data.json` until one succeeds."""
 
     job: str
     error: str

@@ -114,9 +114,9 @@ def _start(workers: list[Worker], sweep: Sweep, run: PlannedRun, slot: int, thre
 
 
 def _train(path: Path, run: PlannedRun, threads: int, gpu: str | None, report: Connection) -> None:
-    """In the child: train a run, with all output in its log; send the message of an error to the parent too.
+    """Train a run in a child process, with all output in its log; report an error to the parent too.
 
-    On a full disk the parent alone gets it.
+    On a full disk only the parent receives it.
     """
     from irmas.sweep import train_run
 

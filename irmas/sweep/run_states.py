@@ -61,9 +61,9 @@ class SweepState:
     stages: list[Task]
     """The last data job and the last ranking job, named `data` and `ranking`, where Slurm knows them."""
     note: str = ""
-    """Why Slurm's report is missing where there should be one."""
+    """Reason why Slurm's reply is missing where there should be one."""
     in_pool: bool = False
-    """Whether a command on this machine trains runs of the sweep."""
+    """True while a command on this machine trains runs of the sweep."""
 
     @property
     def is_live(self) -> bool:
@@ -253,7 +253,7 @@ class _SlurmView:
     sweep: Sweep
     records: dict[str, Job]
     works: dict[str, Work]
-    """What an array trains, by its number."""
+    """Work of the arrays, by number."""
     tasks: dict[str, Task]
     time: float
 

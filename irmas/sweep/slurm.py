@@ -50,7 +50,7 @@ class Task:
     index: int | None = None
     state: str = ""
     reason: str = ""
-    """Why it waits, or how it ended; from squeue."""
+    """Reason why the task waits, or how it ended; from squeue."""
     node: str = ""
     elapsed: str = ""
     """Time since its last start, of the form `TIME`."""

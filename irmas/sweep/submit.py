@@ -35,7 +35,7 @@ SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*SubmitJob\w*Limit\b")
 
 @dataclass(frozen=True)
 class Submission:
-    """What a command has submitted, or with `by_hand` would submit."""
+    """The jobs that a command has submitted, or with `by_hand` would submit."""
 
     runs: list[PlannedRun]
     """Runs of the command."""
