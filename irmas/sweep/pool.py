@@ -135,10 +135,8 @@ def _train(path: Path, run: PlannedRun, threads: int, gpu: str | None, report: C
         train_run.train(sweep, threads)
     except train_run.Interrupted:
         sys.exit("stopped")
-    except RunBusyError as error:
+    except (RunBusyError, LeaseLost) as error:
         sys.stderr.write(f"{error}\n")
-        sys.exit(LEASE_LOST)
-    except LeaseLost:
         sys.exit(LEASE_LOST)
     except Exception as error:
         message = in_words(error)

@@ -139,9 +139,6 @@ def read(values: Mapping[str, Any]) -> Settings:
     settings = Settings(**{**values, **stages})
     check_rules(settings, PREFIX)
     if settings.time != "UNLIMITED" and slurm.seconds(str(settings.time)) <= settings.warning + 30:
-        raise ConfigError(
-            f"{PREFIX}time",
-            settings.time,
-            f"must exceed {PREFIX}warning={settings.warning} (seconds) by more than the 30 s between Slurm's checks",
-        )
+        rule = f"must exceed {PREFIX}warning={settings.warning} (seconds) by more than the 30 s between Slurm's checks"
+        raise ConfigError(f"{PREFIX}time", settings.time, rule)
     return settings

@@ -83,10 +83,8 @@ def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refin
     lines = [f"{sweep}: {runs}, {finished} finished before, {queued} in the queue", *pruning.describe(plan)]
     per_task = max((request.work.points_per_task for request in submission.requests), default=1)
     if per_task > settings.points_per_task:
-        lines.append(
-            f"Slurm's submit limit requires fewer tasks: using {per_task} runs per task "
-            f"instead of hydra.launcher.points_per_task={settings.points_per_task}"
-        )
+        change = f"{per_task} runs per task instead of hydra.launcher.points_per_task={settings.points_per_task}"
+        lines.append(f"Slurm's submit limit requires fewer tasks: using {change}")
     if submission.requests and by_hand:
         lines += ["", "the plan is written, nothing is submitted. By hand:", ""]
         lines += [f"  {line}" for line in shell_lines(submission.requests)]

@@ -115,10 +115,8 @@ class Sweep:
         if not self.plan_file.exists():
             known = {run.folder_name for run in self.plan.runs}
             if strange := sorted(path.name for path in self.runs.glob("*") if path.name not in known):
-                raise UserError(
-                    f"{self}: its {PLAN} is missing, and runs/{strange[0]} is not of this command; "
-                    "give the one that made the sweep, or another name"
-                )
+                reason = f"its {PLAN} is missing, and runs/{strange[0]} is not of this command"
+                raise UserError(f"{self}: {reason}; give the one that made the sweep, or another name")
             return self, self.plan.runs
         # Until a run is trained, data that is mended and source that is edited mix nothing.
         has_begun = any(self.runs.glob(f"*/{CONFIG}"))
@@ -140,11 +138,9 @@ class Sweep:
     def refuse_source(self, source: str) -> None:
         """Raise UserError where `source` is not the one that the sweep was planned with, nor allowed to change."""
         if source != self.plan.source and not self.plan.config.allow_code_change:
-            raise UserError(
-                f"{self}: was planned with the package's source {self.plan.source}, which now is {source}; its runs "
-                "would not be comparable: restore that source, or rerun the command with allow_code_change=true or "
-                "another name"
-            )
+            reason = f"was planned with the package's source {self.plan.source}, which now is {source}"
+            remedy = "restore that source, or rerun the command with allow_code_change=true or another name"
+            raise UserError(f"{self}: {reason}; its runs would not be comparable: {remedy}")
 
 
 def _read_runs(path: Path, total: int, ids: Sequence[int] | None) -> list[PlannedRun]:

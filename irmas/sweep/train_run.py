@@ -48,22 +48,18 @@ def train(sweep: Sweep, threads: int) -> Status:
     Interrupted, UserError or any other error; as a UserError if the status file cannot be written.
     """
     run = sweep.plan.runs[0]
-    try:
-        with sweep.run_folder(run).acquire(is_stale) as folder:
-            status = folder.status()
-            if status.state in FINAL:
-                log.info("run %d is %s already", run.id, status.state)
-                return status
-            try:
-                return _train(folder, sweep, run, threads)
-            except LeaseLost:
-                raise
-            except BaseException as error:
-                _record_end(folder, error)
-                raise
-    except LeaseLost as lost:
-        log.warning("%s", lost)
-        raise
+    with sweep.run_folder(run).acquire(is_stale) as folder:
+        status = folder.status()
+        if status.state in FINAL:
+            log.info("run %d is %s already", run.id, status.state)
+            return status
+        try:
+            return _train(folder, sweep, run, threads)
+        except LeaseLost:
+            raise
+        except BaseException as error:
+            _record_end(folder, error)
+            raise
 
 
 def is_stale(writer: Writer) -> bool:
@@ -160,7 +156,8 @@ def main() -> None:
             train(sweep, args.threads)
         except Interrupted:
             sys.exit(INTERRUPTED)
-        except LeaseLost:
+        except LeaseLost as error:
+            log.warning("%s", error)
             sys.exit(LEASE_LOST)
 
 
