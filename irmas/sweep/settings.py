@@ -108,11 +108,6 @@ class Settings(Stage):
     """Resources of the job after the array, which ranks whatever finished."""
     _target_: str = "hydra_plugins.irmas_launcher.SlurmLauncher"
 
-    @property
-    def task(self) -> Stage:
-        """Resources of one task of the array."""
-        return self
-
 
 @dataclass
 class LocalSettings:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from irmas.config import shown
-from irmas.console import Silent
+from irmas.console import ConsoleProgress, plain_console
 from irmas.data import dataset, split
 from irmas.errors import UserError, in_words
 from irmas.exit import Parser, report_errors
@@ -92,7 +92,7 @@ def _train(folder: RunFolder, sweep: Sweep, run: PlannedRun, threads: int) -> St
     folder.write_status(replace(folder.status(), state=RUNNING, epochs=config.epochs, message="", exit_code=None))
     device = choose_device(config.device)
     set_up(device, threads)
-    cache = dataset.load(config.data, config.features, _LoggedProgress())
+    cache = dataset.load(config.data, config.features, ConsoleProgress(plain_console()))
     parts = split.load_or_make(config.data, cache, sweep.splits)
     _log_data(config.data.split, parts)
     origin = {"commit": plan.commit.removesuffix("+"), "dirty": plan.commit.endswith("+"), "source": SOURCE}
@@ -116,13 +116,6 @@ def _log_data(kind: str, parts: split.Split) -> None:
             "so accuracies are optimistic; data.split=recording keeps recordings apart",
             100 * parts.leaking,
         )
-
-
-class _LoggedProgress(Silent):
-    """Progress in the run's log: one line per task."""
-
-    def start(self, task: str, total: int, unit: str = "excerpts") -> None:
-        log.info("%s: %d %s", task, total, unit)
 
 
 def start() -> None:
