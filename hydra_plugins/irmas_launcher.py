@@ -174,12 +174,13 @@ class SlurmLauncher(IrmasLauncher):
         result = submit.launch(plan, self.settings, append=append, by_hand=by_hand, refine=self.refine_arguments)
         if result.requests:
             jobs.record_launcher(sweep, self.kept_overrides)
-        if by_hand or not (self.settings.wait or result.is_over):
+        is_over = not (result.queued or result.remaining)
+        if by_hand or not (self.settings.wait or is_over):
             return None
         from irmas import rank, status
 
         try:
-            if not result.is_over:
+            if not is_over:
                 status.watch(sweep.path)
         except KeyboardInterrupt:  # ends the display alone
             print(f"\ndetached: the jobs keep running; python -m irmas.status {sweep} --watch")  # noqa: T201

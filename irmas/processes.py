@@ -1,4 +1,7 @@
-"""Child processes on this machine: how they start and end, and work spread over all cores."""
+"""This process, its Slurm task and its children: how they start and end, and how work is spread over all cores.
+
+No other module reads SLURM_* variables.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,56 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, TypeVar
 
 from irmas.errors import DataError
-from irmas.slurm_task import current_task
 
 T = TypeVar("T")
 
-PRELOADED = "irmas.data.features"
-"""The module that the processes of `mapped` have imported when they start."""
+
+@dataclass(frozen=True)
+class SlurmTask:
+    """An array task, or a job that is no array, as its environment describes it; empty outside Slurm."""
+
+    job: str
+    """Number of the job or of the whole array."""
+    index: int | None
+    """Array index; None for a job that is no array."""
+    name: str
+    restart: int
+    """Number of times that Slurm has requeued the job."""
+    node: str
+    """Slurm's name of this machine; outside Slurm its own."""
+    cpus: int | None
+    """CPUs of the task; None where Slurm does not limit them."""
+
+    @property
+    def id(self) -> str:
+        """Return `123_4`, or `123` for a job that is no array; empty outside Slurm."""
+        return self.job if self.index is None or not self.job else f"{self.job}_{self.index}"
+
+
+def current_task() -> SlurmTask:
+    get = os.environ.get
+    index, cpus = get("SLURM_ARRAY_TASK_ID"), get("SLURM_CPUS_PER_TASK")
+    return SlurmTask(
+        job=get("SLURM_ARRAY_JOB_ID") or get("SLURM_JOB_ID", ""),
+        index=None if index is None else int(index),
+        name=get("SLURM_JOB_NAME", ""),
+        restart=int(get("SLURM_RESTART_COUNT", "0")),
+        node=get("SLURMD_NODENAME") or platform.node(),
+        cpus=None if cpus is None else int(cpus),
+    )
+
+
+def cpu_count() -> int:
+    """Return the cores this process may use; under Slurm, which need not bind it to them, those of its task."""
+    allowed = len(os.sched_getaffinity(0))
+    return min(allowed, current_task().cpus or allowed)
 
 
 def fork_server(preload: str) -> ForkServerContext:
@@ -51,9 +92,10 @@ def mapped(
 ) -> Iterator[Iterator[T]]:
     """Yield `map(function, *arguments)`, computed in `workers` processes, which end with this one.
 
-    Raise DataError, naming `path` as what was computed, if one of them is killed.
+    Raises DataError, naming `path` as what was computed, if one of them is killed.
     """
-    with ProcessPoolExecutor(workers, mp_context=fork_server(PRELOADED), initializer=_set_up_worker) as pool:
+    context = fork_server("irmas.data.features")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_set_up_worker) as pool:
         try:
             with uninterrupted():
                 results = pool.map(function, *arguments, chunksize=chunksize)
@@ -96,12 +138,6 @@ def when_parent_ends(action: Callable[[], None]) -> None:
         action()
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-def cpu_count() -> int:
-    """Return the cores this process may use; under Slurm, which need not bind it to them, those of its task."""
-    allowed = len(os.sched_getaffinity(0))
-    return min(allowed, current_task().cpus or allowed)
 
 
 def keep_freed_memory() -> None:

@@ -28,7 +28,7 @@ from irmas.sweep.sweep import Sweep
 
 REFRESH_S = 5.0
 CONFIRM_S = 1.0
-"""Time to the second look: between two runs, a local sweep looks as if it were over."""
+"""Time to the second look: between two runs, a local sweep looks finished."""
 ERROR_LINES = 8
 SPARE = ("elapsed", "node", "val loss", "task")
 """Columns left out on a narrow terminal, in this order."""
@@ -46,8 +46,12 @@ def main() -> None:
         args = parser.parse_args()
         if args.log is not None:
             sys.stdout.write(log(Sweep.open(args.sweep), args.log))
-        else:
-            show(_watch_until_interrupted(args.sweep) if args.watch else look(args.sweep))
+            return
+        try:
+            state = watch(args.sweep) if args.watch else look(args.sweep)
+        except KeyboardInterrupt:  # ends the display; the sweep keeps running
+            sys.exit(130)
+        show(state)
 
 
 def look(path: Path) -> SweepState:
@@ -66,32 +70,18 @@ def log(sweep: Sweep, number: int) -> str:
         raise UserError(f"--log {number}: no log yet: the run has not started") from None
 
 
-def _watch_until_interrupted(path: Path) -> SweepState:
-    """Watch; Ctrl-C only ends the display, and the sweep keeps running."""
-    try:
-        return watch(path)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
 def watch(path: Path) -> SweepState:
     """Show the sweep until nothing of it trains or is in the queue, and return how it then stands.
 
     On a terminal this is a table, elsewhere a line whenever the state of a run changes.
     """
-    return _watch_on_terminal(path) if plain_console().is_terminal else _watch_in_lines(path)
-
-
-def _watch_on_terminal(path: Path) -> SweepState:
-    console = Console(highlight=False, markup=False)
-    with Live(console=console, transient=True, auto_refresh=False) as view:
-        for state in poll(path):
-            view.update(screen(state, console), refresh=True)
-    return state
-
-
-def _watch_in_lines(path: Path) -> SweepState:
     console = plain_console()
+    if console.is_terminal:
+        console = Console(highlight=False, markup=False)
+        with Live(console=console, transient=True, auto_refresh=False) as view:
+            for state in poll(path):
+                view.update(screen(state, console), refresh=True)
+        return state
     before: dict[int, str] = {}
     for state in poll(path):
         if not before:
@@ -130,18 +120,15 @@ def show(state: SweepState) -> None:
 
 def screen(state: SweepState, console: Console) -> Group:
     """Return what fits on a terminal: runs that need attention first, those that finished or wait if there is room."""
-    height = console.height
-    room = max(height - 5 - len(state.stages), 1)
+    room = max(console.height - 5 - len(state.stages), 1)
     urgency = [RUNNING, *sorted({run.status.state for run in state.runs} - set(QUIET)), *QUIET]
     by_urgency = sorted(state.runs, key=lambda run: urgency.index(run.status.state))
     left_out = len(state.runs) - room
     more = f"and {left_out} more: python -m irmas.status {state.sweep}" if left_out > 0 else ""
     shown_runs = sorted(by_urgency[:room], key=lambda run: run.planned.id)
-    lines = table(state, shown_runs)
-    for count in range(1, len(SPARE) + 1):
-        if width(console, lines) <= console.width:
-            break
-        lines = table(state, shown_runs, SPARE[:count])
+    count = 0
+    while width(console, lines := table(state, shown_runs, SPARE[:count])) > console.width and count < len(SPARE):
+        count += 1
     return Group(header(state), lines, Text(more))
 
 
@@ -198,9 +185,11 @@ def failures(state: SweepState) -> Iterator[Text]:
     """Yield why runs ended, one entry for all that ended alike."""
     alike: dict[tuple[str, str], list[int]] = defaultdict(list)
     for run in state.runs:
-        name, lines = run.status.state, run.status.message.strip().splitlines()
+        name, code = run.status.state, run.status.exit_code or 0
+        ending = f", killed by signal {-code}" if code < 0 else f", exit code {code}" if code else ""
+        error = "\n".join(run.status.message.strip().splitlines()[-ERROR_LINES:])
         if name not in QUIET:
-            alike[f"{name}{_exit(run.status.exit_code)}", "\n".join(lines[-ERROR_LINES:])].append(run.planned.id)
+            alike[name + ending, error].append(run.planned.id)
     for (name, error), ids in alike.items():
         yield Text("\n    ".join([f"{named_runs(ids)} {name}", *error.splitlines()]))
     failed = sorted(number for ids in alike.values() for number in ids)
@@ -209,12 +198,6 @@ def failures(state: SweepState) -> Iterator[Text]:
         yield Text(f"all that a run printed: python -m irmas.status {state.sweep} --log {logged[0]}")
     if idle := [run.planned.id for run in state.runs if run.status.state == NOT_SUBMITTED]:
         yield Text(f"{named_runs(idle)}: not queued; rerun the sweep command to submit them")
-
-
-def _exit(code: int | None) -> str:
-    if not code:
-        return ""
-    return f", killed by signal {-code}" if code < 0 else f", exit code {code}"
 
 
 def _line(run: RunState) -> Text:

@@ -22,7 +22,7 @@ from irmas.run.events import CONFUSION, RANKED, VAL_ACCURACY, EventWriter, event
 from irmas.run.folder import COMPLETED, FAILED, RunFolder, Status
 from irmas.sweep import pool
 from irmas.sweep.plan import Plan, PlannedRun, freeze
-from irmas.sweep.progress import SweepProgress
+from irmas.sweep.pool import SweepProgress
 from irmas.sweep.sweep import Sweep
 
 RUN = Path("outputs/one/runs/001")

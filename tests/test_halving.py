@@ -1,4 +1,4 @@
-"""Successive halving: who goes on at a rung, what the others leave behind, and that all of it can be taken up again."""
+"""Successive halving: which runs continue at a rung, what the others leave behind, and that a rerun resumes."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def test_each_number_of_epochs_has_its_rungs_lines() -> None:
     assert lines[-1] == WARNING
 
 
-def test_the_best_third_so_far_goes_on() -> None:
+def test_the_best_third_so_far_continues() -> None:
     entered: list[float] = []
-    went_on = []
+    continued = []
     for accuracy in [0.3, 0.2, 0.4, 0.35, 0.1, 0.39, 0.5]:
-        went_on.append(survives(rank(accuracy, entered), len(entered) + 1, 3))
+        continued.append(survives(rank(accuracy, entered), len(entered) + 1, 3))
         entered.append(accuracy)
-    # Places 1 of 1, 2 of 2, 1 of 3, 2 of 4, 5 of 5, 2 of 6, 1 of 7.
-    assert went_on == [True, False, True, True, False, True, True]
+    # Ranks 1 of 1, 2 of 2, 1 of 3, 2 of 4, 5 of 5, 2 of 6, 1 of 7.
+    assert continued == [True, False, True, True, False, True, True]
 
 
-def test_equal_runs_share_the_better_place() -> None:
+def test_equal_runs_share_the_better_rank() -> None:
     assert rank(0.5, [0.5, 0.5, 0.4]) == 1
 
 
@@ -86,7 +86,7 @@ def test_what_is_no_entry_of_a_rung_counts_for_nothing(tmp_path: Path) -> None:
     assert halving(tmp_path, 2).reason_to_stop(2, 0.0).startswith("rank 3 of 3 ")
 
 
-def test_a_run_that_comes_again_is_judged_once_more_and_counted_once(tmp_path: Path) -> None:
+def test_a_run_that_enters_again_is_compared_again_and_counted_once(tmp_path: Path) -> None:
     def reason(run: int, accuracy: float) -> str:
         return halving(tmp_path, run).reason_to_stop(2, accuracy)
 
@@ -99,16 +99,16 @@ def test_a_run_that_comes_again_is_judged_once_more_and_counted_once(tmp_path: P
 
 
 def test_runs_that_come_at_once_see_each_other(tmp_path: Path) -> None:
-    """The best one always goes on; nobody is lost."""
+    """The best one always continues, and no entry is lost."""
     accuracies = random.Random(0).sample(range(1000), 90)
     with ThreadPoolExecutor(16) as pool:
         reasons = pool.map(lambda run: halving(tmp_path, run).reason_to_stop(5, accuracies[run] / 1000), range(90))
-        went_on = {accuracies[run] for run, reason in enumerate(reasons) if not reason}
-    assert max(accuracies) in went_on
+        continued = {accuracies[run] for run, reason in enumerate(reasons) if not reason}
+    assert max(accuracies) in continued
     assert len(list((tmp_path / "rungs" / "5").iterdir())) == 90
 
 
-def test_a_sweep_is_halved_and_not_taken_up_again(commands: Commands, tmp_path: Path) -> None:
+def test_a_sweep_is_halved_and_a_rerun_trains_nothing(commands: Commands, tmp_path: Path) -> None:
     sweep = tmp_path / "outputs" / "half"
     (sweep / "rungs" / "1").mkdir(parents=True)
     (sweep / "rungs" / "1" / "99-0.99").touch()  # as if a better run had come first
@@ -136,7 +136,7 @@ def test_a_sweep_is_halved_and_not_taken_up_again(commands: Commands, tmp_path: 
 
 def test_halving_is_one_for_the_whole_sweep_and_needs_a_rung(commands: Commands, tmp_path: Path) -> None:
     refused = commands.refuse("train", "-m", "halving=2,3", folder=tmp_path)
-    assert "halving=2: is one for the whole sweep" in refused
+    assert "halving=2: cannot be swept" in refused
     assert "halving=5: must be at most epochs=4" in commands.refuse("train", "halving=5", "epochs=4", folder=tmp_path)
     assert "halving=1: must be a whole number from 2 to 100, or null" in commands.refuse(
         "train", "halving=1", folder=tmp_path

@@ -26,7 +26,7 @@ from irmas.console import SILENT, plain_console
 from irmas.run.folder import COMPLETED, FAILED, RunFolder
 from irmas.sweep import data_job, pool
 from irmas.sweep.plan import PlannedRun, freeze
-from irmas.sweep.progress import SweepProgress
+from irmas.sweep.pool import SweepProgress
 from irmas.sweep.sweep import Sweep
 
 KILLS = 10

@@ -21,7 +21,7 @@ from irmas.processes import fork_server, mapped
 from irmas.run.folder import COMPLETED, Status
 from irmas.sweep import pool
 from irmas.sweep.plan import PlannedRun, freeze
-from irmas.sweep.progress import SweepProgress
+from irmas.sweep.pool import SweepProgress
 from irmas.sweep.sweep import Sweep
 
 INTERRUPTED = """

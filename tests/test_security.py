@@ -45,6 +45,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     bin_.mkdir()
     keep = f"""
         handed={shlex.quote(str(tmp_path))}/handed; mkdir -p "$handed"; number=$(ls "$handed" | wc -l)
+        [ $0 = "${{0%/sbatch}}" ] || env > "$handed/../environment"
         [ $0 = "${{0%/sbatch}}" ] || [ -e outputs/*/.submit.lock ] || touch "$handed/../unlocked"
         for word in "$@"; do printf '%s\\0' "$word"; done > "$handed/$((number + 100))"
         [ ! -e "$handed/refuse" ] || {{ echo "sbatch: error: no" >&2; exit 1; }}
@@ -94,6 +95,15 @@ def test_a_submission_writes_and_names_no_pickle(desk: Path) -> None:
     assert len(scripts) == 3
     assert not any("submitit" in text or "pickle" in text or "pkl" in text for text in scripts)
     assert not list(desk.rglob("*.pkl"))
+
+
+def test_a_job_inherits_nothing_of_the_job_that_submits_it(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_CONF", "SLURM_JOB_ID", "SLURM_MEM_PER_NODE", "SBATCH_ACCOUNT", "SRUN_DEBUG", "MINE"):
+        monkeypatch.setenv(name, "7")
+    submit(PLAN, settings.read(values()))
+    lines = (desk.parent.parent / "environment").read_text().splitlines()
+    assert {line for line in lines if line.endswith("=7")} == {"SLURM_CONF=7", "MINE=7"}
+    assert os.environ["SLURM_JOB_ID"] == "7"
 
 
 @pytest.mark.parametrize("umask", [0, 0o027, 0o077])

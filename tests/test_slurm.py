@@ -1,4 +1,4 @@
-"""What Slurm's commands print, as a Slurm 22.05 printed it, and what is read from it."""
+"""The parsers of what Slurm's commands print, by samples from Slurm 22.05."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_any_text_is_a_list_of_numbers_or_is_refused(text: str) -> None:
 @given(PRINTED)
 @settings(max_examples=500)
 def test_any_text_is_read_as_jobs_or_passed_over(text: str) -> None:
-    """What is read can be used further on."""
+    """Parsed tasks have valid numbers and states."""
     for task in parse_queue(text) + parse_accounting(text):
         assert int(task.job) >= 0
         assert task.elapsed_s >= 0

@@ -1,4 +1,4 @@
-"""How a run stands: the rules that join what its process said with what Slurm says, and which task is of which run."""
+"""States of runs: the rules that merge the recorded status with Slurm's reply, and which task trains which run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from irmas.config import Config
 from irmas.run.folder import CANCELLED, COMPLETED, DIVERGED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
 from irmas.run.lease import Writer
 from irmas.sweep import run_states, slurm
-from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, record_job
+from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, named_sweep, record_job
 from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import (
     NOT_SUBMITTED,
     SweepState,
     merge_state,
-    named_sweep,
     pick_task,
     record_dead_runs,
     sweep_state,
@@ -33,7 +32,7 @@ from irmas.sweep.sweep import Sweep
 
 NOW = 1_000_000.0
 NEW = Status()
-"""No process has said anything."""
+"""The status of a run that no process has begun."""
 RUNS = Status(RUNNING, epoch=2, epochs=9, updated=NOW - 1, writer=Writer(node="n1", pid=5, job="7_1"))
 ENDED = replace(RUNS, state=COMPLETED, epoch=9)
 STOPS = replace(RUNS, state=CANCELLED, message=INTERRUPTED)
@@ -45,12 +44,12 @@ SETTLED = replace(RUNS, state="NODE_FAIL", message="NODE_FAIL in Slurm, its node
 
 
 def task(state: str, **more: str) -> Task:
-    """Of the run 7_1, since 100 s."""
+    """Return the task 7_1, which has run for 100 s."""
     return Task(job="7", index=1, state=state, elapsed="1:40", **more)
 
 
 @pytest.mark.parametrize(
-    ("told", "slurms", "state", "error"),
+    ("recorded", "task", "state", "error"),
     [
         # What is final stays, even if the task is run again.
         (ENDED, task("TIMEOUT"), COMPLETED, ""),
@@ -70,7 +69,7 @@ def task(state: str, **more: str) -> Task:
         (RAISED, task("RUNNING"), FAILED, RAISED.message),
         (replace(RAISED, updated=NOW - 110), task("RUNNING"), PENDING, "waits in task 7_1"),
         (SETTLED, Task("8", 1, "RUNNING", elapsed="1:40"), PENDING, "waits in task 8_1"),
-        # The process is dead and could not say so.
+        # The process died without recording it.
         (RUNS, task("OUT_OF_MEMORY"), "OUT_OF_MEMORY", "out of memory"),
         (RUNS, task("TIMEOUT"), "TIMEOUT", "resume it after epoch 2"),
         (replace(RUNS, epoch=0), task("NODE_FAIL"), "NODE_FAIL", "to restart it"),
@@ -81,7 +80,7 @@ def task(state: str, **more: str) -> Task:
         (RUNS, task("COMPLETED"), FAILED, "without reporting an error"),
         (RUNS, None, FAILED, "Slurm has no record of job 7_1"),
         (BY_HAND, None, RUNNING, ""),
-        # It stopped in good order, without knowing why.
+        # It was interrupted, and does not know why.
         (STOPS, task("TIMEOUT"), "TIMEOUT", "time limit"),
         (STOPS, task("PREEMPTED"), "PREEMPTED", "higher-priority"),
         (STOPS, task("FAILED", exit_code="1:0"), FAILED, "exit code 1:0"),
@@ -110,11 +109,13 @@ def task(state: str, **more: str) -> Task:
         ),
     ],
 )
-def test_the_joined_state(told: Status, slurms: Task | None, state: str, error: str) -> None:
-    joined = merge_state(told, slurms, NOW)
+def test_the_joined_state(recorded: Status, task: Task | None, state: str, error: str) -> None:
+    joined = merge_state(recorded, task, NOW)
     assert joined.state == state
     assert error in joined.message if error else not joined.message
-    assert replace(joined, state="", message="", exit_code=None) == replace(told, state="", message="", exit_code=None)
+    assert replace(joined, state="", message="", exit_code=None) == replace(
+        recorded, state="", message="", exit_code=None
+    )
 
 
 @pytest.mark.parametrize(("code", "expected"), [("3:0", 3), ("0:9", -9), ("", None)])
@@ -167,7 +168,7 @@ def test_a_ranking_that_has_begun_is_not_to_be_waited_for(state: str, to_be_rank
 
 
 def corrected(sweep: Path, queued: Sequence[Task] = (), accounted: Sequence[Task] | None = ()) -> SweepState:
-    """None: sacct must not be asked."""
+    """Return the merged state; `accounted` is None where sacct must not be queried."""
 
     def accounting(jobs: Iterable[str]) -> list[Task]:
         assert accounted is not None
@@ -177,7 +178,7 @@ def corrected(sweep: Path, queued: Sequence[Task] = (), accounted: Sequence[Task
 
 
 def states(state: SweepState) -> dict[int, tuple[str, str]]:
-    """State and task by run."""
+    """Return state and task by run."""
     return {run.planned.id: (run.status.state, run.task.id if run.task else "") for run in state.runs}
 
 
@@ -225,7 +226,7 @@ def test_packed_tasks_train_the_runs_of_their_list(sweep: Path) -> None:
     }
 
 
-def test_sacct_is_not_asked_where_squeue_explains_every_run(sweep: Path) -> None:
+def test_sacct_is_not_queried_where_squeue_explains_every_run(sweep: Path) -> None:
     submit(sweep, "7")
     write(sweep, 1, ENDED)
     corrected(sweep, array("7", dict.fromkeys(range(2, 7), "PENDING")), None)
@@ -287,18 +288,18 @@ def test_sacct_goes_before_squeue_on_an_end_but_not_where_it_lags(sweep: Path) -
     ]
 
 
-def test_a_last_word_waits_while_sacct_lags_behind_squeue_but_not_for_ever(
+def test_a_final_state_waits_while_sacct_lags_behind_squeue_but_not_for_ever(
     sweep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit(sweep, "7")
     for number in (1, 2):
         write(sweep, number, replace(RUNS, writer=replace(RUNS.writer, job=f"7_{number}")))
-    told = [array("7", {1: state, 2: "RUNNING"}) for state in ("RUNNING", "OUT_OF_MEMORY")]
+    recorded = [array("7", {1: state, 2: "RUNNING"}) for state in ("RUNNING", "OUT_OF_MEMORY")]
     monkeypatch.setattr(slurm, "queue", lambda names: array("7", {1: "FAILED", 2: "RUNNING"}))
-    monkeypatch.setattr(slurm, "accounting", lambda jobs: told.pop(0))
+    monkeypatch.setattr(slurm, "accounting", lambda jobs: recorded.pop(0))
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     assert states(sweep_state(Sweep.open(sweep), is_final=True))[1] == ("OUT_OF_MEMORY", "7_1")
-    assert told == []
+    assert recorded == []
     monkeypatch.setattr(run_states, "LAG_S", 0.0)
     monkeypatch.setattr(slurm, "accounting", lambda jobs: array("7", {1: "RUNNING"}))
     assert states(sweep_state(Sweep.open(sweep), is_final=True))[1] == (FAILED, "7_1")
@@ -361,16 +362,16 @@ def test_a_task_that_slurm_holds_for_a_nodes_sake_says_how_it_goes_on() -> None:
 
 def test_settling_writes_the_ends_of_dead_runs_and_nothing_else(sweep: Path) -> None:
     submit(sweep, "7")
-    told = {
+    recorded = {
         1: RUNS,
         2: replace(RUNS, writer=replace(RUNS.writer, job="7_2")),
         3: ENDED,
         5: replace(RUNS, writer=replace(RUNS.writer, job="7_5")),
     }
-    folders = {number: write(sweep, number, status) for number, status in told.items()}
+    folders = {number: write(sweep, number, status) for number, status in recorded.items()}
     ends = {1: "TIMEOUT", 2: "RUNNING", 3: "COMPLETED", 4: "CANCELLED", 5: "NODE_FAIL"}
     state = corrected(sweep, array("7", ends))
-    folders[5].amend_status(replace(told[5], epoch=3))  # it has gone on since
+    folders[5].amend_status(replace(recorded[5], epoch=3))  # a process has resumed it since
     before = {number: folder.recorded() for number, folder in folders.items()}
 
     record_dead_runs(state)

@@ -50,10 +50,10 @@ def sweep(tmp_path: Path) -> Path:
     return folder
 
 
-def write(sweep: Path, number: int, told: Status) -> RunFolder:
+def write(sweep: Path, number: int, recorded: Status) -> RunFolder:
     folder = run_folder(sweep, read_plan(sweep, [number]).runs[0])
     folder.path.mkdir(parents=True, exist_ok=True)
-    folder.amend_status(told)
+    folder.amend_status(recorded)
     return folder
 
 
@@ -76,8 +76,10 @@ def test_the_command_shows_every_run_and_why_runs_ended_and_writes_nothing(sweep
     assert "outputs/mine: 2 CANCELLED, 1 COMPLETED, 1 FAILED, 1 PENDING" in done.stdout
     assert ["1", "0.1", "COMPLETED", "-", "n1", "-", "15/15", "50.00%", "1.2500"] in lines
     assert [line[0] for line in lines if line and line[0].isdigit()] == ["1", "2", "3", "4", "5"]
-    said = done.stdout.split("run 2 FAILED, exit code 1\n")[1].splitlines()[: status.ERROR_LINES]
-    assert [line.strip() for line in said] == [line.strip() for line in TRACEBACK.splitlines()[-status.ERROR_LINES :]]
+    printed = done.stdout.split("run 2 FAILED, exit code 1\n")[1].splitlines()[: status.ERROR_LINES]
+    assert [line.strip() for line in printed] == [
+        line.strip() for line in TRACEBACK.splitlines()[-status.ERROR_LINES :]
+    ]
     assert f"runs 3-4 CANCELLED\n    {INTERRUPTED}\n" in done.stdout
     assert contents(sweep) == before
 
@@ -142,8 +144,8 @@ def test_ctrl_c_ends_watching_quietly(sweep: Path) -> None:
     assert watching.stdout is not None
     assert "1 RUNNING" in watching.stdout.readline()
     watching.send_signal(signal.SIGINT)
-    _, said = watching.communicate(timeout=30)
-    assert (watching.returncode, said) == (130, "")
+    _, stderr = watching.communicate(timeout=30)
+    assert (watching.returncode, stderr) == (130, "")
 
 
 def test_on_a_terminal_a_table_is_drawn_in_place(sweep: Path) -> None:
@@ -172,8 +174,8 @@ def read_until(terminal: int, text: str) -> str:
 
 
 def test_a_screen_that_is_too_small_shows_the_runs_that_need_a_look() -> None:
-    told = dict.fromkeys(range(1, 201), COMPLETED) | {150: RUNNING, 170: FAILED, 20: "TIMEOUT", 190: PENDING}
-    runs = [RunState(PlannedRun(number, {}, {}), Status(state), None, None) for number, state in told.items()]
+    states = dict.fromkeys(range(1, 201), COMPLETED) | {150: RUNNING, 170: FAILED, 20: "TIMEOUT", 190: PENDING}
+    runs = [RunState(PlannedRun(number, {}, {}), Status(state), None, None) for number, state in states.items()]
     view = status.screen(SweepState(MINE, runs, []), Console(width=100, height=9))
     assert list(view.renderables[1].columns[0].cells) == ["1", "20", "150", "170"]  # type: ignore[union-attr]
     assert str(view.renderables[2]) == "and 196 more: python -m irmas.status outputs/mine"

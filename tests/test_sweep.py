@@ -229,7 +229,7 @@ def test_gpus_are_assigned_one_per_run(standin: list[str], tmp_path: Path, comma
         pytest.skip("torch sees a GPU here")
     commands.train("-m", *standin, "seed=1,2,3", "epochs=1", "name=g", folder=tmp_path, CUDA_VISIBLE_DEVICES="2,5")
     messages = [status(run)["message"] for run in runs(tmp_path / "outputs" / "g")]
-    assert {message.split()[0] for message in messages} == {"CUDA_VISIBLE_DEVICES=2", "CUDA_VISIBLE_DEVICES=5"}
+    assert {message.partition(":")[0] for message in messages} == {"CUDA_VISIBLE_DEVICES=2", "CUDA_VISIBLE_DEVICES=5"}
     assert len(messages) == 3
 
 

@@ -29,7 +29,7 @@ from typing import IO
 
 from irmas.errors import UserError
 from irmas.files import errors_name
-from irmas.slurm_task import current_task
+from irmas.processes import current_task
 
 LOCK = ".lock"
 LOCK_WAIT_S = 0.2

@@ -9,21 +9,19 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from irmas.console import plain_console
 from irmas.errors import Parser, UserError, report_errors
+from irmas.processes import SlurmTask, current_task
 from irmas.run.folder import COMPLETED, FAILED, PRUNED
-from irmas.slurm_task import SlurmTask, current_task
 from irmas.sweep import jobs, pool, slurm
 from irmas.sweep.jobs import Job, Work
 from irmas.sweep.plan import PlannedRun
-from irmas.sweep.progress import SweepProgress
+from irmas.sweep.pool import SweepProgress
+from irmas.sweep.settings import Settings
 from irmas.sweep.sweep import Sweep
-
-REQUEUES = 10
 
 
 def main() -> None:
@@ -31,7 +29,7 @@ def main() -> None:
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     parser.add_argument("--runs", default="", metavar="1-6,9", help="run IDs (default: all of the plan)")
     parser.add_argument("--points-per-task", type=int, default=1, metavar="N")
-    parser.add_argument("--requeues", type=int, default=REQUEUES, metavar="N", help="restart at most N times")
+    parser.add_argument("--requeues", type=int, default=Settings.requeues, metavar="N", help="restart at most N times")
     with report_errors("irmas.sweep.array_task"):
         args = parser.parse_args()
         if args.points_per_task < 1 or args.requeues < 0:
@@ -58,9 +56,11 @@ def train(sweep: Sweep, work: Work, task: SlurmTask, requeues: int) -> int:
         jobs.record_job(sweep, Job(task.job, jobs.ARRAY, task.name, time.time(), work))
     named = jobs.named_runs(run.id for run in runs)
     if task.restart > requeues:
-        reason = f"was started {task.restart + 1} times; hydra.launcher.requeues={requeues} allows no more"
-        _record_failure(sweep, runs, f"{reason}; rerun the sweep command to resume")
-        sys.stderr.write(f"irmas.sweep.array_task: {named} {reason}; rerun the sweep command to resume\n")
+        times = f"was started {task.restart + 1} times; hydra.launcher.requeues={requeues} allows no more"
+        reason = f"{times}; rerun the sweep command to resume"
+        for run in sweep.unfinished(runs):
+            sweep.run_folder(run).amend_status(replace(sweep.status(run), state=FAILED, message=reason))
+        sys.stderr.write(f"irmas.sweep.array_task: {named} {reason}\n")
         return 1
     stopping = {signal.SIGTERM} | ({signal.SIGUSR2} if task.job and task.restart < requeues else set())
     console = plain_console()
@@ -87,11 +87,6 @@ def _runs_of(task: SlurmTask, sweep: Sweep, work: Work) -> list[PlannedRun]:
         missing = f"run {beyond[0]}" if beyond else f"run for the array index {task.index}"
         raise UserError(f"{sweep}: has no {missing}; its runs are 1 to {len(runs)}")
     return [runs[number - 1] for number in ids]
-
-
-def _record_failure(sweep: Sweep, runs: Sequence[PlannedRun], message: str) -> None:
-    for run in sweep.unfinished(runs):
-        sweep.run_folder(run).amend_status(replace(sweep.status(run), state=FAILED, message=message))
 
 
 if __name__ == "__main__":

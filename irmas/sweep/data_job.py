@@ -13,7 +13,7 @@ from irmas.console import ConsoleProgress, Progress, plain_console
 from irmas.data import dataset, split
 from irmas.errors import Parser, UserError, in_words, report_errors
 from irmas.files import obstacle
-from irmas.slurm_task import current_task
+from irmas.processes import current_task
 from irmas.sweep import jobs
 from irmas.sweep.jobs import DataFailure
 from irmas.sweep.sweep import Sweep
@@ -45,8 +45,9 @@ def check(sweep: Sweep) -> None:
 def main() -> None:
     parser = Parser("irmas.sweep.data_job", "Make the data of a sweep.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
+    cause = "scancel, or its time limit"
     for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, _stop)
+        signal.signal(number, lambda number, frame: sys.exit(f"stopped by {signal.Signals(number).name}: {cause}"))
     with report_errors("irmas.sweep.data_job"):
         sweep = Sweep.open(parser.parse_args().sweep)
         try:
@@ -56,10 +57,6 @@ def main() -> None:
             jobs.record_data_failure(sweep, DataFailure(current_task().job, message or repr(error)))
             raise
         jobs.record_data_failure(sweep, None)
-
-
-def _stop(number: int, frame: object) -> None:
-    sys.exit(f"stopped by {signal.Signals(number).name}: scancel, or its time limit")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,17 +11,18 @@ from typing import Any
 
 from irmas.errors import UserError
 from irmas.files import atomic_write
-from irmas.sweep.slurm import expand_ranges, ranges
+from irmas.sweep.slurm import Task, expand_ranges, ranges
 from irmas.sweep.sweep import Sweep
 
 FAILURE, LAUNCHER = "data.json", "launcher.json"
 DATA, ARRAY, RANKING = "data", "array", "ranking"
 """Stages of a sweep, as job records name them."""
+_OPTION = re.compile(r" --([a-z-]+)[ =](\S+)")
 
 
 @dataclass(frozen=True)
 class Work:
-    """What an array trains, as the arguments of its script: `outputs/<name> [--runs 1-18] [--points-per-task 6]`."""
+    """The runs of an array, as its script's arguments: `outputs/<name> [--runs 1-18] [--points-per-task 6]`."""
 
     runs: str = ""
     """Run IDs, as in `1-6,9`; empty for every run of the plan."""
@@ -49,18 +51,17 @@ class Job:
     """Slurm's number of the job or of the whole array."""
     stage: str
     name: str
-    """Name in Slurm: a controller that crashed may reuse the number."""
+    """Name in Slurm, since a controller that crashed may reuse the number."""
     submitted: float
     """Unix time."""
     work: Work = field(default_factory=Work)
-    """What an array trains."""
     after: str = ""
     """Number of the data job without which an array does not start."""
 
 
 @dataclass(frozen=True)
 class DataFailure:
-    """Why a data job failed; kept in `outputs/<name>/slurm/data.json` until one succeeds."""
+    """The error that ended a data job; kept in `outputs/<name>/slurm/data.json` until one succeeds."""
 
     job: str
     error: str
@@ -70,6 +71,28 @@ def named_runs(ids: Iterable[int]) -> str:
     """Return `run 7` or `runs 1-3,7`."""
     text = ranges(ids)
     return f"run {text}" if text.isdigit() else f"runs {text}"
+
+
+def named_sweep(task: Task) -> tuple[Path, Work | None] | None:
+    """Return the sweep that a batch script's arguments name, and what the job trains; None where they name no sweep.
+
+    They end with `<stage> outputs/<name> [--runs R] [--points-per-task N]`; only the stage `train` trains. Slurm shows
+    them without quotes, and a folder's name may contain spaces.
+    """
+    options = dict(_OPTION.findall(task.command))
+    words = _OPTION.sub("", task.command).split(" ")
+    for first in range(1, len(words)):
+        path = Path(task.folder, " ".join(words[first:]))
+        if Sweep.is_at(path):
+            if words[first - 1] in ("data", "rank", "refine"):
+                return path.resolve(), None
+            try:
+                work = Work(options.get("runs", ""), int(options.get("points-per-task", 1)))
+                work.ids(1, 1)
+            except ValueError:  # mistyped by hand: its tasks report that, and train nothing
+                return None
+            return path.resolve(), work
+    return None
 
 
 def private_folder(sweep: Sweep) -> Path:
@@ -84,16 +107,15 @@ def record_job(sweep: Sweep, job: Job) -> None:
 
 def recorded_jobs(sweep: Sweep) -> Sequence[Job]:
     """Return the records in the order of their numbers. Raises UserError where one is damaged."""
-    return sorted(map(_read_job, sweep.slurm.glob("[0-9]*.json")), key=lambda job: int(job.job))
-
-
-def _read_job(path: Path) -> Job:
-    try:
-        values = json.loads(path.read_text())
-        return Job(**{**values, "work": Work(**values["work"])})
-    except (ValueError, TypeError, KeyError) as error:
-        remedy = "remove it, and scancel the job if it is still in the queue"
-        raise UserError(f"{path}: is damaged ({error}); {remedy}") from None
+    records = []
+    for path in sweep.slurm.glob("[0-9]*.json"):
+        try:
+            values = json.loads(path.read_text())
+            records.append(Job(**{**values, "work": Work(**values["work"])}))
+        except (ValueError, TypeError, KeyError) as error:
+            remedy = "remove it, and scancel the job if it is still in the queue"
+            raise UserError(f"{path}: is damaged ({error}); {remedy}") from None
+    return sorted(records, key=lambda job: int(job.job))
 
 
 def remove_cancelled(sweep: Sweep, numbers: Iterable[str] = ()) -> None:

@@ -131,12 +131,9 @@ def extended(old: Plan, new: Plan, *, append: bool, has_begun: bool) -> tuple[Pl
     swept = {key for run in [*old.runs, *new.runs] for key in run.changes} - SWEEP_WIDE
     _refuse_other_settings(old, new, swept)
     if has_begun and old.data != new.data:
-        raise ConfigError(
-            "data",
-            new.config.data.cache or new.config.data.root,
-            f"sweep {old.name} was made from other data, or another list for data.split or data.recordings "
-            f"(digest {old.data}, now {new.data}); give another name",
-        )
+        data, digests = new.config.data, f"digest {old.data}, now {new.data}"
+        reason = f"sweep {old.name} was made from other data or another list of data.split, data.recordings ({digests})"
+        raise ConfigError("data", data.cache or data.root, f"{reason}; give another name")
     known, proposed = _by_settings(old, swept), _by_settings(new, swept)
     absent = [] if append else [run for settings, run in known.items() if settings not in proposed]
     _refuse_missing_runs(old, new, [run for run in absent if run.id not in old.refined])
@@ -170,9 +167,8 @@ def _numbered(old: Plan, new: Plan, runs: Sequence[PlannedRun], swept: set[str])
     flat_old, flat_new = old.config.flat(), new.config.flat()
     numbered = []
     for number, run in enumerate(runs, start=len(old.runs) + 1):
-        full = flat_new | run.changes
-        keys = [key for key in flat_old if key in swept or key not in WITHOUT_EFFECT]
-        changes = {key: full[key] for key in keys if full[key] != flat_old[key]}
+        full, keys = flat_new | run.changes, flat_old.keys() - (WITHOUT_EFFECT - swept)
+        changes = {key: full[key] for key in flat_old if key in keys and full[key] != flat_old[key]}
         numbered.append(replace(run, id=number, changes=changes))
     return numbered
 
@@ -181,11 +177,8 @@ def _refuse_other_settings(old: Plan, new: Plan, swept: set[str]) -> None:
     flat_old, flat_new = old.config.flat(), new.config.flat()
     for key in flat_old:
         if key not in WITHOUT_EFFECT | swept and flat_old[key] != flat_new[key]:
-            raise ConfigError(
-                key,
-                shown(flat_new[key]),
-                f"sweep {old.name} was made with {key}={shown(flat_old[key])}; give that, or another name",
-            )
+            reason = f"sweep {old.name} was made with {key}={shown(flat_old[key])}"
+            raise ConfigError(key, shown(flat_new[key]), f"{reason}; give that, or another name")
 
 
 def _refuse_missing_runs(old: Plan, new: Plan, missing: Sequence[PlannedRun]) -> None:
@@ -194,9 +187,5 @@ def _refuse_missing_runs(old: Plan, new: Plan, missing: Sequence[PlannedRun]) ->
     flat_old, overrides = old.config.flat(), missing[0].overrides
     values = overrides | {key: flat_old[key] for key in new.swept if key in flat_old.keys() - overrides}
     text = " ".join(f"{key}={shown(value)}" for key, value in values.items()) or "its single run"
-    raise ConfigError(
-        "name",
-        old.name,
-        f"that sweep holds {text}, which this command does not; a sweep only grows: keep its values, or give another "
-        "name",
-    )
+    reason = f"that sweep holds {text}, which this command does not"
+    raise ConfigError("name", old.name, f"{reason}; a sweep only grows: keep its values, or give another name")

@@ -1,4 +1,4 @@
-"""This machine as a cluster: a bounded pool of processes that train one run each."""
+"""This machine as a cluster: a bounded pool of processes that train one run each, and the display of their progress."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Self
 
-from irmas.console import ConsoleProgress, plain_console
+from rich.console import Console
+from rich.progress import TaskID
+from rich.text import Text
+
+from irmas.config import shown
+from irmas.console import ConsoleProgress, plain_console, progress_bars
 from irmas.errors import in_words
 from irmas.files import held_by_many
 from irmas.processes import cpu_count, fork_server, uninterrupted, when_parent_ends
-from irmas.run.folder import CANCELLED, FAILED, FINAL, INTERRUPTED, PENDING, RUNNING, Status
+from irmas.run import events
+from irmas.run.folder import CANCELLED, COMPLETED, FAILED, FINAL, INTERRUPTED, PENDING, PRUNED, RUNNING, Status
 from irmas.run.lease import LEASE_LOST, LeaseLost, RunBusyError
 from irmas.sweep import pruning
 from irmas.sweep.plan import Plan, PlannedRun
-from irmas.sweep.progress import SweepProgress
 from irmas.sweep.sweep import Sweep
 
 PRELOADED = "irmas.sweep.train_run"
-POLL_S = 0.2
 GRACE_S = 10.0
 """Time from SIGTERM to SIGKILL; an epoch's commit takes well under a second."""
 GPUS = Path("/proc/driver/nvidia/gpus")
@@ -63,7 +68,7 @@ def train(
             for slot in sorted(set(range(processes)) - {worker.slot for worker in workers})[: len(waiting)]:
                 gpu = gpus[slot % len(gpus)] if gpus else None
                 _start(workers, sweep, waiting.pop(0), slot, threads, gpu)
-            time.sleep(POLL_S)
+            time.sleep(0.2)
             for worker in [worker for worker in workers if not worker.process.is_alive()]:
                 workers.remove(worker)
                 worker.process.join()
@@ -109,15 +114,20 @@ def _start(workers: list[Worker], sweep: Sweep, run: PlannedRun, slot: int, thre
 
 
 def _train(path: Path, run: PlannedRun, threads: int, gpu: str | None, report: Connection) -> None:
-    """In the child: train a run, with all output in its log; send the message of an error to the parent too.
+    """Train a run in a child process, with all output in its log; report an error to the parent too.
 
-    On a full disk the parent alone gets it.
+    On a full disk only the parent receives it.
     """
     from irmas.sweep import train_run
 
     try:
         sweep = Sweep.open(path, [run.id])
-        _log_to(sweep.run_folder(run).log)
+        log = sweep.run_folder(run).log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as file:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+                os.dup2(file.fileno(), stream.fileno())
         if gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         train_run.start()
@@ -125,10 +135,8 @@ def _train(path: Path, run: PlannedRun, threads: int, gpu: str | None, report: C
         train_run.train(sweep, threads)
     except train_run.Interrupted:
         sys.exit("stopped")
-    except RunBusyError as error:
+    except (RunBusyError, LeaseLost) as error:
         sys.stderr.write(f"{error}\n")
-        sys.exit(LEASE_LOST)
-    except LeaseLost:
         sys.exit(LEASE_LOST)
     except Exception as error:
         message = in_words(error)
@@ -138,18 +146,12 @@ def _train(path: Path, run: PlannedRun, threads: int, gpu: str | None, report: C
         sys.exit(message)
 
 
-def _log_to(log: Path) -> None:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as file:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-            os.dup2(file.fileno(), stream.fileno())
-
-
 def _final_status(sweep: Sweep, worker: Worker) -> Status:
     """Return how a run ended; if its process could not record that, killed perhaps, record it."""
     folder = sweep.run_folder(worker.run)
-    status, code, error = folder.status(), worker.process.exitcode or 0, _reported_error(worker)
+    status, code, error = folder.status(), worker.process.exitcode or 0, ""
+    with worker.report, suppress(EOFError):
+        error = str(worker.report.recv())
     if status.state == RUNNING or code == LEASE_LOST:
         return replace(status, message="another process trains it")
     if code < 0 and status.state not in FINAL:
@@ -163,14 +165,6 @@ def _final_status(sweep: Sweep, worker: Worker) -> Status:
     with suppress(OSError):  # a full disk; the caller shows it
         folder.amend_status(status)
     return status
-
-
-def _reported_error(worker: Worker) -> str:
-    with worker.report as pipe:
-        try:
-            return str(pipe.recv())
-        except EOFError:
-            return ""
 
 
 @contextmanager
@@ -198,3 +192,58 @@ def _gpus() -> list[str]:
     if visible is not None:
         return [gpu for gpu in visible.split(",") if gpu not in ("", "-1", "NoDevFiles")]
     return [str(index) for index in range(len(list(GPUS.iterdir())))] if GPUS.is_dir() else []
+
+
+# ---- progress
+
+
+class SweepProgress:
+    """Progress of some runs, of which a number have finished; use as a context manager."""
+
+    def __init__(self, console: Console, runs: Sequence[PlannedRun], finished: int) -> None:
+        self.console = console
+        self.total, self.finished = len(runs), finished
+        self.width = max((len(_label(run)) for run in runs), default=0)
+        self.bars = progress_bars(console)
+        self.bar = self.bars.add_task("runs", total=self.total, completed=finished, note="")
+        self.run_bars: dict[int, TaskID] = {}
+        self.epochs: dict[int, int] = {}
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bars.stop()
+
+    def update(self, run: PlannedRun, status: Status) -> None:
+        """Show how far a run that trains has come."""
+        if run.id not in self.run_bars:
+            self.run_bars[run.id] = self.bars.add_task(_label(run), total=None, note="")
+        epoch = status.epoch + (status.step / status.steps if status.steps else 0.0)
+        scores = _scores(status)
+        self.bars.update(self.run_bars[run.id], total=status.epochs or None, completed=epoch, note=scores)
+        if not self.console.is_terminal and status.epoch > self.epochs.get(run.id, 0):
+            self.console.print(f"{_label(run):{self.width}}  epoch {status.epoch}/{status.epochs}  {scores}")
+        self.epochs[run.id] = status.epoch
+
+    def end(self, run: PlannedRun, status: Status) -> None:
+        """Show how a run ended."""
+        if run.id in self.run_bars:
+            self.bars.remove_task(self.run_bars.pop(run.id))
+        self.finished += status.state in FINAL
+        self.bars.update(self.bar, completed=self.finished)
+        state = Text(status.state, style={COMPLETED: "green", PRUNED: "yellow"}.get(status.state, "red"))
+        reason = f"  {status.reason}" if status.reason and status.state != COMPLETED else ""
+        counts = f"  {_scores(status)}{reason}  ({self.finished}/{self.total})"
+        self.console.print(Text.assemble(f"{_label(run):{self.width}}  ", state, counts))
+
+
+def _label(run: PlannedRun) -> str:
+    return " ".join([f"run {run.id}", *(f"{key}={shown(value)}" for key, value in run.overrides.items())])
+
+
+def _scores(status: Status) -> str:
+    metrics = status.metrics or {}  # without those that are not finite
+    accuracy = f"val_accuracy {metrics[events.RANKED]:.2%}" if events.RANKED in metrics else ""
+    return accuracy + (f" loss {metrics[events.VAL_LOSS]:.4f}" if events.VAL_LOSS in metrics else "")

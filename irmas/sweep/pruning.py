@@ -46,9 +46,8 @@ def describe(plan: Plan) -> list[str]:
     halved = [run for run in plan.runs if run.changes.get("halving", factor)]
     for epochs in sorted({plan.value(run, "epochs") for run in halved}):
         at = " and ".join(map(str, rungs(epochs, factor)))
-        lines.append(
-            f"halving={factor}: after {at} of {epochs} epochs a run stops, unless among the best 1 in {factor} so far"
-        )
+        rule = f"a run stops, unless among the best 1 in {factor} so far"
+        lines.append(f"halving={factor}: after {at} of {epochs} epochs {rule}")
     return [*lines, WARNING] if lines else []
 
 
@@ -68,7 +67,7 @@ class Halving:
         """
         if epoch not in rungs(self.epochs, self.factor):
             return ""
-        rung = self.sweep.rung(epoch)
+        rung = self.sweep.rungs / str(epoch)
         rung.mkdir(parents=True, exist_ok=True)
         (rung / f"{self.run}-{accuracy!r}").touch()
         entries = filter(None, (ENTRY.fullmatch(path.name) for path in rung.iterdir()))

@@ -6,19 +6,17 @@ A status file holds what a run's process last recorded: not that it was killed, 
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from irmas.errors import UserError, in_words
 from irmas.files import is_held
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, FINAL, PENDING, RUNNING, RunFolder, Status
 from irmas.sweep import jobs, slurm
-from irmas.sweep.jobs import ARRAY, DATA, RANKING, DataFailure, Job, Work
+from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, named_sweep
 from irmas.sweep.plan import PlannedRun
 from irmas.sweep.slurm import LIVE, SlurmError, Task
 from irmas.sweep.sweep import Sweep
@@ -37,12 +35,8 @@ MEANING = {
     "CANCELLED": "by scancel, or with a job that it depended on",
 }
 """Slurm's states that explain why a process was killed."""
-CLOCK_S = 2.0
-"""Inaccuracy of elapsed times, which Slurm gives in whole seconds."""
 LAG_S = 5.0
 """Time by which sacct may lag behind squeue."""
-UNCORRECTED = "states are those that the runs last recorded"
-_OPTION = re.compile(r" --([a-z-]+)[ =](\S+)")
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,7 @@ class RunState:
     status: Status
     """The merged status: what the run recorded, corrected by Slurm."""
     task: Task | None
-    """The task that trains it, will train it, or trained it last."""
+    """The task that trains the run, will train it, or trained it last."""
     recorded: Status | None
     """The content of its status file; None where that cannot be read."""
 
@@ -67,20 +61,20 @@ class SweepState:
     stages: list[Task]
     """The last data job and the last ranking job, named `data` and `ranking`, where Slurm knows them."""
     note: str = ""
-    """Why Slurm's report is missing where there should be one."""
+    """Reason why Slurm's reply is missing where there should be one."""
     in_pool: bool = False
-    """Whether a command on this machine trains runs of the sweep."""
+    """True while a command on this machine trains runs of the sweep."""
 
     @property
     def is_live(self) -> bool:
-        """Whether a run trains, or anything of the sweep is in the queue."""
+        """Return whether a run trains, or anything of the sweep is in the queue."""
         tasks = [*self.stages, *(run.task for run in self.runs if run.task is not None)]
         is_training = any(run.status.state == RUNNING for run in self.runs)
         return self.in_pool or is_training or any(task.is_live for task in tasks)
 
     @property
     def is_to_be_ranked(self) -> bool:
-        """Whether a ranking job waits; one that runs may end before what is in the queue does."""
+        """Return whether a ranking job waits; one that runs may end before what is in the queue does."""
         return any(task.name == RANKING and task.state in WAITING for task in self.stages)
 
 
@@ -91,14 +85,14 @@ def sweep_state(sweep: Sweep, *, is_final: bool = False) -> SweepState:
     """
     if not sweep.slurm.is_dir():
         return _without_slurm(sweep)
-    if not os.access(sweep.slurm, os.R_OK | os.X_OK):
-        return _without_slurm(sweep, f"{sweep.slurm}: cannot be read: {UNCORRECTED}")
     try:
+        if not os.access(sweep.slurm, os.R_OK | os.X_OK):
+            raise UserError(f"{sweep.slurm}: cannot be read")
         names = _names_by_hand(sweep) | {record.name for record in jobs.recorded_jobs(sweep)}
         queued = slurm.queue(sorted(names))
     except UserError as error:
         reason = error.reason if isinstance(error, SlurmError) else error
-        return _without_slurm(sweep, f"{reason}: {UNCORRECTED}")
+        return _without_slurm(sweep, f"{reason}: states are those that the runs last recorded")
     return with_slurm(sweep, queued, partial(_settled_accounting, queued) if is_final else slurm.accounting)
 
 
@@ -206,7 +200,7 @@ def _alive(recorded: Status, task: Task, now: float) -> Status:
     if task.state in WAITING:
         remedy = "; rerun the sweep command to release it" if task.is_held else ""
         return replace(recorded, state=PENDING, message=task.reason + remedy)
-    if is_its_own and recorded.updated >= now - task.elapsed_s - CLOCK_S:
+    if is_its_own and recorded.updated >= now - task.elapsed_s - 2:  # Slurm gives whole seconds
         return recorded  # it ended in this very start of the task, which trains other runs
     return replace(recorded, state=PENDING, message=f"waits in task {task.id}")
 
@@ -239,18 +233,14 @@ def _ended(recorded: Status, task: Task | None) -> Status:
         reason = f"{died}, although job {task.id} is COMPLETED"
     else:
         state = task.state
-        exit_code = _exit_code(task) if exit_code is None else exit_code
+        if exit_code is None and task.exit_code:  # 3:0 is the exit code 3, 0:9 is signal 9
+            number, signal = map(int, task.exit_code.split(":"))
+            exit_code = number or -signal
         code = f"exit code {task.exit_code}" if task.exit_code else task.reason
         reason = ", ".join(part for part in (f"{state} in Slurm", MEANING.get(state), code) if part)
     effect = f"resume it after epoch {recorded.epoch}" if recorded.epoch else "restart it"
     message = f"{reason}; rerun the sweep command to {effect}"
     return replace(recorded, state=state, exit_code=exit_code, message=message)
-
-
-def _exit_code(task: Task) -> int | None:
-    """Return 3 for Slurm's `3:0`, -9 for `0:9`."""
-    code, _, signal = task.exit_code.partition(":")
-    return (int(code) or -int(signal)) if task.exit_code else None
 
 
 # ---- which task trains which run
@@ -263,7 +253,7 @@ class _SlurmView:
     sweep: Sweep
     records: dict[str, Job]
     works: dict[str, Work]
-    """What an array trains, by its number."""
+    """Work of the arrays, by number."""
     tasks: dict[str, Task]
     time: float
 
@@ -291,28 +281,23 @@ class _SlurmView:
 
     def data_failures(self) -> dict[int, str]:
         """Return, by run, why the data job failed that its last array waited for; empty where it did not."""
-        reasons, failure = {}, jobs.recorded_data_failure(self.sweep)
+        reasons = {}
         for record in self.records.values():
             if record.stage == ARRAY:
-                reason = self._data_failure(failure, record.after)
-                reasons.update(dict.fromkeys(record.work.ids(None, len(self.sweep.plan.runs)), reason))
+                ids = record.work.ids(None, len(self.sweep.plan.runs))
+                reasons.update(dict.fromkeys(ids, self._data_failure(record.after)))
         return reasons
 
-    def _data_failure(self, failure: DataFailure | None, job: str) -> str:
-        if not job:
-            return ""
-        task = self.tasks.get(job)
+    def _data_failure(self, job: str) -> str:
+        task, failure = self.tasks.get(job), jobs.recorded_data_failure(self.sweep)
         error = failure.error if failure is not None and failure.job == job else ""
-        if task is None and not error:
+        if not job or not (task or error) or (task and (task.is_live or task.state == COMPLETED)):
             return ""
-        if task is not None and (task.is_live or task.state == COMPLETED):
-            return ""
-        state = task.state if task else FAILED
         reason = error or (f"exit code {task.exit_code}" if task and task.exit_code else "")
         summary, *details = [line.strip() for line in reason.splitlines()] or [""]
         # `Status.reason` is the last line: it gets the summary and the first of the details.
-        last = ": ".join(filter(None, [f"the data job {job} is {state}", summary, *details[:1]]))
-        return "\n".join([*details[1:], last])
+        head = f"the data job {job} is {task.state if task else FAILED}"
+        return "\n".join([*details[1:], ": ".join(filter(None, [head, summary, *details[:1]]))])
 
 
 def _view(sweep: Sweep, queued: Iterable[Task]) -> _SlurmView:
@@ -339,25 +324,3 @@ def _view(sweep: Sweep, queued: Iterable[Task]) -> _SlurmView:
 def _names_by_hand(sweep: Sweep) -> set[str]:
     """Return the names that an array has before anything of it is recorded."""
     return {"irmas", f"irmas-{sweep.plan.name}"}
-
-
-def named_sweep(task: Task) -> tuple[Path, Work | None] | None:
-    """Return the sweep that a batch script's arguments name, and what the job trains; None where they name no sweep.
-
-    They end with `<stage> outputs/<name> [--runs R] [--points-per-task N]`; only the stage `train` trains. Slurm shows
-    them without quotes, and a folder's name may contain spaces.
-    """
-    options = dict(_OPTION.findall(task.command))
-    words = _OPTION.sub("", task.command).split(" ")
-    for first in range(1, len(words)):
-        path = Path(task.folder, " ".join(words[first:]))
-        if Sweep.is_at(path):
-            if words[first - 1] in ("data", "rank", "refine"):
-                return path.resolve(), None
-            try:
-                work = Work(options.get("runs", ""), int(options.get("points-per-task", 1)))
-                work.ids(1, 1)
-            except ValueError:  # mistyped by hand: its tasks report that, and train nothing
-                return None
-            return path.resolve(), work
-    return None

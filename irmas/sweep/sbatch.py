@@ -43,18 +43,15 @@ class JobRequest:
         """
         after_ok = [f"afterok:{number(self.after_ok)}"] if self.after_ok else []
         after_any = ["afterany:" + ":".join(map(number, self.after_any))] if self.after_any else []
-        dependency = {
-            "dependency": ",".join([*after_ok, *after_any]) or None,
-            # Without this a job that depends on a failed one stays in the queue forever.
-            "kill-on-invalid-dep": "yes" if after_ok else None,
-        }
-        return ["sbatch", *first, *flags(self.options | dependency), script, *self.arguments]
+        options = self.options | {"dependency": ",".join([*after_ok, *after_any]) or None}
+        if after_ok:  # otherwise a job that depends on a failed one stays in the queue forever
+            options["kill-on-invalid-dep"] = "yes"
+        return ["sbatch", *first, *flags(options), script, *self.arguments]
 
 
 def flags(options: dict[str, Any]) -> list[str]:
     """Return options as command-line arguments."""
-    passed = {key: value for key, value in options.items() if value is not None}
-    return [f"--{key}" if value is True else f"--{key}={value}" for key, value in passed.items()]
+    return [f"--{key}" if value is True else f"--{key}={value}" for key, value in options.items() if value is not None]
 
 
 def job_requests(
@@ -96,7 +93,7 @@ def job_requests(
     arrays, before = list[JobRequest](), tuple(queued)
     for work, indices in _arrays(ids, per_task, max_index):
         args = [*work.arguments(), "--requeues", str(settings.requeues)]
-        array = request(f"array{len(arrays) + 1}", ARRAY, settings.task, "train", *args)
+        array = request(f"array{len(arrays) + 1}", ARRAY, settings, "train", *args)
         options = {"array": f"{indices}{throttle}"} | of_arrays | array.options
         after = before if throttle else ()
         arrays.append(replace(array, options=options, work=work, after_ok="data" if data else "", after_any=after))
@@ -120,8 +117,7 @@ def _arrays(ids: Sequence[int], per_task: int, max_index: int) -> Iterator[tuple
 
 def shell_lines(requests: Sequence[JobRequest]) -> list[str]:
     """Return the lines that submit the same jobs from a shell."""
-    lines = []
-    script = os.path.relpath(SCRIPT.resolve())
+    lines, script = [], os.path.relpath(SCRIPT.resolve())
     for request in requests:
         command = request.command(script, lambda name: name if name.isdigit() else f"${name}", "--parsable")
         # A dependency refers to variables of the shell; no setting may add one.

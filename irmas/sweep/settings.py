@@ -11,13 +11,11 @@ from typing import Annotated, Any
 
 from irmas.config import FLAG, Rule, check_rules, shown, whole
 from irmas.errors import ConfigError
+from irmas.sweep import slurm
 
 OURS = frozenset({"array", "chdir", "dependency", "error", "job-name", "kill-on-invalid-dep", "nodes", "ntasks"})
 OURS |= {"ntasks-per-node", "open-mode", "output", "parsable", "signal", "test-only", "wait", "wrap"}
 """Options of sbatch on which a sweep relies: a task is one process, in the folder of the command."""
-TIME_FORMAT = re.compile(
-    r"(?:(?P<days>\d+)-(?P<day_hours>\d+)(?::(?P<day_minutes>\d+)(?::\d+)?)?|(?P<clock>\d+(?::\d+){0,2}))"
-)
 
 
 def _is_line(value: object) -> bool:
@@ -38,14 +36,17 @@ WORD = Rule(
 )
 MEMORY = Rule(lambda value: bool(re.fullmatch(r"\d+[KMGT]?B?", str(value))), "a number with K, M, G or T, as in 8G")
 TIME = Rule(
-    lambda value: bool(TIME_FORMAT.fullmatch(str(value))) or value == "UNLIMITED",
+    lambda value: bool(slurm.TIME.fullmatch(str(value))) or value == "UNLIMITED",
     "minutes, or a time as Slurm writes it, as in 1-12:00:00",
 )
 GPUS = Rule(
     lambda value: whole(0).allows(value) or bool(re.fullmatch(r"[\w.-]+:\d+", str(value))),
     "a whole number from 0, or a type and a number as in a100:1",
 )
-SCRIPT = Rule(lambda value: isinstance(value, str) and _is_line(value), "the path of a shell script")
+SCRIPT = Rule(
+    lambda value: isinstance(value, str) and _is_line(value) and Path(value).is_file() and os.access(value, os.R_OK),
+    "the path of a shell script that can be read here",
+)
 OPTIONS = Rule(
     _are_options,
     f"long options of sbatch, one line each, other than {', '.join(sorted(OURS))}, as in {{nice: 100}}, or null",
@@ -107,11 +108,6 @@ class Settings(Stage):
     """Resources of the job after the array, which ranks whatever finished."""
     _target_: str = "hydra_plugins.irmas_launcher.SlurmLauncher"
 
-    @property
-    def task(self) -> Stage:
-        """Resources of one task of the array."""
-        return self
-
 
 @dataclass
 class LocalSettings:
@@ -137,27 +133,7 @@ def read(values: Mapping[str, Any]) -> Settings:
         stages[name] = Stage(**values[name])
     settings = Settings(**{**values, **stages})
     check_rules(settings, PREFIX)
-    if seconds(settings.time) <= settings.warning + 30:
-        raise ConfigError(
-            f"{PREFIX}time",
-            settings.time,
-            f"Slurm looks every 30 s, so that the warning {PREFIX}warning={settings.warning} (seconds) could come at "
-            "the start of a task; give more time or a shorter warning",
-        )
-    setup = settings.setup
-    if setup is not None and not (Path(setup).is_file() and os.access(setup, os.R_OK)):
-        raise ConfigError(f"{PREFIX}setup", setup, "there is no such file, or it cannot be read")
+    if settings.time != "UNLIMITED" and slurm.seconds(str(settings.time)) <= settings.warning + 30:
+        rule = f"must exceed {PREFIX}warning={settings.warning} (seconds) by more than the 30 s between Slurm's checks"
+        raise ConfigError(f"{PREFIX}time", settings.time, rule)
     return settings
-
-
-def seconds(time: str | int) -> float:
-    """Return a time limit in Slurm's form (minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes]...)
-    in seconds; infinity for UNLIMITED."""
-    match = TIME_FORMAT.fullmatch(str(time))
-    if match is None:
-        return float("inf")
-    if match["days"]:
-        return int(match["days"]) * 86400 + int(match["day_hours"]) * 3600 + int(match["day_minutes"] or 0) * 60
-    parts = [int(part) for part in match["clock"].split(":")]
-    hours, minutes, rest = {1: (0, parts[0], 0), 2: (0, *parts), 3: tuple(parts)}[len(parts)]
-    return hours * 3600 + minutes * 60 + rest

@@ -20,6 +20,8 @@ LIVE = frozenset({
 """States of jobs in the queue or running; all other states are final."""
 TIMEOUT_S = 60
 """Longest wait for a command; without a controller, squeue gives up after 9 s by itself."""
+TIME = re.compile(r"(\d+-)?\d+(:\d+){0,2}")
+"""A time: minutes, minutes:seconds, hours:minutes:seconds, or days-hours[:minutes[:seconds]]."""
 LARGEST = 10**7
 """Bound of numbers in a list of ranges: MaxArraySize is at most 4,000,001."""
 
@@ -28,8 +30,6 @@ _QUEUE = _SEPARATOR.join(("%F", "%K", "%T", "%r", "%N", "%M", "%j", "%Z", "%o"))
 _ACCOUNTING = "JobID,JobName,State,ExitCode,NodeList,Elapsed"
 _RANGE = re.compile(r"(\d+)(?:-(\d+)(?::0*([1-9]\d*))?)?")
 _JOB_ID = re.compile(r"(?P<job>\d+)(?:_(?:(?P<index>\d+)|\[(?P<lump>[\d,:-]+)(?:%\d+)?\]))?(?:\.(?P<step>.+))?")
-_EXIT_CODE = re.compile(r"\d+:\d+")
-_ELAPSED = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
 
 
 class SlurmError(UserError):
@@ -50,10 +50,10 @@ class Task:
     index: int | None = None
     state: str = ""
     reason: str = ""
-    """Why it waits, or how it ended; from squeue."""
+    """Reason why the task waits, or how it ended; from squeue."""
     node: str = ""
     elapsed: str = ""
-    """Time since its last start, as days-hours:minutes:seconds."""
+    """Time since its last start, of the form `TIME`."""
     exit_code: str = ""
     """`3:0` is code 3, `0:9` signal 9; empty for 0:0. From sacct."""
     name: str = ""
@@ -78,9 +78,15 @@ class Task:
 
     @property
     def elapsed_s(self) -> int:
-        match = _ELAPSED.fullmatch(self.elapsed)
-        days, hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0, 0)
-        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+        return seconds(self.elapsed) if TIME.fullmatch(self.elapsed) else 0
+
+
+def seconds(time: str) -> int:
+    """Return a time of the form `TIME` in seconds."""
+    days, dash, clock = time.rpartition("-")
+    parts = [int(part) for part in clock.split(":")]
+    hours, minutes, rest = ([*parts, 0, 0] if dash or len(parts) == 3 else [0, *parts, 0])[:3]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + rest
 
 
 def ranges(numbers: Iterable[int]) -> str:
@@ -154,9 +160,9 @@ def parse_accounting(text: str) -> list[Task]:
             continue
         node = "" if node == "None assigned" else node
         # 0:125 marks an out-of-memory kill.
-        exit_code = exit_code if _EXIT_CODE.fullmatch(exit_code) and exit_code not in ("0:0", "0:125") else ""
+        is_code = re.fullmatch(r"\d+:\d+", exit_code) and exit_code not in ("0:0", "0:125")
         for index in _indices(match):
-            task = Task(match["job"], index, state, "", node, elapsed, exit_code, name)
+            task = Task(match["job"], index, state, "", node, elapsed, exit_code if is_code else "", name)
             if match["step"] is None:
                 tasks[task.id] = task
             elif state == "OUT_OF_MEMORY" and task.id in tasks:

@@ -14,6 +14,7 @@ from io import StringIO
 from pathlib import Path
 
 import submitit
+from submitit.helpers import clean_env
 
 from irmas.console import SILENT, plain_console
 from irmas.errors import UserError
@@ -22,21 +23,19 @@ from irmas.run.folder import FINAL
 from irmas.sweep import data_job, jobs, pruning, run_states, slurm
 from irmas.sweep.jobs import ARRAY, Job
 from irmas.sweep.plan import Plan, PlannedRun
-from irmas.sweep.run_states import SweepState
 from irmas.sweep.sbatch import SCRIPT, JobRequest, flags, job_requests, shell_lines
 from irmas.sweep.settings import Settings
 from irmas.sweep.slurm import SlurmError, Task
 from irmas.sweep.sweep import Sweep
 
-INHERITED = re.compile(r"(SLURM_(?!CONF$)|SLURMD_|SRUN_|SBATCH_)")
 LATER = "now+120"
-"""Start of a job unless `_begin` moves it forward. A hold would stay if this process died."""
+"""Start of a job unless `slurm.begin` moves it forward. A hold would stay if this process died."""
 SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*SubmitJob\w*Limit\b")
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What a command has submitted, or with `by_hand` would submit."""
+    """The jobs that a command has submitted, or with `by_hand` would submit."""
 
     runs: list[PlannedRun]
     """Runs of the command."""
@@ -45,21 +44,12 @@ class Submission:
     remaining: int
     """Number of runs that had neither finished nor been queued before."""
     live: list[str]
-    """Jobs of this sweep that were in the queue before: data, arrays, ranking."""
+    """Numbers of the sweep's jobs that were in the queue before."""
     requests: list[JobRequest]
     jobs: dict[str, str]
     """Slurm's numbers by the names of the requests."""
     released: list[str]
     """Tasks that Slurm held because a node could not start them."""
-
-    @property
-    def finished(self) -> int:
-        """Number of runs that had finished before."""
-        return len(self.runs) - self.queued - self.remaining
-
-    @property
-    def is_over(self) -> bool:
-        return self.finished == len(self.runs)
 
 
 class SubmitLimitError(UserError):
@@ -85,31 +75,29 @@ class Executor(submitit.SlurmExecutor):
 
 def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refine: Sequence[str] = ()) -> Submission:
     """Submit as `submit` does, and print what was submitted and the commands that follow."""
-    sweep, console = Sweep.of(plan), plain_console()
+    sweep = Sweep.of(plan)
     submission = submit(plan, settings, append=append, by_hand=by_hand, refine=refine)
-    runs = "1 run" if len(submission.runs) == 1 else f"{len(submission.runs)} runs"
-    head = f"{sweep}: {runs}, {submission.finished} finished before, {submission.queued} in the queue"
-    lines = [head, *pruning.describe(plan)]
+    total, queued = len(submission.runs), submission.queued
+    runs = "1 run" if total == 1 else f"{total} runs"
+    finished = total - queued - submission.remaining
+    lines = [f"{sweep}: {runs}, {finished} finished before, {queued} in the queue", *pruning.describe(plan)]
     per_task = max((request.work.points_per_task for request in submission.requests), default=1)
     if per_task > settings.points_per_task:
-        lines.append(
-            f"Slurm's submit limit requires fewer tasks: using {per_task} runs per task "
-            f"instead of hydra.launcher.points_per_task={settings.points_per_task}"
-        )
+        change = f"{per_task} runs per task instead of hydra.launcher.points_per_task={settings.points_per_task}"
+        lines.append(f"Slurm's submit limit requires fewer tasks: using {change}")
     if submission.requests and by_hand:
         lines += ["", "the plan is written, nothing is submitted. By hand:", ""]
         lines += [f"  {line}" for line in shell_lines(submission.requests)]
-    if submission.queued and not submission.remaining:
+    if queued and not submission.remaining:
         lines.append("all remaining runs are already queued; changed launcher settings do not affect them")
     if submission.released:
         lines.append(f"released: {' '.join(submission.released)}, which a node could not start")
     if submission.jobs:
         lines.append(f"submitted: {_describe_jobs(submission)}")
-    if submission.jobs or submission.queued:
+    if submission.jobs or queued:
         lines += ["", f"  watch:   python -m irmas.status {sweep} --watch", f"  rank:    python -m irmas.rank {sweep}"]
         lines.append(f"  cancel:  scancel {' '.join([*submission.live, *submission.jobs.values()])}")
-    for line in lines:
-        console.print(line)
+    plain_console().print("\n".join(lines))
     return submission
 
 
@@ -142,15 +130,23 @@ def submit(
         state = run_states.sweep_state(sweep, is_final=True)
         if state.note:
             raise UserError(state.note)
-        queued, remaining = _open_runs(state, runs)
+        finished = {run.planned.id for run in state.runs if run.status.state in FINAL}
+        queued = {run.planned.id for run in state.runs if run.task is not None and run.task.is_live} - finished
+        remaining = [run for run in runs if run.id not in finished | queued]
         if remaining:
             sweep.refuse_source(plan.source)
-        needs_data = _needs_data(Sweep(sweep.path, replace(sweep.plan, runs=remaining)))
+        unmade = Sweep(sweep.path, replace(sweep.plan, runs=remaining))
+        needs_data = not data_job.is_made(unmade)
+        if not needs_data:  # checked here, so that not every task reports the same error
+            data_job.make(unmade, SILENT)
         proposed.write(append=append)
         jobs.private_folder(sweep)  # Slurm does not make the folder of a job's output
         run_states.record_dead_runs(state)
         tasks = [run.task for run in state.runs if run.task]
-        released = [] if by_hand else _release_held([*tasks, *state.stages])
+        held = [task.id for task in [*tasks, *state.stages] if task.is_held]
+        released = [] if by_hand else list(dict.fromkeys(held))
+        for task in released:
+            slurm.release(task)
         requests, numbers = list[JobRequest](), dict[str, str]()
         arrays = _live_jobs(tasks)
         if remaining or (arrays and not state.is_to_be_ranked):
@@ -161,35 +157,12 @@ def submit(
             else:
                 requests, numbers = _submit_within_limit(sweep, chain, settings.points_per_task, len(remaining))
     live = _live_jobs([*tasks, *state.stages])
-    return Submission(runs, len(queued), len(remaining), live, requests, numbers, released)
-
-
-def _open_runs(state: SweepState, runs: Iterable[PlannedRun]) -> tuple[list[PlannedRun], list[PlannedRun]]:
-    """Return the unfinished of these runs: those in the queue, and those that remain to be submitted."""
-    finished = {run.planned.id for run in state.runs if run.status.state in FINAL}
-    live = {run.planned.id for run in state.runs if run.task is not None and run.task.is_live}
-    unfinished = [run for run in runs if run.id not in finished]
-    return [run for run in unfinished if run.id in live], [run for run in unfinished if run.id not in live]
+    waiting = sum(run.id in queued for run in runs)
+    return Submission(runs, waiting, len(remaining), live, requests, numbers, released)
 
 
 def _live_jobs(tasks: Iterable[Task]) -> list[str]:
     return sorted({task.job for task in tasks if task.is_live}, key=int)
-
-
-def _release_held(tasks: Iterable[Task]) -> list[str]:
-    """Release the tasks that would stay in the queue forever, and return their numbers."""
-    held = list(dict.fromkeys(task.id for task in tasks if task.is_held))
-    for task in held:
-        slurm.release(task)
-    return held
-
-
-def _needs_data(sweep: Sweep) -> bool:
-    """Return whether a data job is needed; otherwise check the data, so that not every task reports the same error."""
-    is_made = data_job.is_made(sweep)
-    if is_made:
-        data_job.make(sweep, SILENT)
-    return bool(sweep.plan.runs) and not is_made
 
 
 def _submit_within_limit(
@@ -219,7 +192,10 @@ def _submit_all(sweep: Sweep, requests: list[JobRequest]) -> tuple[list[JobReque
             jobs.record_job(sweep, Job(number, request.stage, name, time.time(), request.work, data))
         for request in reversed(requests):  # first those that depend on others
             if "begin" not in request.options:
-                _begin(request, numbers[request.name])
+                try:
+                    slurm.begin(numbers[request.name])
+                except SlurmError as error:  # Slurm only now refuses a job that no node can run
+                    raise _refusal(request, error.reason) from None
     except BaseException:
         slurm.cancel(list(numbers.values()))
         jobs.remove_cancelled(sweep, numbers.values())
@@ -231,7 +207,9 @@ def _sbatch(sweep: Sweep, request: JobRequest, numbers: Mapping[str, str]) -> st
     def command(script: str) -> list[str]:
         return request.command(script, lambda name: numbers.get(name, name), f"--begin={LATER}")
 
-    with _outside_a_job():
+    slurm_conf = {key: value for key, value in os.environ.items() if key == "SLURM_CONF"}
+    with clean_env():  # the resources of this process's own job would become those of the jobs that it submits
+        os.environ.update(slurm_conf)
         try:
             return Executor(jobs.private_folder(sweep)).submit_script(command)
         except submitit.core.utils.FailedJobError as error:
@@ -239,31 +217,11 @@ def _sbatch(sweep: Sweep, request: JobRequest, numbers: Mapping[str, str]) -> st
             raise _refusal(request, str(error)) from None
 
 
-def _begin(request: JobRequest, number: str) -> None:
-    """Let a job start. Slurm only now refuses one that sbatch has accepted although no node can run it."""
-    try:
-        slurm.begin(number)
-    except SlurmError as error:
-        raise _refusal(request, error.reason) from None
-
-
 def _refusal(request: JobRequest, stderr: str) -> UserError:
     reason = "; ".join(line.removeprefix("sbatch: ").removeprefix("error: ") for line in stderr.splitlines() if line)
     kind = SubmitLimitError if SUBMIT_LIMIT.search(stderr) else UserError
     options = " ".join(flags(request.options))
     return kind(f"nothing is submitted: Slurm refused the {request.stage} job ({reason})\n  options: {options}")
-
-
-@contextmanager
-def _outside_a_job() -> Iterator[None]:
-    """Hide this process's own job: its resources would become those of the jobs that it submits."""
-    inherited = {key: value for key, value in os.environ.items() if INHERITED.match(key)}
-    for key in inherited:
-        del os.environ[key]
-    try:
-        yield
-    finally:
-        os.environ.update(inherited)
 
 
 @contextmanager
@@ -293,4 +251,5 @@ def _undone_if_refused(sweep: Sweep) -> Iterator[None]:
 
 def _contents(sweep: Sweep) -> dict[Path, bytes]:
     """Return the files that a submission may write, except its lock and those of `jobs`: tasks write beside these."""
-    return {path: path.read_bytes() for path in (*sweep.plan_files, *sweep.splits.glob("*")) if path.exists()}
+    paths = (sweep.plan_file, sweep.runs_file, sweep.plan_lock, *sweep.splits.glob("*"))
+    return {path: path.read_bytes() for path in paths if path.exists()}

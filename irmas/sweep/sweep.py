@@ -25,12 +25,49 @@ PLAN, RUNS, BEST = "plan.yaml", "points.jsonl", "best.yaml"
 REMEDY = f"restore it, or remove {PLAN} and rerun the sweep command, which resumes the runs that are there"
 
 
+class _Inside:
+    """The path of a file or folder in a sweep."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, sweep: Sweep, owner: type[Sweep]) -> Path:
+        return sweep.path / self.name
+
+
 @dataclass(frozen=True)
 class Sweep:
     """A folder and the plan of the runs in it, written there or not."""
 
     path: Path
     plan: Plan
+
+    runs = _Inside("runs")
+    splits = _Inside("splits")
+    slurm = _Inside("slurm")
+    """Folder of the job records and of the output of the jobs."""
+    rungs = _Inside("rungs")
+    pool_lock = _Inside(".pool")
+    """File that each command holds while it trains runs of the sweep on this machine."""
+    submit_lock = _Inside(".submit.lock")
+    plan_lock = _Inside(".lock")
+    plan_file = _Inside(PLAN)
+    runs_file = _Inside(RUNS)
+    ranking_csv = _Inside("ranking.csv")
+    ranking_json = _Inside("ranking.json")
+    report = _Inside("report.md")
+    page = _Inside("report.html")
+    plots = _Inside("plots")
+    summary = _Inside("summary")
+    """Event files with the ranking's pictures, for TensorBoard."""
+    best = _Inside(BEST)
+
+    def run_folder(self, run: PlannedRun) -> RunFolder:
+        return RunFolder(self.runs / run.folder_name)
+
+    def status(self, run: PlannedRun) -> Status:
+        """Return the status of a run. Raises UserError where its file is damaged."""
+        return self.run_folder(run).status()
 
     @classmethod
     def of(cls, plan: Plan) -> Sweep:
@@ -66,76 +103,6 @@ class Sweep:
     def __str__(self) -> str:
         return str(self.path)
 
-    # ---- files
-
-    @property
-    def runs(self) -> Path:
-        return self.path / "runs"
-
-    def run_folder(self, run: PlannedRun) -> RunFolder:
-        return RunFolder(self.runs / run.folder_name)
-
-    def status(self, run: PlannedRun) -> Status:
-        """Return the status of a run. Raises UserError where its file is damaged."""
-        return self.run_folder(run).status()
-
-    @property
-    def splits(self) -> Path:
-        return self.path / "splits"
-
-    @property
-    def slurm(self) -> Path:
-        """Folder of the job records and of what the jobs print."""
-        return self.path / "slurm"
-
-    def rung(self, epochs: int) -> Path:
-        return self.path / "rungs" / str(epochs)
-
-    @property
-    def pool_lock(self) -> Path:
-        """File that each command holds while it trains runs of the sweep on this machine."""
-        return self.path / ".pool"
-
-    @property
-    def submit_lock(self) -> Path:
-        return self.path / ".submit.lock"
-
-    @property
-    def ranking_csv(self) -> Path:
-        return self.path / "ranking.csv"
-
-    @property
-    def ranking_json(self) -> Path:
-        return self.path / "ranking.json"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.md"
-
-    @property
-    def page(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def plots(self) -> Path:
-        return self.path / "plots"
-
-    @property
-    def summary(self) -> Path:
-        """Event files with the ranking's pictures, for TensorBoard."""
-        return self.path / "summary"
-
-    @property
-    def best(self) -> Path:
-        return self.path / BEST
-
-    @property
-    def plan_files(self) -> tuple[Path, Path, Path]:
-        """The plan, its runs, and the lock under which both are written."""
-        return self.path / PLAN, self.path / RUNS, self.path / ".lock"
-
-    # ---- the plan on disk
-
     def unfinished(self, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
         return [run for run in runs if self.status(run).state not in FINAL]
 
@@ -145,13 +112,11 @@ class Sweep:
         `plan.extended` explains `append`. Raises ConfigError as it does, and UserError where the folder has lost its
         plan and holds runs that are not of this one.
         """
-        if not (self.path / PLAN).exists():
+        if not self.plan_file.exists():
             known = {run.folder_name for run in self.plan.runs}
             if strange := sorted(path.name for path in self.runs.glob("*") if path.name not in known):
-                raise UserError(
-                    f"{self}: its {PLAN} is missing, and runs/{strange[0]} is not of this command; "
-                    "give the one that made the sweep, or another name"
-                )
+                reason = f"its {PLAN} is missing, and runs/{strange[0]} is not of this command"
+                raise UserError(f"{self}: {reason}; give the one that made the sweep, or another name")
             return self, self.plan.runs
         # Until a run is trained, data that is mended and source that is edited mix nothing.
         has_begun = any(self.runs.glob(f"*/{CONFIG}"))
@@ -160,25 +125,22 @@ class Sweep:
 
     def write(self, *, append: bool = False) -> tuple[Sweep, list[PlannedRun]]:
         """Write the plan, or extend the one that the folder holds; return and raise as `merged` does."""
-        plan_file, runs_file, lock = self.plan_files
-        with locked(lock):
+        with locked(self.plan_lock):
             sweep, runs = self.merged(append=append)
             head = asdict(sweep.plan)
             head["runs"] = len(head.pop("runs"))
             lines = "".join(json.dumps(asdict(run)) + "\n" for run in sweep.plan.runs)
             # Runs first: a reader that sees plan.yaml sees all of them, and none beyond the number that it gives.
-            atomic_write(runs_file, lines)
-            atomic_write(plan_file, yaml.safe_dump(head, sort_keys=False))
+            atomic_write(self.runs_file, lines)
+            atomic_write(self.plan_file, yaml.safe_dump(head, sort_keys=False))
         return sweep, runs
 
     def refuse_source(self, source: str) -> None:
         """Raise UserError where `source` is not the one that the sweep was planned with, nor allowed to change."""
         if source != self.plan.source and not self.plan.config.allow_code_change:
-            raise UserError(
-                f"{self}: was planned with the package's source {self.plan.source}, which now is {source}; its runs "
-                "would not be comparable: restore that source, or rerun the command with allow_code_change=true or "
-                "another name"
-            )
+            reason = f"was planned with the package's source {self.plan.source}, which now is {source}"
+            remedy = "restore that source, or rerun the command with allow_code_change=true or another name"
+            raise UserError(f"{self}: {reason}; its runs would not be comparable: {remedy}")
 
 
 def _read_runs(path: Path, total: int, ids: Sequence[int] | None) -> list[PlannedRun]:

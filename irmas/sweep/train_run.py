@@ -11,13 +11,11 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from irmas.config import shown
-from irmas.console import Progress
+from irmas.console import ConsoleProgress, plain_console
 from irmas.data import dataset, split
 from irmas.errors import Parser, UserError, in_words, report_errors
 from irmas.learning import trainer
@@ -49,17 +47,18 @@ def train(sweep: Sweep, threads: int) -> Status:
     Interrupted, UserError or any other error; as a UserError if the status file cannot be written.
     """
     run = sweep.plan.runs[0]
-    try:
-        with sweep.run_folder(run).acquire(is_stale) as folder:
-            status = folder.status()
-            if status.state in FINAL:
-                log.info("run %d is %s already", run.id, status.state)
-                return status
-            with _errors_recorded(folder):
-                return _train(folder, sweep, run, threads)
-    except LeaseLost as lost:
-        log.warning("%s", lost)
-        raise
+    with sweep.run_folder(run).acquire(is_stale) as folder:
+        status = folder.status()
+        if status.state in FINAL:
+            log.info("run %d is %s already", run.id, status.state)
+            return status
+        try:
+            return _train(folder, sweep, run, threads)
+        except LeaseLost:
+            raise
+        except BaseException as error:
+            _record_end(folder, error)
+            raise
 
 
 def is_stale(writer: Writer) -> bool:
@@ -73,22 +72,15 @@ def is_stale(writer: Writer) -> bool:
     return shutil.which("squeue") is None or not slurm.is_running(writer.job)
 
 
-@contextmanager
-def _errors_recorded(folder: RunFolder) -> Iterator[None]:
-    """Write what ends the block into the status file, except for a lost lease."""
+def _record_end(folder: RunFolder, error: BaseException) -> None:
+    """Write what ended the run into its status file; raise it as a UserError where that cannot be written."""
+    state, message = FAILED, in_words(error) or "".join(traceback.format_exception(error)).strip()
+    if isinstance(error, Interrupted):
+        state, message = CANCELLED, INTERRUPTED
     try:
-        yield
-    except LeaseLost:
-        raise
-    except BaseException as error:
-        state, message = FAILED, in_words(error) or "".join(traceback.format_exception(error)).strip()
-        if isinstance(error, Interrupted):
-            state, message = CANCELLED, INTERRUPTED
-        try:
-            folder.write_status(replace(folder.status(), state=state, message=message))
-        except OSError as unwritable:
-            raise UserError(message) from unwritable
-        raise
+        folder.write_status(replace(folder.status(), state=state, message=message))
+    except OSError as unwritable:
+        raise UserError(message) from unwritable
 
 
 def _train(folder: RunFolder, sweep: Sweep, run: PlannedRun, threads: int) -> Status:
@@ -99,7 +91,7 @@ def _train(folder: RunFolder, sweep: Sweep, run: PlannedRun, threads: int) -> St
     folder.write_status(replace(folder.status(), state=RUNNING, epochs=config.epochs, message="", exit_code=None))
     device = choose_device(config.device)
     set_up(device, threads)
-    cache = dataset.load(config.data, config.features, _LoggedProgress())
+    cache = dataset.load(config.data, config.features, ConsoleProgress(plain_console()))
     parts = split.load_or_make(config.data, cache, sweep.splits)
     _log_data(config.data.split, parts)
     origin = {"commit": plan.commit.removesuffix("+"), "dirty": plan.commit.endswith("+"), "source": SOURCE}
@@ -109,9 +101,8 @@ def _train(folder: RunFolder, sweep: Sweep, run: PlannedRun, threads: int) -> St
     hparams = {key: value if isinstance(value, int | float) else shown(value) for key, value in settings.items()}
     prune = Halving(sweep, run.id, config.halving, config.epochs).reason_to_stop if config.halving else None
     with explain_out_of_memory(config):
-        return trainer.fit(
-            folder, config, load_examples(cache, parts, config.data.pool, device), device, hparams, prune
-        )
+        examples = load_examples(cache, parts, config.data.pool, device)
+        return trainer.fit(folder, config, examples, device, hparams, prune)
 
 
 def _log_data(kind: str, parts: split.Split) -> None:
@@ -124,13 +115,6 @@ def _log_data(kind: str, parts: split.Split) -> None:
             "so accuracies are optimistic; data.split=recording keeps recordings apart",
             100 * parts.leaking,
         )
-
-
-class _LoggedProgress(Progress):
-    """Progress in the run's log: one line per task."""
-
-    def start(self, task: str, total: int, unit: str = "excerpts") -> None:
-        log.info("%s: %d %s", task, total, unit)
 
 
 def start() -> None:
@@ -164,7 +148,8 @@ def main() -> None:
             train(sweep, args.threads)
         except Interrupted:
             sys.exit(INTERRUPTED)
-        except LeaseLost:
+        except LeaseLost as error:
+            log.warning("%s", error)
             sys.exit(LEASE_LOST)
 
 

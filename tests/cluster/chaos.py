@@ -246,7 +246,7 @@ class Round:
             self.fail(f"{COMMANDS} commands brought no run further")
 
     def judge_time(self, queue: list[str] | None) -> None:
-        """After the last fault: a job whose slurmstepd was killed is RUNNING until its node registers again."""
+        """Fail, or help once, if nothing happens: a job without slurmstepd is RUNNING until its node registers."""
         now = (self.progress(), queue)
         if now != self.seen:
             self.seen, self.seen_at, self.is_helped = now, time.monotonic(), False

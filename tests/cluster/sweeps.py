@@ -32,7 +32,7 @@ class Desk:
     cluster: LocalCluster
     folder: Path
     settings: list[str]
-    """Of the data and of the model."""
+    """Overrides of the data and of the model."""
 
     def train(self, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return self.run("train", *self.command(*overrides), **environment)

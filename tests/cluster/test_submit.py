@@ -1,4 +1,4 @@
-"""What the launcher submits under Slurm's limits, and what is left where Slurm refuses it."""
+"""Submissions within Slurm's limits, and what is left where Slurm refuses them."""
 
 from __future__ import annotations
 
