@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -110,7 +109,8 @@ def test_the_file_says_whether_the_leader_is_the_best() -> None:
     assert "\n# The others cannot be compared with it\n" in alone
     assert re.search(r"\n# val_accuracy \d\d\.\d\d % after 15 epochs\n", alone)
     single = best.text(*made({}, level))
-    assert single.count("\n# ") == 2
+    assert "points" not in single
+    assert re.findall(r"^# (\w+)", single, re.MULTILINE) == ["The", "val_accuracy", "Production", "end"]
 
 
 def test_the_first_run_of_several_seeds_represents_the_point_not_the_luckiest() -> None:
@@ -255,11 +255,9 @@ def test_a_group_that_a_sweep_file_varies_is_not_the_winners(folder: Path, monke
     (folder / "sweep").mkdir()
     (folder / "sweep" / "nets.yaml").write_text("hydra: {sweeper: {params: {model: 'report,deep', lr: '0.1,0.2'}}}\n")
     monkeypatch.setattr(overrides, "CONF", folder)
-    given = ["sweep=nets", f"best={folder}/outputs/mine"]
-    monkeypatch.setattr(sys, "argv", ["train", *given])
-    parsed = OverridesParser.create().parse_overrides(given)
-    overrides._take_best({override.key_or_group: override for override in parsed})
-    assert sys.argv == ["train", "sweep=nets", "best=given"]
+    parsed = OverridesParser.create().parse_overrides(["sweep=nets", f"best={folder}/outputs/mine"])
+    remaining = overrides._take_best({override.key_or_group: override for override in parsed})
+    assert [override.input_line for override in remaining.values()] == ["sweep=nets", "best=given"]
     assert ConfigStore.instance().load("best/given.yaml").node.keys() == settings(WINNER).keys() - {"model"}
 
 
@@ -354,14 +352,11 @@ def test_a_sweep_that_starts_from_a_best_yaml_names_it_again(commands: Commands,
 
 
 WRONG: list[tuple[dict[Any, Any], str]] = [
-    ({"dropout": 1.5}, "dropout=1.5: must be a number from 0 up to"),
-    ({"dropout": "much"}, "dropout=much: must be a number from 0 up to"),
+    ({"dropout": 1.5}, "dropout=1.5: must be "),
+    ({"dropout": "much"}, "dropout=much: must be "),
     ({"lr": None}, "lr"),
     ({"model": asdict(Model()) | {"filters": [32, "many"]}}, "model.filters"),
-    (
-        {"dropuot": 0.3},
-        "holds dropuot, which is no setting of a best.yaml; python -m irmas.rank outputs/mine writes it anew",
-    ),
+    ({"dropuot": 0.3}, "holds dropuot, which is no setting of a best.yaml; to write it again: python -m irmas.rank outp"),
     ({"name": "mine"}, "holds name"),
     ({"model": 3}, "model"),
     ({3: 4}, "3"),
@@ -380,12 +375,12 @@ def test_a_wrong_setting_is_named(change: dict[Any, Any], message: str, commands
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "is empty, or holds no settings; it must be a whole best.yaml"),
+        ("", "is empty, or holds no settings; "),
         ("- 1\n", "is empty, or holds no settings"),
-        ("dropout: 0.4\n", "is cut or of an earlier version: it lacks augment.freq_masks"),
-        ("a: [", "is cut or damaged (while parsing"),
-        (b"\xff\xfe\x00", "is cut or damaged ("),
-        ("!!python/object/apply:os.system ['touch pwned']", "is cut or damaged (could not determine a constructor"),
+        ("dropout: 0.4\n", "is truncated: it lacks augment.freq_masks"),
+        ("a: [", "is truncated or damaged (while parsing"),
+        (b"\xff\xfe\x00", "is truncated or damaged ("),
+        ("!!python/object/apply:os.system ['touch pwned']", "is truncated or damaged (could not determine a constructor"),
     ],
 )
 def test_a_file_that_is_no_best_yaml_is_refused(
@@ -398,13 +393,13 @@ def test_a_file_that_is_no_best_yaml_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["best=outputs/other"], "best=outputs/other: is not there; python -m irmas.rank outputs/<name> writes it"),
-        (["best=outputs"], "best=outputs/best.yaml: is not there"),
+        (["best=outputs/other"], "best=outputs/other: no such file; python -m irmas.rank outputs/<name> writes it"),
+        (["best=outputs"], "best=outputs/best.yaml: no such file"),
         (["best=3"], "best=3: must be the folder of one sweep, or its best.yaml"),
         (["best=null"], "best=null: must be the folder of one sweep"),
         (["-m", "best=outputs/mine,outputs/mine"], "must be the folder of one sweep"),
         (["best=outputs/mine", "best=outputs/mine"], "best is given twice"),
-        (["best=outputs/mine", "recipe=strong"], "recipe=strong: best=outputs/mine brings a recipe of its own"),
+        (["best=outputs/mine", "recipe=strong"], "recipe=strong: best=outputs/mine has a recipe of its own"),
         (["+best=outputs/mine"], "none is added"),
         (["best=outputs/mine", "lr=-1"], "lr=-1"),
         (["bset=outputs/mine"], "did you mean best"),
