@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from irmas.console import ConsoleProgress, plain_console, plain_table, print_table
+from irmas.console import ConsoleProgress, counted, plain_console, plain_table, print_table
 from irmas.data.cache import SETTINGS
 from irmas.errors import UserError
 from irmas.evaluation import evaluator, testset
@@ -22,7 +22,6 @@ from irmas.inference import models
 from irmas.inference.windows import LONGEST_WINDOW_S, SHORTEST_HOP_S, SHORTEST_WINDOW_S
 from irmas.labels import INSTRUMENTS
 from irmas.learning.device import set_up
-from irmas.results.page import counted
 from irmas.standin import songs
 
 STANDIN = "standin"

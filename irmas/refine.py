@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,14 +16,13 @@ from rich.console import Console
 
 from irmas import rank
 from irmas.cli import overrides
-from irmas.config import shown
-from irmas.console import plain_console, plain_table, print_table
+from irmas.config import check_rules, rules, shown
+from irmas.console import counted, plain_console, plain_table, print_table
 from irmas.errors import ConfigError, UserError
 from irmas.exit import Parser, report_errors
 from irmas.results import ranking, rounds
-from irmas.results.page import counted
 from irmas.results.ranking import Ranking
-from irmas.results.rounds import Request, unfinished
+from irmas.results.rounds import Request
 from irmas.results.runs import combination
 from irmas.run.folder import CANCELLED, COMPLETED, FINAL, PENDING, PRUNED, RUNNING
 from irmas.sweep import data_job, jobs
@@ -36,8 +35,6 @@ if TYPE_CHECKING:  # scipy takes half a second to import, and Hydra imports its 
     from hydra_plugins.irmas_launcher import IrmasLauncher
     from irmas.results.analysis import Analysis
 
-SETTINGS = {entry.name: entry for entry in fields(Request)}
-
 
 def main() -> None:
     parser = Parser("irmas.refine", "Train fresh seeds of a sweep's best points, and rank it again.", _help())
@@ -48,12 +45,13 @@ def main() -> None:
     with report_errors("irmas.refine", "stopped; rerun the command to resume"):
         args = parser.parse_intermixed_args()
         path = args.sweep
-        request = read([word for word in args.settings if not word.startswith("hydra")])
+        of_launcher = [word for word in args.settings if word.startswith("hydra")]
+        request = read([word for word in args.settings if word not in of_launcher])
         Sweep.open(path, [])
         if path.resolve().parent != OUTPUTS.resolve():
             raise UserError(f"{path}: must be in {OUTPUTS}/ of the working directory; change to the folder that has it")
         sweep = Sweep.open(OUTPUTS / path.resolve().name)
-        launcher = _launcher(sweep, request, [word for word in args.settings if word.startswith("hydra")])
+        launcher = _launcher(sweep, request, of_launcher)
         raise SystemExit(_in_job(sweep, request, launcher) if args.in_job else _train(sweep, request, launcher))
 
 
@@ -65,50 +63,55 @@ def _help() -> str:
         "settings:",
     ]
     texts = {
-        f"{name}={'N' if entry.default is None else shown(entry.default)}": entry.metadata["text"]
-        for name, entry in SETTINGS.items()
+        f"{entry.name}={'N' if entry.default is None else shown(entry.default)}": entry.metadata["text"]
+        for entry in fields(Request)
     }
     texts["hydra/launcher=local|slurm, hydra.launcher.<setting>=..."] = (
         "as in irmas.train; on Slurm, other settings are those of the sweep's last submission"
     )
     for head, text in texts.items():
-        first, *rest = textwrap.wrap(text, 90)
-        lines += [f"  {head}", *(f"      {line}" for line in [first, *rest])]
+        lines += [f"  {head}", textwrap.fill(text, 96, initial_indent=6 * " ", subsequent_indent=6 * " ")]
     return "\n".join(lines)
 
 
 def read(words: Sequence[str]) -> Request:
-    """Return the settings of a command line. Raises UserError for the first word that is no setting or not allowed."""
-    values: dict[str, Any] = {}
+    """Return the settings of a command line. Raises UserError for a word that is no setting or not allowed."""
+    values, allowed = dict[str, Any](), rules(Request)
     for word in words:
         key, equals, text = word.partition("=")
-        if key not in SETTINGS:
-            guesses = get_close_matches(key, SETTINGS, n=1)
+        if key not in allowed:
+            guesses = get_close_matches(key, allowed, n=1)
             hint = f"did you mean {guesses[0]}? " if guesses else ""
             raise UserError(
-                f"{word}: there is no setting {key!r}; {hint}settings: {' '.join(SETTINGS)} hydra.launcher.<setting>; "
+                f"{word}: there is no setting {key!r}; {hint}settings: {' '.join(allowed)} hydra.launcher.<setting>; "
                 "python -m irmas.refine --help explains them"
             )
         if key in values:
             raise UserError(f"{word}: {key} is set twice")
-        rule = SETTINGS[key].metadata
         if not equals:
-            raise UserError(f"{word}: must be followed by = and {rule['allowed']}")
-        try:
-            values[key] = rule["parse"](text)
-        except (ValueError, KeyError):
-            raise ConfigError(key, text, f"must be {rule['allowed']}") from None
+            raise UserError(f"{word}: must be followed by = and {allowed[key].text}")
+        values[key] = _parsed(text)
     request = Request(**values)
+    check_rules(request)
     for key in ("runs", "loss"):
         if key in values and not request.is_repeated:
             raise ConfigError(key, shown(values[key]), "requires until=decided, which repeats rounds")
     return request
 
 
+def _parsed(text: str) -> Any:
+    """Return a whole number, a number, true or false as Python's, and any other text as it is."""
+    parsers: list[Callable[[str], Any]] = [int, float, {"true": True, "false": False}.__getitem__]
+    for parse in parsers:
+        with suppress(ValueError, KeyError):
+            return parse(text)
+    return text
+
+
 def _launcher(sweep: Sweep, request: Request, words: Sequence[str]) -> IrmasLauncher:
     """Return the launcher with the settings of `words` and, on Slurm, of the sweep's last submission."""
     for word in words:
-        if not re.match(r"hydra/launcher=|hydra\.launcher\.", word):
+        if not word.startswith(("hydra/launcher=", "hydra.launcher.")):
             raise UserError(f"{word}: not supported; of Hydra's settings pass hydra/launcher and hydra.launcher.* only")
     keys = {word.partition("=")[0] for word in words}
     name = next((word.partition("=")[2] for word in words if word.startswith("hydra/")), overrides.default_launcher())
@@ -125,7 +128,7 @@ def _in_job(sweep: Sweep, request: Request, launcher: IrmasLauncher) -> int:
     unranked = ranking.unranked(rank.show(sweep.path))
     console = plain_console()
     console.print()
-    remaining = unfinished(sweep_state(sweep, is_final=True).runs)
+    remaining = _unfinished(sweep_state(sweep, is_final=True))
     if in_rounds := [run for run in remaining if run.planned.id in sweep.plan.refined]:
         command = " ".join(["python -m irmas.refine", str(sweep), *request.overrides])
         console.print(
@@ -142,7 +145,9 @@ def _train(sweep: Sweep, request: Request, launcher: IrmasLauncher) -> int:
     while True:
         state = _settled(sweep)
         sweep, plan = state.sweep, state.sweep.plan
-        runs, analysis = rounds.interrupted(state), None
+        ids, analysis = {run.planned.id for run in _unfinished(state)}, None
+        begun = [range(first, last + 1) for first, last in plan.rounds if ids & {*range(first, last + 1)}]
+        runs = [plan.runs[number - 1] for numbers in begun for number in numbers]
         if not runs:
             analysis = _analysis(ranking.rank(sweep, state))
             runs = rounds.next_round(plan, analysis, request)
@@ -151,7 +156,7 @@ def _train(sweep: Sweep, request: Request, launcher: IrmasLauncher) -> int:
             if reason := rounds.decided(analysis, request) or rounds.spent(plan, analysis, request, runs):
                 console.print(f"{sweep}: {reason}")
                 return 0
-        grown = rounds.extended(plan, runs, sweep.path.name, allow_code_change=request.allow_code_change)
+        grown = rounds.with_round(plan, runs, sweep.path.name, allow_code_change=request.allow_code_change)
         Sweep(sweep.path, replace(plan, config=grown.config)).refuse_source(grown.source)
         data_job.check(Sweep(sweep.path, grown))
         _announce(console, sweep, grown, analysis, request)
@@ -176,7 +181,7 @@ def _settled(sweep: Sweep) -> SweepState:
     """
     sweep = Sweep.open(sweep.path)
     state = sweep_state(sweep, is_final=True)
-    remaining = unfinished(state.runs)
+    remaining = _unfinished(state)
     if remaining and state.note:
         raise UserError(f"{sweep}: {_named(remaining)} may still be in the queue: {state.note}")
     live = [run for run in remaining if run.status.state == RUNNING or (run.task is not None and run.task.is_live)]
@@ -191,6 +196,10 @@ def _settled(sweep: Sweep) -> SweepState:
             f"{sweep}: not trained to the end: {_named(begun)}; rerun the sweep command to train them, then refine it"
         )
     return state
+
+
+def _unfinished(state: SweepState) -> list[RunState]:
+    return [run for run in state.runs if run.status.state not in FINAL]
 
 
 def _named(runs: Sequence[RunState]) -> str:

@@ -356,7 +356,10 @@ WRONG: list[tuple[dict[Any, Any], str]] = [
     ({"dropout": "much"}, "dropout=much: must be "),
     ({"lr": None}, "lr"),
     ({"model": asdict(Model()) | {"filters": [32, "many"]}}, "model.filters"),
-    ({"dropuot": 0.3}, "holds dropuot, which is no setting of a best.yaml; to write it again: python -m irmas.rank outp"),
+    (
+        {"dropuot": 0.3},
+        "holds dropuot, which is no setting of a best.yaml; to write it again: python -m irmas.rank outp",
+    ),
     ({"name": "mine"}, "holds name"),
     ({"model": 3}, "model"),
     ({3: 4}, "3"),
@@ -380,7 +383,10 @@ def test_a_wrong_setting_is_named(change: dict[Any, Any], message: str, commands
         ("dropout: 0.4\n", "is truncated: it lacks augment.freq_masks"),
         ("a: [", "is truncated or damaged (while parsing"),
         (b"\xff\xfe\x00", "is truncated or damaged ("),
-        ("!!python/object/apply:os.system ['touch pwned']", "is truncated or damaged (could not determine a constructor"),
+        (
+            "!!python/object/apply:os.system ['touch pwned']",
+            "is truncated or damaged (could not determine a constructor",
+        ),
     ],
 )
 def test_a_file_that_is_no_best_yaml_is_refused(

@@ -19,7 +19,7 @@ def found(accuracies: list[float], sd: float, settings: list[dict[str, int]] = G
     seen = Comparison(
         np.array(accuracies)[order], np.zeros((n, 9)), np.full(n, runs), np.ones(9), Variance(sd**2, 100, 0.0)
     )
-    return posterior(seen, Grid.of(settings, ["lr", "dropout"]).take(order.tolist()), Variance(sd**2, 100, 0.0))
+    return posterior(seen, Grid.of(settings, ["lr", "dropout"]).take(order.tolist()))
 
 
 def test_the_best_of_equal_points_owes_its_height_to_luck() -> None:
@@ -87,7 +87,7 @@ def test_what_recordings_do_to_all_points_alike_widens_the_leader_alone() -> Non
     settings = Grid.of([{"lr": lr} for lr in range(4)], ["lr"])
     tiny = Variance(1e-6, 100, 0.0)
     seen = Comparison(np.array([0.56, 0.5, 0.5, 0.5]), scores, np.ones(4), np.ones(300), tiny)
-    believed = posterior(seen, settings, tiny)
+    believed = posterior(seen, settings)
     assert believed.p_best[0] == 1
     width = float(np.sqrt(300 / 299 * (scores[0] ** 2).sum()))
     assert (believed.leader.high - believed.leader.low) / 2 == pytest.approx(1.97 * width, rel=0.1)

@@ -15,7 +15,7 @@ import pytest
 from factories import REPORT, SEEDS, Values, renamed, simulated
 
 from irmas.config import Augment, Config, Data
-from irmas.results import page, report
+from irmas.results import report
 from irmas.results.analysis import Analysis
 from irmas.results.comparison import Estimate, TrainingNoise
 from irmas.results.ranking import Ranking
@@ -112,7 +112,7 @@ def test_every_sweep_has_a_report_whose_tables_are_whole(name: str) -> None:
         assert {len(line) for line in lines} == {len(lines[0])}
         assert all(cell.strip() for line in lines for cell in line)
     shown = [name for name in PICTURES if f"](plots/{name})" in found]
-    web = page.html(found, dict.fromkeys(shown, b"png"))
+    web = report.html(found, dict.fromkeys(shown, b"png"))
     assert web.count("<table>") == len(tables(found))
     assert web.count("<img ") == len(shown)
     assert web.count("<li>") == len(re.findall("^- ", found, re.MULTILINE))
@@ -442,12 +442,12 @@ def test_the_augmentation_of_all_runs_is_listed() -> None:
 
 def test_the_page_needs_nothing_else() -> None:
     found = text(made("report"), PICTURES)
-    web = page.html(found, dict.fromkeys(PICTURES, b"\x89PNG"))
+    web = report.html(found, dict.fromkeys(PICTURES, b"\x89PNG"))
     assert re.findall(r'src="([^"]*)"', web) == ["data:image/png;base64,iVBORw=="] * 4
     assert not re.search(r"https?://|@import|url\(|<script|<link|href=", web)
     assert "<title>Tuning report: made-up</title>" in web
     with pytest.raises(KeyError, match=r"accuracy\.png"):
-        page.html(found, {})
+        report.html(found, {})
 
 
 def test_only_pictures_that_exist_are_shown() -> None:
@@ -463,7 +463,7 @@ def test_foreign_text_stays_text() -> None:
     axes: dict[str, list[Any]] = {"data.root": [HOSTILE.replace("\n", " "), "plain"], "lr": [0.001, 0.0001]}
     ranking, analysis = simulated(axes, flat, failed={4: f"FAILED: {HOSTILE}"}, base=base)
     found = text((replace(ranking, problems=[HOSTILE]), analysis))
-    web = page.html(found, {})
+    web = report.html(found, {})
     assert not re.search(r"<(script|img|a|em|h1>[^T])", web.partition("<body>")[2])
     assert web.count("&lt;script") == 2  # the error and the problem
     assert web.count("&#60;script") >= 2  # the value, in the grid and among the best

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from irmas.config import SWEEP_WIDE, Config, flatten, shown
-from irmas.results.page import counted
+from irmas.console import counted
 from irmas.sweep.jobs import named_runs
 from irmas.sweep.plan import Plan
 from irmas.sweep.sweep import OUTPUTS

@@ -141,7 +141,7 @@ class Comparison:
 
     def __init__(self, accuracies: Array, scores: Array, runs: Array, sizes: Array, variance: Variance) -> None:
         """Draw the noise of points: accuracies and numbers of runs, (points,), scores, (points, recordings)."""
-        self.accuracies, self.runs = accuracies, runs
+        self.accuracies, self.runs, self.variance = accuracies, runs, variance
         self.by_excerpts = scores @ resample(sizes).T
         """Deviations of the accuracies by the choice of recordings, (points, resamples)."""
         rng = np.random.default_rng(SEED + 1)

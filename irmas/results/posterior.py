@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import chdtri
 
-from irmas.results.comparison import CONFIDENCE, SEED, Comparison, Estimate, Variance
+from irmas.results.comparison import CONFIDENCE, SEED, Comparison, Estimate
 from irmas.results.effects import Grid
 
 Array = NDArray[np.float64]
@@ -41,10 +41,10 @@ class Posterior:
     """Accuracy lost by choosing each point, on average."""
 
 
-def posterior(compared: Comparison, grid: Grid, variance: Variance) -> Posterior:
+def posterior(compared: Comparison, grid: Grid) -> Posterior:
     """Return the posterior of the points of `grid`, the first of which leads."""
     rng = np.random.default_rng(SEED + 2)
-    n = len(compared.accuracies)
+    variance, n = compared.variance, len(compared.accuracies)
     chains = min(CHAINS, max(CELLS // n, 4))
     common, own = _excerpt_variances(compared.by_excerpts)
     # Each chain has a training variance that the estimate allows.
