@@ -1,4 +1,4 @@
-"""What simulated sweeps with a known truth lead to: rates of errors, and what is said of sweeps that lack something."""
+"""Analyses of simulated sweeps with a known truth: rates of errors, and sweeps that lack something."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_equal_points_are_rarely_called_unequal(seeds: int) -> None:
 
 
 def test_runs_that_share_a_stream_would_break_it() -> None:
-    """What the error rates rest on: with noise that the runs of a seed and learning rate share, they do not hold."""
+    """The error rates do not hold with noise that the runs of a seed and learning rate share."""
     shared = Noise(run=0.004, seed_lr=0.02, epoch=0.004)
     assert sum(names_a_worse_level(analyze(sweep("equal", 2, number, shared), SWEPT)) for number in range(20)) >= 8
 
@@ -78,7 +78,7 @@ def test_training_noise_comes_from_seeds_where_there_are_several() -> None:
     assert few.source == "epochs"  # one point with two seeds says less
 
 
-def test_an_annealed_rate_with_one_seed_tells_no_noise() -> None:
+def test_an_annealed_rate_with_one_seed_shows_no_noise() -> None:
     found = analyze([replace(run, schedule="onecycle") for run in sweep("as recorded", 1)], KEYS)
     assert found.noise is None
     assert found.leader is None

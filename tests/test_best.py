@@ -41,25 +41,25 @@ def settings(config: Config) -> dict[str, Any]:
     return {key: value for key, value in asdict(config).items() if key not in SWEEP_WIDE}
 
 
-def keep(folder: Path, found: dict[Any, Any], name: str = "outputs/mine") -> Path:
+def keep(folder: Path, values: dict[Any, Any], name: str = "outputs/mine") -> Path:
     (folder / name).mkdir(parents=True)
     path = folder / name / BEST
-    path.write_text(yaml.safe_dump(found))
+    path.write_text(yaml.safe_dump(values))
     return path
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A working directory with the winner in outputs/mine."""
+    """Return a working directory with the winner in outputs/mine."""
     keep(tmp_path, settings(WINNER))
     return tmp_path
 
 
 def composed(commands: Commands, folder: Path, *arguments: str) -> dict[str, Any]:
     """Return what irmas.train would train, flat."""
-    said = commands.run("train", *arguments, "--cfg", "job", folder=folder)
-    assert (said.code, said.stderr) == (0, "")
-    return flatten(yaml.safe_load(said.stdout))
+    done = commands.run("train", *arguments, "--cfg", "job", folder=folder)
+    assert (done.code, done.stderr) == (0, "")
+    return flatten(yaml.safe_load(done.stdout))
 
 
 # Writing
@@ -188,8 +188,12 @@ def test_the_command_can_be_pasted_whatever_the_sweep_is_called(name: str, follo
     command = best.production_command(renamed(found, name=name), analysis)
     pasted = ["sh", "-c", f"printf '%s\\n' {command.removeprefix('python -m irmas.train ')}"]
     words = subprocess.run(pasted, capture_output=True, text=True, check=True).stdout.splitlines()
-    given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(words)}
-    assert given == {"best": f"outputs/{name}", "epochs": 50, "name": follows}
+    parsed = OverridesParser.create().parse_overrides(words)
+    assert {override.key_or_group: override.value() for override in parsed} == {
+        "best": f"outputs/{name}",
+        "epochs": 50,
+        "name": follows,
+    }
 
 
 # Reading
@@ -214,7 +218,7 @@ def test_a_chosen_group_replaces_the_winners(commands: Commands, folder: Path) -
 
 @pytest.fixture
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A PATH with the commands of a Slurm that knows nothing."""
+    """Return a PATH with the commands of a Slurm that knows nothing."""
     commands = tmp_path_factory.mktemp("slurm")
     for name, answer in SLURM.items():
         (commands / name).write_text(f"#!/bin/sh\n{answer}\n")
@@ -225,8 +229,8 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> str:
 def planned(commands: Commands, folder: Path, slurm: str, *arguments: str) -> list[dict[str, Any]]:
     """Return the runs that irmas.train plans, flat."""
     own = ["data.root=data", "data.cache_dir=data/cache", "name=made", "hydra.launcher.submit=false"]
-    said = commands.run("train", *arguments, *own, folder=folder, PATH=slurm)
-    assert (said.code, said.stderr) == (0, "")
+    done = commands.run("train", *arguments, *own, folder=folder, PATH=slurm)
+    assert (done.code, done.stderr) == (0, "")
     plan = read_plan(folder / "outputs" / "made")
     return [flatten(asdict(plan.config_of(point))) for point in plan.runs]
 
@@ -369,10 +373,10 @@ WRONG: list[tuple[dict[Any, Any], str]] = [
 @pytest.mark.parametrize(("change", "message"), WRONG)
 def test_a_wrong_setting_is_named(change: dict[Any, Any], message: str, commands: Commands, tmp_path: Path) -> None:
     keep(tmp_path, settings(WINNER) | change)
-    said = commands.refuse("train", "best=outputs/mine", "hydra/launcher=local", folder=tmp_path)
-    assert said.startswith("irmas.train: best=outputs/mine/best.yaml: ")
-    assert message in said
-    assert said.count("\n") == 1
+    refusal = commands.refuse("train", "best=outputs/mine", "hydra/launcher=local", folder=tmp_path)
+    assert refusal.startswith("irmas.train: best=outputs/mine/best.yaml: ")
+    assert message in refusal
+    assert refusal.count("\n") == 1
 
 
 @pytest.mark.parametrize(

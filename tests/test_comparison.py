@@ -16,7 +16,7 @@ NO_EXCERPTS = np.ones(50)
 
 
 def compared(accuracies: list[float], runs: int, sd: float, df: int) -> Comparison:
-    """Points that training noise alone moves."""
+    """Return points that training noise alone moves."""
     n = len(accuracies)
     return Comparison(np.array(accuracies), np.zeros((n, 50)), np.full(n, runs), NO_EXCERPTS, Variance(sd**2, df, 0.0))
 
@@ -27,7 +27,7 @@ def test_the_best_set_is_hsus(points: int, df: int, dunnett: float) -> None:
     error = 0.01 * math.sqrt(2 / 3)
 
     def keeps(distance: float) -> bool:
-        """Whether the last point is kept, that far behind equal others."""
+        """Return whether the last point is kept, that far behind equal others."""
         found = compared([0.6] * (points - 1) + [0.6 - distance * error], runs=3, sd=0.01, df=df)
         *others, last = found.best_set(0.95)
         assert all(others)

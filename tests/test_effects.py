@@ -54,8 +54,8 @@ def test_a_missing_point_changes_no_effect() -> None:
         assert not any(level.is_behind for level in recipe.levels)
 
 
-def test_what_the_points_cannot_tell_apart_has_no_effect() -> None:
-    """dropout and lr go together in these points; each alone cannot be told."""
+def test_keys_that_the_points_cannot_distinguish_have_no_effect() -> None:
+    """dropout and lr change together in these points."""
     some = [point for point in POINTS if (point["dropout"] == 0.3) == (point["lr"] == 1e-3) and point["dropout"] != 0.4]
     assert [effect.key for effect in main_effects(Grid.of(some, KEYS), exact(some), None)] == ["recipe"]
 

@@ -1,4 +1,4 @@
-"""What points are worth once their luck is taken off."""
+"""The accuracy of points without their luck."""
 
 from __future__ import annotations
 
