@@ -189,7 +189,8 @@ def test_the_command_can_be_pasted_whatever_the_sweep_is_called(name: str, follo
     pasted = ["sh", "-c", f"printf '%s\\n' {command.removeprefix('python -m irmas.train ')}"]
     words = subprocess.run(pasted, capture_output=True, text=True, check=True).stdout.splitlines()
     parsed = OverridesParser.create().parse_overrides(words)
-    assert {override.key_or_group: override.value() for override in parsed} == {
+    typed = {override.key_or_group: override.value() for override in parsed}
+    assert typed == {"best": f"outputs/{name}", "epochs": 50, "name": follows}
         "best": f"outputs/{name}",
         "epochs": 50,
         "name": follows,
