@@ -191,10 +191,6 @@ def test_the_command_can_be_pasted_whatever_the_sweep_is_called(name: str, follo
     parsed = OverridesParser.create().parse_overrides(words)
     typed = {override.key_or_group: override.value() for override in parsed}
     assert typed == {"best": f"outputs/{name}", "epochs": 50, "name": follows}
-        "best": f"outputs/{name}",
-        "epochs": 50,
-        "name": follows,
-    }
 
 
 # Reading

@@ -36,7 +36,6 @@ def test_levels_of_a_full_grid_have_their_means() -> None:
         for level in effect.levels:
             own = [a for a, point in zip(accuracies, POINTS, strict=True) if point[effect.key] == level.value]
             assert level.accuracy == pytest.approx(np.mean(own))
-            assert level.points == len(own)
         assert effect.p is None
 
 
@@ -68,7 +67,7 @@ def test_values_drawn_at_random_are_no_grid() -> None:
 def levels(*accuracies: float, values: tuple[float, ...] = (0.0001, 0.0005, 0.001), half: float = 0.01) -> list[Level]:
     leads = [max(accuracies) - accuracy for accuracy in accuracies]
     return [
-        Level(value, accuracy, 6, Estimate(lead, lead - half, lead + half))
+        Level(value, accuracy, Estimate(lead, lead - half, lead + half))
         for value, accuracy, lead in zip(values, accuracies, leads, strict=True)
     ]
 

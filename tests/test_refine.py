@@ -205,7 +205,7 @@ def analysis(
         Point(point.overrides, (point.id,), accuracy, None, kept, None, loss)
         for point, (accuracy, kept, loss) in zip(plan.runs, points, strict=False)
     )
-    effects = tuple(Effect(key, (Level(value, 0.5, 2),), None, beyond) for key, value, beyond in edges)
+    effects = tuple(Effect(key, (Level(value, 0.5),), None, beyond) for key, value, beyond in edges)
     noise = TrainingNoise(0.01, 9, "seeds") if noisy else None
     return Analysis(found, None, noise, effects, None, False, 100, 30, "", 0.95)
 

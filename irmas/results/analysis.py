@@ -57,7 +57,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What the finished runs of a sweep show."""
+    """Conclusions from the finished runs of a sweep."""
 
     points: tuple[Point, ...]
     """Points by rank; the first is the leader."""

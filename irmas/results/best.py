@@ -23,18 +23,16 @@ PRODUCTION_EPOCHS = 50
 """Epochs of the run that follows the sweep, as in the report."""
 LONGER = 3
 """Factor by which to raise the epochs where runs are still improving."""
-_WORD = re.compile(r"[A-Za-z0-9._/-]+")
 END = "# end of {} settings\n"
-"""The last line of a best.yaml, by which a file of an earlier version is distinguished from a truncated one."""
+"""Last line of a best.yaml, by which a file of an earlier version is distinguished from a truncated one."""
 
 
 @dataclass(frozen=True)
 class NextStep:
-    """The command that helps most after a ranking."""
+    """The command that helps most after a ranking, and why: a sentence without its period."""
 
     command: str
     reason: str
-    """Sentence without its period."""
 
 
 def config(ranking: Ranking, analysis: Analysis) -> Config:
@@ -83,24 +81,22 @@ def _rivals(analysis: Analysis) -> str:
 def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
     """Return the command that helps most after this ranking, and why."""
     total, size = len(analysis.points), len(analysis.best_set)
-    leader = named_runs(analysis.points[0].runs)
+    leader, production = named_runs(analysis.points[0].runs), production_command(ranking, analysis)
     has_one_seed = all(len(point.runs) == 1 for point in analysis.points)
     if total == 1:
-        return NextStep(
-            production_command(ranking, analysis), "one point has finished, and no other to compare it with"
-        )
+        return NextStep(production, "one point has finished, and no other to compare it with")
     if analysis.still_rising:
         gain = f" by {100 * analysis.rise.value:.1f} percentage points per epoch" if analysis.rise else ""
         return NextStep(_longer(ranking, analysis), f"accuracy still rises{gain}, and more epochs come first")
     if analysis.noise is None and has_one_seed and (command := _second_seed(ranking)):
         return NextStep(command, "one seed cannot show how much trainings of a point differ; a second one can")
     if size > 1:
-        reason = f"{size} of {total} points are in the best set; fresh seeds of the first of them narrow it"
         words = ["python -m irmas.refine", f"{OUTPUTS}/{ranking.plan.name}", *_launcher(ranking.plan)]
+        reason = f"{size} of {total} points are in the best set; fresh seeds of the first of them narrow it"
         return NextStep(" ".join(words), reason)
     if analysis.is_decided:
-        return NextStep(production_command(ranking, analysis), f"{leader} is better than every other point")
-    return NextStep(production_command(ranking, analysis), f"the other points cannot be compared with {leader}")
+        return NextStep(production, f"{leader} is better than every other point")
+    return NextStep(production, f"the other points cannot be compared with {leader}")
 
 
 def _longer(ranking: Ranking, analysis: Analysis) -> str:
@@ -117,12 +113,12 @@ def _longer(ranking: Ranking, analysis: Analysis) -> str:
 
 def _second_seed(ranking: Ranking) -> str | None:
     """Return the command that grows the sweep by a second seed; None where several seeds or no command is known."""
-    seeds = {ranking.plan.value(run, "seed") for run in ranking.plan.runs}
-    if len(seeds) > 1:
+    plan = ranking.plan
+    seed, *others = {plan.value(run, "seed") for run in plan.runs}
+    if others or not plan.command:
         return None
-    (seed,) = seeds
-    words = [_override("seed", seed, seed + 1), _override("name", ranking.plan.name)]
-    return _train(*_words(ranking.plan, "seed", "name"), *words, is_sweep=True) if ranking.plan.command else None
+    words = [_override("seed", seed, seed + 1), _override("name", plan.name)]
+    return _train(*_words(plan, "seed", "name"), *words, is_sweep=True)
 
 
 def production_command(ranking: Ranking, analysis: Analysis) -> str:
@@ -152,6 +148,6 @@ def _train(*words: str, is_sweep: bool = False) -> str:
 def _override(key: str, *values: Any) -> str:
     """Return an override as it is typed: Hydra requires quotes around all but letters, digits and . _ / -"""
     texts = [shown(value) for value in values]
-    if all(map(_WORD.fullmatch, texts)):
+    if all(re.fullmatch(r"[A-Za-z0-9._/-]+", text) for text in texts):
         return f"{key}={','.join(texts)}"
     return shlex.quote(f"{key}=" + ",".join(f'"{text}"' for text in texts))

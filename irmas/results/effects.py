@@ -30,7 +30,6 @@ class Level:
     value: Any
     accuracy: float
     """Least-squares mean: as if every level had been trained with the same other settings."""
-    points: int
     lead: Estimate | None = None
     """The best level's accuracy minus this one's, with a 95 % interval for all pairs of levels of all keys together.
 
@@ -39,7 +38,7 @@ class Level:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the interval of the best level's lead excludes 0."""
+        """True where the interval of the best level's lead excludes 0."""
         return self.lead is not None and self.lead.low > 0
 
 
@@ -69,17 +68,17 @@ class Grid:
     """The points of a sweep by the levels of their keys."""
 
     levels: dict[str, tuple[Any, ...]]
-    """Levels of each key with 2 to MOST_LEVELS of them."""
+    """Levels of each key with several."""
     codes: NDArray[np.intp]
     """Number of each point's level, (keys, points)."""
 
     @classmethod
-    def of(cls, settings: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Grid:
-        """Sort the values of each key: numbers ascending, others in the order of `settings`."""
+    def of(cls, settings: Sequence[Mapping[str, Any]], keys: Iterable[str], most: float = MOST_LEVELS) -> Grid:
+        """Sort the values of each key with at most `most`: numbers ascending, others in the order of `settings`."""
         levels, codes = {}, []
         for key in keys:
             values = {shown(point[key]): point[key] for point in settings}
-            if 1 < len(values) <= MOST_LEVELS:
+            if 1 < len(values) <= most:
                 ordered = sorted(values.values()) if are_numbers(values.values()) else [*values.values()]
                 levels[key] = tuple(ordered)
                 number = {shown(value): code for code, value in enumerate(ordered)}
@@ -123,15 +122,13 @@ def main_effects(grid: Grid, accuracies: Array, compared: Comparison | None) -> 
         leads = dict(zip(pairs, zip(half_widths.tolist(), ps.tolist(), strict=True), strict=True))
     effects = []
     for key, rows in weights.items():
-        number = [*grid.levels].index(key)
         means = (rows @ accuracies).tolist()
-        counts = np.bincount(grid.codes[number], minlength=len(means)).tolist()
         best = int(np.argmax(means))
         levels = []
-        for place, (value, mean, count) in enumerate(zip(grid.levels[key], means, counts, strict=True)):
+        for place, (value, mean) in enumerate(zip(grid.levels[key], means, strict=True)):
             lead = means[best] - mean
             half, _ = leads.get((key, min(place, best), max(place, best)), (0.0, 1.0))
-            levels.append(Level(value, mean, count, Estimate(lead, lead - half, lead + half) if half else None))
+            levels.append(Level(value, mean, Estimate(lead, lead - half, lead + half) if half else None))
         smallest_p = min((p for (name, _, _), (_, p) in leads.items() if name == key), default=None)
         beyond = beyond_edge(key, levels) if are_numbers(grid.levels[key]) else None
         effects.append(Effect(key, tuple(levels), smallest_p, beyond))

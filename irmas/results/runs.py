@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from irmas.config import anneals, averaged_epochs, shown
 from irmas.errors import DataError, in_words
 from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS, RunScalars, read_all
-from irmas.run.folder import COMPLETED, PROVENANCE, PRUNED, RunFolder
+from irmas.run.folder import COMPLETED, PROVENANCE, PRUNED
 from irmas.sweep.run_states import RunState, SweepState
 from irmas.sweep.sweep import Sweep
 
@@ -45,7 +45,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Run:
-    """A run and what its files say of its result. Fields of what is unknown keep their defaults."""
+    """A run and its result as its files record it. A field whose value is unknown keeps its default."""
 
     id: int
     values: dict[str, Any]
@@ -77,17 +77,17 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run is COMPLETED and its accuracy known."""
+        """True for a COMPLETED run whose accuracy is known."""
         return self.state == COMPLETED and self.accuracy is not None
 
     @property
     def is_old(self) -> bool:
-        """Whether an earlier version validated it, under the running statistics of batch norm."""
+        """True for a run that an earlier version validated, under the running statistics of batch norm."""
         return VAL_ACCURACY in self.curves and RANKED not in self.curves
 
     @property
     def anneals(self) -> bool:
-        """Whether the learning rate ends near zero, so that an epoch's neighbors are alike and still rise."""
+        """True where the learning rate ends near zero, so that an epoch's neighbors are alike and still rise."""
         return anneals(self.schedule)
 
     @property
@@ -102,7 +102,7 @@ class Run:
 
 
 def read(sweep: Sweep, state: SweepState) -> tuple[list[Run], list[str]]:
-    """Return all runs of a sweep by ID, and what could not be read of their files."""
+    """Return all runs of a sweep by ID, and the problems with their files."""
     runs, problems = [], []
     scalars = read_all([sweep.run_folder(run.planned).path for run in state.runs])
     for run_state, run_scalars in zip(state.runs, scalars, strict=True):
@@ -113,18 +113,20 @@ def read(sweep: Sweep, state: SweepState) -> tuple[list[Run], list[str]]:
 
 
 def _run(sweep: Sweep, state: RunState, scalars: RunScalars) -> tuple[Run, list[str]]:
-    planned, status, plan, folder = state.planned, state.status, sweep.plan, sweep.run_folder(state.planned)
+    planned, status, plan, folder = state.planned, state.status, sweep.plan, sweep.run_folder(state.planned).path
     accuracies = scalars.values.get(VAL_ACCURACY, {})
     epoch = max(accuracies, default=0)
-    problems = list(scalars.problems)
+    problems, source = list(scalars.problems), ""
     try:
-        source = _source(folder)
+        provenance = json.loads((folder / PROVENANCE).read_text())
+        source = " ".join([*provenance.get("earlier_sources", []), provenance["source"]])
+    except FileNotFoundError:
+        pass
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        source = ""
         problems.append(f"{PROVENANCE} ({error})")
     if status.state in (COMPLETED, PRUNED) and epoch != status.epoch:
         missing = f"the event files lack epoch {status.epoch}, the run's last"
-        problems.append(f"{missing}; remove {folder.path} to train it again")
+        problems.append(f"{missing}; remove {folder} to train it again")
     return Run(
         id=planned.id,
         values={key: plan.value(planned, key) for key in plan.swept},
@@ -142,23 +144,14 @@ def _run(sweep: Sweep, state: RunState, scalars: RunScalars) -> tuple[Run, list[
     ), problems
 
 
-def _source(folder: RunFolder) -> str:
-    try:
-        provenance = json.loads((folder.path / PROVENANCE).read_text())
-    except FileNotFoundError:
-        return ""
-    return " ".join([*provenance.get("earlier_sources", []), provenance["source"]])
-
-
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
 def with_answers(sweep: Sweep, runs: Sequence[Run]) -> tuple[list[Run], Confusion | None, list[str]]:
-    """Return finished runs with their answers, the confusion matrix of the first one, and what could not be read.
+    """Return finished runs with their answers, the confusion matrix of the leader's first run, and the problems.
 
-    The first one is the one with the lowest ID among those of rank 1. A run without predictions, or with damaged ones,
-    is returned without answers.
+    A run without predictions, or with damaged ones, is returned without answers.
     """
     from irmas.run import predictions
 
