@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -62,15 +61,13 @@ def _help() -> str:
         "",
         "settings:",
     ]
-    texts = {
-        f"{entry.name}={'N' if entry.default is None else shown(entry.default)}": entry.metadata["text"]
-        for entry in fields(Request)
-    }
-    texts["hydra/launcher=local|slurm, hydra.launcher.<setting>=..."] = (
-        "as in irmas.train; on Slurm, other settings are those of the sweep's last submission"
-    )
-    for head, text in texts.items():
-        lines += [f"  {head}", textwrap.fill(text, 96, initial_indent=6 * " ", subsequent_indent=6 * " ")]
+    for entry in fields(Request):
+        default = "N" if entry.default is None else shown(entry.default)
+        lines += [f"  {entry.name}={default}", f"      {entry.metadata['text']}"]
+    lines += [
+        "  hydra/launcher=local|slurm, hydra.launcher.<setting>=...",
+        "      as in irmas.train; on Slurm, other settings are those of the sweep's last submission",
+    ]
     return "\n".join(lines)
 
 
@@ -113,10 +110,10 @@ def _launcher(sweep: Sweep, request: Request, words: Sequence[str]) -> IrmasLaun
     for word in words:
         if not word.startswith(("hydra/launcher=", "hydra.launcher.")):
             raise UserError(f"{word}: not supported; of Hydra's settings pass hydra/launcher and hydra.launcher.* only")
-    keys = {word.partition("=")[0] for word in words}
-    name = next((word.partition("=")[2] for word in words if word.startswith("hydra/")), overrides.default_launcher())
+    values = {key: value for key, _, value in (word.partition("=") for word in words)}
+    name = values.get("hydra/launcher", overrides.default_launcher())
     recorded = jobs.recorded_launcher(sweep) if name == "slurm" else []
-    launcher = overrides.launcher([*(word for word in recorded if word.partition("=")[0] not in keys), *words])
+    launcher = overrides.launcher([*(word for word in recorded if word.partition("=")[0] not in values), *words])
     if request.is_repeated:
         launcher.refine_arguments = ["--in-job", *request.overrides, f"hydra/launcher={name}", *launcher.kept_overrides]
     launcher.check()
@@ -175,10 +172,7 @@ def _train(sweep: Sweep, request: Request, launcher: IrmasLauncher) -> int:
 
 
 def _settled(sweep: Sweep) -> SweepState:
-    """Return how the sweep stands.
-
-    Raises UserError where runs still train or are queued, or were interrupted before any round began.
-    """
+    """Return the state of a sweep. Raises UserError where runs train or are queued, or its own command is unfinished."""
     sweep = Sweep.open(sweep.path)
     state = sweep_state(sweep, is_final=True)
     remaining = _unfinished(state)
@@ -208,18 +202,15 @@ def _named(runs: Sequence[RunState]) -> str:
 
 def _analysis(result: Ranking) -> Analysis:
     """Return the analysis. Raises UserError where the finished runs do not show which points to train again."""
+    sweep = result.sweep
     if result.plan.config.data.split == "all":
-        raise UserError(
-            f"{result.sweep}: data.split=all trains on the validation excerpts: no seed shows which point is better"
-        )
+        raise UserError(f"{sweep}: data.split=all trains on the validation excerpts: no seed shows the better point")
     if len({combination(run.values) for run in result.runs}) < 2:
-        raise UserError(f"{result.sweep}: has one point, and nothing to choose; sweep a setting with irmas.train")
+        raise UserError(f"{sweep}: has one point, and nothing to choose; sweep a setting with irmas.train")
     analysis = ranking.analyze(result)
     if analysis is None or len(analysis.points) < 2:
-        raise UserError(
-            f"{result.sweep}: {'no run has' if analysis is None else 'the runs of one point alone have'} finished; "
-            f"python -m irmas.status {result.sweep} shows why"
-        )
+        finished = "no run has" if analysis is None else "the runs of one point alone have"
+        raise UserError(f"{sweep}: {finished} finished; python -m irmas.status {sweep} shows why")
     return analysis
 
 

@@ -13,17 +13,7 @@ from scipy.special import stdtrit
 
 from irmas.config import averaged_epochs
 from irmas.results import comparison
-from irmas.results.comparison import (
-    CONFIDENCE,
-    NO_VARIANCE,
-    ROUNDING,
-    Comparison,
-    Estimate,
-    Sample,
-    TrainingNoise,
-    Variance,
-    pooled_variance,
-)
+from irmas.results.comparison import Comparison, Estimate, Sample, TrainingNoise, Variance
 from irmas.results.effects import Effect, Grid, main_effects
 from irmas.results.posterior import posterior
 from irmas.results.runs import Confusion, Run, by_accuracy
@@ -106,7 +96,7 @@ class _Group:
     """The points whose runs were all validated on one sample."""
 
     numbers: list[int]
-    """Numbers of the points, ascending; 0 is the leader."""
+    """Numbers of the points by rank, ascending; 0 is the leader."""
     sample: Sample
     comparison: Comparison
 
@@ -126,7 +116,7 @@ def analyze(
         for mean, seeds in means
     ]
     noise = _training_noise(runs, [np.array([run.accuracy for run in seeds]) for _, seeds in means])
-    confidence = 1 - (1 - CONFIDENCE) / 2**rounds
+    confidence = 1 - (1 - comparison.CONFIDENCE) / 2**rounds
     grid = _grid(points, keys)
     groups = _groups(points, runs, noise)
     leading = next((group for group in groups if group.numbers[0] == 0), None)
@@ -188,8 +178,8 @@ def _grid(points: Sequence[Point], keys: Sequence[str]) -> Grid:
 
 def _training_noise(runs: Sequence[Run], points: Sequence[NDArray[np.float64]]) -> TrainingNoise | None:
     """Return the spread among seeds or, where too few points have several, the fluctuation among epochs."""
-    variance, df = pooled_variance(points)
-    by_seeds = TrainingNoise(math.sqrt(variance), df, "seeds") if df and variance > ROUNDING**2 else None
+    variance, df = comparison.pooled_variance(points)
+    by_seeds = TrainingNoise(math.sqrt(variance), df, "seeds") if df and variance > comparison.ROUNDING**2 else None
     if by_seeds and df >= FEWEST_DF:
         return by_seeds
     squares, df = 0.0, 0
@@ -204,10 +194,10 @@ def _training_noise(runs: Sequence[Run], points: Sequence[NDArray[np.float64]]) 
 def _training_variance(noise: TrainingNoise | None, sample: Sample, runs: Sequence[Sequence[int]]) -> Variance:
     """Return one run's variance by training, with the IDs of the runs of each point."""
     if not noise:
-        return NO_VARIANCE
+        return comparison.NO_VARIANCE
     if noise.source != "seeds":
         return Variance(noise.sd**2, noise.df, 0.0)
-    by_excerpts, _ = pooled_variance([np.array([sample.scores[run] for run in ids]) for ids in runs])
+    by_excerpts, _ = comparison.pooled_variance([np.array([sample.scores[run] for run in ids]) for ids in runs])
     n = len(sample.sizes)
     return Variance(noise.sd**2, noise.df, by_excerpts * n / (n - 1))
 
@@ -234,6 +224,7 @@ def _rise(runs: Sequence[Run]) -> tuple[Estimate | None, bool]:
 
 
 def _unpaired(runs: Sequence[Run], leader: Point, leading: _Group | None) -> str:
+    """Return the sentence on runs that cannot be compared with the leader."""
     missing = {run.id for run in runs if not run.answers}
     remedy = " Remove a run's folder and rerun the sweep command to train it again." if missing else ""
     if not leading:

@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from irmas.results.analysis import Analysis
     from irmas.results.ranking import Ranking
 
-PRODUCTION_EPOCHS = 50
-"""Epochs of the run that follows the sweep, as in the report."""
-LONGER = 3
-"""Factor by which to raise the epochs where runs are still improving."""
+PRODUCTION_EPOCHS, LONGER = 50, 3
+"""Epochs of the run that follows the sweep; factor by which to raise the epochs where runs are still improving."""
 END = "# end of {} settings\n"
 """Last line of a best.yaml, by which a file of an earlier version is distinguished from a truncated one."""
 
@@ -50,12 +48,12 @@ def text(ranking: Ranking, analysis: Analysis) -> str:
     head = [
         f"The leader of the sweep {ranking.plan.name}: {runs}" + (f", {values}" if values else ""),
         _accuracy(analysis, settings),
-        _rivals(analysis),
+        *_rivals(analysis),
         f"Production run: {production_command(ranking, analysis)}",
     ]
     named = {key: value for key, value in asdict(settings).items() if key not in SWEEP_WIDE}
     content = yaml.safe_dump(named, sort_keys=False, allow_unicode=True) + END.format(len(flatten(named)))
-    return "".join(f"# {line}\n" for line in head if line) + content
+    return "".join(f"# {line}\n" for line in head) + content
 
 
 def _accuracy(analysis: Analysis, settings: Config) -> str:
@@ -69,13 +67,11 @@ def _accuracy(analysis: Analysis, settings: Config) -> str:
     return f"val_accuracy {100 * expected.value:.2f} % {again} ({interval}); observed: {observed}"
 
 
-def _rivals(analysis: Analysis) -> str:
+def _rivals(analysis: Analysis) -> list[str]:
     total, size = len(analysis.points), len(analysis.best_set)
-    if total == 1:
-        return ""
-    if size == 1:
-        return "It is better than every other point" if analysis.is_decided else "The others cannot be compared with it"
-    return f"{size} of {total} points are in the best set; this is the first of them"
+    alone = "It is better than every other point" if analysis.is_decided else "The others cannot be compared with it"
+    several = f"{size} of {total} points are in the best set; this is the first of them"
+    return [] if total == 1 else [alone if size == 1 else several]
 
 
 def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
@@ -132,7 +128,7 @@ def production_command(ranking: Ranking, analysis: Analysis) -> str:
 
 
 def _launcher(plan: Plan) -> list[str]:
-    """Return the override that chose the sweep's launcher, if there was one."""
+    """Return the override that chose the sweep's launcher, if any."""
     return [word for word in plan.command if word.startswith("hydra/launcher=")]
 
 

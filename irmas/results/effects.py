@@ -17,8 +17,6 @@ Array = NDArray[np.float64]
 
 MOST_LEVELS = 24
 """Most values of a key that is a factor of a grid; those of others were drawn at random."""
-FARTHEST = 10
-"""Largest ratio of the next level to the last one, or its inverse: levels may lie far apart."""
 LABELS = frozenset({"seed", "data.seed", "data.fold", "data.render_seed"})
 """Keys whose whole numbers name something: nothing lies beyond the last of them."""
 
@@ -175,7 +173,7 @@ def _next_value(key: str, levels: Sequence[float]) -> float | None:
     geometric = min(neighbor, edge) > 0 and _is_geometric(sorted(level for level in levels if level > 0))
     allows = rule(key).allows
     for step in (1, 1 / 2, 1 / 4):
-        ratio = min(max(edge / neighbor, 1 / FARTHEST), FARTHEST) if geometric else 0.0
+        ratio = min(max(edge / neighbor, 1 / 10), 10) if geometric else 0.0  # levels may lie far apart
         value = edge * ratio**step if geometric else round(edge + (edge - neighbor) * step, 12)
         value = _rounded(value, levels, 1 if geometric and step == 1 else 2)
         if (value - edge) * (edge - neighbor) > 0 and allows(value):
@@ -184,7 +182,7 @@ def _next_value(key: str, levels: Sequence[float]) -> float | None:
 
 
 def _is_geometric(levels: Sequence[float]) -> bool:
-    """Return whether ascending levels span more than a factor of 5, or vary less in ratios than in differences."""
+    """Return True where ascending levels span more than a factor of 5, or vary less in ratios than in differences."""
     ratios = [high / low for low, high in pairwise(levels)]
     differences = [high - low for low, high in pairwise(levels)]
     return levels[-1] / levels[0] > 5 or max(ratios) / min(ratios) < max(differences) / min(differences)

@@ -68,8 +68,8 @@ def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
     points = analysis.points[:MOST_POINTS]
     marks = [mark for mark in MARKS if any(point.in_best_set is mark[0] for point in points)]
     with_seeds = any(len(point.runs) > 1 for point in points)
-    title, notes = f"val_accuracy of {_counted(ranking, analysis)}, best first", _accuracy_notes(ranking, analysis)
-    figure = new_figure(0.7 + 0.165 * len(points), title, notes, len(marks) + with_seeds)
+    title = f"val_accuracy of {_counted(ranking, analysis)}, best first"
+    figure = new_figure(0.7 + 0.165 * len(points), title, _accuracy_notes(ranking, analysis), len(marks) + with_seeds)
     axes = figure.subplots()
     axes.grid(axis="x")
     for in_best_set, meaning, style in marks:
@@ -80,7 +80,10 @@ def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
         x, y = [100 * point.accuracy for _, point in drawn], [place for place, _ in drawn]
         axes.plot(x, y, label=meaning, linestyle="none", markersize=4.5, **style)
     if with_seeds:
-        _draw_seeds(axes, ranking, points)
+        accuracies = {run.id: run.accuracy or 0.0 for run in ranking.runs}
+        places = [(run, place) for place, point in enumerate(points) for run in point.runs if len(point.runs) > 1]
+        x, y = [100 * accuracies[run] for run, _ in places], [place for _, place in places]
+        axes.plot(x, y, "|", color=plot_style.INK, markersize=6, markeredgewidth=0.7, label="single runs")
     axes.set_ylim(len(points) - 0.4, -1.6)
     axes.margins(x=0.03)
     _label_rows(axes, points)
@@ -91,23 +94,16 @@ def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
 
 
 def _accuracy_notes(ranking: Ranking, analysis: Analysis) -> list[str]:
-    points, notes = analysis.points[:MOST_POINTS], [_excerpts(ranking, analysis)]
-    if any(point.estimate for point in points):
-        other = "recordings and other trainings" if analysis.noise else "recordings"
-        notes.append(f"Bars: 95 % intervals of each point by itself, for other {other}.")
-        if len({point.in_best_set for point in points}) > 1:
-            notes.append("Points are compared on the same excerpts, so that bars may overlap.")
-    if len(points) < len(analysis.points):
-        notes.append(f"The first {len(points)} of {len(analysis.points)} points.")
-    return [*notes, analysis.unpaired]
-
-
-def _draw_seeds(axes: Axes, ranking: Ranking, points: Sequence[Point]) -> None:
-    """Draw the single runs of points with several."""
-    accuracies = {run.id: run.accuracy for run in ranking.runs}
-    places = [(run, place) for place, point in enumerate(points) for run in point.runs if len(point.runs) > 1]
-    x, y = [100 * (accuracies[run] or 0.0) for run, _ in places], [place for _, place in places]
-    axes.plot(x, y, "|", color=plot_style.INK, markersize=6, markeredgewidth=0.7, label="single runs")
+    points, total = analysis.points[:MOST_POINTS], len(analysis.points)
+    has_bars, has_marks = any(point.estimate for point in points), len({point.in_best_set for point in points}) > 1
+    trainings = " and other trainings" if analysis.noise else ""
+    return [
+        _excerpts(ranking, analysis),
+        f"Bars: 95 % intervals of each point by itself, for other recordings{trainings}." if has_bars else "",
+        "Points are compared on the same excerpts, so that bars may overlap." if has_bars and has_marks else "",
+        f"The first {len(points)} of {total} points." if len(points) < total else "",
+        analysis.unpaired,
+    ]
 
 
 def _label_rows(axes: Axes, points: Sequence[Point]) -> None:

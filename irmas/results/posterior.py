@@ -34,11 +34,11 @@ CELLS = 100_000
 
 @dataclass(frozen=True)
 class Posterior:
+    """The leader's true accuracy; each point's probability of being the best and the mean loss by choosing it."""
+
     leader: Estimate
     p_best: list[float]
-    """Probability of each point to be the best."""
     expected_loss: list[float]
-    """Accuracy lost by choosing each point, on average."""
 
 
 def posterior(compared: Comparison, grid: Grid) -> Posterior:

@@ -100,51 +100,35 @@ def unranked(ranking: Ranking) -> list[Run]:
 
 def warnings(ranking: Ranking) -> list[str]:
     """Return sentences, without their periods, about runs that were not trained or validated alike."""
-    return [text for text in (_mixed_sources(ranking), _old_runs(ranking), _mixed_schedules(ranking)) if text]
-
-
-def _mixed_sources(ranking: Ranking) -> str:
+    texts = list[str]()
     by_source: dict[str, list[int]] = defaultdict(list)
-    for run in ranking.runs:
-        if run.source:
-            by_source[run.source].append(run.id)
-    if len({digest for source in by_source for digest in source.split()}) < 2:
-        return ""
-    sources = sorted(by_source.items(), key=lambda item: min(item[1]))
-    parts = [f"{named_runs(ids)} by {source.replace(' ', ' then ')}" for source, ids in sources]
-    return "mixed versions of the source: " + ", ".join(parts)
+    for run in sorted(ranking.runs, key=lambda run: run.id):
+        by_source[run.source].append(run.id)
+    if len({digest for source in by_source for digest in source.split()}) > 1:
+        parts = [f"{named_runs(ids)} by {source.replace(' ', ' then ')}" for source, ids in by_source.items() if source]
+        texts.append("mixed versions of the source: " + ", ".join(parts))
+    if old := [run.id for run in ranking.runs if run.is_old]:
+        trained = "were trained by an earlier version and validated with batch norm's running statistics"
+        texts.append(
+            f"all runs {trained}: their rank is that of the last epoch's accuracy, which fluctuates; "
+            "train the sweep again under another name=..."
+            if _all_old(ranking.runs)
+            else f"{named_runs(old)} {trained}: they cannot be compared with the others and have no rank; remove their "
+            "folders in runs/ and rerun the sweep command, or train all runs under another name=..."
+        )
+    ranked = [run for run in ranking.runs if run.rank is not None and not run.is_old]
+    last = [run.id for run in ranked if run.anneals]
+    means = sorted({run.averaged_epochs for run in ranked if not run.anneals})
+    if last and set(means) - {1}:
+        texts.append(
+            f"val_accuracy is the last epoch's for {named_runs(last)}, whose learning rate ends near zero, "
+            f"and the mean over the last {' or '.join(map(str, means))} epochs for the others"
+        )
+    return texts
 
 
 def _all_old(read: Sequence[Run]) -> bool:
     return all(run.is_old for run in read if run.curves)
-
-
-def _old_runs(ranking: Ranking) -> str:
-    old = [run.id for run in ranking.runs if run.is_old]
-    if not old:
-        return ""
-    trained = "trained by an earlier version and validated with batch norm's running statistics"
-    if _all_old(ranking.runs):
-        return (
-            f"all runs were {trained}: their rank is that of the last epoch's accuracy, which fluctuates; "
-            "train the sweep again under another name=..."
-        )
-    return (
-        f"{named_runs(old)}: {trained}, not comparable with the others and without a rank; remove their folders "
-        "in runs/ and rerun the sweep command, or train all runs under another name=..."
-    )
-
-
-def _mixed_schedules(ranking: Ranking) -> str:
-    ranked = [run for run in ranking.runs if run.rank is not None and not run.is_old]
-    last = [run.id for run in ranked if run.anneals]
-    means = sorted({run.averaged_epochs for run in ranked if not run.anneals})
-    if not last or set(means) <= {1}:
-        return ""
-    return (
-        f"val_accuracy is the last epoch's for {named_runs(last)}, whose learning rate ends near zero, "
-        f"and the mean over the last {' or '.join(map(str, means))} epochs for the others"
-    )
 
 
 # ---- files

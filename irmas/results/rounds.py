@@ -39,20 +39,16 @@ class Request:
     )
     seeds: Annotated[int, MANY] = _setting(3, "fresh seeds of each of these points")
     edges: Annotated[bool, FLAG] = _setting(
-        False,
-        "true: train the leader's neighbors too, one for each edge of the grid that the ranking names, with as many "
-        "seeds as the leader then has; the sweep is not decided while an edge is named",
+        False, "true: for each edge of the grid that the ranking names, train the leader's neighbor beyond it, too"
     )
     until: Annotated[str, one_of("none", "decided")] = _setting(
-        "none",
-        "decided: repeat rounds until one point is known to be the best, or choosing any point of the best set loses "
-        "at most loss=",
+        "none", "decided: repeat rounds until one point is the best, or all of the best set are equally good"
     )
-    loss: Annotated[float, POINTS] = _setting(0.5, "with until=decided: expected loss of accuracy in percentage points")
+    loss: Annotated[float, POINTS] = _setting(
+        0.5, "with until=decided: largest expected loss of accuracy of equally good points, in percentage points"
+    )
     runs: Annotated[int | None, MANY] = _setting(
-        None,
-        "with until=decided: most runs that all rounds of this sweep together may add "
-        f"(default: {ROUNDS} * candidates * seeds)",
+        None, f"with until=decided: most runs of all rounds together (default: {ROUNDS} * candidates * seeds)"
     )
     dry_run: Annotated[bool, FLAG] = _setting(False, "true: show what would be trained, and write nothing")
     allow_code_change: Annotated[bool, FLAG] = _setting(False, "as in irmas.train")
@@ -76,7 +72,7 @@ class Request:
 
 
 def decided(analysis: Analysis, request: Request) -> str:
-    """Return why no further round is needed; empty where one is."""
+    """Return the reason for which no further round is needed; empty where one is."""
     best = analysis.best_set
     if request.edges and _beyond(analysis):
         return ""
@@ -93,7 +89,7 @@ def decided(analysis: Analysis, request: Request) -> str:
 
 
 def spent(plan: Plan, analysis: Analysis, request: Request, runs: Sequence[PlannedRun]) -> str:
-    """Return why a round with these runs exceeds the budget; empty where it does not."""
+    """Return the message that a round with these runs exceeds the budget; empty where it does not."""
     used = len(plan.refined)
     if not request.is_repeated or used + len(runs) <= request.budget:
         return ""

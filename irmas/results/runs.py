@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # a table needs no numpy
 
     from irmas.run.predictions import Predictions
 
+NAMES = ("excerpts", "recordings")
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -54,7 +56,7 @@ class Run:
     epoch: int = 0
     """Epoch of the accuracies and the loss, from 1."""
     accuracy: float | None = None
-    """Validation accuracy that is ranked, 0 to 1; None also where that of other runs cannot be compared with it."""
+    """Ranked validation accuracy, 0 to 1; None also where that of other runs cannot be compared with it."""
     loss: float | None = None
     """Validation loss; None where it is not finite."""
     last_accuracy: float | None = None
@@ -103,13 +105,10 @@ class Run:
 
 def read(sweep: Sweep, state: SweepState) -> tuple[list[Run], list[str]]:
     """Return all runs of a sweep by ID, and the problems with their files."""
-    runs, problems = [], []
     scalars = read_all([sweep.run_folder(run.planned).path for run in state.runs])
-    for run_state, run_scalars in zip(state.runs, scalars, strict=True):
-        run, run_problems = _run(sweep, run_state, run_scalars)
-        runs.append(run)
-        problems += [f"run {run.id}: {problem}" for problem in run_problems]
-    return runs, problems
+    read = [_run(sweep, run_state, own) for run_state, own in zip(state.runs, scalars, strict=True)]
+    problems = [f"run {run.id}: {problem}" for run, run_problems in read for problem in run_problems]
+    return [run for run, _ in read], problems
 
 
 def _run(sweep: Sweep, state: RunState, scalars: RunScalars) -> tuple[Run, list[str]]:
@@ -173,18 +172,11 @@ def with_answers(sweep: Sweep, runs: Sequence[Run]) -> tuple[list[Run], Confusio
 
 
 def _answers(predictions: Predictions, previous: Answers | None) -> Answers:
-    """Return the answers of a run, with the arrays of names shared where they are those of the run before.
-
-    For 10,000 runs the names alone would take 1.5 GB.
-    """
+    """Return the answers of a run, which share equal names with the run before: for 10,000 runs they take 1.5 GB."""
     import numpy as np
 
     answers = Answers(predictions.correct, predictions.excerpts, predictions.recordings)
-    if (
-        previous
-        and np.array_equal(answers.excerpts, previous.excerpts)
-        and np.array_equal(answers.recordings, previous.recordings)
-    ):
+    if previous and all(np.array_equal(getattr(answers, key), getattr(previous, key)) for key in NAMES):
         return replace(previous, correct=answers.correct)
     return answers
 
@@ -207,13 +199,8 @@ def by_accuracy(runs: Sequence[Run], planned: Iterable[Mapping[str, Any]] = ()) 
         points[combination(run.values)].append(run)
     keyed = []
     for settings, members in points.items():
-        accuracy = _mean([run.accuracy or 0.0 for run in members])
-        # A loss that is not known is no smaller than any.
-        loss = _mean([math.inf if run.loss is None else run.loss for run in members])
+        # With fsum, seeds with the same accuracies in another order have the same mean.
+        accuracy = math.fsum(run.accuracy or 0.0 for run in members) / len(members)
+        loss = math.fsum(math.inf if run.loss is None else run.loss for run in members) / len(members)
         keyed.append(((seeds[settings] <= fewest, -accuracy, loss), accuracy, members))
     return [(accuracy, members) for _, accuracy, members in sorted(keyed, key=lambda point: point[0])]
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Return the mean with fsum: seeds with the same accuracies in another order have the same mean."""
-    return math.fsum(values) / len(values)
