@@ -172,7 +172,7 @@ def _train(sweep: Sweep, request: Request, launcher: IrmasLauncher) -> int:
 
 
 def _settled(sweep: Sweep) -> SweepState:
-    """Return the state of a sweep. Raises UserError where runs train or are queued, or its own command is unfinished."""
+    """Return the state of a sweep. Raises UserError where runs train, are queued or left to the sweep's command."""
     sweep = Sweep.open(sweep.path)
     state = sweep_state(sweep, is_final=True)
     remaining = _unfinished(state)

@@ -68,8 +68,16 @@ def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
     points = analysis.points[:MOST_POINTS]
     marks = [mark for mark in MARKS if any(point.in_best_set is mark[0] for point in points)]
     with_seeds = any(len(point.runs) > 1 for point in points)
+    has_bars, trainings = any(point.estimate for point in points), " and other trainings" if analysis.noise else ""
+    notes = [
+        _excerpts(ranking, analysis),
+        f"Bars: 95 % intervals of each point by itself, for other recordings{trainings}." if has_bars else "",
+        "Points are compared on the same excerpts, so that bars may overlap." if has_bars and len(marks) > 1 else "",
+        f"The first {len(points)} of {len(analysis.points)} points." if len(points) < len(analysis.points) else "",
+        analysis.unpaired,
+    ]
     title = f"val_accuracy of {_counted(ranking, analysis)}, best first"
-    figure = new_figure(0.7 + 0.165 * len(points), title, _accuracy_notes(ranking, analysis), len(marks) + with_seeds)
+    figure = new_figure(0.7 + 0.165 * len(points), title, notes, len(marks) + with_seeds)
     axes = figure.subplots()
     axes.grid(axis="x")
     for in_best_set, meaning, style in marks:
@@ -91,19 +99,6 @@ def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
     axes.spines["left"].set_visible(False)
     plot_style.add_legend(figure, axes.get_legend_handles_labels()[0])
     return figure
-
-
-def _accuracy_notes(ranking: Ranking, analysis: Analysis) -> list[str]:
-    points, total = analysis.points[:MOST_POINTS], len(analysis.points)
-    has_bars, has_marks = any(point.estimate for point in points), len({point.in_best_set for point in points}) > 1
-    trainings = " and other trainings" if analysis.noise else ""
-    return [
-        _excerpts(ranking, analysis),
-        f"Bars: 95 % intervals of each point by itself, for other recordings{trainings}." if has_bars else "",
-        "Points are compared on the same excerpts, so that bars may overlap." if has_bars and has_marks else "",
-        f"The first {len(points)} of {total} points." if len(points) < total else "",
-        analysis.unpaired,
-    ]
 
 
 def _label_rows(axes: Axes, points: Sequence[Point]) -> None:

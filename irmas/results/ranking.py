@@ -28,12 +28,8 @@ from irmas.sweep.sweep import Sweep
 if TYPE_CHECKING:  # scipy takes half a second to import
     from irmas.results.analysis import Analysis, Point
 
-STYLES = {
-    COMPLETED: "green",
-    PENDING: "dim",
-    RUNNING: "cyan",
-    **dict.fromkeys((CANCELLED, PRUNED, NOT_SUBMITTED), "yellow"),
-}
+STYLES = {COMPLETED: "green", PENDING: "dim", RUNNING: "cyan"}
+STYLES |= dict.fromkeys((CANCELLED, PRUNED, NOT_SUBMITTED), "yellow")
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,7 @@ MOST_VALUES = 24
 LIMITS = {"most_keys": 4, "most_levels": 6, "most_unranked": 8, "equal": 0.005}
 """Most keys in the summary, leads of a key, and reasons for missing ranks that are listed; largest expected loss of
 accuracy of points that are called equally good."""
-DEDUCED: Mapping[str, frozenset[float]] = {
-    "dropout": frozenset((0.3, 0.4, 0.5)),
-    "lr": frozenset((0.001, 0.0005, 0.0001)),
-    "l2": frozenset((0.001, 0.0001)),
-}
+DEDUCED = {"dropout": {0.3, 0.4, 0.5}, "lr": {0.001, 0.0005, 0.0001}, "l2": {0.001, 0.0001}}
 """The grid from which the reproduced report drew its deductions."""
 BASELINE, SLOW, PLATEAU = {"dropout": 0.5, "l2": 0.001}, 0.0001, 0.8
 """Settings that it calls over-regularized, the learning rate that it calls too slow, the accuracy that it reaches."""
