@@ -77,15 +77,15 @@ def level(values: Values) -> float:
     return 0.7
 
 
-def made(*args: Any, **options: Any) -> tuple[Ranking, Analysis]:
+def ranked(*args: Any, **options: Any) -> tuple[Ranking, Analysis]:
     ranking, analysis = simulated(*args, **options)
     assert analysis
     return ranking, analysis
 
 
 def test_the_file_holds_the_leaders_settings_and_their_accuracy() -> None:
-    found, analysis = made(REPORT, regularized, base=replace(WINNER, epochs=15))
-    text = best.text(found, analysis)
+    result, analysis = ranked(REPORT, regularized, base=replace(WINNER, epochs=15))
+    text = best.text(result, analysis)
     leader, honest = analysis.points[0], analysis.leader
     assert yaml.safe_load(text) == settings(replace(WINNER, epochs=15, **leader.values))
     head = [line for line in text.splitlines() if line.startswith("# ")]
@@ -100,26 +100,26 @@ def test_the_file_holds_the_leaders_settings_and_their_accuracy() -> None:
     assert len(analysis.best_set) > 1
     assert head[2] == f"# {len(analysis.best_set)} of 18 points are in the best set; this is the first of them"
     assert head[3].endswith("python -m irmas.train best=outputs/made-up epochs=50 name=made-up-production")
-    assert text == best.text(found, analysis)
+    assert text == best.text(result, analysis)
 
 
 def test_the_file_says_whether_the_leader_is_the_best() -> None:
-    assert "\n# It is better than every other point\n" in best.text(*made({"lr": [0.005, 0.0001]}, by_lr))
-    alone = best.text(*made({"lr": [0.005, 0.0001]}, by_lr, predicted=False))
+    assert "\n# It is better than every other point\n" in best.text(*ranked({"lr": [0.005, 0.0001]}, by_lr))
+    alone = best.text(*ranked({"lr": [0.005, 0.0001]}, by_lr, predicted=False))
     assert "\n# The others cannot be compared with it\n" in alone
     assert re.search(r"\n# val_accuracy \d\d\.\d\d % after 15 epochs\n", alone)
-    single = best.text(*made({}, level))
+    single = best.text(*ranked({}, level))
     assert "points" not in single
     assert re.findall(r"^# (\w+)", single, re.MULTILINE) == ["The", "val_accuracy", "Production", "end"]
 
 
 def test_the_first_run_of_several_seeds_represents_the_point_not_the_luckiest() -> None:
-    found, analysis = made(
+    result, analysis = ranked(
         {"lr": [0.001, 0.0001], "seed": [5, 6, 7]}, lambda values: 0.6 + 50 * values["lr"] + values["seed"] / 100
     )
-    assert best.config(found, analysis).seed == 5
-    assert best.config(found, analysis).lr == 0.001
-    head = best.text(found, analysis).splitlines()[0]
+    assert best.config(result, analysis).seed == 5
+    assert best.config(result, analysis).lr == 0.001
+    head = best.text(result, analysis).splitlines()[0]
     assert "made-up: runs 1,3,5, which differ in their seed (below: seed 5, of run 1), lr=0.001" in head
 
 
@@ -127,48 +127,48 @@ def test_the_first_run_of_several_seeds_represents_the_point_not_the_luckiest() 
 
 
 def test_runs_that_still_rise_are_trained_for_longer() -> None:
-    found, analysis = made(REPORT, level, base=Config(epochs=5), pace=5.0)
-    step = best.next_step(found, analysis)
+    result, analysis = ranked(REPORT, level, base=Config(epochs=5), pace=5.0)
+    step = best.next_step(result, analysis)
     assert analysis.rise
     assert step == NextStep(
         "python -m irmas.train -m dropout=0.3,0.4,0.5 lr=0.001,0.0005,0.0001 l2=0.001,0.0001 epochs=15 name=made-up-15",
         f"accuracy still rises by {100 * analysis.rise.value:.1f} percentage points per epoch, "
         "and more epochs come first",
     )
-    later = renamed(found, name="made-up-5")
+    later = renamed(result, name="made-up-5")
     assert best.next_step(later, analysis).command.endswith(" name=made-up-15")
 
 
 def test_a_sweep_of_an_earlier_version_leaves_the_leader_to_be_trained_for_longer() -> None:
-    found, analysis = made(REPORT, level, base=Config(epochs=5), pace=5.0)
-    old = renamed(found, command=[])
+    result, analysis = ranked(REPORT, level, base=Config(epochs=5), pace=5.0)
+    old = renamed(result, command=[])
     step = best.next_step(old, analysis)
     assert step.command == "python -m irmas.train best=outputs/made-up epochs=15 name=made-up-15"
 
 
 def test_several_points_in_the_best_set_are_refined() -> None:
-    found, analysis = made(SEEDS, level, training_sd=0.015)
-    assert best.next_step(found, analysis) == NextStep(
+    result, analysis = ranked(SEEDS, level, training_sd=0.015)
+    assert best.next_step(result, analysis) == NextStep(
         "python -m irmas.refine outputs/made-up",
         f"{len(analysis.best_set)} of 18 points are in the best set; fresh seeds of the first of them narrow it",
     )
 
 
 def test_a_single_best_point_goes_into_production() -> None:
-    found, analysis = made({"lr": [0.005, 0.0001]}, by_lr)
-    step = best.next_step(found, analysis)
-    assert step == NextStep(best.production_command(found, analysis), "run 1 is better than every other point")
-    apart = best.next_step(*made({"lr": [0.005, 0.0001]}, by_lr, predicted=False))
+    result, analysis = ranked({"lr": [0.005, 0.0001]}, by_lr)
+    step = best.next_step(result, analysis)
+    assert step == NextStep(best.production_command(result, analysis), "run 1 is better than every other point")
+    apart = best.next_step(*ranked({"lr": [0.005, 0.0001]}, by_lr, predicted=False))
     assert apart == NextStep(step.command, "the other points cannot be compared with run 1")
-    assert "no other to compare it with" in best.next_step(*made({}, level)).reason
+    assert "no other to compare it with" in best.next_step(*ranked({}, level)).reason
 
 
 def test_unknown_training_noise_asks_for_a_second_seed() -> None:
     cycle = Config(schedule="onecycle", seed=3)
-    step = best.next_step(*made({"lr": [0.002, 0.001]}, by_lr, base=cycle))
+    step = best.next_step(*ranked({"lr": [0.002, 0.001]}, by_lr, base=cycle))
     command = "python -m irmas.train -m lr=0.002,0.001 seed=3,4 name=made-up"
     assert step == NextStep(command, "one seed cannot show how much trainings of a point differ; a second one can")
-    two = best.next_step(*made({"lr": [0.002, 0.001], "seed": [3, 4]}, by_lr, base=cycle, training_sd=0.02))
+    two = best.next_step(*ranked({"lr": [0.002, 0.001], "seed": [3, 4]}, by_lr, base=cycle, training_sd=0.02))
     assert " seed=" not in two.command
 
 
@@ -184,8 +184,8 @@ def test_unknown_training_noise_asks_for_a_second_seed() -> None:
     ],
 )
 def test_the_command_can_be_pasted_whatever_the_sweep_is_called(name: str, follows: str, tmp_path: Path) -> None:
-    found, analysis = made({"lr": [0.001, 0.0001]}, by_lr)
-    command = best.production_command(renamed(found, name=name), analysis)
+    result, analysis = ranked({"lr": [0.001, 0.0001]}, by_lr)
+    command = best.production_command(renamed(result, name=name), analysis)
     pasted = ["sh", "-c", f"printf '%s\\n' {command.removeprefix('python -m irmas.train ')}"]
     words = subprocess.run(pasted, capture_output=True, text=True, check=True).stdout.splitlines()
     parsed = OverridesParser.create().parse_overrides(words)
@@ -203,14 +203,14 @@ def test_irmas_train_trains_the_winner(path: str, commands: Commands, folder: Pa
 
 
 def test_overrides_take_precedence_over_best(commands: Commands, folder: Path) -> None:
-    found = composed(commands, folder, "dropout=0.1", "model.dense=64", "best=outputs/mine", "data.root=/here")
+    result = composed(commands, folder, "dropout=0.1", "model.dense=64", "best=outputs/mine", "data.root=/here")
     changed = {"dropout": 0.1, "model.dense": 64, "data.root": "/here"}
-    assert found == flatten(asdict(WINNER)) | changed
+    assert result == flatten(asdict(WINNER)) | changed
 
 
 def test_a_chosen_group_replaces_the_winners(commands: Commands, folder: Path) -> None:
-    found = composed(commands, folder, "best=outputs/mine", "model=deep", "data=irmas")
-    assert found == flatten(asdict(replace(WINNER, model=Model(convs_per_block=2), data=Data())))
+    result = composed(commands, folder, "best=outputs/mine", "model=deep", "data=irmas")
+    assert result == flatten(asdict(replace(WINNER, model=Model(convs_per_block=2), data=Data())))
 
 
 @pytest.fixture
@@ -247,8 +247,8 @@ def test_a_shipped_sweep_runs_around_a_winner(commands: Commands, folder: Path, 
 
 def test_groups_are_swept_around_a_winner(commands: Commands, folder: Path, slurm: str) -> None:
     runs = planned(commands, folder, slurm, "-m", "best=outputs/mine", "model=report,deep", "dropout=0.3,0.4")
-    found = [(run["model.convs_per_block"], run["model.filters"][-1], run["dropout"]) for run in runs]
-    assert found == [(1, 256, 0.3), (1, 256, 0.4), (2, 256, 0.3), (2, 256, 0.4)]
+    result = [(run["model.convs_per_block"], run["model.filters"][-1], run["dropout"]) for run in runs]
+    assert result == [(1, 256, 0.3), (1, 256, 0.4), (2, 256, 0.3), (2, 256, 0.4)]
     assert {run["seed"] for run in runs} == {7}
 
 
@@ -300,8 +300,8 @@ def test_the_capacity_sweep_holds_the_reports_winner_as_its_third_run(
 def plan_of(commands: Commands, folder: Path, slurm: str, *words: str) -> Plan:
     """Return the plan that a command freezes."""
     name = next(word.removeprefix("name=") for word in words if word.startswith("name="))
-    found = commands.run("train", *words, folder=folder, PATH=slurm)
-    assert (found.code, found.stderr) == (0, "")
+    result = commands.run("train", *words, folder=folder, PATH=slurm)
+    assert (result.code, result.stderr) == (0, "")
     return read_plan(folder / "outputs" / name)
 
 
@@ -322,7 +322,7 @@ def test_the_command_trains_the_same_points_for_longer(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     plan = plan_of(commands, tmp_path, slurm, *shlex.split(command))
-    rising, analysis = made(REPORT, level, base=Config(epochs=5), pace=5.0)
+    rising, analysis = ranked(REPORT, level, base=Config(epochs=5), pace=5.0)
     assert analysis.still_rising
     printed = best.next_step(replace(rising, sweep=Sweep.of(plan)), analysis).command
     again = plan_of(commands, tmp_path, slurm, *shlex.split(printed.removeprefix("python -m irmas.train ")))
@@ -338,7 +338,7 @@ def test_a_second_seed_grows_the_sweep_that_is_there(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     plan = plan_of(commands, tmp_path, slurm, *shlex.split(f"{STANDIN} recipe=strong -m dropout=0.3,0.4 data.fold=0,1"))
-    cycle, analysis = made({"lr": [0.002, 0.001]}, by_lr, base=Config(schedule="onecycle"))
+    cycle, analysis = ranked({"lr": [0.002, 0.001]}, by_lr, base=Config(schedule="onecycle"))
     command = best.next_step(replace(cycle, sweep=Sweep.of(plan)), analysis).command
     grown = plan_of(commands, tmp_path, slurm, *shlex.split(command.removeprefix("python -m irmas.train ")))
     assert [grown.config_of(point) for point in grown.runs[:4]] == [plan.config_of(point) for point in plan.runs]

@@ -201,13 +201,13 @@ def analysis(
 ) -> Analysis:
     """Return an analysis of the grid's points in their order: accuracy, membership in the best set, expected loss."""
     plan = grid(GRID)
-    found = tuple(
+    result = tuple(
         Point(point.overrides, (point.id,), accuracy, None, kept, None, loss)
         for point, (accuracy, kept, loss) in zip(plan.runs, points, strict=False)
     )
     effects = tuple(Effect(key, (Level(value, 0.5),), None, beyond) for key, value, beyond in edges)
     noise = TrainingNoise(0.01, 9, "seeds") if noisy else None
-    return Analysis(found, None, noise, effects, None, False, 100, 30, "", 0.95)
+    return Analysis(result, None, noise, effects, None, False, 100, 30, "", 0.95)
 
 
 UNDECIDED = ((0.6, True, 0.002), (0.59, True, 0.02), (0.58, True, 0.001), (0.4, False, 0.2))
@@ -235,7 +235,7 @@ DECIDED = ((0.6, True, 0.0), (0.5, False, 0.1), (0.4, False, 0.2), (0.3, False, 
 
 
 @pytest.mark.parametrize(
-    ("found", "request_", "why"),
+    ("result", "request_", "why"),
     [
         (analysis(*UNDECIDED), Request(until="decided"), ""),
         (analysis(*UNDECIDED), Request(until="decided", loss=1.9), ""),
@@ -248,8 +248,8 @@ DECIDED = ((0.6, True, 0.0), (0.5, False, 0.1), (0.4, False, 0.2), (0.3, False, 
         (analysis(*UNDECIDED, edges=EDGES), Request(until="decided", loss=2, edges=True), ""),
     ],
 )  # fmt: skip
-def test_it_is_decided_when_one_point_is_left_or_all_are_as_good(found: Analysis, request_: Request, why: str) -> None:
-    reason = rounds.decided(found, request_)
+def test_it_is_decided_when_one_point_is_left_or_all_are_as_good(result: Analysis, request_: Request, why: str) -> None:
+    reason = rounds.decided(result, request_)
     assert bool(re.search(why, reason)) if why else reason == ""
 
 

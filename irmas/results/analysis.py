@@ -38,7 +38,7 @@ class Point:
     """Accuracy of these settings, trained again and validated on other recordings, with its own 95 % interval, which
     makes no allowance for a point that was chosen. None without predictions."""
     in_best_set: bool | None = None
-    """Membership in the best set; None, as below, where the point cannot be compared with the leader."""
+    """Membership in the best set; None where the point cannot be compared with the leader."""
     p_best: float | None = None
     """Approximate probability of being the best."""
     expected_loss: float | None = None

@@ -77,22 +77,23 @@ def _rivals(analysis: Analysis) -> list[str]:
 def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
     """Return the command that helps most after this ranking, and why."""
     total, size = len(analysis.points), len(analysis.best_set)
-    leader, production = named_runs(analysis.points[0].runs), production_command(ranking, analysis)
+    leader = named_runs(analysis.points[0].runs)
     has_one_seed = all(len(point.runs) == 1 for point in analysis.points)
-    if total == 1:
-        return NextStep(production, "one point has finished, and no other to compare it with")
-    if analysis.still_rising:
+    if total > 1 and analysis.still_rising:
         gain = f" by {100 * analysis.rise.value:.1f} percentage points per epoch" if analysis.rise else ""
         return NextStep(_longer(ranking, analysis), f"accuracy still rises{gain}, and more epochs come first")
-    if analysis.noise is None and has_one_seed and (command := _second_seed(ranking)):
+    if total > 1 and analysis.noise is None and has_one_seed and (command := _second_seed(ranking)):
         return NextStep(command, "one seed cannot show how much trainings of a point differ; a second one can")
     if size > 1:
         words = ["python -m irmas.refine", f"{OUTPUTS}/{ranking.plan.name}", *_launcher(ranking.plan)]
         reason = f"{size} of {total} points are in the best set; fresh seeds of the first of them narrow it"
         return NextStep(" ".join(words), reason)
+    reason = f"the other points cannot be compared with {leader}"
     if analysis.is_decided:
-        return NextStep(production, f"{leader} is better than every other point")
-    return NextStep(production, f"the other points cannot be compared with {leader}")
+        reason = f"{leader} is better than every other point"
+    if total == 1:
+        reason = "one point has finished, and no other to compare it with"
+    return NextStep(production_command(ranking, analysis), reason)
 
 
 def _longer(ranking: Ranking, analysis: Analysis) -> str:

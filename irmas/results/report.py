@@ -74,13 +74,13 @@ def html(text: str, pictures: Mapping[str, bytes]) -> str:
 
     Raises KeyError where a picture of the text is missing.
     """
-    from markdown import markdown
+    from markdown import Markdown
 
     def embedded(source: re.Match[str]) -> str:
         png = base64.b64encode(pictures[PurePath(source[2]).name]).decode()
         return f'{source[1]}src="data:image/png;base64,{png}"'
 
-    body = re.sub(r"(?<=\d) %", "&nbsp;%", markdown(text, extensions=["tables", "fenced_code"]))
+    body = re.sub(r"(?<=\d) %", "&nbsp;%", Markdown(extensions=["tables", "fenced_code"]).convert(text))
     title = re.search(r"<h1>(.*?)</h1>", body)
     body = re.sub(r'(<img [^>]*?)src="([^"]*)"', embedded, body)
     return _render("report.html.j2", title=title[1] if title else "", body=body)
