@@ -95,3 +95,8 @@ def progress_bars(console: Console) -> Bars:
     task, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
     columns = (task, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), note)
     return Bars(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def counted(n: int, one: str) -> str:
+    """Return `1 run`, `3 runs`."""
+    return f"{n} {one}" if n == 1 else f"{n} {one}s"

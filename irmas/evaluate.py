@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from irmas.console import ConsoleProgress, plain_console, plain_table, print_table
+from irmas.console import ConsoleProgress, counted, plain_console, plain_table, print_table
 from irmas.data.cache import SETTINGS
 from irmas.errors import UserError, report_errors
 from irmas.evaluation import evaluator, testset
@@ -21,7 +21,6 @@ from irmas.inference.recognizer import Recognizer
 from irmas.labels import INSTRUMENTS
 from irmas.learning.device import set_up
 from irmas.predict import model_parser, number
-from irmas.results.page import counted
 from irmas.standin.corpus import render_test_part
 
 STANDIN = "standin"

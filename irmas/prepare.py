@@ -12,7 +12,7 @@ from rich.console import Console
 
 from irmas.cli import overrides
 from irmas.config import Config, Data, Prepare, check
-from irmas.console import ConsoleProgress, Progress, plain_console, plain_table, print_table
+from irmas.console import ConsoleProgress, Progress, counted, plain_console, plain_table, print_table
 from irmas.data import cache, dataset
 from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import Excerpt, find_test_parts, read_test_part
@@ -20,7 +20,6 @@ from irmas.data.sound import read_form
 from irmas.data.split import Duplicates, find_duplicates
 from irmas.errors import ConfigError, DataError
 from irmas.labels import INSTRUMENTS
-from irmas.results.page import counted
 from irmas.standin.corpus import IRMAS_SIZE
 
 SHOWN = 10

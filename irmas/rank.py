@@ -98,9 +98,8 @@ def _print(console: Console, result: Ranking, analysis: Analysis | None, *, by_r
     counts = f"{completed} of {len(result.runs)} runs finished" + (f", {pruned} stopped early" if pruned else "")
     console.print(f"\n{result.sweep}: {counts}, by val_accuracy (last: the last epoch by itself)\n")
     if result.plan.config.data.split == "all":
-        console.print(
-            "data.split=all: val_accuracy means nothing: the validation excerpts were trained on\n", style="yellow"
-        )
+        text = "data.split=all: val_accuracy means nothing: the validation excerpts were trained on\n"
+        console.print(text, style="yellow")
     print_table(console, ranking.table(result, analysis, by_run=by_run))
     for run in result.runs:
         if run.message and run.state not in (PENDING, PRUNED):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import signal
-import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,13 +15,12 @@ from rich.console import Console
 
 from irmas import rank
 from irmas.cli import overrides
-from irmas.config import shown
-from irmas.console import plain_console, plain_table, print_table
+from irmas.config import check_rules, rules, shown
+from irmas.console import counted, plain_console, plain_table, print_table
 from irmas.errors import ConfigError, Parser, UserError, report_errors
 from irmas.results import ranking, rounds
-from irmas.results.page import counted
 from irmas.results.ranking import Ranking
-from irmas.results.rounds import Request, unfinished
+from irmas.results.rounds import Request
 from irmas.results.runs import combination
 from irmas.run.folder import CANCELLED, COMPLETED, FINAL, PENDING, PRUNED, RUNNING
 from irmas.sweep import data_job, jobs
@@ -35,8 +33,6 @@ if TYPE_CHECKING:  # scipy takes half a second to import, and Hydra imports its 
     from hydra_plugins.irmas_launcher import IrmasLauncher
     from irmas.results.analysis import Analysis
 
-SETTINGS = {entry.name: entry for entry in fields(Request)}
-
 
 def main() -> None:
     parser = Parser("irmas.refine", "Train fresh seeds of a sweep's best points, and rank it again.", _help())
@@ -47,12 +43,13 @@ def main() -> None:
     with report_errors("irmas.refine", "stopped; rerun the command to resume"):
         args = parser.parse_intermixed_args()
         path = args.sweep
-        request = read([word for word in args.settings if not word.startswith("hydra")])
+        of_launcher = [word for word in args.settings if word.startswith("hydra")]
+        request = read([word for word in args.settings if word not in of_launcher])
         Sweep.open(path, [])
         if path.resolve().parent != OUTPUTS.resolve():
             raise UserError(f"{path}: must be in {OUTPUTS}/ of the working directory; change to the folder that has it")
         sweep = Sweep.open(OUTPUTS / path.resolve().name)
-        launcher = _launcher(sweep, request, [word for word in args.settings if word.startswith("hydra")])
+        launcher = _launcher(sweep, request, of_launcher)
         raise SystemExit(_in_job(sweep, request, launcher) if args.in_job else _train(sweep, request, launcher))
 
 
@@ -63,56 +60,59 @@ def _help() -> str:
         "",
         "settings:",
     ]
-    texts = {
-        f"{name}={'N' if entry.default is None else shown(entry.default)}": entry.metadata["text"]
-        for name, entry in SETTINGS.items()
-    }
-    texts["hydra/launcher=local|slurm, hydra.launcher.<setting>=..."] = (
-        "as in irmas.train; on Slurm, other settings are those of the sweep's last submission"
-    )
-    for head, text in texts.items():
-        first, *rest = textwrap.wrap(text, 90)
-        lines += [f"  {head}", *(f"      {line}" for line in [first, *rest])]
+    for entry in fields(Request):
+        default = "N" if entry.default is None else shown(entry.default)
+        lines += [f"  {entry.name}={default}", f"      {entry.metadata['text']}"]
+    lines += [
+        "  hydra/launcher=local|slurm, hydra.launcher.<setting>=...",
+        "      as in irmas.train; on Slurm, other settings are those of the sweep's last submission",
+    ]
     return "\n".join(lines)
 
 
 def read(words: Sequence[str]) -> Request:
-    """Return the settings of a command line. Raises UserError for the first word that is no setting or not allowed."""
-    values: dict[str, Any] = {}
+    """Return the settings of a command line. Raises UserError for a word that is no setting or not allowed."""
+    values, allowed = dict[str, Any](), rules(Request)
     for word in words:
         key, equals, text = word.partition("=")
-        if key not in SETTINGS:
-            guesses = get_close_matches(key, SETTINGS, n=1)
+        if key not in allowed:
+            guesses = get_close_matches(key, allowed, n=1)
             hint = f"did you mean {guesses[0]}? " if guesses else ""
             raise UserError(
-                f"{word}: there is no setting {key!r}; {hint}settings: {' '.join(SETTINGS)} hydra.launcher.<setting>; "
+                f"{word}: there is no setting {key!r}; {hint}settings: {' '.join(allowed)} hydra.launcher.<setting>; "
                 "python -m irmas.refine --help explains them"
             )
         if key in values:
             raise UserError(f"{word}: {key} is set twice")
-        rule = SETTINGS[key].metadata
         if not equals:
-            raise UserError(f"{word}: must be followed by = and {rule['allowed']}")
-        try:
-            values[key] = rule["parse"](text)
-        except (ValueError, KeyError):
-            raise ConfigError(key, text, f"must be {rule['allowed']}") from None
+            raise UserError(f"{word}: must be followed by = and {allowed[key].text}")
+        values[key] = _parsed(text)
     request = Request(**values)
+    check_rules(request)
     for key in ("runs", "loss"):
         if key in values and not request.is_repeated:
             raise ConfigError(key, shown(values[key]), "requires until=decided, which repeats rounds")
     return request
 
 
+def _parsed(text: str) -> Any:
+    """Return a whole number, a number, true or false as Python's, and any other text as it is."""
+    parsers: list[Callable[[str], Any]] = [int, float, {"true": True, "false": False}.__getitem__]
+    for parse in parsers:
+        with suppress(ValueError, KeyError):
+            return parse(text)
+    return text
+
+
 def _launcher(sweep: Sweep, request: Request, words: Sequence[str]) -> IrmasLauncher:
     """Return the launcher with the settings of `words` and, on Slurm, of the sweep's last submission."""
     for word in words:
-        if not re.match(r"hydra/launcher=|hydra\.launcher\.", word):
+        if not word.startswith(("hydra/launcher=", "hydra.launcher.")):
             raise UserError(f"{word}: not supported; of Hydra's settings pass hydra/launcher and hydra.launcher.* only")
-    keys = {word.partition("=")[0] for word in words}
-    name = next((word.partition("=")[2] for word in words if word.startswith("hydra/")), overrides.default_launcher())
+    values = {key: value for key, _, value in (word.partition("=") for word in words)}
+    name = values.get("hydra/launcher", overrides.default_launcher())
     recorded = jobs.recorded_launcher(sweep) if name == "slurm" else []
-    launcher = overrides.launcher([*(word for word in recorded if word.partition("=")[0] not in keys), *words])
+    launcher = overrides.launcher([*(word for word in recorded if word.partition("=")[0] not in values), *words])
     if request.is_repeated:
         launcher.refine_arguments = ["--in-job", *request.overrides, f"hydra/launcher={name}", *launcher.kept_overrides]
     launcher.check()
@@ -124,7 +124,7 @@ def _in_job(sweep: Sweep, request: Request, launcher: IrmasLauncher) -> int:
     unranked = ranking.unranked(rank.show(sweep.path))
     console = plain_console()
     console.print()
-    remaining = unfinished(sweep_state(sweep, is_final=True).runs)
+    remaining = _unfinished(sweep_state(sweep, is_final=True))
     if in_rounds := [run for run in remaining if run.planned.id in sweep.plan.refined]:
         command = " ".join(["python -m irmas.refine", str(sweep), *request.overrides])
         console.print(
@@ -141,7 +141,9 @@ def _train(sweep: Sweep, request: Request, launcher: IrmasLauncher) -> int:
     while True:
         state = _settled(sweep)
         sweep, plan = state.sweep, state.sweep.plan
-        runs, analysis = rounds.interrupted(state), None
+        ids, analysis = {run.planned.id for run in _unfinished(state)}, None
+        begun = [range(first, last + 1) for first, last in plan.rounds if ids & {*range(first, last + 1)}]
+        runs = [plan.runs[number - 1] for numbers in begun for number in numbers]
         if not runs:
             analysis = _analysis(ranking.rank(sweep, state))
             runs = rounds.next_round(plan, analysis, request)
@@ -150,7 +152,7 @@ def _train(sweep: Sweep, request: Request, launcher: IrmasLauncher) -> int:
             if reason := rounds.decided(analysis, request) or rounds.spent(plan, analysis, request, runs):
                 console.print(f"{sweep}: {reason}")
                 return 0
-        grown = rounds.extended(plan, runs, sweep.path.name, allow_code_change=request.allow_code_change)
+        grown = rounds.with_round(plan, runs, sweep.path.name, allow_code_change=request.allow_code_change)
         Sweep(sweep.path, replace(plan, config=grown.config)).refuse_source(grown.source)
         data_job.check(Sweep(sweep.path, grown))
         _announce(console, sweep, grown, analysis, request)
@@ -169,13 +171,10 @@ def _train(sweep: Sweep, request: Request, launcher: IrmasLauncher) -> int:
 
 
 def _settled(sweep: Sweep) -> SweepState:
-    """Return how the sweep stands.
-
-    Raises UserError where runs still train or are queued, or were interrupted before any round began.
-    """
+    """Return the state of a sweep. Raises UserError where runs train, are queued or left to the sweep's command."""
     sweep = Sweep.open(sweep.path)
     state = sweep_state(sweep, is_final=True)
-    remaining = unfinished(state.runs)
+    remaining = _unfinished(state)
     if remaining and state.note:
         raise UserError(f"{sweep}: {_named(remaining)} may still be in the queue: {state.note}")
     live = [run for run in remaining if run.status.state == RUNNING or (run.task is not None and run.task.is_live)]
@@ -192,24 +191,25 @@ def _settled(sweep: Sweep) -> SweepState:
     return state
 
 
+def _unfinished(state: SweepState) -> list[RunState]:
+    return [run for run in state.runs if run.status.state not in FINAL]
+
+
 def _named(runs: Sequence[RunState]) -> str:
     return jobs.named_runs(run.planned.id for run in runs)
 
 
 def _analysis(result: Ranking) -> Analysis:
     """Return the analysis. Raises UserError where the finished runs do not show which points to train again."""
+    sweep = result.sweep
     if result.plan.config.data.split == "all":
-        raise UserError(
-            f"{result.sweep}: data.split=all trains on the validation excerpts: no seed shows which point is better"
-        )
+        raise UserError(f"{sweep}: data.split=all trains on the validation excerpts: no seed shows the better point")
     if len({combination(run.values) for run in result.runs}) < 2:
-        raise UserError(f"{result.sweep}: has one point, and nothing to choose; sweep a setting with irmas.train")
+        raise UserError(f"{sweep}: has one point, and nothing to choose; sweep a setting with irmas.train")
     analysis = ranking.analyze(result)
     if analysis is None or len(analysis.points) < 2:
-        raise UserError(
-            f"{result.sweep}: {'no run has' if analysis is None else 'the runs of one point alone have'} finished; "
-            f"python -m irmas.status {result.sweep} shows why"
-        )
+        finished = "no run has" if analysis is None else "the runs of one point alone have"
+        raise UserError(f"{sweep}: {finished} finished; python -m irmas.status {sweep} shows why")
     return analysis
 
 

@@ -33,7 +33,7 @@ IMPORTED_BY = {
     "subprocess": {"irmas.sweep.slurm", "irmas.provenance"},
     "tensorboard": {"irmas.run.events"},
     "pickle": {"irmas.run.checkpoint"},
-    "jinja2": {"irmas.results.page"},
+    "jinja2": {"irmas.results.report"},
     "pooch": {"irmas.data.download"},
     "filelock": {"irmas.files"},
 }

@@ -16,7 +16,7 @@ NO_EXCERPTS = np.ones(50)
 
 
 def compared(accuracies: list[float], runs: int, sd: float, df: int) -> Comparison:
-    """Points that training noise alone moves."""
+    """Return points that training noise alone moves."""
     n = len(accuracies)
     return Comparison(np.array(accuracies), np.zeros((n, 50)), np.full(n, runs), NO_EXCERPTS, Variance(sd**2, df, 0.0))
 
@@ -27,9 +27,9 @@ def test_the_best_set_is_hsus(points: int, df: int, dunnett: float) -> None:
     error = 0.01 * math.sqrt(2 / 3)
 
     def keeps(distance: float) -> bool:
-        """Whether the last point is kept, that far behind equal others."""
-        found = compared([0.6] * (points - 1) + [0.6 - distance * error], runs=3, sd=0.01, df=df)
-        *others, last = found.best_set(0.95)
+        """Return whether the last point is kept, that far behind equal others."""
+        result = compared([0.6] * (points - 1) + [0.6 - distance * error], runs=3, sd=0.01, df=df)
+        *others, last = result.best_set(0.95)
         assert all(others)
         return last
 
@@ -38,10 +38,10 @@ def test_the_best_set_is_hsus(points: int, df: int, dunnett: float) -> None:
 
 
 def test_a_higher_confidence_keeps_more() -> None:
-    found = compared([0.6, 0.575], runs=1, sd=0.01, df=100)
-    assert found.best_set(0.95) == [True, False] or found.best_set(0.99) == [True, True]
-    assert sum(found.best_set(0.80)) <= sum(found.best_set(0.95)) <= sum(found.best_set(0.999))
-    assert found.best_set(0.80) != found.best_set(0.999)
+    result = compared([0.6, 0.575], runs=1, sd=0.01, df=100)
+    assert result.best_set(0.95) == [True, False] or result.best_set(0.99) == [True, True]
+    assert sum(result.best_set(0.80)) <= sum(result.best_set(0.95)) <= sum(result.best_set(0.999))
+    assert result.best_set(0.80) != result.best_set(0.999)
 
 
 def test_beyond_many_points_a_bound_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,9 +56,9 @@ def test_beyond_many_points_a_bound_takes_over(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_simultaneous_half_widths_are_tukeys() -> None:
-    found = compared([0.6, 0.6, 0.6, 0.6], runs=2, sd=0.02, df=12)
+    result = compared([0.6, 0.6, 0.6, 0.6], runs=2, sd=0.02, df=12)
     pairs = np.array([[1, -1, 0, 0], [1, 0, -1, 0], [1, 0, 0, -1], [0, 1, -1, 0], [0, 1, 0, -1], [0, 0, 1, -1.0]])
-    halves, p = found.simultaneous(pairs)
+    halves, p = result.simultaneous(pairs)
     tukey = float(studentized_range.ppf(0.95, 4, 12)) * 0.02 / math.sqrt(2)
     assert halves == pytest.approx(np.full(6, tukey), rel=0.05)
     assert (p == 1).all()
@@ -71,10 +71,10 @@ def test_points_are_compared_on_the_same_excerpts() -> None:
     rng = np.random.default_rng(0)
     scores = np.tile(rng.standard_normal(40) / 400, (2, 1))
     scores -= scores.mean(axis=1, keepdims=True)
-    found = Comparison(np.array([0.6, 0.59]), scores, np.ones(2), np.full(40, 3.0), NO_VARIANCE)
-    assert found.best_set(0.95) == [True, False]
-    assert found.standard_errors(np.array([[1.0, -1.0]])) == pytest.approx([0], abs=1e-8)
-    wide = found.intervals()
+    result = Comparison(np.array([0.6, 0.59]), scores, np.ones(2), np.full(40, 3.0), NO_VARIANCE)
+    assert result.best_set(0.95) == [True, False]
+    assert result.standard_errors(np.array([[1.0, -1.0]])) == pytest.approx([0], abs=1e-8)
+    wide = result.intervals()
     assert wide[0].high - wide[0].low > 0.02
 
 

@@ -36,7 +36,6 @@ def test_levels_of_a_full_grid_have_their_means() -> None:
         for level in effect.levels:
             own = [a for a, point in zip(accuracies, POINTS, strict=True) if point[effect.key] == level.value]
             assert level.accuracy == pytest.approx(np.mean(own))
-            assert level.points == len(own)
         assert effect.p is None
 
 
@@ -54,8 +53,8 @@ def test_a_missing_point_changes_no_effect() -> None:
         assert not any(level.is_behind for level in recipe.levels)
 
 
-def test_what_the_points_cannot_tell_apart_has_no_effect() -> None:
-    """dropout and lr go together in these points; each alone cannot be told."""
+def test_keys_that_the_points_cannot_distinguish_have_no_effect() -> None:
+    """dropout and lr change together in these points."""
     some = [point for point in POINTS if (point["dropout"] == 0.3) == (point["lr"] == 1e-3) and point["dropout"] != 0.4]
     assert [effect.key for effect in main_effects(Grid.of(some, KEYS), exact(some), None)] == ["recipe"]
 
@@ -68,7 +67,7 @@ def test_values_drawn_at_random_are_no_grid() -> None:
 def levels(*accuracies: float, values: tuple[float, ...] = (0.0001, 0.0005, 0.001), half: float = 0.01) -> list[Level]:
     leads = [max(accuracies) - accuracy for accuracy in accuracies]
     return [
-        Level(value, accuracy, 6, Estimate(lead, lead - half, lead + half))
+        Level(value, accuracy, Estimate(lead, lead - half, lead + half))
         for value, accuracy, lead in zip(values, accuracies, leads, strict=True)
     ]
 

@@ -77,12 +77,12 @@ def pixels(png: bytes) -> Picture:
 
 
 def places(picture: Picture, color: str) -> NDArray[np.intp]:
-    """(row, column) of every pixel of a color."""
+    """Return (row, column) of every pixel of a color."""
     return np.argwhere((picture == tuple(bytes.fromhex(color.removeprefix("#")))).all(axis=-1))
 
 
 def is_cut(picture: Picture) -> bool:
-    """Whether something reaches over an edge."""
+    """Return whether something reaches over an edge."""
     return any((edge < 255).any() for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]))
 
 

@@ -139,7 +139,7 @@ def test_output_to_a_full_disk_is_one_message(sweep: Sweep) -> None:
             check=False,
         )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[0] == "irmas.rank: what it prints cannot be written: no space left on device"
+    assert done.stderr.splitlines()[0] == "irmas.rank: the output cannot be written: no space left on device"
     assert "Traceback" not in done.stderr
     assert (sweep.path / "report.md").is_file()
 
@@ -228,10 +228,8 @@ def test_runs_of_an_earlier_version_have_no_rank_beside_new_ones(sweep: Sweep, c
     done = commands.run("rank", "outputs/mine", "--table", folder=sweep.path.parent.parent)
     output = " ".join(done.stdout.split())
     assert done.code == 1
-    assert "runs 1,3: trained by an earlier version and validated with batch norm's running statistics, " in output
-    assert (
-        "without a rank; remove their folders in runs/ and rerun the sweep command, or train all runs under" in output
-    )
+    assert "runs 1,3 were trained by an earlier version and validated with batch norm's running statistics: " in output
+    assert "no rank; remove their folders in runs/ and rerun the sweep command, or train all runs under" in output
 
 
 def test_a_sweep_of_an_earlier_version_is_ranked_by_its_last_epochs_with_a_warning(

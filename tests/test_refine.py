@@ -36,7 +36,7 @@ from irmas.sweep.sweep import PLAN, Sweep
 
 
 def grown(plan: Plan, runs: Sequence[PlannedRun]) -> Plan:
-    """Return the plan as `rounds.extended` does, but for the digests."""
+    """Return the plan as `rounds.with_round` does, but for the digests."""
     keys = list(dict.fromkeys([*plan.swept, "seed"]))
     return replace(plan, runs=list(runs), swept=keys, rounds=[*plan.rounds, [runs[0].id, runs[-1].id]])
 
@@ -112,8 +112,8 @@ def test_the_command_of_the_sweep_resumes_the_rounds_too(tmp_path: Path) -> None
     plan = grid(GRID)
     write_plan(tmp_path, plan)
     added = rounds.fresh_runs(plan, plan.runs[:2], 1, {})
-    refined, asked = write_plan(tmp_path, grown(plan, added), append=True)
-    assert asked == added
+    refined, of_round = write_plan(tmp_path, grown(plan, added), append=True)
+    assert of_round == added
     assert (refined.rounds, refined.refined, refined.swept) == ([[5, 6]], {5, 6}, ["dropout", "lr", "seed"])
     assert refined.runs[:4] == plan.runs
     assert read_plan(tmp_path) == refined
@@ -135,8 +135,8 @@ def test_a_round_whose_runs_were_swept_meanwhile_is_none(tmp_path: Path) -> None
     plan = grid(GRID)
     added = rounds.fresh_runs(plan, plan.runs[:2], 1, {})
     write_plan(tmp_path, grid(GRID | {"seed": [0, 1]}))
-    written, asked = write_plan(tmp_path, grown(plan, added), append=True)
-    assert (written.rounds, settings(written, asked, "seed")) == ([], [(1,), (1,)])
+    written, of_round = write_plan(tmp_path, grown(plan, added), append=True)
+    assert (written.rounds, settings(written, of_round, "seed")) == ([], [(1,), (1,)])
     assert len(written.runs) == 8
 
 
@@ -201,13 +201,13 @@ def analysis(
 ) -> Analysis:
     """Return an analysis of the grid's points in their order: accuracy, membership in the best set, expected loss."""
     plan = grid(GRID)
-    found = tuple(
+    result = tuple(
         Point(point.overrides, (point.id,), accuracy, None, kept, None, loss)
         for point, (accuracy, kept, loss) in zip(plan.runs, points, strict=False)
     )
-    effects = tuple(Effect(key, (Level(value, 0.5, 2),), None, beyond) for key, value, beyond in edges)
+    effects = tuple(Effect(key, (Level(value, 0.5),), None, beyond) for key, value, beyond in edges)
     noise = TrainingNoise(0.01, 9, "seeds") if noisy else None
-    return Analysis(found, None, noise, effects, None, False, 100, 30, "", 0.95)
+    return Analysis(result, None, noise, effects, None, False, 100, 30, "", 0.95)
 
 
 UNDECIDED = ((0.6, True, 0.002), (0.59, True, 0.02), (0.58, True, 0.001), (0.4, False, 0.2))
@@ -235,7 +235,7 @@ DECIDED = ((0.6, True, 0.0), (0.5, False, 0.1), (0.4, False, 0.2), (0.3, False, 
 
 
 @pytest.mark.parametrize(
-    ("found", "request_", "why"),
+    ("result", "request_", "why"),
     [
         (analysis(*UNDECIDED), Request(until="decided"), ""),
         (analysis(*UNDECIDED), Request(until="decided", loss=1.9), ""),
@@ -248,9 +248,9 @@ DECIDED = ((0.6, True, 0.0), (0.5, False, 0.1), (0.4, False, 0.2), (0.3, False, 
         (analysis(*UNDECIDED, edges=EDGES), Request(until="decided", loss=2, edges=True), ""),
     ],
 )  # fmt: skip
-def test_it_is_decided_when_one_point_is_left_or_all_are_as_good(found: Analysis, request_: Request, why: str) -> None:
-    said = rounds.decided(found, request_)
-    assert bool(re.search(why, said)) if why else said == ""
+def test_it_is_decided_when_one_point_is_left_or_all_are_as_good(result: Analysis, request_: Request, why: str) -> None:
+    reason = rounds.decided(result, request_)
+    assert bool(re.search(why, reason)) if why else reason == ""
 
 
 # ---- the command line
@@ -264,14 +264,14 @@ def test_it_is_decided_when_one_point_is_left_or_all_are_as_good(found: Analysis
         (["candidates=many"], ["candidates=many: must be a whole number from 1 to 10000"]),
         (["candidates=0"], ["candidates=0: must be a whole number from 1 to 10000"]),
         (["seeds=1.5"], ["seeds=1.5: must be a whole number from 1 to 10000"]),
-        (["edges=yes"], ["edges=yes: must be true or false"]),
-        (["until=dawn"], ["until=dawn: must be none or decided"]),
+        (["edges=yes"], ["edges=yes: must be one of true, false"]),
+        (["until=dawn"], ["until=dawn: must be one of none, decided"]),
         (["until=decided", "loss=-1"], ["loss=-1: must be a number from 0"]),
         (["until=decided", "loss=nan"], ["loss=nan: must be a number from 0"]),
         (["runs=9"], ["runs=9: requires until=decided"]),
-        (["loss=1"], ["loss=1.0: requires until=decided"]),
+        (["loss=1"], ["loss=1: requires until=decided"]),
         (["seeds=1", "seeds=2"], ["seeds is set twice"]),
-        (["dry_run"], ["dry_run: must be followed by = and true or false"]),
+        (["dry_run"], ["dry_run: must be followed by = and one of true, false"]),
         (["hydra.sweeper.params=3"], ["hydra.sweeper.params=3: not supported", "hydra/launcher"]),
         (["hydra/launcher=basic"], ["hydra/launcher=basic: must be one of local, slurm"]),
         (["hydra/launcher=local", "hydra.launcher.procs=2"], ["hydra.launcher.procs", "processes"]),
@@ -285,13 +285,13 @@ def test_it_is_decided_when_one_point_is_left_or_all_are_as_good(found: Analysis
 )
 def test_a_mistake_is_one_message(words: list[str], wanted: list[str], commands: Commands, tmp_path: Path) -> None:
     write_plan(tmp_path / "outputs" / "mine", grid(GRID))
-    said = commands.refuse("refine", "outputs/mine", *words, folder=tmp_path)
-    assert said.count("\n") == 1
+    message = commands.refuse("refine", "outputs/mine", *words, folder=tmp_path)
+    assert message.count("\n") == 1
     for text in wanted:
-        assert text in said
+        assert text in message
 
 
-def test_what_the_last_submission_was_given_is_given_again(tmp_path: Path) -> None:
+def test_the_settings_of_the_last_submission_are_used_again(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, grid({}))
     jobs.record_launcher(sweep, ["hydra.launcher.partition=gpu", "hydra.launcher.cpus=4"])
     request = Request(until="decided", seeds=2)
@@ -350,10 +350,10 @@ LOCAL = "hydra/launcher=local"
 
 def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(mine: Swept, commands: Commands) -> None:
     before = contents(mine.folder)
-    said = commands.run("refine", "outputs/grid", "dry_run=true", "candidates=2", "seeds=2", LOCAL, folder=mine.folder)
-    assert (said.code, said.stderr) == (0, "")
+    done = commands.run("refine", "outputs/grid", "dry_run=true", "candidates=2", "seeds=2", LOCAL, folder=mine.folder)
+    assert (done.code, done.stderr) == (0, "")
     assert contents(mine.folder) == before
-    lines = said.stdout.splitlines()
+    lines = done.stdout.splitlines()
     assert lines[0] == "outputs/grid: round 1 would train 4 runs of 2 points, 16 epochs"
     assert lines[2].split() == ["lr", "val_accuracy", "runs", "seeds", "to", "train"]
     leader = next(entry for entry in ranking(mine.sweep) if entry["rank"] == 1)
@@ -380,7 +380,7 @@ def test_a_round_is_trained_ranked_and_kept_by_the_sweeps_own_command(mine: Swep
     assert (planned.rounds, len(planned.runs)) == ([[4, 7]], 7)
 
 
-def test_a_killed_round_goes_on_by_either_command_and_no_other_is_planned(mine: Swept, commands: Commands) -> None:
+def test_a_killed_round_is_finished_by_either_command_and_no_other_is_planned(mine: Swept, commands: Commands) -> None:
     words = ["candidates=2", "seeds=2", "hydra.launcher.processes=1"]
     process = start("refine", "outputs/grid", *words, cwd=mine.folder)
     wait_until(lambda: len(runs(mine.sweep)) > 3 and status(runs(mine.sweep)[3])["epoch"] >= 1, "an epoch", 60)
@@ -392,8 +392,8 @@ def test_a_killed_round_goes_on_by_either_command_and_no_other_is_planned(mine: 
     assert before.rounds == [[4, 7]]
     unfinished = contents(mine.folder)
 
-    said = commands.run("refine", "outputs/grid", "dry_run=true", LOCAL, folder=mine.folder)
-    assert said.stdout == "outputs/grid: an earlier round is unfinished and comes first: runs 4-7\n"
+    done = commands.run("refine", "outputs/grid", "dry_run=true", LOCAL, folder=mine.folder)
+    assert done.stdout == "outputs/grid: an earlier round is unfinished and comes first: runs 4-7\n"
     assert contents(mine.folder) == unfinished
     copy = mine.folder / "copy"
     shutil.copytree(mine.folder / "outputs", copy / "outputs")
@@ -408,7 +408,7 @@ def test_a_killed_round_goes_on_by_either_command_and_no_other_is_planned(mine: 
     )
 
 
-def test_rounds_go_on_until_the_budget_is_used_or_the_loss_is_small(mine: Swept, commands: Commands) -> None:
+def test_rounds_are_repeated_until_the_budget_is_used_or_the_loss_is_small(mine: Swept, commands: Commands) -> None:
     words = ["outputs/grid", "until=decided", "candidates=2", "seeds=1", LOCAL]
     done = commands.run("refine", *words, "runs=4", "loss=0", folder=mine.folder)
     assert done.code == 0, done.stderr
@@ -427,8 +427,8 @@ def test_rounds_go_on_until_the_budget_is_used_or_the_loss_is_small(mine: Swept,
 
     before = contents(mine.folder)
     for more, reason in (("runs=4", "not decided: "), ("loss=100", "decided: ")):
-        said = commands.run("refine", *words, more, folder=mine.folder)
-        assert (said.code, said.stdout.startswith(f"outputs/grid: {reason}"), said.stdout.count("\n")) == (0, True, 1)
+        done = commands.run("refine", *words, more, folder=mine.folder)
+        assert (done.code, done.stdout.startswith(f"outputs/grid: {reason}"), done.stdout.count("\n")) == (0, True, 1)
     assert contents(mine.folder) == before
 
 
@@ -450,13 +450,13 @@ def test_a_failed_run_ends_the_rounds_and_is_trained_first_by_the_next_command(m
 
 def test_a_run_of_the_sweep_that_failed_is_left_to_its_own_command(mine: Swept, commands: Commands) -> None:
     failed = mine.sweep / "runs" / "003-lr=0.0001"
-    told = status(failed) | {"state": FAILED, "message": "its node failed"}
-    (failed / "status.json").write_text(json.dumps(told))
-    said = commands.run("refine", "outputs/grid", "dry_run=true", LOCAL, folder=mine.folder)
-    assert said.stdout.startswith("outputs/grid: round 1 would train 6 runs of 2 points, 24 epochs\n")
+    recorded = status(failed) | {"state": FAILED, "message": "its node failed"}
+    (failed / "status.json").write_text(json.dumps(recorded))
+    done = commands.run("refine", "outputs/grid", "dry_run=true", LOCAL, folder=mine.folder)
+    assert done.stdout.startswith("outputs/grid: round 1 would train 6 runs of 2 points, 24 epochs\n")
     shutil.rmtree(failed)
-    said_ = commands.refuse("refine", "outputs/grid", LOCAL, folder=mine.folder)
-    assert "outputs/grid: not trained to the end: run 3; rerun the sweep command" in said_
+    message = commands.refuse("refine", "outputs/grid", LOCAL, folder=mine.folder)
+    assert "outputs/grid: not trained to the end: run 3; rerun the sweep command" in message
 
 
 def test_a_sweep_elsewhere_or_in_training_is_refused(mine: Swept, commands: Commands) -> None:
@@ -483,7 +483,7 @@ def test_a_sweep_elsewhere_or_in_training_is_refused(mine: Swept, commands: Comm
     ],
     ids=["unfinished", "one point", "split"],
 )
-def test_a_sweep_that_tells_nothing_is_refused_with_the_reason(
+def test_a_sweep_that_shows_nothing_is_refused_with_the_reason(
     plan: Plan, reason: str, commands: Commands, tmp_path: Path
 ) -> None:
     sweep = tmp_path / "outputs" / "mine"
@@ -498,7 +498,7 @@ def test_a_sweep_that_tells_nothing_is_refused_with_the_reason(
 def test_another_source_is_refused_before_anything_is_printed(mine: Swept, commands: Commands) -> None:
     path = mine.sweep / PLAN
     path.write_text(re.sub("(?m)^source: .*", "source: another", path.read_text()))
-    said = commands.refuse("refine", "outputs/grid", LOCAL, folder=mine.folder)
-    assert "was planned with the package's source another, which now is" in said
+    message = commands.refuse("refine", "outputs/grid", LOCAL, folder=mine.folder)
+    assert "was planned with the package's source another, which now is" in message
     allowed = ["allow_code_change=true", "dry_run=true", LOCAL]
     assert commands.run("refine", "outputs/grid", *allowed, folder=mine.folder).code == 0

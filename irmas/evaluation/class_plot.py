@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from irmas import plot_style as style
+from irmas.console import counted
 from irmas.evaluation.protocol import ClassMetrics
 from irmas.labels import INSTRUMENTS
-from irmas.results.page import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from irmas import provenance
-from irmas.console import Progress
+from irmas.console import Progress, counted
 from irmas.data.cache import FeatureCache
 from irmas.errors import DataError, UserError
 from irmas.evaluation import protocol, testset
@@ -24,7 +24,6 @@ from irmas.evaluation.testset import EvaluationSet, LabeledExcerpt
 from irmas.files import atomic_write, write_csv
 from irmas.inference.recognizer import Recognizer
 from irmas.processes import cpu_count
-from irmas.results.page import counted
 from irmas.run.model_file import ModelFile
 
 MIXED = "mixtures"

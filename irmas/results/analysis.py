@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,28 +13,15 @@ from scipy.special import stdtrit
 
 from irmas.config import averaged_epochs
 from irmas.results import comparison
-from irmas.results.comparison import (
-    CONFIDENCE,
-    NO_VARIANCE,
-    ROUNDING,
-    Comparison,
-    Estimate,
-    Sample,
-    TrainingNoise,
-    Variance,
-    pooled_variance,
-)
+from irmas.results.comparison import Comparison, Estimate, Sample, TrainingNoise, Variance
 from irmas.results.effects import Effect, Grid, main_effects
-from irmas.results.posterior import Posterior, posterior
+from irmas.results.posterior import posterior
 from irmas.results.runs import Confusion, Run, by_accuracy
 
-FEWEST_DF = 4
-"""Degrees of freedom below which an estimate says too little."""
-TAIL = 4
-"""Fewest epochs at the end of a run through which a line is drawn."""
-FAST = 0.01
-"""Gain of accuracy per epoch above which more epochs change more than settings do."""
-NEARLY_ALL = 0.9
+FEWEST_DF, TAIL = 4, 4
+"""Fewest degrees of freedom of the spread among seeds; fewest epochs at a run's end through which a line is drawn."""
+FAST, NEARLY_ALL = 0.01, 0.9
+"""Gain of accuracy per epoch above which more epochs change more than settings do; share of runs that must rise."""
 
 
 @dataclass(frozen=True)
@@ -48,45 +35,45 @@ class Point:
     accuracy: float
     """Mean accuracy of the runs, 0 to 1."""
     estimate: Estimate | None = None
-    """Accuracy of these settings, trained again and validated on other recordings, with its own 95 % interval.
-
-    The interval makes no allowance for a point that was chosen. None without predictions.
-    """
+    """Accuracy of these settings, trained again and validated on other recordings, with its own 95 % interval, which
+    makes no allowance for a point that was chosen. None without predictions."""
     in_best_set: bool | None = None
     """Membership in the best set; None where the point cannot be compared with the leader."""
     p_best: float | None = None
-    """Probability of being the best, approximate."""
+    """Approximate probability of being the best."""
     expected_loss: float | None = None
-    """Accuracy that choosing the point is expected to lose to the best one, 0 to 1; approximate."""
+    """Approximate accuracy that choosing the point is expected to lose to the best one, 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Analysis:
+    """Conclusions from the finished runs of a sweep."""
+
     points: tuple[Point, ...]
     """Points by rank; the first is the leader."""
     leader: Estimate | None
-    """The leader's accuracy without the luck of having been chosen, with a 95 % interval: its settings, trained again
-    and validated on other recordings. None without predictions or training noise."""
+    """The leader's accuracy without the luck of having been chosen, with a 95 % interval, as `Point.estimate`; None
+    without predictions or training noise."""
     noise: TrainingNoise | None
     """Training noise; None where neither seeds nor epochs show it."""
     effects: tuple[Effect, ...]
-    """Effects of all keys with two levels or more that the finished points can tell apart."""
+    """Effects of all keys with two levels or more that the finished points distinguish."""
     rise: Estimate | None
     """Accuracy that a run gains per epoch at its end, mean over all runs; None where learning rates are annealed."""
     still_rising: bool
-    """Whether nearly every run is still improving, and fast: more epochs come first."""
+    """True where nearly every run is still improving, and fast: more epochs come first."""
     excerpts: int
-    """Validation excerpts of the leader; 0 without its predictions."""
+    """Number of the leader's validation excerpts; 0 without its predictions."""
     recordings: int
-    """Validation recordings of the leader; 0 without its predictions."""
+    """Number of the leader's validation recordings; 0 without its predictions."""
     unpaired: str
-    """Why runs cannot be compared with the leader, in one sentence; empty where all can."""
+    """Reason, one sentence, for which runs cannot be compared with the leader; empty where all can."""
     confidence: float
     """Confidence of the best set: 0.95, or more after rounds of `irmas.refine`, which test the same sweep again."""
     confusion: Confusion | None = None
     """Confusion matrix of the leader's run with the lowest ID; None without its predictions."""
-    problems: Sequence[str] = field(default=())
-    """What could not be read of predictions."""
+    problems: Sequence[str] = ()
+    """Predictions that could not be read, and why."""
 
     @property
     def best_set(self) -> tuple[Point, ...]:
@@ -95,7 +82,7 @@ class Analysis:
 
     @property
     def is_decided(self) -> bool:
-        """Whether every point but the leader is known to be behind the best."""
+        """True where every point but the leader is known to be behind the best."""
         return all(point.in_best_set is False for point in self.points[1:])
 
     def candidates(self, count: int) -> list[Point]:
@@ -109,10 +96,8 @@ class _Group:
     """The points whose runs were all validated on one sample."""
 
     numbers: list[int]
-    """Numbers of the points, ascending; 0 is the leader."""
+    """Numbers of the points by rank, ascending; 0 is the leader."""
     sample: Sample
-    variance: Variance
-    """One run's variance by training."""
     comparison: Comparison
 
 
@@ -131,20 +116,21 @@ def analyze(
         for mean, seeds in means
     ]
     noise = _training_noise(runs, [np.array([run.accuracy for run in seeds]) for _, seeds in means])
-    confidence = 1 - (1 - CONFIDENCE) / 2**rounds
+    confidence = 1 - (1 - comparison.CONFIDENCE) / 2**rounds
     grid = _grid(points, keys)
     groups = _groups(points, runs, noise)
     leading = next((group for group in groups if group.numbers[0] == 0), None)
-    points = _with_estimates(points, groups)
-    belief, everywhere = None, None
+    leader, everywhere, known = None, None, _estimates(points, groups)
     if leading and noise:
-        belief = posterior(leading.comparison, grid.take(leading.numbers), leading.variance)
-        points = _judged(points, leading, confidence, belief)
+        belief = posterior(leading.comparison, grid.take(leading.numbers))
+        leader, in_best_set = belief.leader, leading.comparison.best_set(confidence)
+        for number, *verdict in zip(leading.numbers, in_best_set, belief.p_best, belief.expected_loss, strict=True):
+            known[number] |= dict(zip(("in_best_set", "p_best", "expected_loss"), verdict, strict=True))
         everywhere = leading.comparison if len(leading.numbers) == len(points) else None
     rise, still_rising = _rise(runs)
     return Analysis(
-        points=tuple(points),
-        leader=belief.leader if belief else None,
+        points=tuple(replace(point, **values) for point, values in zip(points, known, strict=True)),
+        leader=leader,
         noise=noise,
         effects=main_effects(grid, np.array([point.accuracy for point in points]), everywhere),
         rise=rise,
@@ -163,64 +149,55 @@ def _groups(points: Sequence[Point], runs: Sequence[Run], noise: TrainingNoise |
         numbers = [number for number, point in enumerate(points) if sample.scores.keys() >= set(point.runs)]
         if numbers:
             members = [points[number] for number in numbers]
-            variance = _training_variance(noise, sample, [point.runs for point in members])
             compared = Comparison(
                 np.array([point.accuracy for point in members]),
                 np.array([np.mean([sample.scores[run] for run in point.runs], axis=0) for point in members]),
                 np.array([len(point.runs) for point in members]),
                 sample.sizes,
-                variance,
+                _training_variance(noise, sample, [point.runs for point in members]),
             )
-            groups.append(_Group(numbers, sample, variance, compared))
+            groups.append(_Group(numbers, sample, compared))
     return groups
 
 
-def _with_estimates(points: Sequence[Point], groups: Sequence[_Group]) -> list[Point]:
-    """Return the points with intervals. Where all excerpts are right, or none, resampling them shows nothing."""
-    estimated = [*points]
+def _estimates(points: Sequence[Point], groups: Sequence[_Group]) -> list[dict[str, Any]]:
+    """Return each point's field `estimate`. Where all excerpts are right, or none, resampling them shows nothing."""
+    known: list[dict[str, Any]] = [{} for _ in points]
     for group in groups:
         for number, estimate in zip(group.numbers, group.comparison.intervals(), strict=True):
             if points[number].accuracy not in (0, 1) or estimate.low < estimate.high:
-                estimated[number] = replace(points[number], estimate=estimate)
-    return estimated
-
-
-def _judged(points: Sequence[Point], leading: _Group, confidence: float, belief: Posterior) -> list[Point]:
-    """Return the points, those of the leader's group with their membership in the best set and their prospects."""
-    judged = [*points]
-    verdicts = zip(leading.comparison.best_set(confidence), belief.p_best, belief.expected_loss, strict=True)
-    for number, (in_best_set, p_best, loss) in zip(leading.numbers, verdicts, strict=True):
-        judged[number] = replace(points[number], in_best_set=in_best_set, p_best=p_best, expected_loss=loss)
-    return judged
+                known[number] = {"estimate": estimate}
+    return known
 
 
 def _grid(points: Sequence[Point], keys: Sequence[str]) -> Grid:
     """Return the grid of the points in their order, its levels in that of the runs."""
     by_run = sorted(range(len(points)), key=lambda number: points[number].runs)
-    grid = Grid.of([points[number].values for number in by_run], keys)
-    return Grid(grid.levels, grid.codes[:, np.argsort(by_run)])
+    return Grid.of([points[number].values for number in by_run], keys).take(np.argsort(by_run).tolist())
 
 
 def _training_noise(runs: Sequence[Run], points: Sequence[NDArray[np.float64]]) -> TrainingNoise | None:
     """Return the spread among seeds or, where too few points have several, the fluctuation among epochs."""
-    variance, df = pooled_variance(points)
-    by_seeds = TrainingNoise(math.sqrt(variance), df, "seeds") if df and variance > ROUNDING**2 else None
+    variance, df = comparison.pooled_variance(points)
+    by_seeds = TrainingNoise(math.sqrt(variance), df, "seeds") if df and variance > comparison.ROUNDING**2 else None
     if by_seeds and df >= FEWEST_DF:
         return by_seeds
-    residuals = [_about_line(tail) for tail in _tails(runs)]
-    df = sum(len(residual) - 2 for residual in residuals)
-    if not df:
-        return by_seeds
-    squares = sum(float((residual**2).sum()) for residual in residuals)
-    return TrainingNoise(math.sqrt(squares / df), df, "epochs")
+    squares, df = 0.0, 0
+    for tail in _tails(runs):
+        epochs = np.arange(len(tail))
+        residuals = tail - np.polyval(np.polyfit(epochs, tail, 1), epochs)
+        squares += float((residuals**2).sum())
+        df += len(tail) - 2
+    return TrainingNoise(math.sqrt(squares / df), df, "epochs") if df else by_seeds
 
 
 def _training_variance(noise: TrainingNoise | None, sample: Sample, runs: Sequence[Sequence[int]]) -> Variance:
+    """Return one run's variance by training, with the IDs of the runs of each point."""
     if not noise:
-        return NO_VARIANCE
+        return comparison.NO_VARIANCE
     if noise.source != "seeds":
         return Variance(noise.sd**2, noise.df, 0.0)
-    by_excerpts, _ = pooled_variance([np.array([sample.scores[run] for run in ids]) for ids in runs])
+    by_excerpts, _ = comparison.pooled_variance([np.array([sample.scores[run] for run in ids]) for ids in runs])
     n = len(sample.sizes)
     return Variance(noise.sd**2, noise.df, by_excerpts * n / (n - 1))
 
@@ -235,12 +212,6 @@ def _tails(runs: Sequence[Run]) -> list[NDArray[np.float64]]:
     return tails
 
 
-def _about_line(tail: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the residuals about a straight line through the accuracies."""
-    epochs = np.arange(len(tail))
-    return np.asarray(tail - np.polyval(np.polyfit(epochs, tail, 1), epochs))
-
-
 def _rise(runs: Sequence[Run]) -> tuple[Estimate | None, bool]:
     """Return the mean slope of the runs' last epochs with its 95 % interval over runs, and whether nearly all rise."""
     tails = _tails(runs)
@@ -253,6 +224,7 @@ def _rise(runs: Sequence[Run]) -> tuple[Estimate | None, bool]:
 
 
 def _unpaired(runs: Sequence[Run], leader: Point, leading: _Group | None) -> str:
+    """Return the sentence on runs that cannot be compared with the leader."""
     missing = {run.id for run in runs if not run.answers}
     remedy = " Remove a run's folder and rerun the sweep command to train it again." if missing else ""
     if not leading:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from irmas.config import SWEEP_WIDE, Config, flatten, shown
-from irmas.results.page import counted
+from irmas.console import counted
 from irmas.sweep.jobs import named_runs
 from irmas.sweep.plan import Plan
 from irmas.sweep.sweep import OUTPUTS
@@ -19,22 +19,18 @@ if TYPE_CHECKING:
     from irmas.results.analysis import Analysis
     from irmas.results.ranking import Ranking
 
-PRODUCTION_EPOCHS = 50
-"""Epochs of the run that follows the sweep, as in the report."""
-LONGER = 3
-"""Factor by which to raise the epochs where runs are still improving."""
-_WORD = re.compile(r"[A-Za-z0-9._/-]+")
+PRODUCTION_EPOCHS, LONGER = 50, 3
+"""Epochs of the run that follows the sweep; factor by which to raise the epochs where runs are still improving."""
 END = "# end of {} settings\n"
-"""The last line of a best.yaml, by which a file of an earlier version is distinguished from a truncated one."""
+"""Last line of a best.yaml, by which a file of an earlier version is distinguished from a truncated one."""
 
 
 @dataclass(frozen=True)
 class NextStep:
-    """The command that helps most after a ranking."""
+    """The command that helps most after a ranking, and why: a sentence without its period."""
 
     command: str
     reason: str
-    """Sentence without its period."""
 
 
 def config(ranking: Ranking, analysis: Analysis) -> Config:
@@ -52,12 +48,12 @@ def text(ranking: Ranking, analysis: Analysis) -> str:
     head = [
         f"The leader of the sweep {ranking.plan.name}: {runs}" + (f", {values}" if values else ""),
         _accuracy(analysis, settings),
-        _rivals(analysis),
+        *_rivals(analysis),
         f"Production run: {production_command(ranking, analysis)}",
     ]
     named = {key: value for key, value in asdict(settings).items() if key not in SWEEP_WIDE}
     content = yaml.safe_dump(named, sort_keys=False, allow_unicode=True) + END.format(len(flatten(named)))
-    return "".join(f"# {line}\n" for line in head if line) + content
+    return "".join(f"# {line}\n" for line in head) + content
 
 
 def _accuracy(analysis: Analysis, settings: Config) -> str:
@@ -71,13 +67,11 @@ def _accuracy(analysis: Analysis, settings: Config) -> str:
     return f"val_accuracy {100 * expected.value:.2f} % {again} ({interval}); observed: {observed}"
 
 
-def _rivals(analysis: Analysis) -> str:
+def _rivals(analysis: Analysis) -> list[str]:
     total, size = len(analysis.points), len(analysis.best_set)
-    if total == 1:
-        return ""
-    if size == 1:
-        return "It is better than every other point" if analysis.is_decided else "The others cannot be compared with it"
-    return f"{size} of {total} points are in the best set; this is the first of them"
+    alone = "It is better than every other point" if analysis.is_decided else "The others cannot be compared with it"
+    several = f"{size} of {total} points are in the best set; this is the first of them"
+    return [] if total == 1 else [alone if size == 1 else several]
 
 
 def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
@@ -85,22 +79,21 @@ def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
     total, size = len(analysis.points), len(analysis.best_set)
     leader = named_runs(analysis.points[0].runs)
     has_one_seed = all(len(point.runs) == 1 for point in analysis.points)
-    if total == 1:
-        return NextStep(
-            production_command(ranking, analysis), "one point has finished, and no other to compare it with"
-        )
-    if analysis.still_rising:
+    if total > 1 and analysis.still_rising:
         gain = f" by {100 * analysis.rise.value:.1f} percentage points per epoch" if analysis.rise else ""
         return NextStep(_longer(ranking, analysis), f"accuracy still rises{gain}, and more epochs come first")
-    if analysis.noise is None and has_one_seed and (command := _second_seed(ranking)):
+    if total > 1 and analysis.noise is None and has_one_seed and (command := _second_seed(ranking)):
         return NextStep(command, "one seed cannot show how much trainings of a point differ; a second one can")
     if size > 1:
-        reason = f"{size} of {total} points are in the best set; fresh seeds of the first of them narrow it"
         words = ["python -m irmas.refine", f"{OUTPUTS}/{ranking.plan.name}", *_launcher(ranking.plan)]
+        reason = f"{size} of {total} points are in the best set; fresh seeds of the first of them narrow it"
         return NextStep(" ".join(words), reason)
+    reason = f"the other points cannot be compared with {leader}"
     if analysis.is_decided:
-        return NextStep(production_command(ranking, analysis), f"{leader} is better than every other point")
-    return NextStep(production_command(ranking, analysis), f"the other points cannot be compared with {leader}")
+        reason = f"{leader} is better than every other point"
+    if total == 1:
+        reason = "one point has finished, and no other to compare it with"
+    return NextStep(production_command(ranking, analysis), reason)
 
 
 def _longer(ranking: Ranking, analysis: Analysis) -> str:
@@ -117,12 +110,12 @@ def _longer(ranking: Ranking, analysis: Analysis) -> str:
 
 def _second_seed(ranking: Ranking) -> str | None:
     """Return the command that grows the sweep by a second seed; None where several seeds or no command is known."""
-    seeds = {ranking.plan.value(run, "seed") for run in ranking.plan.runs}
-    if len(seeds) > 1:
+    plan = ranking.plan
+    seed, *others = {plan.value(run, "seed") for run in plan.runs}
+    if others or not plan.command:
         return None
-    (seed,) = seeds
-    words = [_override("seed", seed, seed + 1), _override("name", ranking.plan.name)]
-    return _train(*_words(ranking.plan, "seed", "name"), *words, is_sweep=True) if ranking.plan.command else None
+    words = [_override("seed", seed, seed + 1), _override("name", plan.name)]
+    return _train(*_words(plan, "seed", "name"), *words, is_sweep=True)
 
 
 def production_command(ranking: Ranking, analysis: Analysis) -> str:
@@ -136,7 +129,7 @@ def production_command(ranking: Ranking, analysis: Analysis) -> str:
 
 
 def _launcher(plan: Plan) -> list[str]:
-    """Return the override that chose the sweep's launcher, if there was one."""
+    """Return the override that chose the sweep's launcher, if any."""
     return [word for word in plan.command if word.startswith("hydra/launcher=")]
 
 
@@ -152,6 +145,6 @@ def _train(*words: str, is_sweep: bool = False) -> str:
 def _override(key: str, *values: Any) -> str:
     """Return an override as it is typed: Hydra requires quotes around all but letters, digits and . _ / -"""
     texts = [shown(value) for value in values]
-    if all(map(_WORD.fullmatch, texts)):
+    if all(re.fullmatch(r"[A-Za-z0-9._/-]+", text) for text in texts):
         return f"{key}={','.join(texts)}"
     return shlex.quote(f"{key}=" + ",".join(f'"{text}"' for text in texts))

@@ -85,7 +85,7 @@ class TrainingNoise:
     sd: float
     df: int
     source: str
-    """What was measured: `seeds` (spread among the runs of a point) or `epochs` (fluctuation of the last epochs)."""
+    """`seeds`, for the spread among the runs of a point, or `epochs`, for the fluctuation of the last epochs."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ class Variance:
 NO_VARIANCE = Variance(0.0, 0, 0.0)
 
 
+@cache  # simulations need the same number of recordings thousands of times
 def draw(n: int) -> NDArray[np.integer]:
     """Return how often each of n recordings is drawn, (resamples, n)."""
     return np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
@@ -124,15 +125,12 @@ def widening(n: int) -> float:
     return float(math.sqrt(n / (n - 1)) * stdtrit(n - 1, tail) / ndtri(tail))
 
 
-_drawn = cache(draw)  # simulations ask for the same number of recordings thousands of times
-
-
 def resample(sizes: Array) -> Array:
     """Return weights, (resamples, recordings): weights times scores are a resample's accuracy minus the observed one.
 
     A weight is how often the recording was drawn, over the relative size of everything that was drawn, widened.
     """
-    counts = _drawn(len(sizes))
+    counts = draw(len(sizes))
     return np.asarray(counts * (widening(len(sizes)) * sizes.sum() / (counts @ sizes))[:, None])
 
 
@@ -141,7 +139,7 @@ class Comparison:
 
     def __init__(self, accuracies: Array, scores: Array, runs: Array, sizes: Array, variance: Variance) -> None:
         """Draw the noise of points: accuracies and numbers of runs, (points,), scores, (points, recordings)."""
-        self.accuracies, self.runs = accuracies, runs
+        self.accuracies, self.runs, self.variance = accuracies, runs, variance
         self.by_excerpts = scores @ resample(sizes).T
         """Deviations of the accuracies by the choice of recordings, (points, resamples)."""
         rng = np.random.default_rng(SEED + 1)

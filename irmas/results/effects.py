@@ -17,8 +17,6 @@ Array = NDArray[np.float64]
 
 MOST_LEVELS = 24
 """Most values of a key that is a factor of a grid; those of others were drawn at random."""
-FARTHEST = 10
-"""Largest ratio of the next level to the last one, or its inverse: levels may lie far apart."""
 LABELS = frozenset({"seed", "data.seed", "data.fold", "data.render_seed"})
 """Keys whose whole numbers name something: nothing lies beyond the last of them."""
 
@@ -30,7 +28,6 @@ class Level:
     value: Any
     accuracy: float
     """Least-squares mean: as if every level had been trained with the same other settings."""
-    points: int
     lead: Estimate | None = None
     """The best level's accuracy minus this one's, with a 95 % interval for all pairs of levels of all keys together.
 
@@ -39,7 +36,7 @@ class Level:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the interval of the best level's lead excludes 0."""
+        """True where the interval of the best level's lead excludes 0."""
         return self.lead is not None and self.lead.low > 0
 
 
@@ -69,17 +66,17 @@ class Grid:
     """The points of a sweep by the levels of their keys."""
 
     levels: dict[str, tuple[Any, ...]]
-    """Levels of each key with 2 to MOST_LEVELS of them."""
+    """Levels of each key with several."""
     codes: NDArray[np.intp]
     """Number of each point's level, (keys, points)."""
 
     @classmethod
-    def of(cls, settings: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Grid:
-        """Sort the values of each key: numbers ascending, others in the order of `settings`."""
+    def of(cls, settings: Sequence[Mapping[str, Any]], keys: Iterable[str], most: float = MOST_LEVELS) -> Grid:
+        """Sort the values of each key with at most `most`: numbers ascending, others in the order of `settings`."""
         levels, codes = {}, []
         for key in keys:
             values = {shown(point[key]): point[key] for point in settings}
-            if 1 < len(values) <= MOST_LEVELS:
+            if 1 < len(values) <= most:
                 ordered = sorted(values.values()) if are_numbers(values.values()) else [*values.values()]
                 levels[key] = tuple(ordered)
                 number = {shown(value): code for code, value in enumerate(ordered)}
@@ -123,15 +120,13 @@ def main_effects(grid: Grid, accuracies: Array, compared: Comparison | None) -> 
         leads = dict(zip(pairs, zip(half_widths.tolist(), ps.tolist(), strict=True), strict=True))
     effects = []
     for key, rows in weights.items():
-        number = [*grid.levels].index(key)
         means = (rows @ accuracies).tolist()
-        counts = np.bincount(grid.codes[number], minlength=len(means)).tolist()
         best = int(np.argmax(means))
         levels = []
-        for place, (value, mean, count) in enumerate(zip(grid.levels[key], means, counts, strict=True)):
+        for place, (value, mean) in enumerate(zip(grid.levels[key], means, strict=True)):
             lead = means[best] - mean
             half, _ = leads.get((key, min(place, best), max(place, best)), (0.0, 1.0))
-            levels.append(Level(value, mean, count, Estimate(lead, lead - half, lead + half) if half else None))
+            levels.append(Level(value, mean, Estimate(lead, lead - half, lead + half) if half else None))
         smallest_p = min((p for (name, _, _), (_, p) in leads.items() if name == key), default=None)
         beyond = beyond_edge(key, levels) if are_numbers(grid.levels[key]) else None
         effects.append(Effect(key, tuple(levels), smallest_p, beyond))
@@ -178,7 +173,7 @@ def _next_value(key: str, levels: Sequence[float]) -> float | None:
     geometric = min(neighbor, edge) > 0 and _is_geometric(sorted(level for level in levels if level > 0))
     allows = rule(key).allows
     for step in (1, 1 / 2, 1 / 4):
-        ratio = min(max(edge / neighbor, 1 / FARTHEST), FARTHEST) if geometric else 0.0
+        ratio = min(max(edge / neighbor, 1 / 10), 10) if geometric else 0.0  # levels may lie far apart
         value = edge * ratio**step if geometric else round(edge + (edge - neighbor) * step, 12)
         value = _rounded(value, levels, 1 if geometric and step == 1 else 2)
         if (value - edge) * (edge - neighbor) > 0 and allows(value):
@@ -187,7 +182,7 @@ def _next_value(key: str, levels: Sequence[float]) -> float | None:
 
 
 def _is_geometric(levels: Sequence[float]) -> bool:
-    """Return whether ascending levels span more than a factor of 5, or vary less in ratios than in differences."""
+    """Return True where ascending levels span more than a factor of 5, or vary less in ratios than in differences."""
     ratios = [high / low for low, high in pairwise(levels)]
     differences = [high - low for low, high in pairwise(levels)]
     return levels[-1] / levels[0] > 5 or max(ratios) / min(ratios) < max(differences) / min(differences)

@@ -18,7 +18,7 @@ from irmas import plot_style
 from irmas.config import shown
 from irmas.plot_style import BLUE, CHARACTER, FAINT, LINE, VERMILLION, name_ticks, new_figure, shortened, turned_height
 from irmas.results.analysis import Analysis, Point
-from irmas.results.effects import are_numbers
+from irmas.results.effects import Grid
 from irmas.results.ranking import Ranking
 from irmas.results.runs import Confusion
 from irmas.run.events import VAL_ACCURACY, VAL_LOSS
@@ -29,12 +29,12 @@ Array = NDArray[np.float64]
 Curve = Mapping[int, float]
 
 TABLE = 54
-"""Characters of the table beside the points."""
+"""Number of characters of the table beside the points."""
 MOST_POINTS, MOST_COUNTED = 40, 14
 """Most points that are drawn, and most classes for which numbers fit into the cells."""
-MOST_LEVELS, MOST_COLUMNS, MOST_PANELS = 40, 12, 6
-GRID, CELL_HEIGHT, HIGHEST = plot_style.WIDTH - 1.7, 0.27, 8.0
-"""Width of all heat maps together, height of a cell, and height of all heat maps."""
+MOST_ROWS, MOST_COLUMNS, MOST_PANELS = 40, 12, 6
+PANELS_WIDTH, CELL_HEIGHT, PANELS_HEIGHT = plot_style.WIDTH - 1.7, 0.27, 8.0
+"""Width of all heat maps together, height of a cell, and largest height of all heat maps."""
 
 LINES = ((BLUE, "-", "o"), (VERMILLION, "--", "s"), (plot_style.GREEN, "-.", "^"), (plot_style.PURPLE, ":", "D"))
 MARKS: tuple[tuple[bool | None, str, dict[str, Any]], ...] = (
@@ -68,7 +68,15 @@ def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
     points = analysis.points[:MOST_POINTS]
     marks = [mark for mark in MARKS if any(point.in_best_set is mark[0] for point in points)]
     with_seeds = any(len(point.runs) > 1 for point in points)
-    title, notes = f"val_accuracy of {_counted(ranking, analysis)}, best first", _accuracy_notes(ranking, analysis)
+    has_bars, trainings = any(point.estimate for point in points), " and other trainings" if analysis.noise else ""
+    notes = [
+        _excerpts(ranking, analysis),
+        f"Bars: 95 % intervals of each point by itself, for other recordings{trainings}." if has_bars else "",
+        "Points are compared on the same excerpts, so that bars may overlap." if has_bars and len(marks) > 1 else "",
+        f"The first {len(points)} of {len(analysis.points)} points." if len(points) < len(analysis.points) else "",
+        analysis.unpaired,
+    ]
+    title = f"val_accuracy of {_counted(ranking, analysis)}, best first"
     figure = new_figure(0.7 + 0.165 * len(points), title, notes, len(marks) + with_seeds)
     axes = figure.subplots()
     axes.grid(axis="x")
@@ -80,7 +88,10 @@ def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
         x, y = [100 * point.accuracy for _, point in drawn], [place for place, _ in drawn]
         axes.plot(x, y, label=meaning, linestyle="none", markersize=4.5, **style)
     if with_seeds:
-        _draw_seeds(axes, ranking, points)
+        accuracies = {run.id: run.accuracy or 0.0 for run in ranking.runs}
+        places = [(run, place) for place, point in enumerate(points) for run in point.runs if len(point.runs) > 1]
+        x, y = [100 * accuracies[run] for run, _ in places], [place for _, place in places]
+        axes.plot(x, y, "|", color=plot_style.INK, markersize=6, markeredgewidth=0.7, label="single runs")
     axes.set_ylim(len(points) - 0.4, -1.6)
     axes.margins(x=0.03)
     _label_rows(axes, points)
@@ -88,26 +99,6 @@ def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
     axes.spines["left"].set_visible(False)
     plot_style.add_legend(figure, axes.get_legend_handles_labels()[0])
     return figure
-
-
-def _accuracy_notes(ranking: Ranking, analysis: Analysis) -> list[str]:
-    points, notes = analysis.points[:MOST_POINTS], [_excerpts(ranking, analysis)]
-    if any(point.estimate for point in points):
-        other = "recordings and other trainings" if analysis.noise else "recordings"
-        notes.append(f"Bars: 95 % intervals of each point by itself, for other {other}.")
-        if len({point.in_best_set for point in points}) > 1:
-            notes.append("Points are compared on the same excerpts, so that bars may overlap.")
-    if len(points) < len(analysis.points):
-        notes.append(f"The first {len(points)} of {len(analysis.points)} points.")
-    return [*notes, analysis.unpaired]
-
-
-def _draw_seeds(axes: Axes, ranking: Ranking, points: Sequence[Point]) -> None:
-    """Draw the single runs of points with several."""
-    accuracies = {run.id: run.accuracy for run in ranking.runs}
-    places = [(run, place) for place, point in enumerate(points) for run in point.runs if len(point.runs) > 1]
-    x, y = [100 * (accuracies[run] or 0.0) for run, _ in places], [place for _, place in places]
-    axes.plot(x, y, "|", color=plot_style.INK, markersize=6, markeredgewidth=0.7, label="single runs")
 
 
 def _label_rows(axes: Axes, points: Sequence[Point]) -> None:
@@ -126,30 +117,25 @@ def _label_rows(axes: Axes, points: Sequence[Point]) -> None:
 # ---- the grid
 
 
-def _levels(points: Sequence[Point]) -> dict[str, list[Any]]:
-    """Return the values of keys with several, the key with the most first; numbers ascending, other values by rank."""
-    levels = {}
-    for key in points[0].values:
-        values = [*{shown(point.values[key]): point.values[key] for point in points}.values()]
-        if len(values) > 1:
-            levels[key] = sorted(values) if are_numbers(values) else values
-    return dict(sorted(levels.items(), key=lambda item: -len(item[1])))
-
-
 def _heatmap(ranking: Ranking, analysis: Analysis) -> Figure | None:
     """Draw the grid by the two keys with the most values, with a panel for each combination of the others."""
-    levels = _levels(analysis.points)
+    whole = Grid.of([point.values for point in analysis.points], analysis.points[0].values, most=math.inf)
+    levels = dict(sorted(whole.levels.items(), key=lambda item: -len(item[1])))
     sizes = [len(values) for values in levels.values()]
-    if len(levels) < 2 or sizes[0] > MOST_LEVELS or sizes[1] > MOST_COLUMNS:
+    if len(levels) < 2 or sizes[0] > MOST_ROWS or sizes[1] > MOST_COLUMNS:
         return None
     (rows, columns, *others), (n_rows, n_columns) = levels, sizes[:2]
-    panels, leader = _panels(analysis, levels)
+    codes = dict(zip(whole.levels, whole.codes.tolist(), strict=True))
+    places = [*zip(*(codes[key] for key in levels), strict=True)]
+    leader, panels = places[0], dict[tuple[int, ...], Array]()  # in the order of the best point in each
+    for point, place in zip(analysis.points, places, strict=True):
+        panels.setdefault(place[2:], np.full(sizes[:2], np.nan))[place[:2]] = 100 * point.accuracy
     high = CELL_HEIGHT * n_rows + 0.2 + LINE * len(others)
-    most_across = max(1, int(GRID / max(0.4 * n_columns, 1.2)))
-    chosen = sorted(list(panels)[: min(MOST_PANELS, most_across * max(1, int(HIGHEST / high)))])
+    most_across = max(1, int(PANELS_WIDTH / max(0.4 * n_columns, 1.2)))
+    chosen = sorted(list(panels)[: min(MOST_PANELS, most_across * max(1, int(PANELS_HEIGHT / high)))])
     down = math.ceil(len(chosen) / most_across)
     across = math.ceil(len(chosen) / down)
-    wide = GRID / across
+    wide = PANELS_WIDTH / across
     accuracies = np.array([panels[place] for place in chosen])
     notes = [
         f"{_counted(ranking, analysis)}; {_excerpts(ranking, analysis)}",
@@ -159,7 +145,8 @@ def _heatmap(ranking: Ranking, analysis: Analysis) -> Figure | None:
     ]
     title = f"val_accuracy by {shortened(rows, 24)} and {shortened(columns, 24)}"
     rows_with_names = 1 if len(chosen) == down * across else 2
-    turned = turned_height(_names(levels[columns]), wide / n_columns)
+    row_names, column_names = ([shortened(_text(value), 14) for value in levels[key]] for key in (rows, columns))
+    turned = turned_height(column_names, wide / n_columns)
     figure = new_figure(0.5 + down * high + rows_with_names * turned, title, notes)
     grid = figure.subplots(down, across, squeeze=False)
     for number, (axes, place, panel) in enumerate(zip(grid.flat, chosen, accuracies, strict=False)):
@@ -167,30 +154,14 @@ def _heatmap(ranking: Ranking, analysis: Analysis) -> Figure | None:
         lines = [f"{key} = {_text(levels[key][level])}" for key, level in zip(others, place, strict=True)]
         axes.set_title("\n".join(shortened(line, int(wide / CHARACTER)) for line in lines))
         is_left, is_lowest = number % across == 0, number + across >= len(chosen)
-        name_ticks(axes.yaxis, _names(levels[rows]) if is_left else [], CELL_HEIGHT)
-        name_ticks(axes.xaxis, _names(levels[columns]) if is_lowest else [], wide / n_columns)
+        name_ticks(axes.yaxis, row_names if is_left else [], CELL_HEIGHT)
+        name_ticks(axes.xaxis, column_names if is_lowest else [], wide / n_columns)
         axes.set_ylabel(shortened(rows, 24) if is_left else "")
         axes.set_xlabel(shortened(columns, 24) if is_lowest else "")
     for axes in grid.flat[len(chosen) :]:
         axes.remove()
     figure.colorbar(image, ax=figure.axes, label="val_accuracy, %", aspect=30, pad=0.02)
     return figure
-
-
-def _panels(
-    analysis: Analysis, levels: Mapping[str, Sequence[Any]]
-) -> tuple[dict[tuple[int, ...], Array], tuple[int, ...]]:
-    """Return panels by the levels of all keys but two, in the order of the best point in each; the leader's levels.
-
-    A panel holds accuracies, %, (levels of the first key, levels of the second), NaN where there is no point.
-    """
-    codes = {key: {shown(value): number for number, value in enumerate(values)} for key, values in levels.items()}
-    shape = tuple(map(len, codes.values()))[:2]
-    panels: dict[tuple[int, ...], Array] = {}
-    places = [tuple(codes[key][shown(point.values[key])] for key in codes) for point in analysis.points]
-    for point, place in zip(analysis.points, places, strict=True):
-        panels.setdefault(place[2:], np.full(shape, np.nan))[place[:2]] = 100 * point.accuracy
-    return panels, places[0]
 
 
 def _draw_panel(axes: Axes, panel: Array, accuracies: Array, framed: tuple[int, ...] | None) -> AxesImage:
@@ -210,10 +181,6 @@ def _draw_panel(axes: Axes, panel: Array, accuracies: Array, framed: tuple[int, 
     return image
 
 
-def _names(values: Sequence[Any]) -> list[str]:
-    return [shortened(_text(value), 14) for value in values]
-
-
 # ---- epochs
 
 
@@ -225,16 +192,23 @@ def _curves(ranking: Ranking, analysis: Analysis) -> Figure:
     losses = [loss for run in ranking.runs for loss in run.curves.get(VAL_LOSS, {}).values() if math.isfinite(loss)]
     highest = 1.2 * float(np.quantile(losses, 0.95)) if losses else math.inf
     is_cut = max(losses, default=0) > 1.5 * highest
-    notes = _curve_notes(front, with_others=bool(others or unfinished))
-    notes += [f"Losses above {highest:.3g} are cut off."] if is_cut else []
+    followers = {1: "", 2: " and the next"}.get(len(front), f" and the next {len(front) - 1}")
+    notes = [
+        _excerpts(ranking, analysis),
+        "Lines: means over a point's seeds; bands: from its lowest to its highest run."
+        if any(len(point.runs) > 1 for point in front)
+        else "",
+        f"In front: the leader{followers}; grey: all others." if others or unfinished else "",
+        f"Losses above {highest:.3g} are cut off." if is_cut else "",
+    ]
     title = f"Validation accuracy and loss by epoch, {_counted(ranking, analysis)}"
-    figure = new_figure(2.5, title, [_excerpts(ranking, analysis), *notes], legend_lines=len(front))
+    figure = new_figure(2.5, title, notes, legend_lines=len(front))
     left, right = figure.subplots(1, 2)
     last = max(epoch for run in ranking.runs for epoch in run.curves.get(VAL_ACCURACY, {}))
     for axes, tag, factor in ((left, VAL_ACCURACY, 100), (right, VAL_LOSS, 1)):
         curves = {run.id: run.curves.get(tag, {}) for run in ranking.runs}
         axes.grid()
-        behind = [_over_seeds(curves, point)[0] for point in others] + [curves[run] for run in unfinished]
+        behind = [_mean(_over_seeds(curves, point)) for point in others] + [curves[run] for run in unfinished]
         axes.plot(*_joined(behind, factor), color=FAINT, linewidth=0.7, marker=".", markersize=2)
         for place, point in enumerate(front):
             _draw_curve(axes, curves, point, factor, place)
@@ -249,35 +223,26 @@ def _curves(ranking: Ranking, analysis: Analysis) -> Figure:
     return figure
 
 
-def _curve_notes(front: Sequence[Point], *, with_others: bool) -> list[str]:
-    notes = []
-    if any(len(point.runs) > 1 for point in front):
-        notes.append("Lines: means over a point's seeds; bands: from its lowest to its highest run.")
-    if with_others:
-        followers = {1: "", 2: " and the next"}.get(len(front), f" and the next {len(front) - 1}")
-        notes.append(f"In front: the leader{followers}; grey: all others.")
-    return notes
-
-
 def _draw_curve(axes: Axes, curves: Mapping[int, Curve], point: Point, factor: float, place: int) -> None:
     """Draw a point's mean and, of several seeds, the band from the lowest to the highest run."""
     color, dash, shape = LINES[place]
-    layer = 9 - place
-    mean, lowest, highest = _over_seeds(curves, point)
+    layer, values = 9 - place, _over_seeds(curves, point)
     style: dict[str, Any] = {"color": color, "linestyle": dash, "marker": shape, "markersize": 3}
-    axes.plot(*_joined([mean], factor), label=f"{named_runs(point.runs)}  {_named(point)}", zorder=layer, **style)
+    label = f"{named_runs(point.runs)}  {_named(point)}"
+    axes.plot(*_joined([_mean(values)], factor), label=label, zorder=layer, **style)
     if len(point.runs) > 1:
-        low, high = ([factor * value for value in edge.values()] for edge in (lowest, highest))
-        axes.fill_between([*mean], low, high, color=color, alpha=0.18, linewidth=0, zorder=layer - 5)
+        low, high = ([factor * edge(seeds) for seeds in values.values()] for edge in (min, max))
+        axes.fill_between([*values], low, high, color=color, alpha=0.18, linewidth=0, zorder=layer - 5)
 
 
-def _over_seeds(curves: Mapping[int, Curve], point: Point) -> tuple[Curve, Curve, Curve]:
-    """Return the mean, the lowest and the highest value of each epoch that all runs of the point have."""
+def _over_seeds(curves: Mapping[int, Curve], point: Point) -> dict[int, list[float]]:
+    """Return the values of the point's runs by epoch, for the epochs that all have."""
     runs = [curves[run] for run in point.runs]
-    epochs = [epoch for epoch in runs[0] if all(epoch in curve for curve in runs)]
-    values = {epoch: [curve[epoch] for curve in runs] for epoch in epochs}
-    mean = {epoch: math.fsum(seeds) / len(seeds) for epoch, seeds in values.items()}
-    return mean, {epoch: min(seeds) for epoch, seeds in values.items()}, {e: max(seeds) for e, seeds in values.items()}
+    return {epoch: [curve[epoch] for curve in runs] for epoch in runs[0] if all(epoch in curve for curve in runs)}
+
+
+def _mean(values: Mapping[int, Sequence[float]]) -> Curve:
+    return {epoch: math.fsum(seeds) / len(seeds) for epoch, seeds in values.items()}
 
 
 def _joined(curves: Iterable[Curve], factor: float) -> tuple[list[float], list[float]]:

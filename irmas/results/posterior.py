@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import chdtri
 
-from irmas.results.comparison import CONFIDENCE, SEED, Comparison, Estimate, Variance
+from irmas.results.comparison import CONFIDENCE, SEED, Comparison, Estimate
 from irmas.results.effects import Grid
 
 Array = NDArray[np.float64]
@@ -34,17 +34,17 @@ CELLS = 100_000
 
 @dataclass(frozen=True)
 class Posterior:
+    """The leader's true accuracy; each point's probability of being the best and the mean loss by choosing it."""
+
     leader: Estimate
     p_best: list[float]
-    """Probability of each point to be the best."""
     expected_loss: list[float]
-    """Accuracy lost by choosing each point, on average."""
 
 
-def posterior(compared: Comparison, grid: Grid, variance: Variance) -> Posterior:
+def posterior(compared: Comparison, grid: Grid) -> Posterior:
     """Return the posterior of the points of `grid`, the first of which leads."""
     rng = np.random.default_rng(SEED + 2)
-    n = len(compared.accuracies)
+    variance, n = compared.variance, len(compared.accuracies)
     chains = min(CHAINS, max(CELLS // n, 4))
     common, own = _excerpt_variances(compared.by_excerpts)
     # Each chain has a training variance that the estimate allows.

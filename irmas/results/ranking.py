@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections import defaultdict
@@ -17,7 +15,7 @@ from rich.text import Text
 
 from irmas.config import shown
 from irmas.console import plain_table
-from irmas.files import atomic_write
+from irmas.files import atomic_write, write_csv
 from irmas.results import runs
 from irmas.results.runs import Run, by_accuracy, combination
 from irmas.run.folder import CANCELLED, COMPLETED, PENDING, PRUNED, RUNNING
@@ -30,12 +28,8 @@ from irmas.sweep.sweep import Sweep
 if TYPE_CHECKING:  # scipy takes half a second to import
     from irmas.results.analysis import Analysis, Point
 
-STYLES = {
-    COMPLETED: "green",
-    PENDING: "dim",
-    RUNNING: "cyan",
-    **dict.fromkeys((CANCELLED, PRUNED, NOT_SUBMITTED), "yellow"),
-}
+STYLES = {COMPLETED: "green", PENDING: "dim", RUNNING: "cyan"}
+STYLES |= dict.fromkeys((CANCELLED, PRUNED, NOT_SUBMITTED), "yellow")
 
 
 @dataclass(frozen=True)
@@ -44,7 +38,7 @@ class Ranking:
     runs: list[Run]
     """Runs by rank, then those without one by ID. COMPLETED runs have a rank and, behind them, PRUNED ones."""
     problems: list[str]
-    """What could not be read of the runs' files."""
+    """Files of the runs that could not be read, and why."""
     state: SweepState
 
     @property
@@ -62,31 +56,21 @@ def rank(sweep: Sweep, state: SweepState | None = None) -> Ranking:
     read, problems = runs.read(sweep, state)
     if not _all_old(read):
         read = [replace(run, accuracy=None) if run.is_old else run for run in read]
-    ranked = _ranked(read)
-    ranked += _ranked_behind(ranked, [run for run in read if run.state == PRUNED and run.accuracy is not None])
-    with_rank = {run.id for run in ranked}
-    return Ranking(sweep, ranked + [run for run in read if run.id not in with_rank], problems, state)
-
-
-def _ranked(read: Sequence[Run]) -> list[Run]:
-    """Return the finished runs by rank."""
     points = by_accuracy([run for run in read if run.is_finished], [run.values for run in read])
-    return [
+    ranked = [
         replace(run, rank=number, point_accuracy=accuracy)
         for number, (accuracy, members) in enumerate(points, start=1)
         for run in members
     ]
+    pruned = sorted((run for run in read if run.state == PRUNED and run.accuracy is not None), key=_pruned_order)
+    ranked += [replace(run, rank=number) for number, run in enumerate(pruned, start=len(points) + 1)]
+    with_rank = {run.id for run in ranked}
+    return Ranking(sweep, ranked + [run for run in read if run.id not in with_rank], problems, state)
 
 
-def _ranked_behind(ranked: Sequence[Run], pruned: Sequence[Run]) -> list[Run]:
-    """Return PRUNED runs by the epoch that they reached: an accuracy after two epochs is not one after fifteen."""
-
-    def order(run: Run) -> tuple[float, ...]:
-        loss = math.inf if run.loss is None else run.loss
-        return -run.epoch, -(run.accuracy or 0.0), loss, run.id
-
-    last = max((run.rank or 0 for run in ranked), default=0)
-    return [replace(run, rank=number) for number, run in enumerate(sorted(pruned, key=order), start=last + 1)]
+def _pruned_order(run: Run) -> tuple[float, ...]:
+    """Return the key by which PRUNED runs are sorted: an accuracy after two epochs is not one after fifteen."""
+    return -run.epoch, -(run.accuracy or 0.0), math.inf if run.loss is None else run.loss, run.id
 
 
 def analyze(ranking: Ranking) -> Analysis | None:
@@ -112,51 +96,35 @@ def unranked(ranking: Ranking) -> list[Run]:
 
 def warnings(ranking: Ranking) -> list[str]:
     """Return sentences, without their periods, about runs that were not trained or validated alike."""
-    return [text for text in (_mixed_sources(ranking), _old_runs(ranking), _mixed_schedules(ranking)) if text]
-
-
-def _mixed_sources(ranking: Ranking) -> str:
+    texts = list[str]()
     by_source: dict[str, list[int]] = defaultdict(list)
-    for run in ranking.runs:
-        if run.source:
-            by_source[run.source].append(run.id)
-    if len({digest for source in by_source for digest in source.split()}) < 2:
-        return ""
-    sources = sorted(by_source.items(), key=lambda item: min(item[1]))
-    parts = [f"{named_runs(ids)} by {source.replace(' ', ' then ')}" for source, ids in sources]
-    return "mixed versions of the source: " + ", ".join(parts)
+    for run in sorted(ranking.runs, key=lambda run: run.id):
+        by_source[run.source].append(run.id)
+    if len({digest for source in by_source for digest in source.split()}) > 1:
+        parts = [f"{named_runs(ids)} by {source.replace(' ', ' then ')}" for source, ids in by_source.items() if source]
+        texts.append("mixed versions of the source: " + ", ".join(parts))
+    if old := [run.id for run in ranking.runs if run.is_old]:
+        trained = "were trained by an earlier version and validated with batch norm's running statistics"
+        texts.append(
+            f"all runs {trained}: their rank is that of the last epoch's accuracy, which fluctuates; "
+            "train the sweep again under another name=..."
+            if _all_old(ranking.runs)
+            else f"{named_runs(old)} {trained}: they cannot be compared with the others and have no rank; remove their "
+            "folders in runs/ and rerun the sweep command, or train all runs under another name=..."
+        )
+    ranked = [run for run in ranking.runs if run.rank is not None and not run.is_old]
+    last = [run.id for run in ranked if run.anneals]
+    means = sorted({run.averaged_epochs for run in ranked if not run.anneals})
+    if last and set(means) - {1}:
+        texts.append(
+            f"val_accuracy is the last epoch's for {named_runs(last)}, whose learning rate ends near zero, "
+            f"and the mean over the last {' or '.join(map(str, means))} epochs for the others"
+        )
+    return texts
 
 
 def _all_old(read: Sequence[Run]) -> bool:
     return all(run.is_old for run in read if run.curves)
-
-
-def _old_runs(ranking: Ranking) -> str:
-    old = [run.id for run in ranking.runs if run.is_old]
-    if not old:
-        return ""
-    trained = "trained by an earlier version and validated with batch norm's running statistics"
-    if _all_old(ranking.runs):
-        return (
-            f"all runs were {trained}: their rank is that of the last epoch's accuracy, which fluctuates; "
-            "train the sweep again under another name=..."
-        )
-    return (
-        f"{named_runs(old)}: {trained}, not comparable with the others and without a rank; remove their folders "
-        "in runs/ and rerun the sweep command, or train all runs under another name=..."
-    )
-
-
-def _mixed_schedules(ranking: Ranking) -> str:
-    ranked = [run for run in ranking.runs if run.rank is not None and not run.is_old]
-    last = [run.id for run in ranked if run.anneals]
-    means = sorted({run.averaged_epochs for run in ranked if not run.anneals})
-    if not last or set(means) <= {1}:
-        return ""
-    return (
-        f"val_accuracy is the last epoch's for {named_runs(last)}, whose learning rate ends near zero, "
-        f"and the mean over the last {' or '.join(map(str, means))} epochs for the others"
-    )
 
 
 # ---- files
@@ -169,16 +137,13 @@ def write(ranking: Ranking, analysis: Analysis | None = None) -> list[Path]:
     """
     points = _by_run(analysis)
     entries = [_entry(run, points.get(run.id)) for run in ranking.runs]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(entries[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(entries)
-    atomic_write(ranking.sweep.ranking_csv, text.getvalue())
+    write_csv(ranking.sweep.ranking_csv, list(entries[0]), [entry.values() for entry in entries])
     atomic_write(ranking.sweep.ranking_json, json.dumps(entries, indent=1) + "\n")
     return [ranking.sweep.ranking_csv, ranking.sweep.ranking_json]
 
 
 def _by_run(analysis: Analysis | None) -> dict[int, Point]:
+    """Return the point of each finished run by its ID."""
     return {number: point for point in (analysis.points if analysis else ()) for number in point.runs}
 
 
@@ -219,44 +184,36 @@ def table(ranking: Ranking, analysis: Analysis | None = None, *, by_run: bool = 
     A point has the means over its finished runs. With an analysis there are intervals, and marks of the best set.
     """
     of_points = "seed" in ranking.plan.swept and not by_run
-    keys = [key for key in ranking.plan.swept if not (of_points and key == "seed")]
-    heads = ["rank", "runs" if of_points else "run", *keys, "val_accuracy", "last"]
-    heads += ["95 % interval", "best set"] if analysis else []
-    heads += ["loss", "seeds" if of_points else "state"]
     groups: dict[Any, list[Run]] = defaultdict(list)
     for run in ranking.runs:
         groups[combination(run.values) if of_points else run.id].append(run)
     points = _by_run(analysis)
-    rows = list[list[str | Text]]()
+    rows = list[dict[str, str | Text]]()
     for group in groups.values():
         finished = [run for run in group if run.is_finished]
         members = finished or group
-        row: list[str | Text] = ["-" if group[0].rank is None else str(group[0].rank), ranges(run.id for run in group)]
-        row += [shown(group[0].values[key]) for key in keys]
-        row += [_mean([run.accuracy for run in members], ".2%"), _mean([run.last_accuracy for run in members], ".2%")]
+        rank, values = group[0].rank, group[0].values
+        row: dict[str, str | Text] = {"rank": "-" if rank is None else str(rank)}
+        row["runs" if of_points else "run"] = ranges(run.id for run in group)
+        row |= {key: shown(value) for key, value in values.items() if not (of_points and key == "seed")}
+        row["val_accuracy"] = _mean([run.accuracy for run in members], ".2%")
+        row["last"] = _mean([run.last_accuracy for run in members], ".2%")
         if analysis:
-            row += _compared(points.get(members[0].id))
-        row.append(_mean([run.loss for run in members], ".3f"))
-        row.append(_counted(len(finished), len(group)) if of_points else styled(group[0].state))
+            point = points.get(members[0].id)
+            interval, in_best_set = (point.estimate, point.in_best_set) if point else (None, None)
+            row["95 % interval"] = f"{100 * interval.low:.1f} - {interval.high:.1%}" if interval else "-"
+            row["best set"] = {None: "-", True: "yes", False: "no"}[in_best_set]
+        row["loss"] = _mean([run.loss for run in members], ".3f")
+        if of_points:
+            style = "green" if len(finished) == len(group) else "yellow"
+            row["seeds"] = Text(f"{len(finished)}/{len(group)}", style=style)
+        else:
+            row["state"] = styled(group[0].state)
         rows.append(row)
-    return plain_table(heads, rows, left=["state"])
+    return plain_table(list(rows[0]), [list(row.values()) for row in rows], left=["state"])
 
 
 def _mean(values: Sequence[float | None], format_: str) -> str:
     """Return the mean of the known values as text."""
     known = [value for value in values if value is not None]
     return format(math.fsum(known) / len(known), format_) if known else "-"
-
-
-def _compared(point: Point | None) -> list[str]:
-    """Return the cells of a point's interval and of the best set."""
-    interval = point.estimate if point else None
-    in_best_set = point.in_best_set if point else None
-    return [
-        f"{100 * interval.low:.1f} - {interval.high:.1%}" if interval else "-",
-        "-" if in_best_set is None else "yes" if in_best_set else "no",
-    ]
-
-
-def _counted(finished: int, seeds: int) -> Text:
-    return Text(f"{finished}/{seeds}", style="green" if finished == seeds else "yellow")

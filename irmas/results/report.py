@@ -5,18 +5,20 @@ This module prepares values; the sentences of the report are in report.md.j2.
 
 from __future__ import annotations
 
+import base64
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
+from irmas.config import shown
+from irmas.console import counted
 from irmas.files import atomic_write
-from irmas.results import best, page, plots
+from irmas.results import best, plots
 from irmas.results.analysis import Analysis, Point
-from irmas.results.effects import Effect
-from irmas.results.page import PLOTS, code, counted, listed, plain, setting
 from irmas.results.ranking import Ranking, warnings
 from irmas.run.events import replace_images
 from irmas.sweep.jobs import named_runs
@@ -26,19 +28,14 @@ from irmas.sweep.sweep import Sweep
 
 TOP = 5
 MOST_VALUES = 24
-"""Values of a swept key that are listed."""
+"""Most values of a swept key that are listed."""
 LIMITS = {"most_keys": 4, "most_levels": 6, "most_unranked": 8, "equal": 0.005}
-"""Keys in the summary, leads of a key, and reasons for missing ranks that are listed; and the expected loss of accuracy
-up to which points are called equally good."""
-DEDUCED: Mapping[str, frozenset[float]] = {
-    "dropout": frozenset((0.3, 0.4, 0.5)),
-    "lr": frozenset((0.001, 0.0005, 0.0001)),
-    "l2": frozenset((0.001, 0.0001)),
-}
+"""Most keys in the summary, leads of a key, and reasons for missing ranks that are listed; largest expected loss of
+accuracy of points that are called equally good."""
+DEDUCED = {"dropout": {0.3, 0.4, 0.5}, "lr": {0.001, 0.0005, 0.0001}, "l2": {0.001, 0.0001}}
 """The grid from which the reproduced report drew its deductions."""
-BASELINE = {"dropout": 0.5, "l2": 0.001}
-SLOW = 0.0001
-PLATEAU = 0.8
+BASELINE, SLOW, PLATEAU = {"dropout": 0.5, "l2": 0.001}, 0.0001, 0.8
+"""Settings that it calls over-regularized, the learning rate that it calls too slow, the accuracy that it reaches."""
 
 
 def write(ranking: Ranking, analysis: Analysis | None) -> Path:
@@ -46,21 +43,19 @@ def write(ranking: Ranking, analysis: Analysis | None) -> Path:
 
     `analysis` is None where no run has finished. Raises OSError, with the file's path.
     """
-    pictures = dict[str, bytes]()
+    sweep, pictures = ranking.sweep, dict[str, bytes]()
     if analysis and len(analysis.points) > 1:
         pictures = plots.draw(ranking, analysis)
-    sweep = ranking.sweep
-    folder = sweep.plots
-    folder.mkdir(exist_ok=True)
-    for stale in set(folder.glob("*.png")) - {folder / name for name in pictures}:
+    sweep.plots.mkdir(exist_ok=True)
+    for stale in set(sweep.plots.glob("*.png")) - {sweep.plots / name for name in pictures}:
         stale.unlink()
     for name, png in pictures.items():
-        atomic_write(folder / name, png)
+        atomic_write(sweep.plots / name, png)
     if pictures:
         show_on_tensorboard(sweep, pictures)
     text = markdown(ranking, analysis, list(pictures))
     atomic_write(sweep.report, text)
-    atomic_write(sweep.page, page.html(text, pictures))
+    atomic_write(sweep.page, html(text, pictures))
     if analysis:
         atomic_write(sweep.best, best.text(ranking, analysis))
     return sweep.page
@@ -74,27 +69,50 @@ def show_on_tensorboard(sweep: Sweep, pictures: Mapping[str, bytes]) -> None:
     replace_images(sweep.summary, {f"ranking/{PurePath(name).stem}": png for name, png in pictures.items()})
 
 
+def html(text: str, pictures: Mapping[str, bytes]) -> str:
+    """Return a Markdown text as one self-contained page, which includes the pictures, PNG by file name.
+
+    Raises KeyError where a picture of the text is missing.
+    """
+    from markdown import Markdown
+
+    def embedded(source: re.Match[str]) -> str:
+        png = base64.b64encode(pictures[PurePath(source[2]).name]).decode()
+        return f'{source[1]}src="data:image/png;base64,{png}"'
+
+    body = re.sub(r"(?<=\d) %", "&nbsp;%", Markdown(extensions=["tables", "fenced_code"]).convert(text))
+    title = re.search(r"<h1>(.*?)</h1>", body)
+    body = re.sub(r'(<img [^>]*?)src="([^"]*)"', embedded, body)
+    return _render("report.html.j2", title=title[1] if title else "", body=body)
+
+
 def markdown(ranking: Ranking, analysis: Analysis | None, pictures: Sequence[str]) -> str:
     """Return the report of a ranking. `pictures` are the file names of those that exist in plots/ beside the report."""
-    functions = {
-        "percent": percent,
-        "whole": lambda share: f"{100 * share:.3g}",
-        "counted": counted,
-        "listed": listed,
-        "plain": plain,
-        "code": code,
+    functions = [percent, whole, counted, listed, plain, code, ranges, setting]
+    values = {function.__name__: function for function in functions} | {
         "runs": named_runs,
-        "ranges": ranges,
-        "setting": setting,
         "swept": partial(_swept, ranking),
         "last": partial(_last_accuracy, ranking),
+        "pictures": pictures,
+        "analysis": analysis,
+        "claims": None,
     }
-    values = {"pictures": pictures, "analysis": analysis, "claims": None} | _sweep_values(ranking, analysis)
-    if analysis:
-        values |= _analysis_values(ranking, analysis)
-    lines = [line.rstrip() for line in page.render("report.md.j2", **functions, **values).strip().splitlines()]
+    values |= _sweep_values(ranking, analysis) | (_analysis_values(ranking, analysis) if analysis else {})
+    lines = [line.rstrip() for line in _render("report.md.j2", **values).strip().splitlines()]
     # Branches of the template leave blank lines.
     return "".join(f"{line}\n" for line, before in zip(lines, ["", *lines], strict=False) if line or before)
+
+
+def _render(template: str, **values: Any) -> str:
+    """Return a template of this package, filled with these values, which escape foreign text themselves."""
+    from jinja2 import Environment, StrictUndefined
+
+    options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    environment = Environment(undefined=StrictUndefined, autoescape=False, **options)  # noqa: S701
+    return environment.from_string((Path(__file__).parent / template).read_text()).render(values)
+
+
+# ---- values
 
 
 def _sweep_values(ranking: Ranking, analysis: Analysis | None) -> dict[str, Any]:
@@ -102,6 +120,7 @@ def _sweep_values(ranking: Ranking, analysis: Analysis | None) -> dict[str, Any]
     plan, runs = ranking.plan, sorted(ranking.runs, key=lambda run: run.id)
     states = Counter("finished" if run.is_finished else run.state for run in runs)
     confusion = analysis.confusion if analysis else None
+    recall = zip(confusion.classes, confusion.counts, strict=True) if confusion else ()
     without_rank: dict[tuple[str, str], list[int]] = defaultdict(list)
     for run in runs:
         if run.rank is None:
@@ -116,14 +135,12 @@ def _sweep_values(ranking: Ranking, analysis: Analysis | None) -> dict[str, Any]
         "halving": describe(plan),
         "states": ", ".join(f"{n} {state}" for state, n in sorted(states.items())),
         "unranked": [{"ids": ids, "state": state, "reason": reason} for (state, reason), ids in without_rank.items()],
-        "unseen": [plain(name) for name, row in zip(confusion.classes, confusion.counts, strict=True) if not row.any()]
-        if confusion
-        else [],
+        "unseen": [plain(name) for name, row in recall if not row.any()],
         "warnings": warnings(ranking),
         "slurm_is_silent": ranking.state.note and bool(without_rank),
         "problems": [_without_folder(text) for text in [*ranking.problems, *(analysis.problems if analysis else ())]],
-        "plots": PLOTS,
-        "none_cell": page.NONE,
+        "plots": ranking.sweep.plots.name,
+        "none_cell": "-",
     }
 
 
@@ -146,20 +163,6 @@ def _analysis_values(ranking: Ranking, analysis: Analysis) -> dict[str, Any]:
     }
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """Return a share in per cent, or a difference of two in percentage points; no zero is negative."""
-    return f"{round(100 * share, digits) + 0.0:.{digits}f}"
-
-
-def _last_accuracy(ranking: Ranking, point: Point) -> str:
-    """Return the mean accuracy of the last epoch over the point's runs, per cent."""
-    known = [run.last_accuracy for run in ranking.runs if run.id in point.runs and run.last_accuracy is not None]
-    return percent(math.fsum(known) / len(known), 2) if known else page.NONE
-
-
-# ---- the deductions of the reproduced report
-
-
 def _claims(ranking: Ranking, analysis: Analysis) -> dict[str, Any] | None:
     """Return what became of the reproduced report's deductions, each with True, False or None for its verdict.
 
@@ -169,42 +172,30 @@ def _claims(ranking: Ranking, analysis: Analysis) -> dict[str, Any] | None:
         return None
     if any({run.values[key] for run in ranking.runs} != levels for key, levels in DEDUCED.items()):
         return None
-    effect = next((effect for effect in analysis.effects if effect.key == "lr"), None)
-    return {
-        "baseline": _baseline(analysis),
-        "rate": _slow_rate(effect) if effect else None,
-        "epochs": ranking.plan.config.epochs,
-        "reached": sum(point.accuracy >= PLATEAU for point in analysis.points),
-    }
-
-
-def _baseline(analysis: Analysis) -> dict[str, Any] | None:
-    """Return the point that the report calls over-regularized, at the leader's learning rate."""
-    leader = analysis.points[0]
+    leader, baseline, rate = analysis.points[0], None, None
     settings = leader.values | BASELINE
-    point = next((point for point in analysis.points if point.values == settings), None)
-    verdict = None
-    if point is leader and analysis.is_decided:
-        verdict = False
-    elif point and point.in_best_set is False:
-        verdict = True  # the leader regularizes less: no value of the grid is above the baseline's
-    return {"point": point, "verdict": verdict} if point else None
+    for point in analysis.points:
+        if point.values == settings:  # no point of the grid regularizes more
+            verdict = _verdict(point.in_best_set is False, point is leader and analysis.is_decided)
+            baseline = {"point": point, "verdict": verdict}
+    for effect in analysis.effects:
+        for level in effect.levels:
+            if effect.key == "lr" and level.value == SLOW:
+                leads = level is effect.best and any(other.is_behind for other in effect.levels)
+                verdict = _verdict(level.is_behind, leads)
+                rate = {"level": level, "best": effect.best, "p": effect.p, "verdict": verdict}
+    reached = sum(point.accuracy >= PLATEAU for point in analysis.points)
+    return {"baseline": baseline, "rate": rate, "epochs": ranking.plan.config.epochs, "reached": reached}
 
 
-def _slow_rate(effect: Effect) -> dict[str, Any] | None:
-    """Return how the learning rate that the report calls too slow ends."""
-    slow = next((level for level in effect.levels if level.value == SLOW), None)
-    if slow is None:
-        return None
-    verdict = None
-    if slow is effect.best and any(level.is_behind for level in effect.levels):
-        verdict = False
-    elif slow.is_behind:
-        verdict = True
-    return {"level": slow, "best": effect.best, "p": effect.p, "verdict": verdict}
+def _verdict(is_confirmed: bool, is_refuted: bool) -> bool | None:
+    return True if is_confirmed else False if is_refuted else None
 
 
-# ---- the grid
+def _last_accuracy(ranking: Ranking, point: Point) -> str:
+    """Return the mean accuracy of the last epoch over the point's runs, per cent."""
+    known = [run.last_accuracy for run in ranking.runs if run.id in point.runs and run.last_accuracy is not None]
+    return percent(math.fsum(known) / len(known), 2) if known else "-"
 
 
 def _levels_shown(ranking: Ranking, key: str) -> str:
@@ -230,3 +221,36 @@ def _swept(ranking: Ranking, *names: str) -> str:
 def _without_folder(problem: str) -> str:
     """Return a message with paths from `runs/` on: the rest depends on where the sweep is."""
     return " ".join(word[word.find("runs/") :] if "/runs/" in word else word for word in problem.split(" "))
+
+
+# ---- text
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share in per cent, or a difference of two in percentage points; no zero is negative."""
+    return f"{round(100 * share, digits) + 0.0:.{digits}f}"
+
+
+def whole(share: float) -> str:
+    """Return a share in per cent with as few digits as it has, three at most."""
+    return f"{100 * share:.3g}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def plain(value: Any) -> str:
+    """Return a setting's value as plain text: a path may hold characters that are special in Markdown or HTML."""
+    return re.sub(r"[\\`*_<>&|()~]", lambda match: f"&#{ord(match[0])};", shown(value))
+
+
+def setting(key: str, value: Any) -> str:
+    """Return `lr 0.001`, or `model=deep` where the value is a word."""
+    return f"{key}{'=' if isinstance(value, str) else ' '}{plain(value)}"
+
+
+def code(text: str) -> str:
+    """Return a line of foreign text within backquotes, where nothing is special in Markdown or HTML."""
+    return "`" + " ".join(text.replace("`", "'").split()) + "`"

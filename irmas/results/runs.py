@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from irmas.config import anneals, averaged_epochs, shown
 from irmas.errors import DataError, in_words
 from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS, RunScalars, read_all
-from irmas.run.folder import COMPLETED, PROVENANCE, PRUNED, RunFolder
+from irmas.run.folder import COMPLETED, PROVENANCE, PRUNED
 from irmas.sweep.run_states import RunState, SweepState
 from irmas.sweep.sweep import Sweep
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # a table needs no numpy
     from numpy.typing import NDArray
 
     from irmas.run.predictions import Predictions
+
+NAMES = ("excerpts", "recordings")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Run:
-    """A run and what its files say of its result. Fields of what is unknown keep their defaults."""
+    """A run and its result as its files record it. A field whose value is unknown keeps its default."""
 
     id: int
     values: dict[str, Any]
@@ -54,7 +56,7 @@ class Run:
     epoch: int = 0
     """Epoch of the accuracies and the loss, from 1."""
     accuracy: float | None = None
-    """Validation accuracy that is ranked, 0 to 1; None also where that of other runs cannot be compared with it."""
+    """Ranked validation accuracy, 0 to 1; None also where that of other runs cannot be compared with it."""
     loss: float | None = None
     """Validation loss; None where it is not finite."""
     last_accuracy: float | None = None
@@ -77,17 +79,17 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run is COMPLETED and its accuracy known."""
+        """True for a COMPLETED run whose accuracy is known."""
         return self.state == COMPLETED and self.accuracy is not None
 
     @property
     def is_old(self) -> bool:
-        """Whether an earlier version validated it, under the running statistics of batch norm."""
+        """True for a run that an earlier version validated, under the running statistics of batch norm."""
         return VAL_ACCURACY in self.curves and RANKED not in self.curves
 
     @property
     def anneals(self) -> bool:
-        """Whether the learning rate ends near zero, so that an epoch's neighbors are alike and still rise."""
+        """True where the learning rate ends near zero, so that an epoch's neighbors are alike and still rise."""
         return anneals(self.schedule)
 
     @property
@@ -102,29 +104,28 @@ class Run:
 
 
 def read(sweep: Sweep, state: SweepState) -> tuple[list[Run], list[str]]:
-    """Return all runs of a sweep by ID, and what could not be read of their files."""
-    runs, problems = [], []
+    """Return all runs of a sweep by ID, and the problems with their files."""
     scalars = read_all([sweep.run_folder(run.planned).path for run in state.runs])
-    for run_state, run_scalars in zip(state.runs, scalars, strict=True):
-        run, run_problems = _run(sweep, run_state, run_scalars)
-        runs.append(run)
-        problems += [f"run {run.id}: {problem}" for problem in run_problems]
-    return runs, problems
+    read = [_run(sweep, run_state, own) for run_state, own in zip(state.runs, scalars, strict=True)]
+    problems = [f"run {run.id}: {problem}" for run, run_problems in read for problem in run_problems]
+    return [run for run, _ in read], problems
 
 
 def _run(sweep: Sweep, state: RunState, scalars: RunScalars) -> tuple[Run, list[str]]:
-    planned, status, plan, folder = state.planned, state.status, sweep.plan, sweep.run_folder(state.planned)
+    planned, status, plan, folder = state.planned, state.status, sweep.plan, sweep.run_folder(state.planned).path
     accuracies = scalars.values.get(VAL_ACCURACY, {})
     epoch = max(accuracies, default=0)
-    problems = list(scalars.problems)
+    problems, source = list(scalars.problems), ""
     try:
-        source = _source(folder)
+        provenance = json.loads((folder / PROVENANCE).read_text())
+        source = " ".join([*provenance.get("earlier_sources", []), provenance["source"]])
+    except FileNotFoundError:
+        pass
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        source = ""
         problems.append(f"{PROVENANCE} ({error})")
     if status.state in (COMPLETED, PRUNED) and epoch != status.epoch:
         missing = f"the event files lack epoch {status.epoch}, the run's last"
-        problems.append(f"{missing}; remove {folder.path} to train it again")
+        problems.append(f"{missing}; remove {folder} to train it again")
     return Run(
         id=planned.id,
         values={key: plan.value(planned, key) for key in plan.swept},
@@ -142,23 +143,14 @@ def _run(sweep: Sweep, state: RunState, scalars: RunScalars) -> tuple[Run, list[
     ), problems
 
 
-def _source(folder: RunFolder) -> str:
-    try:
-        provenance = json.loads((folder.path / PROVENANCE).read_text())
-    except FileNotFoundError:
-        return ""
-    return " ".join([*provenance.get("earlier_sources", []), provenance["source"]])
-
-
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
 def with_answers(sweep: Sweep, runs: Sequence[Run]) -> tuple[list[Run], Confusion | None, list[str]]:
-    """Return finished runs with their answers, the confusion matrix of the first one, and what could not be read.
+    """Return finished runs with their answers, the confusion matrix of the leader's first run, and the problems.
 
-    The first one is the one with the lowest ID among those of rank 1. A run without predictions, or with damaged ones,
-    is returned without answers.
+    A run without predictions, or with damaged ones, is returned without answers.
     """
     from irmas.run import predictions
 
@@ -180,18 +172,11 @@ def with_answers(sweep: Sweep, runs: Sequence[Run]) -> tuple[list[Run], Confusio
 
 
 def _answers(predictions: Predictions, previous: Answers | None) -> Answers:
-    """Return the answers of a run, with the arrays of names shared where they are those of the run before.
-
-    For 10,000 runs the names alone would take 1.5 GB.
-    """
+    """Return the answers of a run, which share equal names with the run before: for 10,000 runs they take 1.5 GB."""
     import numpy as np
 
     answers = Answers(predictions.correct, predictions.excerpts, predictions.recordings)
-    if (
-        previous
-        and np.array_equal(answers.excerpts, previous.excerpts)
-        and np.array_equal(answers.recordings, previous.recordings)
-    ):
+    if previous and all(np.array_equal(getattr(answers, key), getattr(previous, key)) for key in NAMES):
         return replace(previous, correct=answers.correct)
     return answers
 
@@ -214,13 +199,8 @@ def by_accuracy(runs: Sequence[Run], planned: Iterable[Mapping[str, Any]] = ()) 
         points[combination(run.values)].append(run)
     keyed = []
     for settings, members in points.items():
-        accuracy = _mean([run.accuracy or 0.0 for run in members])
-        # A loss that is not known is no smaller than any.
-        loss = _mean([math.inf if run.loss is None else run.loss for run in members])
+        # With fsum, seeds with the same accuracies in another order have the same mean.
+        accuracy = math.fsum(run.accuracy or 0.0 for run in members) / len(members)
+        loss = math.fsum(math.inf if run.loss is None else run.loss for run in members) / len(members)
         keyed.append(((seeds[settings] <= fewest, -accuracy, loss), accuracy, members))
     return [(accuracy, members) for _, accuracy, members in sorted(keyed, key=lambda point: point[0])]
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Return the mean with fsum: seeds with the same accuracies in another order have the same mean."""
-    return math.fsum(values) / len(values)
