@@ -165,19 +165,19 @@ def findings(seed: int, numbers: range) -> Iterator[tuple[int, str]]:
         process = multiprocessing.get_context("fork").Process(target=child, args=(seed, numbers, theirs))
         process.start()
         theirs.close()
-        said: object = ""
+        reply: object = ""
         at, fault = numbers.start, ""
-        while not fault and said is not None:
+        while not fault and reply is not None:
             try:
-                said = ours.recv() if ours.poll(CASE_S) else TimeoutError
+                reply = ours.recv() if ours.poll(CASE_S) else TimeoutError
             except EOFError:
                 process.join()
                 fault = f"ended with exit code {process.exitcode}"
-            if isinstance(said, int):
-                at = said
-            elif isinstance(said, str) and not fault:
-                yield at, said
-            elif said is TimeoutError:
+            if isinstance(reply, int):
+                at = reply
+            elif isinstance(reply, str) and not fault:
+                yield at, reply
+            elif reply is TimeoutError:
                 process.kill()
                 fault = f"not read within {CASE_S} s"
         process.join()
@@ -189,7 +189,7 @@ def findings(seed: int, numbers: range) -> Iterator[tuple[int, str]]:
 
 def run(seed: int, seconds: float, kept: Path) -> int:
     """How many findings there were; their files lie in `kept`."""
-    end, told, done = time.monotonic() + seconds, time.monotonic(), 0
+    end, reported, done = time.monotonic() + seconds, time.monotonic(), 0
     found: Counter[str] = Counter()
     while time.monotonic() < end:
         for number, fault in findings(seed, range(done, done + BATCH)):
@@ -200,9 +200,9 @@ def run(seed: int, seconds: float, kept: Path) -> int:
             found[kind] += 1
             say(f"{path}: {fault}")
         done += BATCH
-        if time.monotonic() > told + 10:
-            told = time.monotonic()
-            say(f"{done} cases, {found.total()} findings, {end - told:.0f} s left")
+        if time.monotonic() > reported + 10:
+            reported = time.monotonic()
+            say(f"{done} cases, {found.total()} findings, {end - reported:.0f} s left")
     kinds = Counter(make(seed, number)[0] for number in range(done))
     counts = ", ".join(f"{number} of {kind} ({found[kind]} findings)" for kind, number in sorted(kinds.items()))
     say(f"seed {seed}: {done} cases: {counts}")

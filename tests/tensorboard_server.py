@@ -28,15 +28,15 @@ def tensorboard(logdir: Path, *options: str) -> Iterator[Fetch]:
         environment = os.environ | {"TMPDIR": scratch}
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
-        def told() -> str:
+        def printed() -> str:
             return Path(log.name).read_text()
 
         def is_up() -> bool:
-            assert server.poll() is None, told()
-            return "http://127.0.0.1:" in told()
+            assert server.poll() is None, printed()
+            return "http://127.0.0.1:" in printed()
 
         def fetch(route: str, body: object = None, **query: str | int) -> bytes:
-            (port,) = re.findall(r"http://127\.0\.0\.1:(\d+)/", told())
+            (port,) = re.findall(r"http://127\.0\.0\.1:(\d+)/", printed())
             data = json.dumps(body).encode() if body is not None else None
             url = f"http://127.0.0.1:{port}/data/plugin/{route}?{urlencode(query)}"
             request = urllib.request.Request(url, data, {"Content-Type": "application/json"} if data else {})

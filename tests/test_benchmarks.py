@@ -100,11 +100,11 @@ def test_grids_of_each_seed_are_recorded_in_place_of_those_before(
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [(Config(epochs=6, halving=2), "was halved"), (Config(epochs=6, schedule="onecycle"), "must be constant")],
 )
-def test_what_is_no_full_grid_is_not_recorded(tmp_path: Path, config: Config, said: str) -> None:
-    with pytest.raises(SystemExit, match=said):
+def test_what_is_no_full_grid_is_not_recorded(tmp_path: Path, config: Config, message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
         halving.full_grids(grid(tmp_path / "grid", config).path)
     complete = grid(tmp_path / "more", Config(epochs=6))
     more = [*complete.plan.runs, PlannedRun(5, {"lr": 0.3}, {"lr": 0.3})]

@@ -23,7 +23,7 @@ def crash() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "summary"),
     [
         (crash, "ended with exit code -11"),
         (lambda: time.sleep(60), "not read within 0.5 s"),
@@ -35,7 +35,7 @@ def test_a_crash_a_hang_and_an_exception_are_found_and_their_file_is_kept(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     fault: Callable[[], object],
-    told: str,
+    summary: str,
 ) -> None:
     name, content = fuzz.make(7, 30)[1]
 
@@ -49,7 +49,7 @@ def test_a_crash_a_hang_and_an_exception_are_found_and_their_file_is_kept(
     (kept,) = (tmp_path / "kept").iterdir()
     assert kept.name == f"seed7-case30-{name}"
     assert kept.read_bytes() == content
-    said = capsys.readouterr().out
-    assert f"{kept}: " in said
-    assert told in said
-    assert "seed 7: 200 cases: " in said
+    printed = capsys.readouterr().out
+    assert f"{kept}: " in printed
+    assert summary in printed
+    assert "seed 7: 200 cases: " in printed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -43,8 +45,17 @@ def test_values_are_scikit_learns(seed: int, threshold: float, empty: int | None
     assert protocol.ranking_precision(scored).value == lrap
 
 
-def test_intervals_are_those_of_scikit_learn_on_every_resample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "RESAMPLES", 40)
+@pytest.fixture
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    comparison.draw.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(comparison, "RESAMPLES", 40)
+        yield
+    comparison.draw.cache_clear()
+
+
+@pytest.mark.usefixtures("few_resamples")
+def test_intervals_are_those_of_scikit_learn_on_every_resample() -> None:
     scored, rule = made_up(3), Rule(FIXED, 0.4)
     found = protocol.measure(scored, rule)
     answers = rule.predict(scored.scores)
