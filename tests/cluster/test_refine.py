@@ -72,5 +72,5 @@ def test_a_round_with_a_failed_run_is_the_last_until_it_is_rerun(desk: Desk) -> 
     desk.wait_for_ranking(job)
     output = (sweep / "slurm" / f"{job}.out").read_text()
     assert "outputs/broken: no further round is submitted, since run 3 did not finish\n" in output
-    assert ": python -m irmas.refine outputs/broken candidates=2 seeds=1 until=decided loss=0.0\n" in output
+    assert ": python -m irmas.refine outputs/broken candidates=2 seeds=1 until=decided loss=0\n" in output
     assert len(Sweep.open(sweep).plan.runs) == 4
