@@ -33,7 +33,7 @@ def main() -> None:
     add = parser.add_argument
     data = "test parts (wav and txt), a folder with one subfolder per class, a feature cache, or `standin` (rendered)"
     add("data", nargs="+", metavar="DATA", help=data)
-    method = "an excerpt's scores: mean of its windows', or their sum over that of the highest class (default: mean)"
+    method = "an excerpt's scores: mean of its windows; max: their sum, over that of the highest class (default: mean)"
     add("--aggregate", choices=(MEAN, MAX), default=MEAN, help=method)
     threshold = f"the fixed threshold (default: {DEFAULT_THRESHOLD})"
     add("--threshold", type=number(0.001, 1), default=DEFAULT_THRESHOLD, metavar="T", help=threshold)

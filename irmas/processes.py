@@ -1,6 +1,6 @@
 """This process, its Slurm task and its children: how they start and end, and how work is spread over all cores.
 
-No other module reads SLURM_* variables.
+No other module reads the SLURM_* variables of a task.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def test_another_file_is_no_net(folder: Path, tmp_path: Path) -> None:
         (["model.pt", "made.onnx"], "made.onnx: is a folder"),
         (["model.pt", "locked/model.onnx"], "locked cannot be written"),
         (["none.pt", "model.onnx"], "none.pt: No such file"),
-        (["text.pt", "model.onnx"], "text.pt: is damaged (its digest differs); a finished run has a sound model file"),
+        (["text.pt", "model.onnx"], "text.pt: is damaged (its digest differs), or is no model file"),
     ],
 )
 def test_a_mistake_is_one_message(arguments: list[str], message: str, commands: Commands, tmp_path: Path) -> None:

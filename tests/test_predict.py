@@ -163,7 +163,7 @@ def test_all_models_are_averaged(commands: Commands, folder: Path, features: Fea
 MISTAKES = [
     (["model.pt"], "the following arguments are required: FILE; python -m irmas.predict --help"),
     (["none.pt", "song.wav"], "none.pt: No such file or directory"),
-    (["song.wav", "song.wav"], "song.wav: is damaged (its digest differs); a finished run has a sound model file"),
+    (["song.wav", "song.wav"], "song.wav: is damaged (its digest differs), or is no model file"),
     ([".", "song.wav"], ".: no sweep is here (plan.yaml is missing)"),
     (["model.pt", "song.wav", "--window", "0"], "argument --window: 0: must be a number from 0.1 to 600"),
     (["model.pt", "song.wav", "--window", "nan"], "argument --window: nan: must be a number from 0.1 to 600"),

@@ -260,7 +260,9 @@ def _explain(error: Exception) -> str:
 def _explain_value(error: OmegaConfBaseException, key: str, reason: str) -> str:
     if isinstance(error, ConfigKeyError | ConfigAttributeError) and error.parent_node is not None:
         names = [str(name) for name in error.parent_node if name != "_target_"]
-        return f"{key}: there is no such setting; settings: {' '.join(names)}"
+        owners = [name for name, schema in LAUNCHERS.items() if key.removeprefix(PREFIX) in rules(schema)]
+        reason = f"only hydra/launcher={owners[0]} takes it" if owners else "there is no such setting"
+        return f"{key}: {reason}; settings: {' '.join(names)}"
     allowed = {key: rule for schema in (Config, Prepare) for key, rule in rules(schema).items()}
     allowed |= {f"{PREFIX}{key}": rule for schema in LAUNCHERS.values() for key, rule in rules(schema).items()}
     if names := [name.removeprefix(f"{key}.") for name in allowed if name.startswith(f"{key}.")]:

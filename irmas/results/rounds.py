@@ -45,7 +45,7 @@ class Request:
         "none", "decided: repeat rounds until one point is the best, or all of the best set are equally good"
     )
     loss: Annotated[float, POINTS] = _setting(
-        0.5, "with until=decided: largest expected loss of accuracy of equally good points, in percentage points"
+        0.5, "with until=decided: points are equally good if choosing any loses at most this much, in percentage points"
     )
     runs: Annotated[int | None, MANY] = _setting(
         None, f"with until=decided: most runs of all rounds together (default: {ROUNDS} * candidates * seeds)"

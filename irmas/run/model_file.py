@@ -70,7 +70,8 @@ def read(path: Path) -> ModelFile:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except DataError as error:
-        raise UserError(f"{error}; a finished run has a sound model file, model.pt") from None
+        remedy = "to train a run again, remove its folder and rerun the sweep command"
+        raise UserError(f"{error}, or is no model file, as a finished run has (model.pt); {remedy}") from None
     if not isinstance(content, dict) or "classes" not in content:
         raise UserError(f"{path}: is no model file; a finished run has one, model.pt")
     if (version := content.pop("version")) != VERSION:
