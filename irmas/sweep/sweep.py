@@ -116,7 +116,7 @@ class Sweep:
             known = {run.folder_name for run in self.plan.runs}
             if strange := sorted(path.name for path in self.runs.glob("*") if path.name not in known):
                 reason = f"its {PLAN} is missing, and runs/{strange[0]} is not of this command"
-                remedy = f"give the one that made the sweep ({PLAN} must be restored after irmas.refine), or another name"
+                remedy = f"give the one that made the sweep (after irmas.refine, restore {PLAN}), or another name"
                 raise UserError(f"{self}: {reason}; {remedy}")
             return self, self.plan.runs
         # Until a run is trained, data that is mended and source that is edited mix nothing.
