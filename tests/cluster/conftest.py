@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,7 @@ def array_of_3_cluster(whole_cluster: LocalCluster) -> Iterator[LocalCluster]:
 def idle(local: LocalCluster) -> Iterator[LocalCluster]:
     """Yield the cluster; afterwards, cancel what a test left in the queue, and wait until the nodes are free."""
     yield local
+    sys.stdout.write(local.run("squeue", "--states=all"))  # which pytest shows if the test failed
     local.run("scancel", "--partition=main")
     local.run("scancel", "--partition=high")
     wait_until(lambda: not local.run("squeue", "-h"), "an empty queue", 60)

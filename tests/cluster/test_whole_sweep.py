@@ -89,7 +89,7 @@ def test_disturbed_runs_end_as_undisturbed_ones(desk: Desk) -> None:
     wait_until(lambda: "taken over" in (fifth / "log.txt").read_text(), "its first start ends")
     # A task that Slurm starts on a node that registers again at that moment gets no step: invalid gres.
     restarted = [folder for folder in folders if folder != fourth]
-    wait_until(lambda: all(status(run)["restart"] == 1 for run in restarted), "all disturbed runs restart", 240)
+    wait_until(lambda: all(status(run)["restart"] >= 1 for run in restarted), "all disturbed runs restart", 240)
     assert desk.cluster.accounted(f"{array}_5")[0] == (f"{array}_5", "NODE_FAIL")
     assert desk.cluster.up().returncode == 0
     assert desk.cluster.run("sinfo", "-h", "-n", before["node"], "-p", "main", "-o", "%T") in ("idle", "mixed")
