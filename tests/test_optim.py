@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
 from irmas.config import Config, Model
-from irmas.learning.learner import Schedule, make_optimizer
 from irmas.learning.model import Classifier
+from irmas.learning.optim import MOMENTUM, MUON_LR, NEWTON_SCHULZ, STEPS, Muon, Schedule, make_optimizers
 
 
 def test_the_penalty_is_l2_times_the_sum_of_squares_of_the_kernels_alone() -> None:
@@ -28,7 +30,7 @@ def test_the_penalty_is_l2_times_the_sum_of_squares_of_the_kernels_alone() -> No
     penalized = F.cross_entropy(model(x), targets) + l2 * sum(kernel.square().sum() for kernel in kernels)
     expected = torch.autograd.grad(penalized, list(model.parameters()))
 
-    optimizer = make_optimizer(model, Config(l2=l2))
+    [optimizer] = make_optimizers(model, Config(l2=l2))
     F.cross_entropy(model(x), targets).backward()
     optimizer.step()
     for weight, gradient in zip(model.parameters(), expected, strict=True):
@@ -39,8 +41,8 @@ def test_the_penalty_is_l2_times_the_sum_of_squares_of_the_kernels_alone() -> No
 def test_the_optimizer_is_torchs_adam_to_the_last_bit() -> None:
     torch.manual_seed(0)
     ours, theirs = (copy.deepcopy(net) for net in [Classifier(Model(filters=[3], dense=5), 3, 0.0, 0.0, 1.0)] * 2)
-    optimizer = make_optimizer(ours, Config(l2=0.1))
-    reference = Adam(make_optimizer(theirs, Config(l2=0.1)).param_groups)
+    [optimizer] = make_optimizers(ours, Config(l2=0.1))
+    reference = Adam(make_optimizers(theirs, Config(l2=0.1))[0].param_groups)
     for step in range(6):
         x, targets = torch.randn(6, 1, 8, 9), torch.tensor([0, 1, 2, 0, 1, 2])
         for net, each in ((ours, optimizer), (theirs, reference)):
@@ -51,6 +53,65 @@ def test_the_optimizer_is_torchs_adam_to_the_last_bit() -> None:
                 each.load_state_dict(copy.deepcopy(each.state_dict()))
         for ours_now, theirs_now in zip(ours.parameters(), theirs.parameters(), strict=True):
             assert torch.equal(ours_now, theirs_now)
+
+
+def test_muon_trains_the_kernels_behind_the_first_and_adam_the_rest() -> None:
+    model = Classifier(Model(filters=[3, 4], convs_per_block=2, dense=5), 3, 0.0, 0.0, 1.0)
+    adam, muon = make_optimizers(model, Config(optimizer="muon", lr=0.002, l2=0.3))
+    convolutions = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
+    dense = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
+    assert [id(weight) for weight in muon.param_groups[0]["params"]] == [id(weight) for weight in convolutions[1:]]
+    assert {id(weight) for weight in adam.param_groups[0]["params"]} == {id(w) for w in [convolutions[0], *dense]}
+    trained = [weight for each in (adam, muon) for group in each.param_groups for weight in group["params"]]
+    assert sorted(map(id, trained)) == sorted(map(id, model.parameters()))
+    assert (adam.param_groups[0]["weight_decay"], adam.param_groups[1]["weight_decay"]) == (0.6, 0)
+    assert (adam.param_groups[0]["lr"], muon.param_groups[0]["lr"]) == (0.002, 0.1)
+
+
+def orthogonalized_by_svd(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what the iteration is defined to do: its odd polynomial, applied to the singular values."""
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    a, b, c = NEWTON_SCHULZ
+    values /= np.linalg.norm(values)
+    for _ in range(STEPS):
+        values = a * values + b * values**3 + c * values**5
+    return np.asarray(left * values @ right)
+
+
+@pytest.mark.parametrize("shape", [(6, 2, 3, 3), (40, 2, 3, 3), (5, 5, 1, 1)])
+def test_muon_follows_its_definition(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=shape)
+    ours = nn.Parameter(torch.from_numpy(kernel.copy()).to(memory_format=torch.channels_last))
+    muon = Muon([ours], lr=0.05)
+    momentum = np.zeros(shape)
+    for step in range(1, 5):
+        muon.param_groups[0]["lr"] = 0.05 / step  # as a schedule does
+        gradient = rng.normal(size=shape)
+        ours.grad = torch.from_numpy(gradient)
+        muon.step()
+        momentum = MOMENTUM * momentum + gradient
+        update = orthogonalized_by_svd((gradient + MOMENTUM * momentum).reshape(shape[0], -1)).reshape(shape)
+        kernel = kernel * np.sqrt(shape[0]) / np.linalg.norm(kernel) - 0.05 / step * update
+        np.testing.assert_allclose(ours.detach().numpy(), kernel, rtol=1e-9, atol=1e-12)
+
+
+def test_one_cycle_gives_muon_its_multiple_of_the_rate_at_each_step() -> None:
+    model = Classifier(Model(filters=[3, 4], dense=5), 3, 0.0, 0.0, 1.0)
+    config = Config(optimizer="muon", schedule="onecycle", lr=0.003, epochs=2)
+    optimizers = make_optimizers(model, config)
+    schedules = [Schedule(optimizer, config, 10) for optimizer in optimizers]
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    highest = 0.0
+    for _ in range(20):
+        adam_lr, muon_lr = (optimizer.param_groups[0]["lr"] for optimizer in optimizers)
+        highest = max(highest, adam_lr)
+        assert muon_lr == pytest.approx(MUON_LR * adam_lr)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.after_step()
+    assert highest == pytest.approx(0.003, rel=0.02)
 
 
 def schedule_of(name: str, lr: float = 0.1, epochs: int = 4, steps: int = 5) -> tuple[Adam, Schedule]:

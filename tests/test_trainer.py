@@ -246,37 +246,46 @@ MOMENTS: dict[str, tuple[object, str, int]] = {
 }
 
 
+TRAININGS: dict[str, dict[str, Any]] = {
+    "constant": {"schedule": "constant"},
+    "plateau": {"schedule": "plateau"},
+    "onecycle": {"schedule": "onecycle"},
+    "muon": {"schedule": "onecycle", "optimizer": "muon", "lr": 0.001, "label_smoothing": 0.1},
+    "muon, plateau": {"schedule": "plateau", "optimizer": "muon", "lr": 0.001},
+}
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     torch.set_num_threads(1)
     folders = {}
-    for schedule in ("constant", "plateau", "onecycle"):
-        folders[schedule] = tmp_path_factory.mktemp(schedule)
-        train(folders[schedule], settings(schedule=schedule), mislabelled())
+    for training, changes in TRAININGS.items():
+        folders[training] = tmp_path_factory.mktemp("whole")
+        train(folders[training], settings(**changes), mislabelled())
     return folders
 
 
-@pytest.mark.parametrize("schedule", ["constant", "plateau", "onecycle"])
+@pytest.mark.parametrize("training", TRAININGS)
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_run_that_goes_on_ends_as_one_that_was_never_stopped(
-    schedule: str, moment: str, uninterrupted: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    training: str, moment: str, uninterrupted: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, config = tmp_path / "run", settings(schedule=schedule)
+    path, config = tmp_path / "run", settings(**TRAININGS[training])
     owner, name, call = MOMENTS[moment]
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, fails_at(call, getattr(owner, name)))
         with pytest.raises(Interrupted):
             train(path, config, mislabelled())
     status = train(path, config, mislabelled())
-    whole = uninterrupted[schedule]
+    whole = uninterrupted[training]
     assert (status.state, status.epoch) == (COMPLETED, 8)
     assert same(state_of(path), state_of(whole))
-    assert len(state_of(path)["correct"]) == averaged_epochs(schedule, 8)
+    assert len(state_of(path)["correct"]) == averaged_epochs(config.schedule, 8)
     assert RunFolder(path).predictions.read_bytes() == RunFolder(whole).predictions.read_bytes()
     assert scalars_of(path) == scalars_of(whole)
     assert same(status.metrics, RunFolder(whole).status().metrics)
     rates = scalars_of(whole)[events.LR].values()
-    assert len(set(rates)) > 1 or schedule == "constant"
+    assert len(set(rates)) > 1 or training == "constant"
     shown = EventAccumulator(str(path), size_guidance={"scalars": 0})
     shown.Reload()
     assert [point.step for point in shown.Scalars(events.VAL_LOSS)] == list(range(1, 9))
@@ -287,7 +296,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 sys.path.insert(0, sys.argv[1])
-from test_trainer import mislabelled, settings, train
+from test_trainer import TRAININGS, mislabelled, settings, train
 from irmas.learning.learner import Learner
 
 torch.set_num_threads(1)
@@ -301,7 +310,7 @@ def killed_in_epoch_3(self, rows):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, rows)
 Learner._step = killed_in_epoch_3
-train(Path(sys.argv[2]), settings(schedule="onecycle"), mislabelled())
+train(Path(sys.argv[2]), settings(**TRAININGS["muon"]), mislabelled())
 """
 
 
@@ -311,9 +320,9 @@ def test_a_run_that_was_killed_goes_on(uninterrupted: dict[str, Path], tmp_path:
     killed = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert (RunFolder(path).status().state, RunFolder(path).status().epoch) == (FAILED, 2)
-    train(path, settings(schedule="onecycle"), mislabelled())
-    assert same(state_of(path), state_of(uninterrupted["onecycle"]))
-    assert scalars_of(path) == scalars_of(uninterrupted["onecycle"])
+    train(path, settings(**TRAININGS["muon"]), mislabelled())
+    assert same(state_of(path), state_of(uninterrupted["muon"]))
+    assert scalars_of(path) == scalars_of(uninterrupted["muon"])
 
 
 SLOW = """
@@ -399,9 +408,9 @@ def by_hand(path: Path, config: Config, cache: FeatureCache, rows: NDArray[np.in
     return float(np.mean(log_sum - logits[range(len(rows)), targets])), float(np.mean(logits.argmax(1) == targets))
 
 
-@pytest.mark.parametrize(("l2", "class_weights"), [(0.0, False), (0.05, True)])
-def test_val_loss_is_plain_cross_entropy(tmp_path: Path, l2: float, class_weights: bool) -> None:
-    config = settings(epochs=1, l2=l2, class_weights=class_weights)
+@pytest.mark.parametrize(("l2", "class_weights", "smoothing"), [(0.0, False, 0.0), (0.05, True, 0.2)])
+def test_val_loss_is_plain_cross_entropy(tmp_path: Path, l2: float, class_weights: bool, smoothing: float) -> None:
+    config = settings(epochs=1, l2=l2, class_weights=class_weights, label_smoothing=smoothing)
     status = train(tmp_path / "run", config, toy())
     assert status.metrics is not None
     loss, accuracy = by_hand(tmp_path / "run", config, toy_cache(), toy_split().validation)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable
@@ -12,10 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import Adam
-from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from irmas.config import Config, averaged_epochs
 from irmas.data.cache import FeatureCache
@@ -23,6 +20,7 @@ from irmas.data.split import Split
 from irmas.errors import DataError
 from irmas.learning.device import autocast, seed
 from irmas.learning.model import Classifier, draw_for_norms, pooled, recompute_norms, spec_augment
+from irmas.learning.optim import Schedule, make_optimizers
 from irmas.run import events
 from irmas.run.predictions import Predictions
 
@@ -73,62 +71,6 @@ def load_examples(cache: FeatureCache, split: Split, pool: int, device: torch.de
     )
 
 
-class EagerAdam(Adam):
-    """torch's Adam without its wrappers for torch.compile, which import torch._dynamo.
-
-    That import costs 1.2 s of CPU time at the start of each run, as much as torch itself (1.3 s; torch 2.14). Tests
-    fail if another torch imports it elsewhere or changes Adam; `unwrap` returns a method that is not wrapped as it is.
-    """
-
-    add_param_group = inspect.unwrap(Adam.add_param_group)
-    zero_grad = inspect.unwrap(Adam.zero_grad)
-    step = torch.no_grad()(inspect.unwrap(Adam.step))
-    state_dict = inspect.unwrap(Adam.state_dict)
-    load_state_dict = inspect.unwrap(Adam.load_state_dict)
-
-
-def make_optimizer(model: nn.Module, config: Config) -> Adam:
-    """Return Adam with l2 * sum(w^2) in the loss, over the kernels only: never batch norm or biases.
-
-    The penalty's gradient is 2 * l2 * w, hence the factor; Adam's weight_decay is this coupled form (AdamW's is not).
-    """
-    kernels = [weight for weight in model.parameters() if weight.ndim > 1]
-    rest = [weight for weight in model.parameters() if weight.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": kernels, "weight_decay": 2 * config.l2}, {"params": rest}]
-    return EagerAdam(groups, lr=config.lr)
-
-
-class Schedule:
-    """The learning rate over the run.
-
-    `constant` keeps it. `plateau` halves it after each third epoch in a row without a new lowest val/loss. `onecycle`
-    raises it step by step to lr and lowers it to nearly zero (Smith & Topin 2019), Adam's first beta inversely.
-    """
-
-    def __init__(self, optimizer: Adam, config: Config, steps_per_epoch: int) -> None:
-        self._scheduler: OneCycleLR | ReduceLROnPlateau | None = None
-        if config.schedule == "onecycle":
-            self._scheduler = OneCycleLR(optimizer, config.lr, total_steps=config.epochs * steps_per_epoch)
-        elif config.schedule == "plateau":
-            # torch's patience is the number of bad epochs before it acts.
-            self._scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=2, threshold=0)
-
-    def after_step(self) -> None:
-        if isinstance(self._scheduler, OneCycleLR):
-            self._scheduler.step()
-
-    def after_epoch(self, val_loss: float) -> None:
-        if isinstance(self._scheduler, ReduceLROnPlateau):
-            self._scheduler.step(val_loss)
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._scheduler.state_dict() if self._scheduler else {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self._scheduler:
-            self._scheduler.load_state_dict(state)
-
-
 class Learner:
     """A net with its optimizer and schedule. Its state_dict restores it at the end of an epoch."""
 
@@ -139,9 +81,9 @@ class Learner:
         model = Classifier(config.model, len(examples.classes), config.dropout, self.mean_db, std_db)
         # The kernels' layout decides that of the activations: an input of one channel has both.
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = make_optimizer(self.model, config)
+        self.optimizers = make_optimizers(self.model, config)
         self.steps = math.ceil(len(examples.train) / config.batch_size)
-        self.schedule = Schedule(self.optimizer, config, self.steps)
+        self.schedules = [Schedule(optimizer, config, self.steps) for optimizer in self.optimizers]
         weights = class_weights(examples.targets[examples.train], len(examples.classes))
         self.weights = weights.float() if config.class_weights else None
         self.clean = draw_for_norms(examples.train)
@@ -153,7 +95,8 @@ class Learner:
         started = time.perf_counter()
         scalars = self.train_epoch(epoch, on_step)
         validation, predictions = self.validate(epoch)
-        self.schedule.after_epoch(validation[events.VAL_LOSS])
+        for schedule in self.schedules:
+            schedule.after_epoch(validation[events.VAL_LOSS])
         return scalars | validation | {events.EPOCH_S: time.perf_counter() - started}, predictions
 
     def train_epoch(self, epoch: int, on_step: Callable[[int], None]) -> dict[str, float]:
@@ -162,7 +105,7 @@ class Learner:
         self.model.train()
         loss_sum, correct = torch.zeros((), device=self.device), torch.zeros((), dtype=torch.long, device=self.device)
         order = self.examples.train[torch.randperm(len(self.examples.train), device=self.device)]
-        lr = self.optimizer.param_groups[0]["lr"]
+        lr = self.optimizers[0].param_groups[0]["lr"]
         started = time.perf_counter()
         # Batches of equal size, but for one excerpt: a small last one would have batch statistics of its own.
         for step, rows in enumerate(order.tensor_split(self.steps), start=1):
@@ -184,11 +127,13 @@ class Learner:
         log_mel = spec_augment(self.examples.decibels(rows), self.config.augment, self.mean_db)
         with autocast(self.device):
             logits = self.model(log_mel)
-        loss = F.cross_entropy(logits.float(), self.examples.targets[rows], self.weights)
-        self.optimizer.zero_grad()
+        targets, smoothing = self.examples.targets[rows], self.config.label_smoothing
+        loss = F.cross_entropy(logits.float(), targets, self.weights, label_smoothing=smoothing)
+        self.model.zero_grad()
         loss.backward()
-        self.optimizer.step()
-        self.schedule.after_step()
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.after_step()
         return loss.detach(), logits.argmax(1)
 
     @torch.inference_mode()
@@ -234,15 +179,21 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next epoch depends on."""
-        parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
-        return {name: part.state_dict() for name, part in parts.items()} | {"correct": self.correct}
+        return {name: part.state_dict() for name, part in self._parts().items()} | {"correct": self.correct}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned. Raises KeyError, RuntimeError or ValueError if it is of another net."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
         self.correct = state["correct"]
+
+    def _parts(self) -> dict[str, Any]:
+        names = ("optimizer", "muon"), ("schedule", "muon_schedule")
+        return {
+            "model": self.model,
+            **dict(zip(names[0], self.optimizers, strict=False)),
+            **dict(zip(names[1], self.schedules, strict=False)),
+        }
 
 
 def _moments(examples: Examples, batch_size: int) -> tuple[float, float]:
