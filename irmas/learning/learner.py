@@ -188,12 +188,10 @@ class Learner:
         self.correct = state["correct"]
 
     def _parts(self) -> dict[str, Any]:
-        names = ("optimizer", "muon"), ("schedule", "muon_schedule")
-        return {
-            "model": self.model,
-            **dict(zip(names[0], self.optimizers, strict=False)),
-            **dict(zip(names[1], self.schedules, strict=False)),
-        }
+        parts: dict[str, Any] = {"model": self.model}
+        for prefix, optimizer, schedule in zip(("", "muon_"), self.optimizers, self.schedules, strict=False):
+            parts |= {f"{prefix}optimizer": optimizer, f"{prefix}schedule": schedule}
+        return parts
 
 
 def _moments(examples: Examples, batch_size: int) -> tuple[float, float]:

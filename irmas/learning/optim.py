@@ -17,36 +17,33 @@ MUON_LR = 50.0
 """Muon's learning rate as a multiple of `lr`: 0.05 beside Adam's 0.001."""
 MOMENTUM = 0.6
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the iteration; they lift small singular values fastest, and settle between 0.7 and 1.2."""
+"""Coefficients of the iteration, which lift small singular values fastest."""
 STEPS = 3
 
 
-class EagerAdam(Adam):
-    """torch's Adam without its wrappers for torch.compile, which import torch._dynamo.
+class Eager(Optimizer):
+    """torch's Optimizer without its wrappers for torch.compile, which import torch._dynamo.
 
     That import costs 1.2 s of CPU time at the start of each run, as much as torch itself (1.3 s; torch 2.14). Tests
     fail if another torch imports it elsewhere or changes Adam; `unwrap` returns a method that is not wrapped as it is.
     """
 
-    add_param_group = inspect.unwrap(Adam.add_param_group)
-    zero_grad = inspect.unwrap(Adam.zero_grad)
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    state_dict = inspect.unwrap(Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
+
+
+class EagerAdam(Eager, Adam):
     step = torch.no_grad()(inspect.unwrap(Adam.step))
-    state_dict = inspect.unwrap(Adam.state_dict)
-    load_state_dict = inspect.unwrap(Adam.load_state_dict)
 
 
-class Muon(Optimizer):
+class Muon(Eager):
     """Nesterov momentum whose update of each kernel, (filters, channels, height, width), is orthogonalized.
 
     Jordan et al. 2024 (kellerjordan.github.io/posts/muon), with one row of a matrix per filter. As in their training of
     CIFAR-10 (github.com/KellerJordan/cifar10-airbench), each kernel is scaled to the norm sqrt(filters) before each
     update, so that a penalty on it would shrink nothing. torch.optim.Muon takes matrices only.
     """
-
-    add_param_group = inspect.unwrap(Optimizer.add_param_group)
-    zero_grad = inspect.unwrap(Optimizer.zero_grad)
-    state_dict = inspect.unwrap(Optimizer.state_dict)
-    load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
 
     def __init__(self, kernels: Iterable[Tensor], lr: float) -> None:
         super().__init__(kernels, {"lr": lr})
