@@ -31,7 +31,7 @@ SACCT_S = 1.0
 def ours(bench: Bench, local: LocalCluster, per_task: int) -> float:
     where = Path(tempfile.mkdtemp(dir=bench.folder))
     data = ["data=standin", f"data.size={bench.size}", f"data.root={bench.data.root}", "features=small"]
-    task = [f"hydra.launcher.{asked}" for asked in ("cpus=1", "mem=2G", f"points_per_task={per_task}")]
+    task = [f"hydra.launcher.{asked}" for asked in ("cpus=1", "mem=2G", f"runs_per_task={per_task}")]
     data += [f"data.cache_dir={bench.data.cache_dir}", f"epochs={bench.epochs}", "device=cpu", "name=ours"]
     command = [sys.executable, "-m", "irmas.train", "-m", *bench.axes, *data, "hydra/launcher=slurm", *task]
     began = time.time()

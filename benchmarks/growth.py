@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from made import AXES, axes, finished, one_run
+from made import AXES, axes, finished, planned
 from rounds import BENCHMARKS, ENVIRONMENT, ROOT, Row, parser, show
 
 STEEP = 1.15
@@ -103,7 +103,7 @@ def training(geometry: tuple[int, int], excerpts: int, rounds: int) -> list[Cost
     """An epoch as `irmas.sweep.train_run` trains it, batches of 32; what it costs with its imports."""
     found = []
     with tempfile.TemporaryDirectory() as name:
-        sweep = one_run(Path(name), excerpts=excerpts, bands=geometry[0], frames=geometry[1], epochs=1)
+        sweep = planned(Path(name), excerpts=excerpts, bands=geometry[0], frames=geometry[1], epochs=1)
         for _ in range(rounds):
             shutil.rmtree(sweep / "runs", ignore_errors=True)
             found.append(cost([sys.executable, "-m", "irmas.sweep.train_run", sweep, "1"], Path(name)))

@@ -72,15 +72,19 @@ def ready_cache(folder: Path, excerpts: int, bands: int, frames: int) -> Path:
     return folder
 
 
-def one_run(folder: Path, *, excerpts: int, bands: int, frames: int, epochs: int) -> Path:
-    """A planned sweep of one run, on noise, its split dealt, as an array task finds it; its folder."""
+def planned(
+    folder: Path, *, excerpts: int, bands: int, frames: int, epochs: int, runs: int = 1, device: str = "cpu"
+) -> Path:
+    """A planned sweep over seeds, on noise, its split dealt, as an array task finds it; its folder."""
     from irmas.data import dataset
     from irmas.sweep import data_job
 
     cache = ready_cache(folder / "cache", excerpts, bands, frames)
-    config = dataset.resolve(Config(epochs=epochs, device="cpu", data=Data(cache=str(cache))))
-    sweep = folder / "outputs" / "one"
-    made = plan(config, [PlannedRun(1, {}, {})], "one")
+    config = dataset.resolve(Config(epochs=epochs, device=device, data=Data(cache=str(cache))))
+    sweep = folder / "outputs" / "noise"
+    made = plan(
+        config, [PlannedRun(1 + seed, {"seed": seed}, {"seed": seed} if seed else {}) for seed in range(runs)], "noise"
+    )
     data_job.make(Sweep(sweep, made), SILENT)
     write_plan(sweep, made)
     return sweep

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from made import one_run
+from made import planned
 from rounds import ENVIRONMENT, Row, in_turn, medians, parser, ratios, show
 
 READY = "the first step is done"
@@ -66,7 +66,7 @@ def main() -> None:
         sweeps = {}
         for side, excerpts in (("array task", 66), ("run alone", 330)):
             (folder / side).mkdir()
-            sweeps[side] = one_run(folder / side, excerpts=excerpts, bands=64, frames=64, epochs=1)
+            sweeps[side] = planned(folder / side, excerpts=excerpts, bands=64, frames=64, epochs=1)
 
         def array_task() -> float:
             shutil.rmtree(sweeps["array task"] / "runs", ignore_errors=True)

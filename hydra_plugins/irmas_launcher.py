@@ -146,7 +146,7 @@ class LocalLauncher(IrmasLauncher):
         from irmas.sweep import pool
         from irmas.sweep.sweep import Sweep
 
-        statuses = pool.launch(plan, self.settings.processes, append=append)
+        statuses = pool.launch(plan, self.settings.runs_at_once, append=append)
         if ranking.unranked(rank.show(Sweep.of(plan).path)):
             raise SystemExit(1)
         return statuses

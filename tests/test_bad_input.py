@@ -216,7 +216,9 @@ def test_a_wrong_call(command: str, arguments: list[str], commands: Commands, fo
     [
         (["--runs", "1-"], "no list of numbers"),
         (["--runs", "3"], "has no run 3"),
-        (["--points-per-task", "0"], "from 1"),
+        (["--runs-per-task", "0"], "from 1"),
+        (["--runs-at-once", "0"], "from 1"),
+        (["--points-per-task=6"], "--points-per-task=6: was renamed; give --runs-per-task;"),
         (["--requeues", "many"], "invalid int"),
     ],
 )

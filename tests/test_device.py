@@ -116,6 +116,21 @@ def test_too_little_memory_is_explained_with_the_settings_that_need_less() -> No
         np.empty(1 << 50)
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: out of memory\nCompile with ...")]
+)
+@pytest.mark.parametrize(("at_once", "per_gpu", "named"), [(4, 2, True), (4, 1, False), (1, 1, False)])
+def test_runs_that_share_a_gpu_may_be_fewer(error: Exception, at_once: int, per_gpu: int, *, named: bool) -> None:
+    with pytest.raises(UserError) as raised, device.explain_out_of_memory(Config(), at_once, per_gpu):
+        raise error
+    assert str(raised.value).startswith("the GPU has too little memory on node")
+    assert (": lower hydra.launcher.runs_at_once=4 or batch_size=32, raise" in str(raised.value)) == named
+    with pytest.raises(UserError) as raised, device.explain_out_of_memory(Config(), at_once, per_gpu):
+        raise MemoryError
+    assert ("hydra.launcher.runs_at_once=4 or" in str(raised.value)) == (at_once > 1)
+    assert "\n" not in str(raised.value)
+
+
 def test_other_errors_stay_what_they_are() -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2"), device.explain_out_of_memory(Config()):
         torch.ones(2, 3) @ torch.ones(2, 3)

@@ -114,7 +114,7 @@ def test_a_sweep_is_halved_and_a_rerun_trains_nothing(commands: Commands, tmp_pa
     (sweep / "rungs" / "1" / "99-0.99").touch()  # as if a better run had come first
     data = ["data=standin", "data.size=132", "features=small", "data.pool=2", "model.filters=[8,16]"]
     # The first run learns nothing, so that the second is ahead of it after one epoch.
-    command = [*data, "-m", "lr=1e-9,0.003", "epochs=4", "halving=2", "name=half", "hydra.launcher.processes=1"]
+    command = [*data, "-m", "lr=1e-9,0.003", "epochs=4", "halving=2", "name=half", "hydra.launcher.runs_at_once=1"]
     done = commands.train(*command, folder=tmp_path)
     assert done.code == 0, done.stderr
     assert "halving=2: after 1 and 2 of 4 epochs a run stops, unless" in done.stdout

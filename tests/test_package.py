@@ -93,7 +93,7 @@ def test_installed_into_another_folder_every_command_works(tmp_path: Path) -> No
     # The help names the command that lists the launcher's settings.
     listing = "python -m irmas.train hydra/launcher=slurm --cfg hydra -p hydra.launcher"
     assert f"({listing})" in python("-m", "irmas.train", "--help")
-    assert "points_per_task: 1" in python(*listing.split()[1:])
+    assert "runs_per_task: null" in python(*listing.split()[1:])
     small = ["data=standin", "data.size=132", "features=small"]
     assert "1 of 1 runs finished" in python(
         "-m", "irmas.train", *small, "epochs=1", "name=there", "hydra/launcher=local"

@@ -9,6 +9,8 @@ import sys
 from multiprocessing import active_children, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from commands import ENVIRONMENT
@@ -17,11 +19,12 @@ from factories import run_folder, write_plan
 from irmas.config import Config, Data, Features, Model
 from irmas.console import plain_console
 from irmas.errors import DataError
-from irmas.processes import fork_server, mapped
+from irmas.processes import current_task, fork_server, mapped
 from irmas.run.folder import COMPLETED, Status
-from irmas.sweep import pool
-from irmas.sweep.plan import PlannedRun, freeze
-from irmas.sweep.pool import SweepProgress
+from irmas.sweep import array_task, pool
+from irmas.sweep.jobs import Work
+from irmas.sweep.plan import Plan, PlannedRun, freeze
+from irmas.sweep.pool import SweepProgress, Worker
 from irmas.sweep.sweep import Sweep
 
 INTERRUPTED = """
@@ -88,17 +91,31 @@ def interrupted_starts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_last_run_that_is_left_has_the_threads_that_it_began_with(
     data: Data, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     config = Config(data=data, features=features, device="cpu")
-    sweep, plan = tmp_path / "s", freeze(config, [PlannedRun(number, {}, {}) for number in (1, 2, 3)], "s")
+    sweep = Path("outputs/s")
+    plan = freeze(config, [PlannedRun(number, {"seed": number}, {"seed": number}) for number in (1, 2, 3)], "s")
     for point in plan.runs[:2]:
         ended = run_folder(sweep, point)
         ended.amend_status(Status(COMPLETED))
     begun = list[tuple[int, int]]()
     monkeypatch.setattr(pool, "cpu_count", lambda: 6)
-    monkeypatch.setattr(pool, "_start", lambda workers, sweep, run, slot, threads, gpu: begun.append((run.id, threads)))
-    with SweepProgress(plain_console(), plan.runs, 2) as progress:
-        pool.train(Sweep(sweep, plan), plan.runs, None, progress)
-    assert begun == [(3, 2)]
+    monkeypatch.setattr(pool, "_start", lambda workers, sweep, run, slot, slots: begun.append((run.id, slots.threads)))
+    pool.launch(plan, None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    array_task.train(Sweep.open(sweep), Work("2-3"), current_task(), None, 0)
+    array_task.train(Sweep.open(sweep), Work("3"), current_task(), 2, 0)
+    assert begun == [(3, 2), (3, 6), (3, 3)]
+
+
+def test_a_run_that_is_killed_beside_others_may_have_lacked_memory(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, Plan("s", [], "", "", "", Config(), [PlannedRun(1, {}, {})]))
+    for at_once, hint in ((1, ""), (4, ", and lower hydra.launcher.runs_at_once=4 if memory ran out")):
+        report, sender = get_context("forkserver").Pipe(duplex=False)
+        sender.close()
+        process: Any = SimpleNamespace(exitcode=-9)
+        status = pool._final_status(sweep, Worker(process, sweep.plan.runs[0], 0, report), at_once)
+        assert status.message == f"killed by signal 9; rerun the command to restart it{hint}"
 
 
 @pytest.mark.usefixtures("interrupted_starts")

@@ -274,9 +274,10 @@ def test_it_is_decided_when_one_point_is_left_or_all_are_as_good(result: Analysi
         (["dry_run"], ["dry_run: must be followed by = and one of true, false"]),
         (["hydra.sweeper.params=3"], ["hydra.sweeper.params=3: not supported", "hydra/launcher"]),
         (["hydra/launcher=basic"], ["hydra/launcher=basic: must be one of local, slurm"]),
-        (["hydra/launcher=local", "hydra.launcher.procs=2"], ["hydra.launcher.procs", "processes"]),
-        (["hydra/launcher=local", "hydra.launcher.processes=0"], ["hydra.launcher.processes=0", "from 1"]),
-        (["hydra/launcher=local", "hydra.launcher.processes=1,2"], ["hydra.launcher.processes=1,2", "whole sweep"]),
+        (["hydra/launcher=local", "hydra.launcher.procs=2"], ["hydra.launcher.procs", "runs_at_once"]),
+        (["hydra/launcher=local", "hydra.launcher.processes=2"], ["processes: was renamed; give", "runs_at_once"]),
+        (["hydra/launcher=local", "hydra.launcher.runs_at_once=0"], ["hydra.launcher.runs_at_once=0", "from 1"]),
+        (["hydra/launcher=local", "hydra.launcher.runs_at_once=1,2"], ["runs_at_once=1,2", "whole sweep"]),
         (["hydra/launcher=slurm", "hydra.launcher.time=soon"], ["hydra.launcher.time=soon", "minutes"]),
         (["hydra/launcher=slurm", "hydra.launcher.submit=false", "until=decided"], ["submit=false", "until=decided"]),
         (["--nope"], ["--nope", "--help"]),
@@ -293,13 +294,15 @@ def test_a_mistake_is_one_message(words: list[str], wanted: list[str], commands:
 
 def test_the_settings_of_the_last_submission_are_used_again(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, grid({}))
-    jobs.record_launcher(sweep, ["hydra.launcher.partition=gpu", "hydra.launcher.cpus=4"])
+    # The number of runs under the name that it had in an earlier version.
+    jobs.record_launcher(sweep, [f"hydra.launcher.{text}" for text in ("points_per_task=6", "partition=gpu", "cpus=4")])
     request = Request(until="decided", seeds=2)
     words = ["hydra.launcher.cpus=1", "hydra/launcher=slurm", "hydra.launcher.wait=true"]
     launcher = refine._launcher(sweep, request, words)
-    assert launcher.overrides == ["hydra.launcher.partition=gpu", *words]
+    kept = ["hydra.launcher.runs_per_task=6", "hydra.launcher.partition=gpu"]
+    assert launcher.overrides == [*kept, *words]
     # The job that ranks waits for no round that it has submitted.
-    ours = ["hydra/launcher=slurm", "hydra.launcher.partition=gpu", "hydra.launcher.cpus=1"]
+    ours = ["hydra/launcher=slurm", *kept, "hydra.launcher.cpus=1"]
     assert launcher.refine_arguments == ["--in-job", "seeds=2", "until=decided", *ours]
     assert refine._launcher(sweep, Request(), ["hydra/launcher=slurm"]).refine_arguments == ()
     assert refine._launcher(sweep, request, ["hydra/launcher=local"]).overrides == ["hydra/launcher=local"]
@@ -381,7 +384,7 @@ def test_a_round_is_trained_ranked_and_kept_by_the_sweeps_own_command(mine: Swep
 
 
 def test_a_killed_round_is_finished_by_either_command_and_no_other_is_planned(mine: Swept, commands: Commands) -> None:
-    words = ["candidates=2", "seeds=2", "hydra.launcher.processes=1"]
+    words = ["candidates=2", "seeds=2", "hydra.launcher.runs_at_once=1"]
     process = start("refine", "outputs/grid", *words, cwd=mine.folder)
     wait_until(lambda: len(runs(mine.sweep)) > 3 and status(runs(mine.sweep)[3])["epoch"] >= 1, "an epoch", 60)
     child = status(runs(mine.sweep)[3])["pid"]

@@ -40,7 +40,7 @@ def requests(
     ids: list[int], max_index: int = 1000, *, needs_data: bool = False, queued: tuple[str, ...] = (), **changes: Any
 ) -> list[JobRequest]:
     launcher = settings.read(values(**changes))
-    per_task = launcher.points_per_task
+    per_task = launcher.per_task("auto")
     return job_requests(DEMO, launcher, ids, max_index, needs_data, queued, per_task=per_task)
 
 
@@ -62,9 +62,32 @@ def test_the_index_is_the_run_id_where_slurm_accepts_it() -> None:
 
 
 def test_several_runs_per_task_are_arguments_of_the_script() -> None:
-    (array,) = arrays(requests(list(range(1, 19)), points_per_task=6))
+    (array,) = arrays(requests(list(range(1, 19)), runs_per_task=6))
     assert array.options["array"] == "1-3"
-    assert script_arguments(array)[2:6] == ["--runs", "1-18", "--points-per-task", "6"]
+    assert script_arguments(array)[2:-2] == ["--runs", "1-18", "--runs-per-task", "6"]
+    (array,) = arrays(requests(list(range(1, 19)), runs_per_task=6, runs_at_once=2))
+    assert script_arguments(array)[2:-2] == ["--runs", "1-18", "--runs-per-task", "6", "--runs-at-once", "2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "at_once", "per_task"),
+    [
+        ({}, "auto", 1, 1),
+        ({"gpus": 0}, "auto", 1, 1),
+        ({"gpus": 4}, "auto", 4, 4),
+        ({"gpus": "a100:4"}, "cuda", 4, 4),
+        ({"gpus": 4}, "cpu", 1, 1),
+        ({"gpus": 4, "runs_at_once": 1}, "auto", 1, 1),
+        ({"gpus": 4, "runs_per_task": 12}, "auto", 4, 12),
+        ({"runs_at_once": 6}, "cpu", 6, 6),
+        ({"runs_at_once": 6, "runs_per_task": 12}, "auto", 6, 12),
+    ],
+)
+def test_a_task_has_a_run_for_each_of_its_gpus(
+    changes: dict[str, Any], device: str, at_once: int, per_task: int
+) -> None:
+    launcher = settings.read(values(**changes))
+    assert (launcher.at_once(device), launcher.per_task(device)) == (at_once, per_task)
 
 
 def test_with_a_throttle_each_array_waits_for_the_one_before_and_the_ranking_for_all() -> None:
@@ -82,7 +105,7 @@ def test_with_a_throttle_each_array_waits_for_the_one_before_and_the_ranking_for
 )
 def test_every_run_is_in_one_task_whatever_the_limits(ids: list[int], per_task: int, max_index: int) -> None:
     trained: list[int] = []
-    for array in arrays(requests(ids, max_index, points_per_task=per_task)):
+    for array in arrays(requests(ids, max_index, runs_per_task=per_task)):
         indices = slurm.expand_ranges(array.options["array"])
         assert max(indices) <= max_index
         for index in indices:
@@ -152,7 +175,10 @@ def test_submitit_has_the_methods_that_the_executor_relies_on(monkeypatch: pytes
     ("wrong", "message"),
     [
         ({"throttle": 0}, "hydra.launcher.throttle=0: must be a whole number from 1, or null"),
-        ({"points_per_task": "many"}, "hydra.launcher.points_per_task=many: must be a whole number from 1"),
+        ({"runs_per_task": "many"}, "hydra.launcher.runs_per_task=many: must be a whole number from 1"),
+        ({"runs_at_once": 0}, "hydra.launcher.runs_at_once=0: must be a whole number from 1"),
+        ({"runs_per_task": 2, "runs_at_once": 3}, "hydra.launcher.runs_at_once=3: must be at most .*runs_per_task=2"),
+        ({"runs_per_task": 1, "gpus": "a100:4"}, "hydra.launcher.gpus=a100:4: must be at most .*runs_per_task=1"),
         ({"gpus": "a100"}, "hydra.launcher.gpus=a100: must be a whole number from 0, or a type"),
         ({"mem": "much"}, "hydra.launcher.mem=much: must be a number with K, M, G or T"),
         ({"time": "soon"}, "hydra.launcher.time=soon: must be minutes"),

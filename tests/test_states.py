@@ -16,7 +16,7 @@ from irmas.config import Config
 from irmas.run.folder import CANCELLED, COMPLETED, DIVERGED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
 from irmas.run.lease import Writer
 from irmas.sweep import run_states, slurm
-from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, named_sweep, record_job
+from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, named_sweep, record_job, recorded_jobs
 from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import (
     NOT_SUBMITTED,
@@ -239,14 +239,26 @@ def test_a_task_that_nobody_recorded_is_known_by_its_arguments(sweep: Path) -> N
     home = {"name": "irmas", "folder": str(sweep.parent.parent)}
     queued = [
         *array("7", {1: "PENDING"}, command="/x/irmas.sbatch train outputs/mine --requeues 3", **home),
-        *array("8", {2: "PENDING"}, command="/x/earlier.sbatch outputs/mine/ --runs 2-5 --points-per-task=2", **home),
-        *array("9", {6: "PENDING"}, command="/x/irmas.sbatch train outputs/other", **home),
-        *array("10", {6: "PENDING"}, command="/x/irmas.sbatch train outputs/gone", **home),
+        *array("8", {2: "PENDING"}, command="/x/earlier.sbatch outputs/mine/ --runs 2-4 --points-per-task=2", **home),
+        *array(
+            "9", {2: "PENDING"}, command="/x/irmas.sbatch train outputs/mine --runs 3,5-6 --runs-per-task 2", **home
+        ),
+        *array("10", {6: "PENDING"}, command="/x/irmas.sbatch train outputs/other", **home),
+        *array("11", {6: "PENDING"}, command="/x/irmas.sbatch train outputs/gone", **home),
     ]
-    for number, stage in (("11", "data"), ("12", "rank"), ("13", "refine")):  # these train nothing
+    for number, stage in (("12", "data"), ("13", "rank"), ("14", "refine")):  # these train nothing
         queued.append(Task(number, None, "PENDING", command=f"/x/irmas.sbatch {stage} outputs/mine", **home))
     tasks = {number: task for number, (_, task) in states(corrected(sweep, queued)).items() if task}
-    assert tasks == {1: "7_1", 4: "8_2", 5: "8_2"}
+    assert tasks == {1: "7_1", 4: "8_2", 6: "9_2"}
+
+
+def test_the_record_of_an_earlier_version_is_read(sweep: Path) -> None:
+    submit(sweep, "7", Work("2-6", 2))
+    record = Sweep.open(sweep).slurm / "7.json"
+    values = json.loads(record.read_text())
+    values["work"]["points_per_task"] = values["work"].pop("runs_per_task")
+    record.write_text(json.dumps(values))
+    assert [job.work for job in recorded_jobs(Sweep.open(sweep))] == [Work("2-6", 2)]
 
 
 def test_arguments_are_read_with_spaces_in_names(sweep: Path) -> None:
@@ -255,7 +267,7 @@ def test_arguments_are_read_with_spaces_in_names(sweep: Path) -> None:
     command = f"/my scripts/irmas.sbatch --python=/x --setup=/my home/setup.sh train --runs 1,3 {spaced} --requeues 10"
     assert named_sweep(Task("7", command=command, folder="/")) == (spaced, Work("1,3"))
     assert named_sweep(Task("7", command="/x/7_submission.sh", folder="/")) is None
-    for mistyped in ("--runs one", "--points-per-task 2.5"):
+    for mistyped in ("--runs one", "--runs-per-task 2.5"):
         assert named_sweep(Task("7", command=f"/x/sweep.sbatch {spaced} {mistyped}", folder="/")) is None
 
 

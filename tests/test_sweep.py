@@ -182,7 +182,7 @@ def test_ctrl_c_ends_every_child(
 ) -> None:
     command = ["-m", *standin, "seed=1,2,3", "epochs=1000", "name=c"]
     sweep = tmp_path / "outputs" / "c"
-    process = started(*command, "hydra.launcher.processes=2", cwd=tmp_path)
+    process = started(*command, "hydra.launcher.runs_at_once=2", cwd=tmp_path)
     first = [sweep / "runs" / f"00{number}-seed={number}" for number in (1, 2)]
     wait_until(lambda: all(status(run)["epoch"] >= 1 for run in first), "an epoch of both", 60)
     children = [status(run)["pid"] for run in first]
@@ -228,9 +228,20 @@ def test_gpus_are_assigned_one_per_run(standin: list[str], tmp_path: Path, comma
     if torch.cuda.is_available():
         pytest.skip("torch sees a GPU here")
     commands.train("-m", *standin, "seed=1,2,3", "epochs=1", "name=g", folder=tmp_path, CUDA_VISIBLE_DEVICES="2,5")
-    messages = [status(run)["message"] for run in runs(tmp_path / "outputs" / "g")]
-    assert {message.partition(":")[0] for message in messages} == {"CUDA_VISIBLE_DEVICES=2", "CUDA_VISIBLE_DEVICES=5"}
-    assert len(messages) == 3
+
+    def assigned() -> list[str]:
+        messages = [status(run)["message"] for run in runs(tmp_path / "outputs" / "g")]
+        return [message.partition(":")[0].removeprefix("CUDA_VISIBLE_DEVICES=") for message in messages]
+
+    assert assigned() in (["2", "5", "2"], ["2", "5", "5"])  # the first that is free
+    for options, line, expected in (
+        (["--runs", "2,3"], "runs 2-3, 2 at once\n", ["2", "5"]),
+        (["--runs-at-once", "1"], "runs 1-3\n", ["2", "2", "2"]),
+        (["--runs-at-once", "3"], "runs 1-3, 3 at once\n", ["2", "5", "2"]),
+    ):
+        task = commands.run("sweep.array_task", "outputs/g", *options, folder=tmp_path, CUDA_VISIBLE_DEVICES="2,5")
+        assert (task.code, line in task.stdout) == (1, True), task
+        assert assigned()[-len(expected) :] == expected
 
 
 def test_an_assigned_gpu_that_torch_does_not_see_fails_at_once(

@@ -28,7 +28,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from irmas.config import SWEEP_WIDE, Config, Prepare, check, flatten, rules
 from irmas.errors import Parser, UserError, first_line, report_errors
 from irmas.results.best import END
-from irmas.sweep.settings import LAUNCHERS, PREFIX
+from irmas.sweep.settings import LAUNCHERS, PREFIX, RENAMED
 from irmas.sweep.sweep import BEST
 
 if TYPE_CHECKING:
@@ -260,7 +260,10 @@ def _explain(error: Exception) -> str:
 def _explain_value(error: OmegaConfBaseException, key: str, reason: str) -> str:
     if isinstance(error, ConfigKeyError | ConfigAttributeError) and error.parent_node is not None:
         names = [str(name) for name in error.parent_node if name != "_target_"]
-        owners = [name for name, schema in LAUNCHERS.items() if key.removeprefix(PREFIX) in rules(schema)]
+        setting = key.removeprefix(PREFIX)
+        if key.startswith(PREFIX) and setting in RENAMED:
+            return f"{key}: was renamed; give {PREFIX}{RENAMED[setting]}"
+        owners = [name for name, schema in LAUNCHERS.items() if setting in rules(schema)]
         reason = f"only hydra/launcher={owners[0]} takes it" if owners else "there is no such setting"
         return f"{key}: {reason}; settings: {' '.join(names)}"
     allowed = {key: rule for schema in (Config, Prepare) for key, rule in rules(schema).items()}

@@ -42,20 +42,26 @@ def choose_device(device: str) -> torch.device:
 
 
 @contextmanager
-def explain_out_of_memory(config: Config) -> Iterator[None]:
-    """Raise UserError, naming the settings that need less, if there is too little memory in the block."""
+def explain_out_of_memory(config: Config, at_once: int = 1, per_gpu: int = 1) -> Iterator[None]:
+    """Raise UserError, naming the settings that need less, if there is too little memory in the block.
+
+    Of `at_once` runs, which share the memory of this machine or task, `per_gpu` share a GPU.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            where, more = "the GPU", "hydra.launcher.gpus=<type>:1 takes a larger GPU"
+        # CUDA and its libraries raise an error of their own where the memory that other processes leave is too small.
+        if isinstance(error, torch.OutOfMemoryError) or re.search("CUDA error: out of mem|ALLOC_FAILED", str(error)):
+            where, is_shared, more = "the GPU", per_gpu > 1, "hydra.launcher.gpus=<type>:1 takes a larger GPU"
         elif isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-            where, more = "the process", "hydra.launcher.mem=... gives more"
+            where, is_shared, more = "the process", at_once > 1, "hydra.launcher.mem=... gives more"
         else:
             raise
         size = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
         needed = f" (tried to allocate {size[1]})" if size else ""
-        remedy = f"lower batch_size={config.batch_size}, raise data.pool={config.data.pool} or take features=small"
+        fewer = f"hydra.launcher.runs_at_once={at_once} or " if is_shared else ""
+        less = f"raise data.pool={config.data.pool} or take features=small"
+        remedy = f"lower {fewer}batch_size={config.batch_size}, {less}"
         node = platform.node()
         raise UserError(f"{where} has too little memory on node {node}{needed}: {remedy}; on Slurm {more}") from error
 

@@ -1,7 +1,7 @@
-"""One task of a job array: it trains its share of a sweep's runs, one after another, each in a process of its own.
+"""One task of a job array: it trains its share of a sweep's runs, one or several at once, each in a process of its own.
 
-`python -m irmas.sweep.array_task outputs/<name> [--runs 1-18] [--points-per-task 6] [--requeues 10]`, the stage `train`
-of slurm/irmas.sbatch. A job that is no array trains all the runs.
+`python -m irmas.sweep.array_task outputs/<name> [--runs 1-18] [--runs-per-task 6] [--runs-at-once 2] [--requeues 10]`,
+the stage `train` of slurm/irmas.sbatch. A job that is no array trains all the runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from irmas.sweep import jobs, pool, slurm
 from irmas.sweep.jobs import Job, Work
 from irmas.sweep.plan import PlannedRun
 from irmas.sweep.pool import SweepProgress
-from irmas.sweep.settings import Settings
+from irmas.sweep.settings import RENAMED, Settings
 from irmas.sweep.sweep import Sweep
 
 
@@ -28,23 +28,29 @@ def main() -> None:
     parser = Parser("irmas.sweep.array_task", "Train the runs of an array task.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     parser.add_argument("--runs", default="", metavar="1-6,9", help="run IDs (default: all of the plan)")
-    parser.add_argument("--points-per-task", type=int, default=1, metavar="N")
+    parser.add_argument("--runs-per-task", type=int, default=1, metavar="N", help="length of a task's share of them")
+    parser.add_argument("--runs-at-once", type=int, metavar="N", help="side by side (default: one per GPU, or one)")
     parser.add_argument("--requeues", type=int, default=Settings.requeues, metavar="N", help="restart at most N times")
     with report_errors("irmas.sweep.array_task"):
+        for word in sys.argv[1:]:
+            name = word.partition("=")[0].removeprefix("--").replace("-", "_")
+            if name in RENAMED:
+                parser.error(f"{word}: was renamed; give --{RENAMED[name].replace('_', '-')}")
         args = parser.parse_args()
-        if args.points_per_task < 1 or args.requeues < 0:
-            parser.error("--points-per-task must be from 1, --requeues from 0")
+        if args.runs_per_task < 1 or (args.runs_at_once is not None and args.runs_at_once < 1) or args.requeues < 0:
+            parser.error("--runs-per-task and --runs-at-once must be from 1, --requeues from 0")
         try:
             slurm.expand_ranges(args.runs or "1")
         except ValueError as error:
             parser.error(f"--runs: {error}")
-        work = Work(args.runs, args.points_per_task)
-        sys.exit(train(Sweep.open(args.sweep), work, current_task(), args.requeues))
+        work = Work(args.runs, args.runs_per_task)
+        sys.exit(train(Sweep.open(args.sweep), work, current_task(), args.runs_at_once, args.requeues))
 
 
-def train(sweep: Sweep, work: Work, task: SlurmTask, requeues: int) -> int:
+def train(sweep: Sweep, work: Work, task: SlurmTask, at_once: int | None, requeues: int) -> int:
     """Train the runs of a task; return 0 if all are COMPLETED or PRUNED, 143 after SIGTERM, otherwise 1.
 
+    Unless `at_once` is given, one run per GPU trains at a time, and one where there is none.
     SIGUSR2 is Slurm's warning before a time limit or a preemption: the task then stops and requeues itself, `requeues`
     times at most. Raises UserError where the plan does not have these runs.
     """
@@ -64,10 +70,11 @@ def train(sweep: Sweep, work: Work, task: SlurmTask, requeues: int) -> int:
         return 1
     stopping = {signal.SIGTERM} | ({signal.SIGUSR2} if task.job and task.restart < requeues else set())
     console = plain_console()
-    unfinished = sweep.unfinished(runs)
-    console.print(f"{sweep}: task {task.id or 'outside Slurm'} on {task.node}, start {task.restart + 1}, {named}")
-    with SweepProgress(console, runs, len(runs) - len(unfinished)) as progress:
-        pool.train(sweep, unfinished, 1, progress, lambda: bool(received & stopping))
+    at_once = at_once or len(pool.gpus(sweep)) or 1
+    where = f"task {task.id or 'outside Slurm'} on {task.node}, start {task.restart + 1}"
+    console.print(f"{sweep}: {where}, {named}" + (f", {at_once} at once" if at_once > 1 else ""))
+    with SweepProgress(console, runs, len(runs) - len(sweep.unfinished(runs))) as progress:
+        pool.train(sweep, runs, at_once, progress, lambda: bool(received & stopping))
     if all(sweep.status(run).state in (COMPLETED, PRUNED) for run in runs):
         return 0
     if signal.SIGTERM in received:

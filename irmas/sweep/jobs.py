@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from irmas.errors import UserError
 from irmas.files import atomic_write
+from irmas.sweep.settings import PREFIX, RENAMED
 from irmas.sweep.slurm import Task, expand_ranges, ranges
 from irmas.sweep.sweep import Sweep
 
@@ -22,11 +23,11 @@ _OPTION = re.compile(r" --([a-z-]+)[ =](\S+)")
 
 @dataclass(frozen=True)
 class Work:
-    """The runs of an array, as its script's arguments: `outputs/<name> [--runs 1-18] [--points-per-task 6]`."""
+    """The runs of an array, as its script's arguments: `outputs/<name> [--runs 1-18] [--runs-per-task 6]`."""
 
     runs: str = ""
     """Run IDs, as in `1-6,9`; empty for every run of the plan."""
-    points_per_task: int = 1
+    runs_per_task: int = 1
 
     def ids(self, index: int | None, total: int) -> list[int]:
         """Return the run IDs of one array task (None: of the whole array), for a plan with `total` runs.
@@ -36,11 +37,11 @@ class Work:
         ids = expand_ranges(self.runs) if self.runs else range(1, total + 1)
         if index is None:
             return list(ids)
-        return list(ids[(index - 1) * self.points_per_task : index * self.points_per_task])
+        return list(ids[(index - 1) * self.runs_per_task : index * self.runs_per_task])
 
     def arguments(self) -> list[str]:
         runs = ["--runs", self.runs] if self.runs else []
-        return runs + (["--points-per-task", str(self.points_per_task)] if self.points_per_task > 1 else [])
+        return runs + (["--runs-per-task", str(self.runs_per_task)] if self.runs_per_task > 1 else [])
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,10 @@ def named_runs(ids: Iterable[int]) -> str:
 def named_sweep(task: Task) -> tuple[Path, Work | None] | None:
     """Return the sweep that a batch script's arguments name, and what the job trains; None where they name no sweep.
 
-    They end with `<stage> outputs/<name> [--runs R] [--points-per-task N]`; only the stage `train` trains. Slurm shows
+    They end with `<stage> outputs/<name> [--runs R] [--runs-per-task N]`; only the stage `train` trains. Slurm shows
     them without quotes, and a folder's name may contain spaces.
     """
-    options = dict(_OPTION.findall(task.command))
+    options = _renamed({name.replace("-", "_"): value for name, value in _OPTION.findall(task.command)})
     words = _OPTION.sub("", task.command).split(" ")
     for first in range(1, len(words)):
         path = Path(task.folder, " ".join(words[first:]))
@@ -87,7 +88,7 @@ def named_sweep(task: Task) -> tuple[Path, Work | None] | None:
             if words[first - 1] in ("data", "rank", "refine"):
                 return path.resolve(), None
             try:
-                work = Work(options.get("runs", ""), int(options.get("points-per-task", 1)))
+                work = Work(options.get("runs", ""), int(options.get("runs_per_task", 1)))
                 work.ids(1, 1)
             except ValueError:  # mistyped by hand: its tasks report that, and train nothing
                 return None
@@ -111,7 +112,7 @@ def recorded_jobs(sweep: Sweep) -> Sequence[Job]:
     for path in sweep.slurm.glob("[0-9]*.json"):
         try:
             values = json.loads(path.read_text())
-            records.append(Job(**{**values, "work": Work(**values["work"])}))
+            records.append(Job(**{**values, "work": Work(**_renamed(values["work"]))}))
         except (ValueError, TypeError, KeyError) as error:
             remedy = "remove it, and scancel the job if it is still in the queue"
             raise UserError(f"{path}: is damaged ({error}); {remedy}") from None
@@ -137,7 +138,8 @@ def recorded_launcher(sweep: Sweep) -> list[str]:
     """Return the recorded overrides, none without a record. Raises UserError where the record is damaged."""
     path = sweep.slurm / LAUNCHER
     try:
-        return [str(override) for override in json.loads(path.read_text())]
+        pairs = [str(override).removeprefix(PREFIX).partition("=") for override in json.loads(path.read_text())]
+        return [f"{PREFIX}{RENAMED.get(name, name)}={value}" for name, _, value in pairs]
     except FileNotFoundError:
         return []
     except (ValueError, TypeError) as error:
@@ -156,6 +158,11 @@ def recorded_data_failure(sweep: Sweep) -> DataFailure | None:
         return DataFailure(**json.loads((sweep.slurm / FAILURE).read_text()))
     except FileNotFoundError:
         return None
+
+
+def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of an earlier version under the names that they have now."""
+    return {RENAMED.get(name, name): value for name, value in values.items()}
 
 
 def _write(path: Path, values: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -47,39 +48,55 @@ class Worker:
     """Pipe with the message of the error that ended the run, if one did."""
 
 
+@dataclass(frozen=True)
+class Slots:
+    """The places in which runs train side by side, and what these have of the machine or of the Slurm task."""
+
+    count: int
+    threads: int
+    """CPU threads of each."""
+    gpus: list[str]
+
+    def gpu(self, slot: int) -> str | None:
+        return self.gpus[slot % len(self.gpus)] if self.gpus else None
+
+    @property
+    def per_gpu(self) -> int:
+        """The largest number of slots that share a GPU."""
+        return math.ceil(self.count / max(len(self.gpus), 1))
+
+
 def train(
     sweep: Sweep,
     runs: Sequence[PlannedRun],
-    processes: int | None,
+    at_once: int,
     progress: SweepProgress,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train the unfinished of these runs, `processes` at once; return when each has ended, one way or another.
+    """Train the unfinished of these runs, `at_once` at a time; return when each has ended, one way or another.
 
     A run that fails does not take the others along. Ctrl-C, and `is_stopping`, end all children cleanly.
     """
-    gpus = _gpus() if sweep.plan.config.device != "cpu" else []
-    processes = min(processes or len(gpus) or cpu_count(), len(runs))
-    # By all runs: with another number of threads, a run that is resumed would not end as if undisturbed.
-    threads = max(cpu_count() // max(processes, 1), 1)
+    # However few runs are left: with more threads, a run that is resumed would not end as if undisturbed.
+    slots = Slots(at_once, max(cpu_count() // at_once, 1), gpus(sweep))
     waiting, workers = sweep.unfinished(runs), list[Worker]()
     with _all_ended(sweep, workers):
         while (waiting or workers) and not is_stopping():
-            for slot in sorted(set(range(processes)) - {worker.slot for worker in workers})[: len(waiting)]:
-                gpu = gpus[slot % len(gpus)] if gpus else None
-                _start(workers, sweep, waiting.pop(0), slot, threads, gpu)
+            for slot in sorted(set(range(at_once)) - {worker.slot for worker in workers})[: len(waiting)]:
+                _start(workers, sweep, waiting.pop(0), slot, slots)
             time.sleep(0.2)
             for worker in [worker for worker in workers if not worker.process.is_alive()]:
                 workers.remove(worker)
                 worker.process.join()
-                progress.end(worker.run, _final_status(sweep, worker))
+                progress.end(worker.run, _final_status(sweep, worker, at_once))
             for worker in workers:
                 progress.update(worker.run, sweep.status(worker.run))
 
 
-def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[Status]:
+def launch(plan: Plan, at_once: int | None, *, append: bool = False) -> list[Status]:
     """Make the data, write the plan, train its unfinished runs; return the status of each run of `plan`.
 
+    Unless `at_once` is given, one run per GPU, or one per CPU core, trains at a time.
     The plan is written when nothing more can be refused: a mistake that is mended leaves no sweep that differs.
     """
     from irmas.sweep import data_job  # imports numpy, which tasks of an array do without
@@ -99,21 +116,31 @@ def launch(plan: Plan, processes: int | None, *, append: bool = False) -> list[S
         console.print(line)
     if finished < len(runs):
         with held_by_many(sweep.pool_lock), SweepProgress(console, runs, finished) as progress:
-            train(sweep, runs, processes, progress)
+            train(sweep, runs, min(at_once or len(gpus(sweep)) or cpu_count(), len(runs)), progress)
     return [sweep.status(run) for run in runs]
 
 
-def _start(workers: list[Worker], sweep: Sweep, run: PlannedRun, slot: int, threads: int, gpu: str | None) -> None:
+def gpus(sweep: Sweep) -> list[str]:
+    """Return the GPUs that runs of a sweep may use here, without the cost of loading CUDA."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if sweep.plan.config.device == "cpu":
+        return []
+    if visible is not None:
+        return [gpu for gpu in visible.split(",") if gpu not in ("", "-1", "NoDevFiles")]
+    return [str(index) for index in range(len(list(GPUS.iterdir())))] if GPUS.is_dir() else []
+
+
+def _start(workers: list[Worker], sweep: Sweep, run: PlannedRun, slot: int, slots: Slots) -> None:
     context = fork_server(PRELOADED)
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_train, args=(sweep.path, run, threads, gpu, sender), name=run.folder_name)
+    process = context.Process(target=_train, args=(sweep.path, run, slot, slots, sender), name=run.folder_name)
     with uninterrupted():  # until it is one of the workers, which are ended with this process
         process.start()
         sender.close()
         workers.append(Worker(process, run, slot, receiver))
 
 
-def _train(path: Path, run: PlannedRun, threads: int, gpu: str | None, report: Connection) -> None:
+def _train(path: Path, run: PlannedRun, slot: int, slots: Slots, report: Connection) -> None:
     """Train a run in a child process, with all output in its log; report an error to the parent too.
 
     On a full disk only the parent receives it.
@@ -128,11 +155,11 @@ def _train(path: Path, run: PlannedRun, threads: int, gpu: str | None, report: C
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
                 os.dup2(file.fileno(), stream.fileno())
-        if gpu is not None:
+        if gpu := slots.gpu(slot):
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         train_run.start()
         when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
-        train_run.train(sweep, threads)
+        train_run.train(sweep, slots.threads, slots.count, slots.per_gpu)
     except train_run.Interrupted:
         sys.exit("stopped")
     except (RunBusyError, LeaseLost) as error:
@@ -146,7 +173,7 @@ def _train(path: Path, run: PlannedRun, threads: int, gpu: str | None, report: C
         sys.exit(message)
 
 
-def _final_status(sweep: Sweep, worker: Worker) -> Status:
+def _final_status(sweep: Sweep, worker: Worker, at_once: int) -> Status:
     """Return how a run ended; if its process could not record that, killed perhaps, record it."""
     folder = sweep.run_folder(worker.run)
     status, code, error = folder.status(), worker.process.exitcode or 0, ""
@@ -157,6 +184,8 @@ def _final_status(sweep: Sweep, worker: Worker) -> Status:
     if code < 0 and status.state not in FINAL:
         effect = f"resume it after epoch {status.epoch}" if status.epoch else "restart it"
         message = f"killed by signal {-code}; rerun the command to {effect}"
+        if code == -signal.SIGKILL and at_once > 1:
+            message += f", and lower hydra.launcher.runs_at_once={at_once} if memory ran out"
     elif code > 0 and (error or status.state == PENDING):
         message = error or f"ended with exit code {code}; see {folder.log}"
     else:
@@ -184,14 +213,6 @@ def _all_ended(sweep: Sweep, workers: list[Worker]) -> Iterator[None]:
                 folder = sweep.run_folder(worker.run)
                 with suppress(OSError):
                     folder.amend_status(replace(folder.status(), state=CANCELLED, message=INTERRUPTED))
-
-
-def _gpus() -> list[str]:
-    """Return the GPUs that this process may use, without the cost of loading CUDA."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [gpu for gpu in visible.split(",") if gpu not in ("", "-1", "NoDevFiles")]
-    return [str(index) for index in range(len(list(GPUS.iterdir())))] if GPUS.is_dir() else []
 
 
 # ---- progress

@@ -88,11 +88,12 @@ def job_requests(
 
     data = [request("data", DATA, settings.prepare, "data")] if needs_data else []
     throttle = "" if settings.throttle is None else f"%{settings.throttle}"
+    at_once = ["--runs-at-once", str(settings.runs_at_once)] if settings.runs_at_once else []
     gres = f"gpu:{settings.gpus}" if settings.gpus else None
     of_arrays = {"gres": gres, "constraint": settings.constraint, "exclude": settings.exclude}
     arrays, before = list[JobRequest](), tuple(queued)
     for work, indices in _arrays(ids, per_task, max_index):
-        args = [*work.arguments(), "--requeues", str(settings.requeues)]
+        args = [*work.arguments(), *at_once, "--requeues", str(settings.requeues)]
         array = request(f"array{len(arrays) + 1}", ARRAY, settings, "train", *args)
         options = {"array": f"{indices}{throttle}"} | of_arrays | array.options
         after = before if throttle else ()

@@ -82,8 +82,10 @@ class Settings(Stage):
     """`false`: write the plan and print the sbatch lines."""
     wait: Annotated[bool, FLAG] = False
     """`true`: stay, show the table, and return each run's validation accuracy."""
-    points_per_task: Annotated[int, whole(1)] = 1
-    """Runs that a task trains one after another."""
+    runs_at_once: Annotated[int | None, whole(1)] = None
+    """Runs that a task trains at the same time, sharing its GPUs, cores and memory; null: one per GPU, or one."""
+    runs_per_task: Annotated[int | None, whole(1)] = None
+    """Runs that a task trains in all; null: as many as at the same time."""
     throttle: Annotated[int | None, whole(1)] = None
     """Largest number of tasks that run at the same time."""
     requeues: Annotated[int, whole(0)] = 10
@@ -108,12 +110,24 @@ class Settings(Stage):
     """Resources of the job after the array, which ranks whatever finished."""
     _target_: str = "hydra_plugins.irmas_launcher.SlurmLauncher"
 
+    @property
+    def gpu_count(self) -> int:
+        return int(str(self.gpus).rpartition(":")[2])
+
+    def at_once(self, device: str) -> int:
+        """Return how many runs of this `device` a task trains at the same time."""
+        return self.runs_at_once or (self.gpu_count if device != "cpu" else 0) or 1
+
+    def per_task(self, device: str) -> int:
+        """Return how many runs of this `device` a task trains in all."""
+        return self.runs_per_task or self.at_once(device)
+
 
 @dataclass
 class LocalSettings:
     """This machine as a cluster: a bounded pool of processes, one run each."""
 
-    processes: Annotated[int | None, whole(1)] = None
+    runs_at_once: Annotated[int | None, whole(1)] = None
     """Runs that train at the same time; null: one per GPU, or one per CPU core."""
     _target_: str = "hydra_plugins.irmas_launcher.LocalLauncher"
 
@@ -121,6 +135,8 @@ class LocalSettings:
 LAUNCHERS: dict[str, type] = {"local": LocalSettings, "slurm": Settings}
 """Schemas by the name in `hydra/launcher=<name>`."""
 PREFIX = "hydra.launcher."
+RENAMED = {"processes": "runs_at_once", "points_per_task": "runs_per_task"}
+"""Names that settings had in earlier versions, and have now."""
 
 
 def read(values: Mapping[str, Any]) -> Settings:
@@ -136,4 +152,8 @@ def read(values: Mapping[str, Any]) -> Settings:
     if settings.time != "UNLIMITED" and slurm.seconds(str(settings.time)) <= settings.warning + 30:
         rule = f"must exceed {PREFIX}warning={settings.warning} (seconds) by more than the 30 s between Slurm's checks"
         raise ConfigError(f"{PREFIX}time", settings.time, rule)
+    key, at_once = ("runs_at_once", settings.runs_at_once) if settings.runs_at_once else ("gpus", settings.gpu_count)
+    if settings.runs_per_task and settings.runs_per_task < at_once:
+        rule = f"must be at most {PREFIX}runs_per_task={settings.runs_per_task}, the runs of a task, one per GPU"
+        raise ConfigError(f"{PREFIX}{key}", getattr(settings, key), rule)
     return settings

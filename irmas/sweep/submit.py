@@ -81,9 +81,9 @@ def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refin
     runs = "1 run" if total == 1 else f"{total} runs"
     finished = total - queued - submission.remaining
     lines = [f"{sweep}: {runs}, {finished} finished before, {queued} in the queue", *pruning.describe(plan)]
-    per_task = max((request.work.points_per_task for request in submission.requests), default=1)
-    if per_task > settings.points_per_task:
-        change = f"{per_task} runs per task instead of hydra.launcher.points_per_task={settings.points_per_task}"
+    per_task = max((request.work.runs_per_task for request in submission.requests), default=1)
+    if per_task > (planned := settings.per_task(plan.config.device)):
+        change = f"{per_task} runs per task instead of hydra.launcher.runs_per_task={planned}"
         lines.append(f"Slurm's submit limit requires fewer tasks: using {change}")
     if submission.requests and by_hand:
         lines += ["", "the plan is written, nothing is submitted. By hand:", ""]
@@ -150,12 +150,13 @@ def submit(
         requests, numbers = list[JobRequest](), dict[str, str]()
         arrays = _live_jobs(tasks)
         if remaining or (arrays and not state.is_to_be_ranked):
-            ids = [run.id for run in remaining]
+            ids, per_task = [run.id for run in remaining], settings.per_task(plan.config.device)
             chain = partial(job_requests, proposed, settings, ids, max_index, needs_data, arrays, refine)
             if by_hand:
-                requests = chain(per_task=settings.points_per_task)
+                requests = chain(per_task=per_task)
             else:
-                requests, numbers = _submit_within_limit(sweep, chain, settings.points_per_task, len(remaining))
+                at_once = settings.at_once(plan.config.device)
+                requests, numbers = _submit_within_limit(sweep, chain, per_task, len(remaining), at_once)
     live = _live_jobs([*tasks, *state.stages])
     waiting = sum(run.id in queued for run in runs)
     return Submission(runs, waiting, len(remaining), live, requests, numbers, released)
@@ -166,16 +167,16 @@ def _live_jobs(tasks: Iterable[Task]) -> list[str]:
 
 
 def _submit_within_limit(
-    sweep: Sweep, chain: partial[list[JobRequest]], per_task: int, runs: int
+    sweep: Sweep, chain: partial[list[JobRequest]], per_task: int, runs: int, at_once: int
 ) -> tuple[list[JobRequest], dict[str, str]]:
     """Submit `per_task` runs per task, or as few more as Slurm's submit limit requires, up to all `runs` in one task.
 
-    Returns and raises as `_submit_all` does.
+    A task gets `at_once` more at a time, so that no GPU idles. Returns and raises as `_submit_all` does.
     """
     while per_task < runs:
         with suppress(SubmitLimitError):
             return _submit_all(sweep, chain(per_task=per_task))
-        per_task = max(per_task + 1, math.ceil(1.25 * per_task))
+        per_task += at_once * math.ceil(per_task / (4 * at_once))
     return _submit_all(sweep, chain(per_task=per_task))
 
 

@@ -40,9 +40,10 @@ class Interrupted(BaseException):
     """SIGTERM, Ctrl-C or a closed terminal. No failure, hence no Exception."""
 
 
-def train(sweep: Sweep, threads: int) -> Status:
+def train(sweep: Sweep, threads: int, at_once: int = 1, per_gpu: int = 1) -> Status:
     """Train the first run of the plan, unless it is finished, and record in its status file how it ended.
 
+    So many runs share the memory (`at_once`) and the GPU (`per_gpu`).
     Raises RunBusyError if another process trains it, LeaseLost if one has taken over, and otherwise what ended the run:
     Interrupted, UserError or any other error; as a UserError if the status file cannot be written.
     """
@@ -53,7 +54,7 @@ def train(sweep: Sweep, threads: int) -> Status:
             log.info("run %d is %s already", run.id, status.state)
             return status
         try:
-            return _train(folder, sweep, run, threads)
+            return _train(folder, sweep, run, threads, at_once, per_gpu)
         except LeaseLost:
             raise
         except BaseException as error:
@@ -83,7 +84,7 @@ def _record_end(folder: RunFolder, error: BaseException) -> None:
         raise UserError(message) from unwritable
 
 
-def _train(folder: RunFolder, sweep: Sweep, run: PlannedRun, threads: int) -> Status:
+def _train(folder: RunFolder, sweep: Sweep, run: PlannedRun, threads: int, at_once: int, per_gpu: int) -> Status:
     plan = sweep.plan
     sweep.refuse_source(SOURCE)
     config = plan.config_of(run)
@@ -100,7 +101,7 @@ def _train(folder: RunFolder, sweep: Sweep, run: PlannedRun, threads: int) -> St
     settings = {key: plan.value(run, key) for key in plan.swept or ["dropout", "lr", "l2"]}
     hparams = {key: value if isinstance(value, int | float) else shown(value) for key, value in settings.items()}
     prune = Halving(sweep, run.id, config.halving, config.epochs).reason_to_stop if config.halving else None
-    with explain_out_of_memory(config):
+    with explain_out_of_memory(config, at_once, per_gpu):
         examples = load_examples(cache, parts, config.data.pool, device)
         return trainer.fit(folder, config, examples, device, hparams, prune)
 

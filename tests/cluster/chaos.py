@@ -110,7 +110,7 @@ def run(desk: Desk, seconds: float, seed: int, epochs: int = EPOCHS) -> Outcome:
 
 
 def undisturbed(desk: Desk, sweep: list[str]) -> Reference:
-    job = desk.submit(*sweep, "name=undisturbed", "hydra.launcher.points_per_task=6")
+    job = desk.submit(*sweep, "name=undisturbed", "hydra.launcher.runs_per_task=6")
     desk.wait_for_ranking(job["ranking"], 600)
     return results(desk.sweep("undisturbed"))
 
@@ -140,9 +140,11 @@ class Round:
 
     def __init__(self, desk: Desk, name: str, sweep: list[str], rng: random.Random, log: Log, outcome: Outcome) -> None:
         self.name, self.rng, self.log, self.outcome = name, rng, log, outcome
-        self.throttle, self.per_task = rng.choice(["null", "3", "4"]), rng.choice([1, 1, 2])
-        settings = [f"hydra.launcher.throttle={self.throttle}", f"hydra.launcher.points_per_task={self.per_task}"]
-        command = desk.command(*sweep, f"name={name}", *settings)
+        self.throttle = rng.choice(["null", "3", "4"])
+        self.per_task, self.at_once = rng.choice([(1, 1), (2, 1), (2, 2)])
+        settings = {"throttle": self.throttle, "runs_per_task": self.per_task, "runs_at_once": self.at_once}
+        own = [f"hydra.launcher.{key}={value}" for key, value in settings.items()]
+        command = desk.command(*sweep, f"name={name}", *own)
         self.scene = Scene(desk, desk.sweep(name), command, rng)
         self.problems: list[str] = []
         self.last_progress, self.idle_commands = 0, 0
@@ -153,7 +155,8 @@ class Round:
     def play(self, reference: Reference, end: float) -> list[str]:
         """Play the round and return the problems that it had."""
         lasts = min(self.rng.uniform(60, 180), max(end - time.monotonic(), 20))
-        self.say(f"{lasts:.0f} s of faults, throttle {self.throttle}, {self.per_task} runs per task")
+        load = f"throttle {self.throttle}, {self.per_task} runs per task, {self.at_once} at once"
+        self.say(f"{lasts:.0f} s of faults, {load}")
         try:
             self.start_command()
             self.disturb(time.monotonic() + lasts)

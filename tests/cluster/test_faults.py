@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from cluster.sweeps import Desk, epochs, hold, job_numbers, let_go, run_of, send, table
+from cluster.sweeps import TASK, Desk, epochs, hold, job_numbers, let_go, run_of, send, table
 from commands import ROOT, wait_until
 from left_behind import ranking, runs, scalars, status
 
@@ -34,7 +34,7 @@ def printed(desk: Desk, sweep: str, job: str) -> str:
 
 def test_of_several_runs_in_a_task_one_that_fails_takes_no_other_along(desk: Desk) -> None:
     """Run 1 fails by itself, run 3 is killed; the same tasks train runs 2 and 4 after them."""
-    command = ["-m", "seed=1,2,3,4", "epochs=10", "name=several", "hydra.launcher.points_per_task=2"]
+    command = ["-m", "seed=1,2,3,4", "epochs=10", "name=several", "hydra.launcher.runs_per_task=2"]
     first, second, third, fourth = (run_of(desk, "several", number) for number in (1, 2, 3, 4))
     first.mkdir(parents=True)
     (first / "config.yaml").write_text(yaml.safe_dump(asdict(Config(batch_size=16))))
@@ -138,29 +138,42 @@ def test_a_plan_is_frozen_and_other_source_is_refused(desk: Desk, tmp_path: Path
 
 
 def test_a_task_is_requeued_as_often_as_it_may(desk: Desk) -> None:
-    """Run 1 is requeued by hand, twice; run 2 requeues itself after a warning."""
-    command = ["-m", "seed=1,2", "epochs=10", "name=budget", "hydra.launcher.requeues=1"]
-    first, second = (run_of(desk, "budget", number) for number in (1, 2))
+    """Two runs train at once in each task. Task 1 is requeued by hand, twice; 2 requeues itself after a warning."""
+    sweep = ["-m", "seed=1,2,3,4", "epochs=10"]
+    command = [*sweep, "name=budget", "hydra.launcher.requeues=1", "hydra.launcher.gpus=2"]
+    folders = first, second, third, fourth = [run_of(desk, "budget", number) for number in (1, 2, 3, 4)]
+    # A GPU for each run, by default; without CUDA, they name it and fail.
+    done = desk.run("train", *command, *desk.settings, *TASK[1:], "hydra/launcher=slurm")
+    desk.wait_for_ranking(job_numbers(done.stdout)["ranking"])
+    assert [status(run)["message"].partition(":")[0][-2:] for run in folders] == ["=0", "=1"] * 2
+
+    command.append("hydra.launcher.runs_at_once=2")
     numbers = desk.submit(*command)
     array = numbers["array1"]
-    hold(first, second)
+    hold(*folders)
     desk.cluster.run("scontrol", "requeue", f"{array}_1")
     desk.cluster.run("scancel", "--signal=USR2", f"{array}_2")
-    let_go(second)
-    hold(first, restart=1)
+    let_go(third, fourth)
+    hold(first, second, restart=1)
     desk.cluster.run("scontrol", "requeue", f"{array}_1")
     desk.wait_for_ranking(numbers["ranking"])
 
-    assert (status(first)["state"], status(first)["restart"]) == (FAILED, 1)
-    assert re.search("run 1 FAILED.*\n.* 3 times; hydra.launcher.requeues=1", table(desk, "budget"))
-    assert (status(second)["state"], status(second)["restart"]) == (COMPLETED, 1)
-    assert epochs(second) == list(range(1, 11))
-    assert len(event_files(second)) == 2
+    states = [(status(run)["state"], status(run)["job"], status(run)["restart"]) for run in folders]
+    assert states == [(FAILED, f"{array}_1", 1)] * 2 + [(COMPLETED, f"{array}_2", 1)] * 2
+    assert re.search("runs 1-2 FAILED.*\n.* 3 times; hydra.launcher.requeues=1", table(desk, "budget"))
+    output = printed(desk, "budget", f"{array}_2")
+    assert [output.count(f"start {start}, runs 3-4, 2 at once\n") for start in (1, 2)] == [1, 1]
+    assert f"task {array}_2: stopped before its time limit or a preemption, requeued\n" in output
+    assert [output.count(f"run {number} seed={number}  COMPLETED ") for number in (3, 4)] == [1, 1]
+    assert [len(event_files(run)) for run in (third, fourth)] == [2, 2]
 
     again = desk.train(*command)
-    assert "2 runs, 1 finished before, 0 in the queue" in again.stdout
-    wait_until(lambda: status(first)["state"] == COMPLETED, "run 1 COMPLETED", 90)
-    assert epochs(first) == list(range(1, 11))
+    assert "4 runs, 2 finished before, 0 in the queue" in again.stdout
+    whole = desk.run("train", *sweep, *desk.settings, "device=cpu", "name=whole", "hydra/launcher=local")
+    assert whole.returncode == 0, whole.stderr
+    wait_until(lambda: {status(run)["state"] for run in folders} == {COMPLETED}, "runs 1 and 2 COMPLETED", 90)
+    assert [epochs(run) for run in folders] == [list(range(1, 11))] * 4
+    assert [scalars(run) for run in folders] == [scalars(run) for run in runs(desk.sweep("whole"))]
 
 
 def test_tasks_outlive_a_rival_a_controller_that_is_killed_and_a_warning_with_no_start_left(desk: Desk) -> None:

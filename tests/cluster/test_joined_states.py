@@ -101,7 +101,7 @@ def test_every_end_of_a_task_is_a_state(here: LocalCluster, sweep: Sweep) -> Non
 
 def test_a_cancelled_array_and_a_cancelled_pending_task(here: LocalCluster, sweep: Sweep) -> None:
     first = submit(here, sweep, "true", "--array=1-2", "--hold")
-    packed = submit(here, sweep, "true", "--array=1-2", "--hold", arguments="--runs 3-6 --points-per-task 2")
+    packed = submit(here, sweep, "true", "--array=1-2", "--hold", arguments="--runs 3-6 --runs-per-task 2")
     assert seen(sweep) == dict.fromkeys(range(1, 7), PENDING) | {7: NOT_SUBMITTED, 8: NOT_SUBMITTED}
     assert look(sweep)[5].task == next(task for task in slurm.queue(["irmas"]) if task.id == f"{packed}_2")
     here.run("scancel", first)

@@ -108,7 +108,7 @@ def test_under_a_submit_limit_a_task_trains_more_runs(desk: Desk) -> None:
     command = ["sweep=report", "name=limited", "hydra.launcher.qos=limited"]
     done = desk.train(*command, HELD)
     assert done.returncode == 0, done.stderr
-    assert re.search("3 runs .* hydra.launcher.points_per_task=1", done.stdout)
+    assert re.search("3 runs .* hydra.launcher.runs_per_task=1", done.stdout)
     submitted = job_numbers(done.stdout)
     array, last = submitted["array1"], submitted["ranking"]
     assert queued(desk) == [f"{array}_[1-6]", last]
@@ -169,7 +169,7 @@ def test_what_slurm_refuses_leaves_neither_jobs_nor_files(desk: Desk) -> None:
     for setting, allowed in {
         "throttle=0": "a whole number from 1, or null",
         "nonsense=1": "no such setting",
-        "processes=2": "throttle",
+        "processes=2": "runs_at_once",
     }.items():
         message = refused(desk.run("train", *common, f"hydra.launcher.{setting}"))
         assert f"hydra.launcher.{setting.partition('=')[0]}" in message
