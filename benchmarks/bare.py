@@ -25,7 +25,7 @@ from torch.nn import functional as F  # noqa: E402
 
 from irmas.config import Augment, Config, Model  # noqa: E402
 from irmas.learning.device import seed, set_up  # noqa: E402
-from irmas.learning.model import Classifier, draw_for_norms, recompute_norms, spec_augment  # noqa: E402
+from irmas.learning.model import Classifier, augmented, draw_for_norms, recompute_norms  # noqa: E402
 
 BATCH = 32
 
@@ -63,7 +63,7 @@ class Run:
         self.model.train()
         order = self.train[torch.randperm(len(self.train))]
         for rows in order.tensor_split(math.ceil(len(order) / BATCH)):
-            self.step(spec_augment(self.decibels(rows), self.config.augment, self.mean_db), self.targets[rows])
+            self.step(augmented(self.decibels(rows), self.config.augment, self.mean_db), self.targets[rows])
 
     def step(self, batch: Tensor, targets: Tensor) -> Tensor:
         loss = F.cross_entropy(self.model(batch), targets, self.weights)

@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torchaudio.transforms import AmplitudeToDB, MelSpectrogram, Resample
 
 from irmas.config import Augment, Features, Model
-from irmas.learning.model import Classifier, spec_augment
+from irmas.learning.model import Classifier, augmented
 
 
 @dataclass
@@ -90,7 +90,7 @@ def main(settings: Settings) -> None:
         for epoch in range(1, settings.epochs + 1):
             model.train()
             for batch, targets in train_loader:
-                loss = loss_of(model(spec_augment(batch, Augment(), mean_db)), targets)
+                loss = loss_of(model(augmented(batch, Augment(), mean_db)), targets)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

@@ -164,11 +164,14 @@ class Model:
     """Global `average` or `max` pooling."""
     dense: Annotated[int, whole(1, 65_536)] = 256
     """Units of the hidden layer."""
+    rolls: Annotated[int, whole(1, 64)] = 1
+    """Versions of an excerpt, rolled along its frames by equal parts, whose probabilities are averaged when validating,
+    evaluating and predicting."""
 
 
 @dataclass
 class Augment:
-    """SpecAugment; widths are the largest share of the axis that one mask hides."""
+    """SpecAugment, whose widths are the largest share of the axis that one mask hides, and rolled frames."""
 
     freq_masks: Annotated[int, whole(0, 20)] = 2
     """Masks over bands, drawn for each excerpt."""
@@ -178,6 +181,8 @@ class Augment:
     """Masks over frames, drawn for each excerpt."""
     time_width: Annotated[float, SHARE] = 0.1
     """Largest share of the frames that one mask hides."""
+    roll: Annotated[bool, FLAG] = False
+    """Rolling of each excerpt along its frames, in a circle, by a random number of them."""
 
 
 @dataclass

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from irmas.config import Augment
-from irmas.learning.model import spec_augment
+from irmas.learning.model import augmented
 
 FILL_DB = -33.0
 
@@ -16,7 +16,7 @@ def hidden(augment: Augment, batch: int = 200, bands: int = 40, frames: int = 60
     log_mel = torch.randn(batch, 1, bands, frames, generator=torch.Generator().manual_seed(1))
     before = log_mel.clone()
     torch.manual_seed(seed)
-    masked = spec_augment(log_mel, augment, FILL_DB)
+    masked = augmented(log_mel, augment, FILL_DB)
     assert torch.equal(log_mel, before)
     assert masked.shape == log_mel.shape
     where = masked == FILL_DB

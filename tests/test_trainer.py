@@ -28,7 +28,7 @@ from irmas.errors import DataError, UserError
 from irmas.learning import learner as learners
 from irmas.learning import trainer
 from irmas.learning.learner import Examples, Learner, load_examples
-from irmas.learning.model import Classifier, spec_augment
+from irmas.learning.model import Classifier, augmented
 from irmas.learning.trainer import fit
 from irmas.run import checkpoint, events, predictions
 from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PRUNED, RunFolder, Status
@@ -148,7 +148,7 @@ def test_two_points_of_one_seed_share_neither_weights_nor_order_nor_masks(monkey
     step = Learner._step
 
     def masked(log_mel_db: Tensor, augment: Augment, fill_db: float) -> Tensor:
-        result = spec_augment(log_mel_db, augment, fill_db)
+        result = augmented(log_mel_db, augment, fill_db)
         masks.append(result == fill_db)
         return result
 
@@ -156,7 +156,7 @@ def test_two_points_of_one_seed_share_neither_weights_nor_order_nor_masks(monkey
         orders[-1].extend(rows.tolist())
         return step(self, rows)
 
-    monkeypatch.setattr(learners, "spec_augment", masked)
+    monkeypatch.setattr(learners, "augmented", masked)
     monkeypatch.setattr(Learner, "_step", ordered)
     for changes in ({}, {"lr": 0.02}, {"dropout": 0.3}, {"l2": 0.001}, {"schedule": "plateau"}):
         learner = Learner(settings(**changes), toy(), CPU)

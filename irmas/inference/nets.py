@@ -71,7 +71,7 @@ def torch_net(file: ModelFile) -> Net:
 
     @torch.inference_mode()
     def probabilities(log_mel_db: Tensor) -> Probabilities:
-        return module(log_mel_db[:, None]).softmax(1).numpy()  # type: ignore[no-any-return]
+        return module.log_probabilities(log_mel_db[:, None]).exp().numpy()
 
     return Net(file.classes, file.features, file.pool, probabilities, file)
 
@@ -81,10 +81,11 @@ class _Average(nn.Module):
 
     def __init__(self, files: Sequence[ModelFile]) -> None:
         super().__init__()
-        self.classifiers = nn.ModuleList(map(classifier, files))
+        self.classifiers = [classifier(file) for file in files]
+        self.registered = nn.ModuleList(self.classifiers)
 
     def forward(self, log_mel_db: Tensor) -> Tensor:
-        return torch.stack([net(log_mel_db).softmax(1) for net in self.classifiers]).mean(0)
+        return torch.stack([net.log_probabilities(log_mel_db).exp() for net in self.classifiers]).mean(0)
 
 
 def write_onnx(path: Path, files: Sequence[ModelFile]) -> None:

@@ -19,7 +19,7 @@ from irmas.data.cache import FeatureCache
 from irmas.data.split import Split
 from irmas.errors import DataError
 from irmas.learning.device import autocast, seed
-from irmas.learning.model import Classifier, draw_for_norms, pooled, recompute_norms, spec_augment
+from irmas.learning.model import Classifier, augmented, draw_for_norms, pooled, recompute_norms
 from irmas.learning.optim import Schedule, make_optimizers
 from irmas.run import events
 from irmas.run.predictions import Predictions
@@ -124,7 +124,7 @@ class Learner:
         }
 
     def _step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        log_mel = spec_augment(self.examples.decibels(rows), self.config.augment, self.mean_db)
+        log_mel = augmented(self.examples.decibels(rows), self.config.augment, self.mean_db)
         with autocast(self.device):
             logits = self.model(log_mel)
         targets, smoothing = self.examples.targets[rows], self.config.label_smoothing
@@ -151,9 +151,9 @@ class Learner:
         batches_predicted = []
         for rows in self.examples.validation.split(self.config.batch_size):
             with autocast(self.device):
-                logits = self.model(self.examples.decibels(rows))
-            loss_sum += F.cross_entropy(logits.float(), self.examples.targets[rows], reduction="sum")
-            batches_predicted.append(logits.argmax(1))
+                scores = self.model.log_probabilities(self.examples.decibels(rows))
+            loss_sum += F.nll_loss(scores, self.examples.targets[rows], reduction="sum")
+            batches_predicted.append(scores.argmax(1))
         predictions = self._predictions(epoch, torch.cat(batches_predicted))
         counts = torch.from_numpy(predictions.confusion)
         return {

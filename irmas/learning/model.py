@@ -1,7 +1,8 @@
-"""The report's net, for any number of bands and frames; SpecAugment; batch-norm statistics of clean excerpts."""
+"""The report's net, for any number of bands and frames; augmentation; batch-norm statistics of clean excerpts."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -22,15 +23,26 @@ def pooled(log_mel_db: Tensor, pool: int) -> Tensor:
     return F.avg_pool2d(log_mel_db, pool).half()
 
 
-def spec_augment(log_mel_db: Tensor, augment: Augment, fill_db: float) -> Tensor:
-    """Return a copy of log-mels, (batch, 1, bands, frames), with masked bins at `fill_db`.
+def augmented(log_mel_db: Tensor, augment: Augment, fill_db: float) -> Tensor:
+    """Return a copy of log-mels, (batch, 1, bands, frames), rolled if set, and with masked bins at `fill_db`.
 
-    SpecAugment (Park et al., Interspeech 2019), each excerpt under its own masks. Draws from torch's global generator.
+    SpecAugment's masks (Park et al., Interspeech 2019) and the roll are drawn for each excerpt, from torch's global
+    generator.
     """
+    if augment.roll:
+        log_mel_db = _rolled(log_mel_db)
     batch, _, bands, frames = log_mel_db.shape
     hidden_bands = _masks(batch, bands, augment.freq_masks, augment.freq_width, log_mel_db.device)
     hidden_frames = _masks(batch, frames, augment.time_masks, augment.time_width, log_mel_db.device)
     return log_mel_db.masked_fill(hidden_bands[:, None, :, None] | hidden_frames[:, None, None, :], fill_db)
+
+
+def _rolled(log_mel_db: Tensor) -> Tensor:
+    """Return log-mels, (batch, 1, bands, frames), each moved around its frames by a number of them of its own."""
+    batch, _, bands, frames = log_mel_db.shape
+    shifts = torch.randint(frames, (batch, 1, 1, 1), device=log_mel_db.device)
+    sources = (torch.arange(frames, device=log_mel_db.device) + shifts) % frames
+    return log_mel_db.gather(3, sources.expand(batch, 1, bands, frames))
 
 
 def _masks(batch: int, length: int, masks: int, width: float, device: torch.device) -> Tensor:
@@ -71,7 +83,7 @@ class Classifier(nn.Module):
             # Rounded up, so that an axis of any length survives any number of blocks.
             blocks.append(nn.MaxPool2d(2, ceil_mode=True))
         self.blocks = nn.Sequential(*blocks)
-        self.pooling = model.pooling
+        self.pooling, self.rolls = model.pooling, model.rolls
         hidden = nn.Linear(channels, model.dense)
         self.head = nn.Sequential(hidden, nn.ReLU(), nn.Dropout(dropout), nn.Linear(model.dense, num_classes))
 
@@ -80,6 +92,18 @@ class Classifier(nn.Module):
         # Not AdaptivePool: its backward pass is not deterministic on CUDA.
         x = x.mean((2, 3)) if self.pooling == "average" else x.amax((2, 3))
         return self.head(x)  # type: ignore[no-any-return]
+
+    def log_probabilities(self, log_mel_db: Tensor) -> Tensor:
+        """Return the logarithms, (batch, classes), of the probabilities averaged over `rolls` versions of each excerpt.
+
+        They are rolled along the frames by equal parts.
+        """
+        frames = log_mel_db.shape[3]
+        shifts = [frames * version // self.rolls for version in range(self.rolls)]
+        # Not roll: a shift that follows from a free number of frames is not exported to ONNX.
+        versions = [torch.cat([log_mel_db[..., shift:], log_mel_db[..., :shift]], 3) for shift in shifts]
+        scores = torch.stack([self(version).float().log_softmax(1) for version in versions])
+        return scores.logsumexp(0) - math.log(self.rolls)
 
 
 def draw_for_norms(train: Tensor) -> Tensor:

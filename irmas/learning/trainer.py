@@ -14,7 +14,7 @@ import torch
 from irmas.config import Config
 from irmas.errors import UserError, first_line
 from irmas.learning.learner import Examples, Learner
-from irmas.learning.model import spec_augment
+from irmas.learning.model import augmented
 from irmas.run import checkpoint, events, images, model_file, predictions
 from irmas.run.events import EventWriter
 from irmas.run.folder import COMPLETED, DIVERGED, PRUNED, RUNNING, RunFolder, Status
@@ -79,16 +79,16 @@ def _restore(folder: RunFolder, learner: Learner) -> Status:
 
 
 def _write_header(writer: EventWriter, learner: Learner, hparams: dict[str, Any], name: str, *, is_new: bool) -> None:
-    """Write the run's settings and, for a new run, four excerpts before and after SpecAugment."""
+    """Write the run's settings and, for a new run, four excerpts before and after augmentation."""
     writer.hparams(hparams, events.JUDGED, name)
     if is_new:
         examples = learner.examples
         rows = examples.train[:: max(len(examples.train) // 4, 1)][:4]
         titles = [examples.classes[int(target)] for target in examples.targets[rows]]
         log_mel = examples.decibels(rows)
-        augmented = spec_augment(log_mel, learner.config.augment, learner.mean_db)
+        changed = augmented(log_mel, learner.config.augment, learner.mean_db)
         low, high = float(log_mel.min()), max(float(log_mel.max()), float(log_mel.min()) + 1)
-        for tag, batch in ((events.SPECTROGRAMS, log_mel), (events.AUGMENTED, augmented)):
+        for tag, batch in ((events.SPECTROGRAMS, log_mel), (events.AUGMENTED, changed)):
             writer.image(0, tag, images.spectrograms(batch[:, 0].cpu().numpy(), titles, low, high))
     # Now, while this process still owns the run.
     writer.commit()
