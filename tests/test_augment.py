@@ -70,3 +70,22 @@ def test_without_masks_or_width_nothing_is_hidden() -> None:
 def test_the_global_generator_decides() -> None:
     assert torch.equal(hidden(Augment(), seed=5), hidden(Augment(), seed=5))
     assert not torch.equal(hidden(Augment(), seed=5), hidden(Augment(), seed=6))
+
+
+def test_each_excerpt_is_rolled_around_its_frames_by_a_number_of_its_own() -> None:
+    log_mel = torch.arange(200 * 3 * 7.0).view(200, 1, 3, 7)
+    rolled = augmented(log_mel, Augment(freq_masks=0, time_masks=0, roll=True), FILL_DB)
+    versions = torch.stack([log_mel.roll(-shift, 3) for shift in range(7)])
+    shifts = [(version == rolled).all((1, 2, 3)) for version in versions]
+    assert torch.stack(shifts).sum(0).tolist() == [1] * 200
+    assert min(int(shift.sum()) for shift in shifts) > 10  # a seventh of 200 is 29
+
+
+def test_masks_lie_on_rolled_excerpts_and_are_drawn_as_without_rolls() -> None:
+    log_mel = torch.randn(50, 1, 40, 60)
+    alone, both = Augment(freq_masks=0, time_masks=0, roll=True), Augment(roll=True)
+    torch.manual_seed(0)
+    rolled = augmented(log_mel, alone, FILL_DB)
+    masked = augmented(rolled, Augment(), FILL_DB)
+    torch.manual_seed(0)
+    assert torch.equal(augmented(log_mel, both, FILL_DB), masked)

@@ -100,3 +100,13 @@ def test_the_normalization_belongs_to_the_net() -> None:
     other = small()
     other.load_state_dict(shifted.state_dict())
     assert (float(other.mean_db), float(other.std_db)) == (-40.0, 10.0)
+
+
+@pytest.mark.parametrize(("rolls", "shifts"), [(1, [0]), (2, [0, 5]), (4, [0, 2, 5, 7])])
+def test_probabilities_are_averaged_over_rolled_versions(rolls: int, shifts: list[int]) -> None:
+    x = log_mel(3, 16, 10)
+    model = small(rolls=rolls, classes=5).eval()
+    versions = torch.stack([model(x.roll(-shift, 3)).softmax(1) for shift in shifts])
+    averaged = model.log_probabilities(x).exp()
+    torch.testing.assert_close(averaged, versions.mean(0))
+    assert rolls == 1 or not torch.allclose(averaged, versions[0], atol=1e-5)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +102,22 @@ def test_several_nets_become_their_average(features: Features, tmp_path: Path) -
     nets.write_onnx(tmp_path / "both.onnx", files)
     assert nets.difference(tmp_path / "both.onnx", files) < ALIKE
     assert nets.difference(tmp_path / "both.onnx", files[:1]) > 100 * ALIKE
+
+
+def test_an_exported_net_averages_rolled_versions_of_any_length(features: Features, tmp_path: Path) -> None:
+    file = model_file.read(made_up_model(tmp_path / "a.pt", features, Model([4, 8], dense=16, rolls=3)))
+    unsure = {name: value / 20 if name.startswith("head") else value for name, value in file.weights.items()}
+    file = replace(file, weights=unsure)
+    nets.write_onnx(tmp_path / "a.onnx", [file])
+    assert nets.difference(tmp_path / "a.onnx", [file]) < ALIKE
+    exported, rolled = nets.read_onnx(tmp_path / "a.onnx"), nets.torch_net(file)
+    plain = nets.torch_net(replace(file, model=replace(file.model, rolls=1)))
+    torch.manual_seed(0)
+    for frames in (2, 31, 97):
+        log_mel_db = torch.linspace(-80, 0, frames) * torch.rand(50, features.n_mels, 1)
+        answers = exported.probabilities(log_mel_db)
+        np.testing.assert_allclose(answers, rolled.probabilities(log_mel_db), atol=ALIKE / 10)
+    assert float(np.abs(answers - plain.probabilities(log_mel_db)).max()) > ALIKE
 
 
 def test_nets_of_other_front_ends_do_not_become_one(features: Features, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -81,11 +82,11 @@ class _Average(nn.Module):
 
     def __init__(self, files: Sequence[ModelFile]) -> None:
         super().__init__()
-        self.classifiers = [classifier(file) for file in files]
-        self.registered = nn.ModuleList(self.classifiers)
+        self.classifiers = nn.ModuleList(map(classifier, files))
 
     def forward(self, log_mel_db: Tensor) -> Tensor:
-        return torch.stack([net.log_probabilities(log_mel_db).exp() for net in self.classifiers]).mean(0)
+        nets = cast("Iterable[Classifier]", self.classifiers)
+        return torch.stack([net.log_probabilities(log_mel_db).exp() for net in nets]).mean(0)
 
 
 def write_onnx(path: Path, files: Sequence[ModelFile]) -> None:
