@@ -262,6 +262,20 @@ def test_a_group_that_a_sweep_file_varies_is_not_the_winners(folder: Path, monke
     assert ConfigStore.instance().load("best/given.yaml").node.keys() == settings(WINNER).keys() - {"model"}
 
 
+def test_a_list_of_partitions_or_nodes_is_no_sweep(commands: Commands, tmp_path: Path, slurm: str) -> None:
+    own = (
+        "name=made",
+        "hydra.launcher.submit=false",
+        "hydra.launcher.partition=gpu,long",
+        "hydra.launcher.exclude=n1,n-2",
+    )
+    done = commands.run("train", "data=standin", "features=small", *own, folder=tmp_path, PATH=slurm)
+    assert (done.code, done.stderr) == (0, "")
+    assert done.stdout.count("--partition=gpu,long") == 3
+    assert "--exclude=n1,n-2" in done.stdout
+    assert len(read_plan(tmp_path / "outputs" / "made").runs) == 1
+
+
 def test_recipes_are_swept_and_overrides_take_precedence(commands: Commands, tmp_path: Path, slurm: str) -> None:
     standin = ("data=standin", "features=small")
     keys = ("schedule", "optimizer", "model.convs_per_block", "model.rolls", "augment.roll")

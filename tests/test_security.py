@@ -144,8 +144,9 @@ def test_values_reach_slurm_as_they_are_and_never_a_shell(desk: Path) -> None:
     inside = ENVIRONMENT | {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "2", "PATH": os.environ["PATH"]}
     script = calls[1].index(f"--python={sys.executable}") - 1
     subprocess.run(["bash", *calls[1][script:], "a b", "$(c)"], env=inside, check=True)
-    assert handed(desk)[-1][1:] == [
-        *(sys.executable, "-u", "-m", "irmas.sweep.array_task", "outputs/mine", "--requeues", "10", "a b", "$(c)")
+    assert handed(desk)[-1] == [
+        *("--ntasks=1", "--export=ALL", "--cpus-per-task=2"),
+        *(sys.executable, "-u", "-m", "irmas.sweep.array_task", "outputs/mine", "--requeues", "10", "a b", "$(c)"),
     ]
     assert not list(desk.parent.parent.rglob("owned"))
 
@@ -204,7 +205,8 @@ def test_the_script_passes_its_arguments_on_as_they_are(stage: str, by_variable:
     command = ["bash", str(SCRIPT), *options, stage, f"outputs/{HOSTILE}", "--runs", "1-2"]
     subprocess.run(command, env=inside, check=True)
     python = "python" if by_variable else "/my python"
-    expected = ["--cpus-per-task=2", python, "-u", "-m", STAGES[stage], f"outputs/{HOSTILE}", "--runs", "1-2"]
+    options = ["--ntasks=1", "--export=ALL", "--cpus-per-task=2"]
+    expected = [*options, python, "-u", "-m", STAGES[stage], f"outputs/{HOSTILE}", "--runs", "1-2"]
     assert handed(desk) == [expected]
     assert not (desk / "owned").exists()
 

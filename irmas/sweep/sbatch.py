@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shlex
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from irmas.sweep import slurm
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, Work
-from irmas.sweep.settings import Settings, Stage
+from irmas.sweep.settings import Settings, Stage, flags
 from irmas.sweep.sweep import Sweep
 
 SCRIPT = Path(__file__).parents[1] / "slurm" / "irmas.sbatch"
@@ -49,11 +48,6 @@ class JobRequest:
         return ["sbatch", *first, *flags(options), script, *self.arguments]
 
 
-def flags(options: dict[str, Any]) -> list[str]:
-    """Return options as command-line arguments."""
-    return [f"--{key}" if value is True else f"--{key}={value}" for key, value in options.items() if value is not None]
-
-
 def job_requests(
     sweep: Sweep,
     settings: Settings,
@@ -71,7 +65,6 @@ def job_requests(
     `refine`, the arguments of `irmas.refine`, the ranking job submits the next round. With a throttle each array waits
     for the one before: Slurm's own, %6, counts the tasks of one array only.
     """
-    setup = [] if settings.setup is None else [f"--setup={Path(settings.setup).absolute()}"]
 
     def request(name: str, stage: str, resources: Stage, script_stage: str, *args: str) -> JobRequest:
         options = {
@@ -83,7 +76,7 @@ def job_requests(
             "account": settings.account,
             "qos": settings.qos,
         }
-        arguments = [f"--python={sys.executable}", *setup, script_stage, str(sweep), *args]
+        arguments = [*settings.script_options(), script_stage, str(sweep), *args]
         return JobRequest(name, stage, options | resources.options(), arguments)
 
     data = [request("data", DATA, settings.prepare, "data")] if needs_data else []

@@ -89,6 +89,15 @@ def seconds(time: str) -> int:
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + rest
 
 
+def spelled_out(time: str) -> str:
+    """Return a time of the form `TIME` as in `1 d 2 h 30 min`, and others as they are."""
+    if not TIME.fullmatch(time):
+        return time
+    minutes, rest = divmod(seconds(time), 60)
+    parts = {"d": minutes // 1440, "h": minutes // 60 % 24, "min": minutes % 60, "s": rest}
+    return " ".join(f"{number} {unit}" for unit, number in parts.items() if number) or "0 min"
+
+
 def ranges(numbers: Iterable[int]) -> str:
     """Return `1-3,7` for 1, 2, 3 and 7, as in `sbatch --array`."""
     spans: list[list[int]] = []

@@ -23,8 +23,8 @@ from irmas.run.folder import FINAL
 from irmas.sweep import data_job, jobs, pruning, run_states, slurm
 from irmas.sweep.jobs import ARRAY, Job
 from irmas.sweep.plan import Plan, PlannedRun
-from irmas.sweep.sbatch import SCRIPT, JobRequest, flags, job_requests, shell_lines
-from irmas.sweep.settings import Settings
+from irmas.sweep.sbatch import SCRIPT, JobRequest, job_requests, shell_lines
+from irmas.sweep.settings import Settings, flags
 from irmas.sweep.slurm import SlurmError, Task
 from irmas.sweep.sweep import Sweep
 
@@ -94,6 +94,7 @@ def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refin
         lines.append(f"released: {' '.join(submission.released)}, which a node could not start")
     if submission.jobs:
         lines.append(f"submitted: {_describe_jobs(submission)}")
+        lines.append(f"limit: {slurm.spelled_out(str(settings.time))} per start of a task")
     if submission.jobs or queued:
         lines += ["", f"  watch:   python -m irmas.status {sweep} --watch", f"  rank:    python -m irmas.rank {sweep}"]
         lines.append(f"  cancel:  scancel {' '.join([*submission.live, *submission.jobs.values()])}")

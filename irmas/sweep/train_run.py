@@ -119,11 +119,18 @@ def _log_data(kind: str, parts: split.Split) -> None:
 
 
 def start() -> None:
-    """Set up a process of its own: log lines to stdout; SIGTERM, Ctrl-C and a closed terminal raise Interrupted."""
+    """Set up a process of its own: log lines to stdout; SIGTERM, Ctrl-C and a closed terminal raise Interrupted.
+
+    A signal that was ignored when the command began, as nohup does with a closed terminal, stays ignored.
+    """
     line = "%(asctime)s %(message)s"
     logging.basicConfig(level=logging.INFO, format=line, datefmt="%H:%M:%S", stream=sys.stdout, force=True)
     logging.captureWarnings(True)
-    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    signals = [
+        number
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]
 
     def interrupt(number: int, frame: object) -> None:
         for one in signals:  # a second one would interrupt the writing of the status
