@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cluster.sweeps import Desk, run_of, table
+from cluster.sweeps import Desk, table
 from commands import ROOT, wait_until
-from left_behind import ranking, status
+from left_behind import ranking, runs, status
 
 
 def script(path: Path, text: str) -> Path:
@@ -42,7 +42,7 @@ def test_a_failing_setup_script_ends_the_task_with_its_name(desk: Desk) -> None:
     wait_until(lambda: desk.state(f"{job}_1") == "FAILED", "the task FAILED", 60)
     output = (desk.sweep("failing") / "slurm" / f"{job}_1.out").read_text()
     assert f"{setup} ended with 127" in output
-    assert not (run_of(desk, "failing", 1) / "status.json").exists() or status(run_of(desk, "failing", 1))["epoch"] == 0
+    assert not list(desk.sweep("failing").glob("runs/*/status.json")), "it trains nothing"
     assert "FAILED" in table(desk, "failing")
 
 
@@ -56,4 +56,5 @@ def test_a_job_by_hand_from_inside_another_one_has_its_own_resources(desk: Desk)
         *inherited, *own, "bash", "-ec", "\n".join([*lines[:-1], "echo $array1"]), cwd=desk.folder
     )
     wait_until(lambda: desk.state(f"{pasted}_1") == "COMPLETED", "the task COMPLETED", 60)
-    assert status(run_of(desk, "inside", 1))["state"] == "COMPLETED"
+    (run,) = runs(desk.sweep("inside"))
+    assert status(run)["state"] == "COMPLETED"
