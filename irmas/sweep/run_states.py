@@ -15,6 +15,7 @@ from functools import partial
 from irmas.errors import UserError, in_words
 from irmas.files import is_held
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, FINAL, PENDING, RUNNING, RunFolder, Status
+from irmas.run.lease import is_owned
 from irmas.sweep import jobs, slurm
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, named_sweep
 from irmas.sweep.plan import PlannedRun
@@ -35,6 +36,10 @@ MEANING = {
     "CANCELLED": "by scancel, or with a job that it depended on",
 }
 """Slurm's states that explain why a process was killed."""
+COMPLETING = "COMPLETING"
+"""Slurm's state of a task that has ended, or will be requeued: which of the two shows only afterwards."""
+SILENT_S = 30.0
+"""Time without a heartbeat, written every 2 s, after which a process that holds no lease counts as gone."""
 LAG_S = 5.0
 """Time by which sacct may lag behind squeue."""
 
@@ -71,6 +76,25 @@ class SweepState:
         tasks = [*self.stages, *(run.task for run in self.runs if run.task is not None)]
         is_training = any(run.status.state == RUNNING for run in self.runs)
         return self.in_pool or is_training or any(task.is_live for task in tasks)
+
+    @property
+    def completing(self) -> list[Task]:
+        """Return the tasks of unfinished runs that are COMPLETING."""
+        unfinished = (run.task for run in self.runs if run.status.state not in FINAL)
+        return list(dict.fromkeys(task for task in unfinished if task is not None and task.state == COMPLETING))
+
+    def without_completing(self) -> SweepState:
+        """Return the state with each COMPLETING task as CANCELLED where the run has no live process."""
+        return replace(self, runs=[self._ended_if_gone(run) for run in self.runs])
+
+    def _ended_if_gone(self, run: RunState) -> RunState:
+        if run.recorded is None or run.task is None or run.task.state != COMPLETING:
+            return run
+        is_silent = run.recorded.state != RUNNING or run.recorded.updated < time.time() - SILENT_S
+        if not is_silent or is_owned(self.sweep.run_folder(run.planned).path):
+            return run
+        task = replace(run.task, state=CANCELLED)
+        return replace(run, task=task, status=merge_state(run.recorded, task, time.time()))
 
     @property
     def is_to_be_ranked(self) -> bool:
@@ -197,6 +221,8 @@ def _alive(recorded: Status, task: Task, now: float) -> Status:
     is_its_own = recorded.job == task.id and task.state not in WAITING
     if recorded.state == RUNNING and (is_its_own or not recorded.job):  # without a job it trains outside Slurm
         return recorded
+    if task.state == COMPLETING:
+        return recorded if is_its_own else replace(recorded, state=PENDING, message=f"its task {task.id} is completing")
     if task.state in WAITING:
         remedy = "; rerun the sweep command to release it" if task.is_held else ""
         return replace(recorded, state=PENDING, message=task.reason + remedy)

@@ -23,6 +23,7 @@ from irmas.run.folder import FINAL
 from irmas.sweep import data_job, jobs, pruning, run_states, slurm
 from irmas.sweep.jobs import ARRAY, Job
 from irmas.sweep.plan import Plan, PlannedRun
+from irmas.sweep.run_states import SweepState
 from irmas.sweep.sbatch import SCRIPT, JobRequest, flags, job_requests, shell_lines
 from irmas.sweep.settings import Settings
 from irmas.sweep.slurm import SlurmError, Task
@@ -30,6 +31,8 @@ from irmas.sweep.sweep import Sweep
 
 LATER = "now+120"
 """Start of a job unless `slurm.begin` moves it forward. A hold would stay if this process died."""
+COMPLETING_WAIT_S = 60.0
+"""Longest wait for tasks that are COMPLETING: Slurm kills a process within 30 s by default, then runs the epilog."""
 SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*SubmitJob\w*Limit\b")
 
 
@@ -127,9 +130,7 @@ def submit(
     proposed.merged(append=append)  # a refusal before the lock touches no folder
     with _undone_if_refused(proposed):
         sweep, runs = proposed.merged(append=append)
-        state = run_states.sweep_state(sweep, is_final=True)
-        if state.note:
-            raise UserError(state.note)
+        state = settled_state(sweep)
         finished = {run.planned.id for run in state.runs if run.status.state in FINAL}
         queued = {run.planned.id for run in state.runs if run.task is not None and run.task.is_live} - finished
         remaining = [run for run in runs if run.id not in finished | queued]
@@ -160,6 +161,31 @@ def submit(
     live = _live_jobs([*tasks, *state.stages])
     waiting = sum(run.id in queued for run in runs)
     return Submission(runs, waiting, len(remaining), live, requests, numbers, released)
+
+
+def settled_state(sweep: Sweep) -> SweepState:
+    """Return how the runs stand once no task of theirs is COMPLETING, or after `COMPLETING_WAIT_S`.
+
+    A task that still is counts as ended if its process is gone. Raises UserError where Slurm does not answer.
+    """
+    deadline, console = None, plain_console()
+    while True:
+        state = run_states.sweep_state(sweep, is_final=True)
+        if state.note:
+            raise UserError(state.note)
+        if not state.completing:
+            return state
+        tasks = " ".join(task.id for task in state.completing)
+        if deadline is None:
+            deadline = time.monotonic() + COMPLETING_WAIT_S
+            console.print(f"waiting for Slurm to end or requeue what is COMPLETING: {tasks}")
+        elif time.monotonic() > deadline:
+            state = state.without_completing()
+            live = " ".join(task.id for task in state.completing)
+            note = f"{live} may still train; rerun the command when it has ended" if live else "none of it trains"
+            console.print(f"still COMPLETING after {COMPLETING_WAIT_S:g} s: {tasks}; {note}")
+            return state
+        time.sleep(COMPLETING_WAIT_S / 30)
 
 
 def _live_jobs(tasks: Iterable[Task]) -> list[str]:
