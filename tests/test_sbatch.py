@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 from irmas.config import Config
 from irmas.errors import ConfigError
 from irmas.sweep import settings, slurm
+from irmas.sweep.executor import Executor
 from irmas.sweep.jobs import ARRAY, Work
 from irmas.sweep.plan import Plan
 from irmas.sweep.sbatch import SCRIPT, JobRequest, job_requests, shell_lines
-from irmas.sweep.submit import Executor
 from irmas.sweep.sweep import Sweep
 
 ROOT = Path(__file__).parent.parent
@@ -156,7 +156,9 @@ def test_submitit_has_the_methods_that_the_executor_relies_on(monkeypatch: pytes
         mine, theirs = (inspect.signature(getattr(kind, name)) for kind in (Executor, submitit.SlurmExecutor))
         assert [*mine.parameters] == [*theirs.parameters], name
     for name in ("sbatch", "srun"):
-        (tmp_path / name).write_text('#!/bin/sh\nprintf "%s\\n" "$@" >"${0%/*}/args"\necho Submitted batch job 77\n')
+        (tmp_path / name).write_text(
+            '#!/bin/sh\nprintf "%s\\n" "$@" >"${0%/*}/args"\necho Your job 17 used 3 SU; echo Submitted batch job 77\n'
+        )
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     folder = tmp_path / "jobs"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from irmas.run.folder import Status
 from irmas.sweep import slurm
 from irmas.sweep.run_states import merge_state
-from irmas.sweep.slurm import SlurmError, Task, expand_ranges, parse_accounting, parse_queue, ranges
+from irmas.sweep.slurm import SlurmError, Task, expand_ranges, parse_accounting, parse_queue, parse_reply, ranges
 
 QUEUE = """\
 3|4|COMPLETED|None|n2|0:00|irmas-x|/home/a|/home/a/irmas.sbatch train outputs/x --runs 1-4
@@ -91,6 +91,29 @@ def test_a_line_of_squeue_is_a_task() -> None:
 def test_a_row_of_sacct_and_its_steps_are_a_task(task: str, state: str, exit_code: str, node: str) -> None:
     found = {task.id: task for task in parse_accounting(printed(ACCOUNTING))}[task]
     assert (found.state, found.exit_code, found.node) == (state, exit_code, node)
+
+
+@pytest.mark.parametrize(
+    ("text", "reply"),
+    [
+        ("Submitted batch job 77", ("77", "")),
+        ("Submitted batch job 77 on cluster second\n", ("77", "second")),
+        ("15786755", ("15786755", "")),
+        ("120;second", ("120", "second")),
+        ("Welcome. Your last job 46 used 3 SU.\nSubmitted batch job 77", ("77", "")),
+        ("Submitted batch job 77\r\nThis job is charged to account 12\n", ("77", "")),
+        ("46\nSubmitted batch job 77", ("77", "")),
+        ("Submitted batch job 76\n77", ("77", "")),
+        ("Your job 46 is running", None),
+        ("Note: Submitted batch job 77", None),
+        ("Submitted batch job 77.", None),
+        ("Submitted batch job 7 7", None),
+        ("77 78", None),
+        ("", None),
+    ],
+)
+def test_only_a_whole_line_is_the_reply_of_sbatch(text: str, reply: tuple[str, str] | None) -> None:
+    assert parse_reply(text) == reply
 
 
 def test_a_lump_of_an_array_is_all_of_its_tasks() -> None:

@@ -16,6 +16,8 @@ from irmas.sweep.slurm import Task, expand_ranges, ranges
 from irmas.sweep.sweep import Sweep
 
 FAILURE, LAUNCHER = "data.json", "launcher.json"
+SUBMITTED_SCRIPT = ".submission_file_"
+"""Beginning of the name of each script that submitit hands to sbatch."""
 DATA, ARRAY, RANKING = "data", "array", "ranking"
 """Stages of a sweep, as job records name them."""
 _OPTION = re.compile(r" --([a-z-]+)[ =](\S+)")
@@ -66,6 +68,11 @@ class DataFailure:
 
     job: str
     error: str
+
+
+def job_name(stage: str, sweep: Sweep) -> str:
+    """Return the name in Slurm of the sweep's jobs of a stage, when the launcher submits them."""
+    return f"{'irmas' if stage == ARRAY else stage}-{sweep.plan.name}"
 
 
 def named_runs(ids: Iterable[int]) -> str:
@@ -124,7 +131,7 @@ def remove_cancelled(sweep: Sweep, numbers: Iterable[str] = ()) -> None:
     for number in numbers:
         (sweep.slurm / f"{number}.json").unlink(missing_ok=True)
         (sweep.slurm / f"{number}_submission.sh").unlink(missing_ok=True)
-    for script in sweep.slurm.glob(".submission_file_*.sh"):  # submitit makes it a link when the job has a number
+    for script in sweep.slurm.glob(f"{SUBMITTED_SCRIPT}*.sh"):  # submitit makes it a link when the job has a number
         if not (script.is_symlink() and script.exists()):
             script.unlink()
 

@@ -349,4 +349,4 @@ def _view(sweep: Sweep, queued: Iterable[Task]) -> _SlurmView:
 
 def _names_by_hand(sweep: Sweep) -> set[str]:
     """Return the names that an array has before anything of it is recorded."""
-    return {"irmas", f"irmas-{sweep.plan.name}"}
+    return {"irmas", jobs.job_name(ARRAY, sweep)}

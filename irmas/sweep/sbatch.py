@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from irmas.sweep import slurm
-from irmas.sweep.jobs import ARRAY, DATA, RANKING, Work
+from irmas.sweep.jobs import ARRAY, DATA, RANKING, Work, job_name
 from irmas.sweep.settings import Settings, Stage
 from irmas.sweep.sweep import Sweep
 
@@ -75,7 +75,7 @@ def job_requests(
 
     def request(name: str, stage: str, resources: Stage, script_stage: str, *args: str) -> JobRequest:
         options = {
-            "job-name": f"{'irmas' if stage == ARRAY else stage}-{sweep.plan.name}",
+            "job-name": job_name(stage, sweep),
             "output": f"{sweep.slurm}/{'%A_%a' if stage == ARRAY else '%j'}.out",
             "signal": f"USR2@{settings.warning}" if stage == ARRAY else "TERM@30",
             "open-mode": "append",

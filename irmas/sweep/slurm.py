@@ -28,6 +28,7 @@ LARGEST = 10**7
 _SEPARATOR = "\x1f"  # job names and paths may hold any printable character
 _QUEUE = _SEPARATOR.join(("%F", "%K", "%T", "%r", "%N", "%M", "%j", "%Z", "%o"))
 _ACCOUNTING = "JobID,JobName,State,ExitCode,NodeList,Elapsed"
+_REPLY = re.compile(r"(?:Submitted batch job (\d+)(?: on cluster (\S+))?|(\d+)(?:;(\S+))?)")
 _RANGE = re.compile(r"(\d+)(?:-(\d+)(?::0*([1-9]\d*))?)?")
 _JOB_ID = re.compile(r"(?P<job>\d+)(?:_(?:(?P<index>\d+)|\[(?P<lump>[\d,:-]+)(?:%\d+)?\]))?(?:\.(?P<step>.+))?")
 
@@ -111,17 +112,26 @@ def expand_ranges(text: str) -> list[int]:
     return numbers
 
 
-# ---- squeue and sacct
+# ---- sbatch, squeue and sacct
 
 
-def queue(names: Sequence[str]) -> list[Task]:
+def parse_reply(text: str) -> tuple[str, str] | None:
+    """Return number and cluster (empty if not named) of the job that sbatch has submitted, from its last such line.
+
+    Sites print notices beside it. Nothing else in the text is taken for a number.
+    """
+    matches = [match for line in text.splitlines() if (match := _REPLY.fullmatch(line.strip()))]
+    return (matches[-1][1] or matches[-1][3], matches[-1][2] or matches[-1][4] or "") if matches else None
+
+
+def queue(names: Sequence[str], *, by_task: bool = True) -> list[Task]:
     """Return the jobs of these names that are in the queue, or ended in the last minutes (MinJobAge).
 
-    Raises SlurmError.
+    Unless `by_task`, the waiting tasks of an array are one, without an index. Raises SlurmError.
     """
     # A comma would make two names of one.
     only = [] if any("," in name for name in names) else ["-n", ",".join(names)]
-    text = _output("squeue", "-h", "-r", "-t", "all", *only, "-o", _QUEUE)
+    text = _output("squeue", "-h", *["-r"][:by_task], "-t", "all", *only, "-o", _QUEUE)
     return [task for task in parse_queue(text) if task.name in names]
 
 

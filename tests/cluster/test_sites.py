@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cluster.localcluster import LocalCluster
-from cluster.sweeps import Desk, hold, run_of, table
+from cluster.sweeps import Desk, hold, job_numbers, run_of, table
 from commands import wait_until
 from left_behind import ranking, runs, status
 
 EPILOG_S = 8
+COMMAND = ["-m", "seed=1,2", "epochs=1"]
+HELD = "hydra.launcher.sbatch={hold: true}"
+SBATCH = shutil.which("sbatch")
+
+
+def wrapped(desk: Desk, **scripts: str) -> str:
+    """Return a PATH on which these commands are the site's own."""
+    folder = desk.folder / "site"
+    folder.mkdir(exist_ok=True)
+    for name, text in scripts.items():
+        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+        (folder / name).chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def queued(desk: Desk) -> list[str]:
+    return sorted(desk.cluster.run("squeue", "-h", "-t", "PENDING,RUNNING", "-o", "%j").split())
 
 
 @contextmanager
@@ -54,3 +73,65 @@ def test_tasks_that_are_completing_are_not_in_the_queue(desk: Desk) -> None:
     desk.wait_for_ranking(max(ranked, key=int))
     assert [status(run)["state"] for run in runs(desk.sweep("cg"))] == ["COMPLETED"] * 2
     assert [entry["rank"] for entry in ranking(desk.sweep("cg"))] == [1, 1]  # seeds
+
+
+def test_a_wrapper_that_prints_the_bare_number_is_understood(desk: Desk) -> None:
+    path = wrapped(desk, sbatch=f'echo "Charged to account 12"; exec {SBATCH} --parsable "$@"')
+    done = desk.train(*COMMAND, "name=num", HELD, PATH=path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    submitted = job_numbers(done.stdout)
+    assert desk.cluster.run("squeue", "-h", "-j", submitted["array1"], "-o", "%j") == "irmas-num"
+    assert queued(desk) == ["irmas-num", "ranking-num"]
+
+
+def test_no_number_in_a_banner_harms_another_job(desk: Desk) -> None:
+    """A notice names a running job; then a line that looks like the reply does."""
+    mine = desk.cluster.sbatch("sleep 300", "--job-name=mine")
+    path = wrapped(desk, sbatch=f'echo "Welcome. Your last job {mine} used 3 SU."; exec {SBATCH} "$@"')
+    refused = desk.train(*COMMAND, "name=banner", "hydra.launcher.rank.sbatch={qos: nope}", PATH=path)
+    assert refused.returncode == 2, refused.stdout
+    assert "Invalid qos" in refused.stderr
+    assert queued(desk) == ["mine"]
+
+    path = wrapped(desk, sbatch=f'{SBATCH} "$@"; echo Submitted batch job {mine}')
+    refused = desk.train(*COMMAND, "name=banner", PATH=path)
+    assert refused.returncode == 2, refused.stdout
+    assert f"the number {mine}, which is not that of a new job irmas-banner" in refused.stderr
+    assert queued(desk) == ["mine"]
+    assert desk.state(mine) in ("PENDING", "RUNNING")
+    assert not desk.sweep("banner").exists()
+
+
+def test_a_reply_without_a_number_is_shown_and_what_slurm_took_is_cancelled(desk: Desk) -> None:
+    path = wrapped(desk, sbatch=f'{SBATCH} "$@" >/dev/null; echo "Thank you."; echo "Your job is job 7."')
+    refused = desk.train(*COMMAND, "name=unread", PATH=path)
+    assert refused.returncode == 2, refused.stdout
+    assert refused.stderr.count("irmas.train: ") == 1
+    assert "It printed:\n  Thank you.\n  Your job is job 7." in refused.stderr
+    assert queued(desk) == []
+    assert not desk.sweep("unread").exists()
+
+
+def test_a_job_whose_submission_timed_out_is_found_by_its_name(desk: Desk) -> None:
+    failure = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
+    late = f'{SBATCH} "$@" || exit; case "$*" in *--array*) echo "{failure}" >&2; exit 1; esac'
+    done = desk.train(*COMMAND, "name=late", HELD, PATH=wrapped(desk, sbatch=late))
+    assert done.returncode == 0, done.stdout + done.stderr
+    submitted = job_numbers(done.stdout)
+    assert f"but Slurm has accepted the job: {submitted['array1']}" in done.stdout
+    assert desk.cluster.run("squeue", "-h", "-j", submitted["array1"], "-o", "%j") == "irmas-late"
+    assert queued(desk) == ["irmas-late", "ranking-late"]
+
+
+def test_a_job_that_slurm_shows_only_later_is_found_by_the_next_command(desk: Desk) -> None:
+    failure = f'{SBATCH} "$@"; echo "sbatch: error: the plugin failed" >&2; exit 1'
+    refused = desk.train(*COMMAND, "name=lost", PATH=wrapped(desk, sbatch=failure, squeue="true"))
+    assert refused.returncode == 2, refused.stdout
+    assert "the plugin failed" in refused.stderr
+    assert queued(desk) == ["irmas-lost"]
+    lost = desk.cluster.run("squeue", "-h", "-n", "irmas-lost", "-o", "%F")
+    done = desk.train(*COMMAND, "name=lost", HELD)
+    assert done.returncode == 0, done.stderr
+    assert f"cancelled: {lost}, which an earlier command submitted without a record" in done.stdout
+    assert job_numbers(done.stdout)["array1"] != lost
+    assert queued(desk) == ["irmas-lost", "ranking-lost"]
