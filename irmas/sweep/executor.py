@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, suppress
+from dataclasses import dataclass
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -30,6 +31,15 @@ LATE, LATE_S = re.compile("timed out|Unable to contact|Zero Bytes"), 10.0
 SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*SubmitJob\w*Limit\b")
 
 
+@dataclass(frozen=True)
+class Before:
+    """The cluster of a submission, and what was there before it."""
+
+    cluster: str
+    jobs: frozenset[str]
+    """Numbers of the jobs with the names of this sweep's."""
+
+
 class SubmitLimitError(UserError):
     """More tasks than an association or QOS lets a user have in the queue."""
 
@@ -37,26 +47,26 @@ class SubmitLimitError(UserError):
 class Executor(submitit.SlurmExecutor):
     """An executor of slurm/irmas.sbatch instead of a pickled function; only here are submitit's own methods used."""
 
-    def submit_script(self, command: Callable[[str], list[str]]) -> str:
-        """Run the command for a copy of the script; return the job's number.
+    def submit_script(self, command: Callable[[str], list[str]]) -> tuple[str, str]:
+        """Run the command for a copy of the script; return the job's number, and its cluster if sbatch names it.
 
         Raises FailedJobError with its stderr, or FailedSubmissionError with what it printed where that has no number.
         """
         self._command = command
         with redirect_stderr(StringIO()):  # submitit prints what it raises
-            return self._submit_command("").job_id
+            return self._submit_command("").job_id, self._cluster
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         """Return the script without its defaults: all options are on the command line."""
         return re.sub(r"^#SBATCH .*\n", "", SCRIPT.read_text(), flags=re.MULTILINE)
 
-    @staticmethod
-    def _get_job_id_from_submission_command(string: str | bytes) -> str:
+    def _get_job_id_from_submission_command(self, string: str | bytes) -> str:  # type: ignore[override]  # static there
         text = string if isinstance(string, str) else string.decode(errors="replace")
         reply = slurm.parse_reply(text)
         if reply is None:
             raise submitit.core.utils.FailedSubmissionError(text)
-        return reply[0]
+        number, self._cluster = reply
+        return number
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
         return self._command(str(submission_file_path))
@@ -79,7 +89,7 @@ def cancel_lost(sweep: Sweep, listed: Iterable[Task]) -> list[str]:
 
 
 def submit_within_limit(
-    sweep: Sweep, chain: partial[list[JobRequest]], before: Collection[str], per_task: int, runs: int, at_once: int
+    sweep: Sweep, chain: partial[list[JobRequest]], before: Before, per_task: int, runs: int, at_once: int
 ) -> tuple[list[JobRequest], dict[str, str]]:
     """Submit `per_task` runs per task, or as few more as Slurm's submit limit requires, up to all `runs` in one task.
 
@@ -92,9 +102,7 @@ def submit_within_limit(
     return _submit_all(sweep, chain(per_task=per_task), before)
 
 
-def _submit_all(
-    sweep: Sweep, requests: list[JobRequest], before: Collection[str]
-) -> tuple[list[JobRequest], dict[str, str]]:
+def _submit_all(sweep: Sweep, requests: list[JobRequest], before: Before) -> tuple[list[JobRequest], dict[str, str]]:
     """Submit all jobs or none: none starts before Slurm has accepted the last one, the ranking.
 
     Jobs of these names that are not among those of `before` are this command's. Returns the requests, and Slurm's
@@ -103,11 +111,13 @@ def _submit_all(
     numbers, recorded = dict[str, str](), {record.job for record in jobs.recorded_jobs(sweep)}
     try:
         for request in requests:
-            numbers[request.name] = _sbatch(sweep, request, numbers, before)
+            numbers[request.name], cluster = _sbatch(sweep, request, numbers, before)
+            if cluster.lower() not in ("", before.cluster):
+                _refuse_cluster(sweep, numbers[request.name], cluster, before)
         _check_numbers(sweep, requests, numbers, before)
         for request in requests:
             name, data = request.options["job-name"], numbers["data"] if request.after_ok else ""
-            job = Job(numbers[request.name], request.stage, name, time.time(), request.work, data)
+            job = Job(numbers[request.name], request.stage, name, time.time(), request.work, data, before.cluster)
             jobs.record_job(sweep, job)
         for request in reversed(requests):  # first those that depend on others
             if "begin" not in request.options:
@@ -118,7 +128,7 @@ def _submit_all(
     except BaseException as error:
         jobs.remove_cancelled(sweep, {*numbers.values()} - recorded)
         try:
-            ours = [task for task in listed_jobs(sweep) if task.job not in before and task.is_live]
+            ours = [task for task in listed_jobs(sweep) if task.job not in before.jobs and task.is_live]
             slurm.cancel(list(dict.fromkeys(task.job for task in ours if _is_from_here(task))))
         except SlurmError as silence:
             remedy = "rerun the command when Slurm answers: it cancels what Slurm has accepted all the same"
@@ -131,11 +141,9 @@ def _is_from_here(task: Task) -> bool:
     return os.path.realpath(task.folder) == os.path.realpath(".")
 
 
-def _check_numbers(
-    sweep: Sweep, requests: Sequence[JobRequest], numbers: Mapping[str, str], before: Collection[str]
-) -> None:
+def _check_numbers(sweep: Sweep, requests: Sequence[JobRequest], numbers: Mapping[str, str], before: Before) -> None:
     """Raise UserError where a number that sbatch printed is that of another job."""
-    names = {task.job: task.name for task in listed_jobs(sweep) if task.job not in before}
+    names = {task.job: task.name for task in listed_jobs(sweep) if task.job not in before.jobs}
     for request in requests:
         number, name = numbers[request.name], request.options["job-name"]
         if names.pop(number, None) != name:
@@ -143,8 +151,11 @@ def _check_numbers(
             raise UserError(f"nothing is submitted: {reason}")
 
 
-def _sbatch(sweep: Sweep, request: JobRequest, numbers: Mapping[str, str], before: Collection[str]) -> str:
-    """Return the number of the submitted job. Raises SubmitLimitError and UserError."""
+def _sbatch(sweep: Sweep, request: JobRequest, numbers: Mapping[str, str], before: Before) -> tuple[str, str]:
+    """Return the number of the submitted job, and its cluster if sbatch names it.
+
+    Raises SubmitLimitError, or UserError with what sbatch printed.
+    """
 
     def command(script: str) -> list[str]:
         return request.command(script, lambda name: numbers.get(name, name), f"--begin={LATER}")
@@ -162,10 +173,20 @@ def _sbatch(sweep: Sweep, request: JobRequest, numbers: Mapping[str, str], befor
         except submitit.core.utils.FailedJobError as error:
             stderr = str(error)
     jobs.remove_cancelled(sweep)
-    if number := _number_by_name(sweep, request, {*before, *numbers.values()}, LATE_S if LATE.search(stderr) else 0.0):
+    if number := _number_by_name(
+        sweep, request, {*before.jobs, *numbers.values()}, LATE_S if LATE.search(stderr) else 0.0
+    ):
         plain_console().print(f"sbatch failed ({_reason(stderr)}), but Slurm has accepted the job: {number}")
-        return number
+        return number, before.cluster
     raise _refusal(request, stderr)
+
+
+def _refuse_cluster(sweep: Sweep, number: str, cluster: str, before: Before) -> None:
+    """Cancel a job that sbatch has submitted to another cluster, if it has a name of ours. Raises UserError."""
+    with slurm.on_cluster(cluster.lower()):
+        slurm.cancel([number] if number in {task.job for task in listed_jobs(sweep)} else [])
+    reason = f"sbatch submits to cluster {cluster}, and Slurm's other commands ask {before.cluster}"
+    raise UserError(f"nothing is submitted: {reason}; give hydra.launcher.cluster={cluster}")
 
 
 def _number_by_name(sweep: Sweep, request: JobRequest, known: Collection[str], wait_s: float) -> str:

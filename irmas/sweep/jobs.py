@@ -60,6 +60,8 @@ class Job:
     work: Work = field(default_factory=Work)
     after: str = ""
     """Number of the data job without which an array does not start."""
+    cluster: str = ""
+    """Name of its cluster; empty in records of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,17 @@ def recorded_jobs(sweep: Sweep) -> Sequence[Job]:
             remedy = "remove it, and scancel the job if it is still in the queue"
             raise UserError(f"{path}: is damaged ({error}); {remedy}") from None
     return sorted(records, key=lambda job: int(job.job))
+
+
+def recorded_cluster(sweep: Sweep) -> str:
+    """Return the cluster of the sweep's last job, or of the last lines to submit by hand; empty if it is not known.
+
+    Raises UserError where a record is damaged.
+    """
+    if records := recorded_jobs(sweep):
+        return max(records, key=lambda job: job.submitted).cluster
+    key = f"{PREFIX}cluster="
+    return next((word.removeprefix(key).lower() for word in recorded_launcher(sweep) if word.startswith(key)), "")
 
 
 def remove_cancelled(sweep: Sweep, numbers: Iterable[str] = ()) -> None:

@@ -15,7 +15,6 @@ from functools import partial
 from irmas.errors import UserError, in_words
 from irmas.files import is_held
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, FINAL, PENDING, RUNNING, RunFolder, Status
-from irmas.run.lease import is_owned
 from irmas.sweep import jobs, slurm
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, named_sweep
 from irmas.sweep.plan import PlannedRun
@@ -38,8 +37,6 @@ MEANING = {
 """Slurm's states that explain why a process was killed."""
 COMPLETING = "COMPLETING"
 """Slurm's state of a task that has ended, or will be requeued: which of the two shows only afterwards."""
-SILENT_S = 30.0
-"""Time without a heartbeat, written every 2 s, after which a process that holds no lease counts as gone."""
 LAG_S = 5.0
 """Time by which sacct may lag behind squeue."""
 
@@ -83,29 +80,17 @@ class SweepState:
         unfinished = (run.task for run in self.runs if run.status.state not in FINAL)
         return list(dict.fromkeys(task for task in unfinished if task is not None and task.state == COMPLETING))
 
-    def without_completing(self) -> SweepState:
-        """Return the state with each COMPLETING task as CANCELLED where the run has no live process."""
-        return replace(self, runs=[self._ended_if_gone(run) for run in self.runs])
-
-    def _ended_if_gone(self, run: RunState) -> RunState:
-        if run.recorded is None or run.task is None or run.task.state != COMPLETING:
-            return run
-        is_silent = run.recorded.state != RUNNING or run.recorded.updated < time.time() - SILENT_S
-        if not is_silent or is_owned(self.sweep.run_folder(run.planned).path):
-            return run
-        task = replace(run.task, state=CANCELLED)
-        return replace(run, task=task, status=merge_state(run.recorded, task, time.time()))
-
     @property
     def is_to_be_ranked(self) -> bool:
         """Return whether a ranking job waits; one that runs may end before what is in the queue does."""
         return any(task.name == RANKING and task.state in WAITING for task in self.stages)
 
 
-def sweep_state(sweep: Sweep, *, is_final: bool = False) -> SweepState:
+def sweep_state(sweep: Sweep, *, is_final: bool = False, cluster: str = "") -> SweepState:
     """Return how the runs stand, after one query each of squeue and sacct at most; none for a sweep never on Slurm.
 
-    With `is_final`, for states that will be recorded, sacct is queried again while it lags behind squeue.
+    With `is_final`, for states that will be recorded, sacct is queried again while it lags behind squeue. Slurm's
+    cluster is the one that the job records name, or else `cluster`, SLURM_CLUSTERS, or that of this machine.
     """
     if not sweep.slurm.is_dir():
         return _without_slurm(sweep)
@@ -113,11 +98,13 @@ def sweep_state(sweep: Sweep, *, is_final: bool = False) -> SweepState:
         if not os.access(sweep.slurm, os.R_OK | os.X_OK):
             raise UserError(f"{sweep.slurm}: cannot be read")
         names = _names_by_hand(sweep) | {record.name for record in jobs.recorded_jobs(sweep)}
-        queued = slurm.queue(sorted(names))
+        cluster = jobs.recorded_cluster(sweep) or cluster or slurm.named_cluster()
+        with slurm.on_cluster(cluster):
+            queued = slurm.queue(sorted(names))
+            return with_slurm(sweep, queued, partial(_settled_accounting, queued) if is_final else slurm.accounting)
     except UserError as error:
         reason = error.reason if isinstance(error, SlurmError) else error
         return _without_slurm(sweep, f"{reason}: states are those that the runs last recorded")
-    return with_slurm(sweep, queued, partial(_settled_accounting, queued) if is_final else slurm.accounting)
 
 
 def _settled_accounting(queued: Iterable[Task], numbers: Iterable[str]) -> list[Task]:

@@ -80,6 +80,7 @@ def job_requests(
             "signal": f"USR2@{settings.warning}" if stage == ARRAY else "TERM@30",
             "open-mode": "append",
             "requeue": True,
+            "clusters": settings.cluster,
             "account": settings.account,
             "qos": settings.qos,
         }
@@ -116,11 +117,16 @@ def _arrays(ids: Sequence[int], per_task: int, max_index: int) -> Iterator[tuple
         yield Work(slurm.ranges(chunk), per_task), slurm.ranges(range(1, math.ceil(len(chunk) / per_task) + 1))
 
 
+def _number_in_shell(name: str) -> str:
+    """Return a number as it is, and a variable without the cluster that `sbatch --parsable` may append to a number."""
+    return name if name.isdigit() else f"${{{name}%%;*}}"
+
+
 def shell_lines(requests: Sequence[JobRequest]) -> list[str]:
     """Return the lines that submit the same jobs from a shell."""
     lines, script = [], os.path.relpath(SCRIPT.resolve())
     for request in requests:
-        command = request.command(script, lambda name: name if name.isdigit() else f"${name}", "--parsable")
+        command = request.command(script, _number_in_shell, "--parsable")
         # A dependency refers to variables of the shell; no setting may add one.
         line = " ".join(arg if arg.startswith("--dependency=") else shlex.quote(arg) for arg in command)
         lines.append(line if request.stage == RANKING else f"{request.name}=$({line})")

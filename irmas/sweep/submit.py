@@ -12,12 +12,13 @@ from pathlib import Path
 from irmas.console import SILENT, plain_console
 from irmas.errors import UserError
 from irmas.files import atomic_write, locked
-from irmas.run.folder import FINAL
+from irmas.run.folder import CANCELLED, FINAL, RUNNING
+from irmas.run.lease import is_owned
 from irmas.sweep import data_job, executor, jobs, pruning, run_states, slurm
-from irmas.sweep.executor import submit_within_limit
+from irmas.sweep.executor import Before, submit_within_limit
 from irmas.sweep.jobs import ARRAY
 from irmas.sweep.plan import Plan, PlannedRun
-from irmas.sweep.run_states import SweepState
+from irmas.sweep.run_states import COMPLETING, RunState, SweepState
 from irmas.sweep.sbatch import JobRequest, job_requests, shell_lines
 from irmas.sweep.settings import Settings
 from irmas.sweep.slurm import Task
@@ -25,6 +26,9 @@ from irmas.sweep.sweep import Sweep
 
 COMPLETING_WAIT_S = 60.0
 """Longest wait for tasks that are COMPLETING: Slurm kills a process within 30 s by default, then runs the epilog."""
+
+SILENT_S = 30.0
+"""Time without a heartbeat, written every 2 s, after which a process that holds no lease counts as gone."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Submission:
     """Tasks that Slurm held because a node could not start them."""
     lost: list[str]
     """Jobs that were cancelled, since an earlier command never received their numbers."""
+    cluster: str = ""
+    """Name of the cluster, if the settings, SLURM_CLUSTERS or the sweep's records name one."""
 
 
 def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refine: Sequence[str] = ()) -> Submission:
@@ -73,7 +79,8 @@ def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refin
         lines.append(f"submitted: {_describe_jobs(submission)}")
     if submission.jobs or queued:
         lines += ["", f"  watch:   python -m irmas.status {sweep} --watch", f"  rank:    python -m irmas.rank {sweep}"]
-        lines.append(f"  cancel:  scancel {' '.join([*submission.live, *submission.jobs.values()])}")
+        scancel = f"scancel --clusters={submission.cluster}" if submission.cluster else "scancel"
+        lines.append(f"  cancel:  {scancel} {' '.join([*submission.live, *submission.jobs.values()])}")
     plain_console().print("\n".join(lines))
     return submission
 
@@ -100,13 +107,47 @@ def submit(
     proposed = Sweep.of(plan)
     if not str(proposed.path.absolute()).isprintable():
         raise UserError(f"{proposed.path.absolute()}: must be printable, since Slurm lists a job on one line")
-    max_index = slurm.max_array_size() - 1
+    named = slurm.named_cluster(settings.cluster)
+    recorded = jobs.recorded_cluster(proposed)
+    with slurm.on_cluster(named or recorded):
+        cluster, size = slurm.config()
+        if recorded and recorded != cluster:
+            _refuse_other_cluster(proposed, recorded, cluster)
+        # A shell may have another SLURM_CLUSTERS by the time that lines are pasted; sbatch from here has none.
+        settings = replace(settings, cluster=(named if by_hand else "") or slurm.other_cluster() or None)
+        result = _submit(plan, proposed, settings, cluster, size - 1, append=append, by_hand=by_hand, refine=refine)
+        return replace(result, cluster=named or slurm.other_cluster())
+
+
+def _refuse_other_cluster(sweep: Sweep, recorded: str, cluster: str) -> None:
+    """Record how the runs ended on another cluster. Raises UserError where jobs are left there, or it is silent."""
+    state = run_states.sweep_state(Sweep.open(sweep.path), is_final=True)
+    if state.note:
+        remedy = f"if {sweep} was copied here from there, remove {sweep.slurm} and rerun the command"
+        raise UserError(f"{sweep}: its jobs are on cluster {recorded}; {state.note}; {remedy}")
+    if live := _live_jobs([*state.stages, *(run.task for run in state.runs if run.task)]):
+        remedy = f"give hydra.launcher.cluster={recorded}, or scancel --clusters={recorded} {' '.join(live)}"
+        raise UserError(f"{sweep}: its jobs are on cluster {recorded}, and this command submits to {cluster}; {remedy}")
+    run_states.record_dead_runs(state)
+
+
+def _submit(
+    plan: Plan,
+    proposed: Sweep,
+    settings: Settings,
+    cluster: str,
+    max_index: int,
+    *,
+    append: bool,
+    by_hand: bool,
+    refine: Sequence[str],
+) -> Submission:
     proposed.merged(append=append)  # a refusal before the lock touches no folder
     with _undone_if_refused(proposed):
         sweep, runs = proposed.merged(append=append)
         listed = executor.listed_jobs(sweep)
         lost = [] if by_hand else executor.cancel_lost(sweep, listed)
-        state = settled_state(sweep)
+        state = settled_state(sweep, cluster)
         finished = {run.planned.id for run in state.runs if run.status.state in FINAL}
         queued = {run.planned.id for run in state.runs if run.task is not None and run.task.is_live} - finished
         remaining = [run for run in runs if run.id not in finished | queued]
@@ -130,7 +171,7 @@ def submit(
                 requests = chain(per_task=per_task)
             else:
                 at_once = settings.at_once(plan.config.device)
-                before = {task.job for task in listed}
+                before = Before(cluster, frozenset(task.job for task in listed))
                 requests, numbers = submit_within_limit(sweep, chain, before, per_task, len(remaining), at_once)
     live = _live_jobs([*tasks, *state.stages])
     waiting = sum(run.id in queued for run in runs)
@@ -144,14 +185,14 @@ def _release_held(tasks: Iterable[Task]) -> list[str]:
     return held
 
 
-def settled_state(sweep: Sweep) -> SweepState:
+def settled_state(sweep: Sweep, cluster: str = "") -> SweepState:
     """Return how the runs stand once no task of theirs is COMPLETING, or after `COMPLETING_WAIT_S`.
 
     A task that still is counts as ended if its process is gone. Raises UserError where Slurm does not answer.
     """
     deadline, console = None, plain_console()
     while True:
-        state = run_states.sweep_state(sweep, is_final=True)
+        state = run_states.sweep_state(sweep, is_final=True, cluster=cluster)
         if state.note:
             raise UserError(state.note)
         if not state.completing:
@@ -161,12 +202,23 @@ def settled_state(sweep: Sweep) -> SweepState:
             deadline = time.monotonic() + COMPLETING_WAIT_S
             console.print(f"waiting for Slurm to end or requeue what is COMPLETING: {tasks}")
         elif time.monotonic() > deadline:
-            state = state.without_completing()
+            state = replace(state, runs=[_ended_if_gone(sweep, run) for run in state.runs])
             live = " ".join(task.id for task in state.completing)
             note = f"{live} may still train; rerun the command when it has ended" if live else "none of it trains"
             console.print(f"still COMPLETING after {COMPLETING_WAIT_S:g} s: {tasks}; {note}")
             return state
         time.sleep(COMPLETING_WAIT_S / 30)
+
+
+def _ended_if_gone(sweep: Sweep, run: RunState) -> RunState:
+    """Return a run whose task is COMPLETING as CANCELLED, unless a process of it may live."""
+    if run.recorded is None or run.task is None or run.task.state != COMPLETING:
+        return run
+    is_silent = run.recorded.state != RUNNING or run.recorded.updated < time.time() - SILENT_S
+    if not is_silent or is_owned(sweep.run_folder(run.planned).path):
+        return run
+    task = replace(run.task, state=CANCELLED)
+    return replace(run, task=task, status=run_states.merge_state(run.recorded, task, time.time()))
 
 
 def _live_jobs(tasks: Iterable[Task]) -> list[str]:

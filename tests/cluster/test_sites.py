@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from cluster.localcluster import LocalCluster
 from cluster.sweeps import Desk, hold, job_numbers, run_of, table
 from commands import wait_until
@@ -29,8 +30,8 @@ def wrapped(desk: Desk, **scripts: str) -> str:
     return f"{folder}:{os.environ['PATH']}"
 
 
-def queued(desk: Desk) -> list[str]:
-    return sorted(desk.cluster.run("squeue", "-h", "-t", "PENDING,RUNNING", "-o", "%j").split())
+def queued(desk: Desk, *options: str) -> list[str]:
+    return sorted(desk.cluster.run("squeue", "-h", "-t", "PENDING,RUNNING", "-o", "%j", *options).split())
 
 
 @contextmanager
@@ -135,3 +136,68 @@ def test_a_job_that_slurm_shows_only_later_is_found_by_the_next_command(desk: De
     assert f"cancelled: {lost}, which an earlier command submitted without a record" in done.stdout
     assert job_numbers(done.stdout)["array1"] != lost
     assert queued(desk) == ["irmas-lost", "ranking-lost"]
+
+
+@pytest.fixture(scope="module")
+def second(whole_cluster: LocalCluster) -> Iterator[list[str]]:
+    """The option of a second cluster."""
+    with whole_cluster.second():
+        yield ["--clusters=second"]
+
+
+def test_a_sweep_on_another_cluster_is_submitted_trained_and_shown_there(desk: Desk, second: list[str]) -> None:
+    done = desk.train(*COMMAND, "name=two", "hydra.launcher.cluster=second")
+    assert done.returncode == 0, done.stdout + done.stderr
+    submitted = job_numbers(done.stdout)
+    assert f"scancel --clusters=second {' '.join(submitted.values())}" in done.stdout
+    assert queued(desk) == []
+    wait_until(lambda: "RUNNING in task" in table(desk, "two") or " RUNNING " in table(desk, "two"), "a run trains", 60)
+    assert "FAILED" not in desk.run("status", "outputs/two", SLURM_CLUSTERS="local").stdout
+    ranking_job = ["squeue", "-h", "-t", "all", *second, "-j", submitted["ranking"], "-o", "%T"]
+    wait_until(lambda: desk.cluster.run(*ranking_job).endswith("COMPLETED"), "the ranking", 120)
+    assert [status(run)["state"] for run in runs(desk.sweep("two"))] == ["COMPLETED"] * 2
+    assert [entry["rank"] for entry in ranking(desk.sweep("two"))] == [1, 1]  # seeds
+    assert "2 finished before" in desk.train(*COMMAND, "name=two").stdout
+
+
+def test_all_commands_ask_the_cluster_of_the_environment(desk: Desk, second: list[str]) -> None:
+    """The sweep then stays there until nothing of it is queued; the records outlast the variable."""
+    done = desk.train(*COMMAND, "name=env", HELD, SLURM_CLUSTERS="second")
+    assert done.returncode == 0, done.stdout + done.stderr
+    submitted = job_numbers(done.stdout)
+    assert (queued(desk), queued(desk, *second)) == ([], ["irmas-env", "ranking-env"])
+    assert "2 in the queue" in desk.train(*COMMAND, "name=env", HELD).stdout
+    assert "JobHeldUser" in table(desk, "env")
+    moved = desk.train(*COMMAND, "name=env", HELD, "hydra.launcher.cluster=local")
+    assert moved.returncode == 2, moved.stdout
+    assert "its jobs are on cluster second, and this command submits to local" in moved.stderr
+    desk.cluster.run("scancel", *second, *submitted.values())
+    moved = desk.train(*COMMAND, "name=env", HELD, "hydra.launcher.cluster=local")
+    assert moved.returncode == 0, moved.stderr
+    assert (queued(desk), queued(desk, *second)) == (["irmas-env", "ranking-env"], [])
+    assert "2 in the queue" in desk.train(*COMMAND, "name=env", HELD, SLURM_CLUSTERS="local").stdout
+    several = desk.train(*COMMAND, "name=new", SLURM_CLUSTERS="local,second")
+    assert several.returncode == 2, several.stdout
+    assert "SLURM_CLUSTERS=local,second: must name one cluster" in several.stderr
+
+
+def test_an_sbatch_that_submits_elsewhere_is_refused_and_leaves_nothing(desk: Desk, second: list[str]) -> None:
+    path = wrapped(desk, sbatch=f'exec {SBATCH} --clusters=second "$@"')
+    refused = desk.train(*COMMAND, "name=elsewhere", PATH=path)
+    assert refused.returncode == 2, refused.stdout
+    assert "sbatch submits to cluster second, and Slurm's other commands ask local" in refused.stderr
+    assert (queued(desk), queued(desk, *second)) == ([], [])
+    assert not desk.sweep("elsewhere").exists()
+
+
+@pytest.mark.parametrize("name", ["local", "second"])
+def test_the_printed_lines_go_to_the_same_cluster(desk: Desk, second: list[str], name: str) -> None:
+    options = [f"hydra.launcher.cluster={name}", HELD, "hydra.launcher.rank.sbatch={hold: true}"]
+    printed = desk.train(*COMMAND, f"name=hand-{name}", *options, "hydra.launcher.submit=false")
+    lines = [line for line in printed.stdout.splitlines() if "sbatch --parsable" in line]
+    assert len(lines) == 2, printed.stdout + printed.stderr
+    desk.cluster.run("bash", "-ec", "\n".join(lines), cwd=desk.folder)
+    assert queued(desk, f"--clusters={name}") == [f"irmas-hand-{name}", f"ranking-hand-{name}"]
+    assert "JobHeldUser" in table(desk, f"hand-{name}")
+    assert "2 in the queue" in desk.train(*COMMAND, f"name=hand-{name}", *options).stdout
+    desk.cluster.run("scancel", *second, "--partition=main")
