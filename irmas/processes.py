@@ -41,6 +41,8 @@ class SlurmTask:
     index: int | None
     """Array index; None for a job that is no array."""
     name: str
+    cluster: str
+    """Name of the Slurm cluster."""
     restart: int
     """Number of times that Slurm has requeued the job."""
     node: str
@@ -61,6 +63,7 @@ def current_task() -> SlurmTask:
         job=get("SLURM_ARRAY_JOB_ID") or get("SLURM_JOB_ID", ""),
         index=None if index is None else int(index),
         name=get("SLURM_JOB_NAME", ""),
+        cluster=get("SLURM_CLUSTER_NAME", "").lower(),
         restart=int(get("SLURM_RESTART_COUNT", "0")),
         node=get("SLURMD_NODENAME") or platform.node(),
         cpus=None if cpus is None else int(cpus),

@@ -21,10 +21,10 @@ from omegaconf import OmegaConf
 from irmas.config import Config
 from irmas.errors import ConfigError
 from irmas.sweep import settings, slurm
+from irmas.sweep.executor import Executor
 from irmas.sweep.jobs import ARRAY, Work
 from irmas.sweep.plan import Plan
 from irmas.sweep.sbatch import SCRIPT, JobRequest, job_requests, shell_lines
-from irmas.sweep.submit import Executor
 from irmas.sweep.sweep import Sweep
 
 ROOT = Path(__file__).parent.parent
@@ -129,16 +129,16 @@ def test_an_array_behind_the_data_job_is_cancelled_if_that_fails() -> None:
     lines = shell_lines(requested)
     assert lines[0].startswith("data=$(sbatch --parsable --job-name=data-demo ")
     assert "--array=1-2 " in lines[1]
-    assert "--dependency=afterok:$data" in lines[1]
+    assert "--dependency=afterok:${data%%;*}" in lines[1]
     assert lines[1].endswith(f"slurm/irmas.sbatch --python={sys.executable} train outputs/demo --requeues 10)")
-    assert "--dependency=afterany:7:$array1" in lines[2]
+    assert "--dependency=afterany:7:${array1%%;*}" in lines[2]
 
 
 def test_the_printed_lines_are_the_commands_that_are_executed() -> None:
     script = os.path.relpath(SCRIPT.resolve())
     for request, line in zip(requested := requests([1, 2], setup=__file__), shell_lines(requested), strict=True):
         words = shlex.split(line.removeprefix(f"{request.name}=$(").removesuffix(")"))
-        assert words == request.command(script, "${}".format, "--parsable")
+        assert words == request.command(script, "${{{}%%;*}}".format, "--parsable")
 
 
 def test_the_script_asks_for_what_the_launcher_asks_for() -> None:
@@ -259,12 +259,14 @@ def test_submitit_has_the_methods_that_the_executor_relies_on(monkeypatch: pytes
         mine, theirs = (inspect.signature(getattr(kind, name)) for kind in (Executor, submitit.SlurmExecutor))
         assert [*mine.parameters] == [*theirs.parameters], name
     for name in ("sbatch", "srun"):
-        (tmp_path / name).write_text('#!/bin/sh\nprintf "%s\\n" "$@" >"${0%/*}/args"\necho Submitted batch job 77\n')
+        (tmp_path / name).write_text(
+            '#!/bin/sh\nprintf "%s\\n" "$@" >"${0%/*}/args"\necho Your job 17 used 3 SU; echo Submitted batch job 77\n'
+        )
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     folder = tmp_path / "jobs"
     folder.mkdir()
-    assert Executor(folder).submit_script(lambda script: ["sbatch", "--comment=a b", script, "train"]) == "77"
+    assert Executor(folder).submit_script(lambda script: ["sbatch", "--comment=a b", script, "train"]) == ("77", "")
     option, script, stage = (tmp_path / "args").read_text().splitlines()
     assert (option, stage) == ("--comment=a b", "train")
     kept = folder / "77_submission.sh"
@@ -289,6 +291,10 @@ def test_submitit_has_the_methods_that_the_executor_relies_on(monkeypatch: pytes
         ({"setup": "missing.sh"}, "hydra.launcher.setup=missing.sh: must be the path of a shell script"),
         ({"partition": "a b"}, "hydra.launcher.partition=a b: must be one word"),
         ({"sbatch": {"array": "1-3"}}, "hydra.launcher.sbatch=.*other than array, chdir, dependency"),
+        ({"sbatch": {"clusters": "b"}}, "hydra.launcher.sbatch=.*hydra.launcher.cluster is that of all jobs"),
+        ({"rank": SHIPPED["rank"] | {"sbatch": {"clusters": "b"}}}, "hydra.launcher.rank.sbatch=.*launcher.cluster"),
+        ({"cluster": "a,b"}, "hydra.launcher.cluster=a,b: must be the name of one cluster"),
+        ({"cluster": "all"}, "hydra.launcher.cluster=all: must be the name of one cluster"),
         ({"prepare": 5}, "hydra.launcher.prepare=5: has settings: partition cpus mem time sbatch"),
         ({"rank": SHIPPED["rank"] | {"cpus": 0}}, "hydra.launcher.rank.cpus=0: must be a whole number from 1"),
     ],

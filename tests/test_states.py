@@ -28,6 +28,7 @@ from irmas.sweep.run_states import (
     with_slurm,
 )
 from irmas.sweep.slurm import Task
+from irmas.sweep.submit import settled_state
 from irmas.sweep.sweep import Sweep
 
 NOW = 1_000_000.0
@@ -64,6 +65,8 @@ def task(state: str, **more: str) -> Task:
         # The task runs.
         (RUNS, task("RUNNING"), RUNNING, ""),
         (RUNS, task("COMPLETING"), RUNNING, ""),
+        (replace(STOPS, updated=NOW - 110), task("COMPLETING"), CANCELLED, INTERRUPTED),
+        (NEW, task("COMPLETING"), PENDING, "its task 7_1 is completing"),
         (NEW, task("RUNNING"), PENDING, "waits in task 7_1"),
         (RUNS, Task("8", 1, "RUNNING", elapsed="1:40"), PENDING, "waits in task 8_1"),
         (RAISED, task("RUNNING"), FAILED, RAISED.message),
@@ -232,6 +235,26 @@ def test_sacct_is_not_queried_where_squeue_explains_every_run(sweep: Path) -> No
     corrected(sweep, array("7", dict.fromkeys(range(2, 7), "PENDING")), None)
     with pytest.raises(AssertionError):
         corrected(sweep, array("7", dict.fromkeys(range(2, 6), "PENDING")), None)
+
+
+def test_a_task_that_stays_completing_counts_as_ended_once_its_process_is_gone(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submit(sweep, "7")
+    for number, updated in {1: time.time() - 100, 2: time.time(), 3: time.time() - 100}.items():
+        folder = write(sweep, number, replace(RUNS, writer=replace(RUNS.writer, job=f"7_{number}")))
+        file = folder.path / "status.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"updated": updated}))
+    monkeypatch.setattr(slurm, "queue", lambda names: array("7", dict.fromkeys(range(1, 5), "COMPLETING")))
+    monkeypatch.setattr(slurm, "accounting", lambda jobs: [])
+    monkeypatch.setattr("irmas.sweep.submit.COMPLETING_WAIT_S", 0.0)
+    with run_folder(sweep, read_plan(sweep, [3]).runs[0]).acquire(lambda rival: True):
+        state = settled_state(Sweep.open(sweep))
+    assert [run.task.is_live for run in state.runs if run.task] == [False, True, True, False]
+    assert [state for state, _ in states(state).values()][:4] == [CANCELLED, RUNNING, RUNNING, CANCELLED]
+    printed = capsys.readouterr().out
+    assert "waiting for Slurm to end or requeue what is COMPLETING: 7_1 7_2 7_3 7_4" in printed
+    assert "still COMPLETING after 0 s: 7_1 7_2 7_3 7_4; 7_2 7_3 may still train" in printed.replace("\n", " ")
 
 
 def test_a_task_that_nobody_recorded_is_known_by_its_arguments(sweep: Path) -> None:

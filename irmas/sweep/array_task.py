@@ -65,7 +65,7 @@ def train(sweep: Sweep, work: Work, task: SlurmTask, at_once: int | None, requeu
         signal.signal(number, lambda received_number, frame: received.add(received_number))
     runs = _runs_of(task, sweep, work)
     if task.job and not (sweep.slurm / f"{task.job}.json").exists():  # it was submitted by hand
-        jobs.record_job(sweep, Job(task.job, jobs.ARRAY, task.name, time.time(), work))
+        jobs.record_job(sweep, Job(task.job, jobs.ARRAY, task.name, time.time(), work, cluster=task.cluster))
     named = jobs.named_runs(run.id for run in runs)
     if task.restart > requeues:
         times = f"was started {task.restart + 1} times; hydra.launcher.requeues={requeues} allows no more"

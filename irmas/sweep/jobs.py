@@ -16,6 +16,8 @@ from irmas.sweep.slurm import Task, expand_ranges, ranges
 from irmas.sweep.sweep import Sweep
 
 FAILURE, LAUNCHER = "data.json", "launcher.json"
+SUBMITTED_SCRIPT = ".submission_file_"
+"""Beginning of the name of each script that submitit hands to sbatch."""
 DATA, ARRAY, RANKING = "data", "array", "ranking"
 """Stages of a sweep, as job records name them."""
 _OPTION = re.compile(r" --([a-z-]+)[ =](\S+)")
@@ -58,6 +60,8 @@ class Job:
     work: Work = field(default_factory=Work)
     after: str = ""
     """Number of the data job without which an array does not start."""
+    cluster: str = ""
+    """Name of its cluster; empty in records of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,11 @@ class DataFailure:
 
     job: str
     error: str
+
+
+def job_name(stage: str, sweep: Sweep) -> str:
+    """Return the name in Slurm of the sweep's jobs of a stage, when the launcher submits them."""
+    return f"{'irmas' if stage == ARRAY else stage}-{sweep.plan.name}"
 
 
 def named_runs(ids: Iterable[int]) -> str:
@@ -119,12 +128,23 @@ def recorded_jobs(sweep: Sweep) -> Sequence[Job]:
     return sorted(records, key=lambda job: int(job.job))
 
 
+def recorded_cluster(sweep: Sweep) -> str:
+    """Return the cluster of the sweep's last job, or of the last lines to submit by hand; empty if it is not known.
+
+    Raises UserError where a record is damaged.
+    """
+    if records := recorded_jobs(sweep):
+        return max(records, key=lambda job: job.submitted).cluster
+    key = f"{PREFIX}cluster="
+    return next((word.removeprefix(key).lower() for word in recorded_launcher(sweep) if word.startswith(key)), "")
+
+
 def remove_cancelled(sweep: Sweep, numbers: Iterable[str] = ()) -> None:
     """Remove the files of cancelled jobs, and scripts that sbatch refused."""
     for number in numbers:
         (sweep.slurm / f"{number}.json").unlink(missing_ok=True)
         (sweep.slurm / f"{number}_submission.sh").unlink(missing_ok=True)
-    for script in sweep.slurm.glob(".submission_file_*.sh"):  # submitit makes it a link when the job has a number
+    for script in sweep.slurm.glob(f"{SUBMITTED_SCRIPT}*.sh"):  # submitit makes it a link when the job has a number
         if not (script.is_symlink() and script.exists()):
             script.unlink()
 

@@ -35,6 +35,8 @@ MEANING = {
     "CANCELLED": "by scancel, or with a job that it depended on",
 }
 """Slurm's states that explain why a process was killed."""
+COMPLETING = "COMPLETING"
+"""Slurm's state of a task that has ended, or will be requeued: which of the two shows only afterwards."""
 LAG_S = 5.0
 """Time by which sacct may lag behind squeue."""
 
@@ -73,15 +75,22 @@ class SweepState:
         return self.in_pool or is_training or any(task.is_live for task in tasks)
 
     @property
+    def completing(self) -> list[Task]:
+        """Return the tasks of unfinished runs that are COMPLETING."""
+        unfinished = (run.task for run in self.runs if run.status.state not in FINAL)
+        return list(dict.fromkeys(task for task in unfinished if task is not None and task.state == COMPLETING))
+
+    @property
     def is_to_be_ranked(self) -> bool:
         """Return whether a ranking job waits; one that runs may end before what is in the queue does."""
         return any(task.name == RANKING and task.state in WAITING for task in self.stages)
 
 
-def sweep_state(sweep: Sweep, *, is_final: bool = False) -> SweepState:
+def sweep_state(sweep: Sweep, *, is_final: bool = False, cluster: str = "") -> SweepState:
     """Return how the runs stand, after one query each of squeue and sacct at most; none for a sweep never on Slurm.
 
-    With `is_final`, for states that will be recorded, sacct is queried again while it lags behind squeue.
+    With `is_final`, for states that will be recorded, sacct is queried again while it lags behind squeue. Slurm's
+    cluster is the one that the job records name, or else `cluster`, SLURM_CLUSTERS, or that of this machine.
     """
     if not sweep.slurm.is_dir():
         return _without_slurm(sweep)
@@ -89,11 +98,13 @@ def sweep_state(sweep: Sweep, *, is_final: bool = False) -> SweepState:
         if not os.access(sweep.slurm, os.R_OK | os.X_OK):
             raise UserError(f"{sweep.slurm}: cannot be read")
         names = _names_by_hand(sweep) | {record.name for record in jobs.recorded_jobs(sweep)}
-        queued = slurm.queue(sorted(names))
+        cluster = jobs.recorded_cluster(sweep) or cluster or slurm.named_cluster()
+        with slurm.on_cluster(cluster):
+            queued = slurm.queue(sorted(names))
+            return with_slurm(sweep, queued, partial(_settled_accounting, queued) if is_final else slurm.accounting)
     except UserError as error:
         reason = error.reason if isinstance(error, SlurmError) else error
         return _without_slurm(sweep, f"{reason}: states are those that the runs last recorded")
-    return with_slurm(sweep, queued, partial(_settled_accounting, queued) if is_final else slurm.accounting)
 
 
 def _settled_accounting(queued: Iterable[Task], numbers: Iterable[str]) -> list[Task]:
@@ -197,6 +208,8 @@ def _alive(recorded: Status, task: Task, now: float) -> Status:
     is_its_own = recorded.job == task.id and task.state not in WAITING
     if recorded.state == RUNNING and (is_its_own or not recorded.job):  # without a job it trains outside Slurm
         return recorded
+    if task.state == COMPLETING:
+        return recorded if is_its_own else replace(recorded, state=PENDING, message=f"its task {task.id} is completing")
     if task.state in WAITING:
         remedy = "; rerun the sweep command to release it" if task.is_held else ""
         return replace(recorded, state=PENDING, message=task.reason + remedy)
@@ -323,4 +336,4 @@ def _view(sweep: Sweep, queued: Iterable[Task]) -> _SlurmView:
 
 def _names_by_hand(sweep: Sweep) -> set[str]:
     """Return the names that an array has before anything of it is recorded."""
-    return {"irmas", f"irmas-{sweep.plan.name}"}
+    return {"irmas", jobs.job_name(ARRAY, sweep)}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from irmas.sweep import slurm
-from irmas.sweep.jobs import ARRAY, DATA, RANKING, Work
+from irmas.sweep.jobs import ARRAY, DATA, RANKING, Work, job_name
 from irmas.sweep.settings import Settings, Stage, flags
 from irmas.sweep.sweep import Sweep
 
@@ -68,11 +68,12 @@ def job_requests(
 
     def request(name: str, stage: str, resources: Stage, script_stage: str, *args: str) -> JobRequest:
         options = {
-            "job-name": f"{'irmas' if stage == ARRAY else stage}-{sweep.plan.name}",
+            "job-name": job_name(stage, sweep),
             "output": f"{sweep.slurm}/{'%A_%a' if stage == ARRAY else '%j'}.out",
             "signal": f"USR2@{settings.warning}" if stage == ARRAY else "TERM@30",
             "open-mode": "append",
             "requeue": True,
+            "clusters": settings.cluster,
             "account": settings.account,
             "qos": settings.qos,
         }
@@ -109,11 +110,16 @@ def _arrays(ids: Sequence[int], per_task: int, max_index: int) -> Iterator[tuple
         yield Work(slurm.ranges(chunk), per_task), slurm.ranges(range(1, math.ceil(len(chunk) / per_task) + 1))
 
 
+def _number_in_shell(name: str) -> str:
+    """Return a number as it is, and a variable without the cluster that `sbatch --parsable` may append to a number."""
+    return name if name.isdigit() else f"${{{name}%%;*}}"
+
+
 def shell_lines(requests: Sequence[JobRequest]) -> list[str]:
     """Return the lines that submit the same jobs from a shell."""
     lines, script = [], os.path.relpath(SCRIPT.resolve())
     for request in requests:
-        command = request.command(script, lambda name: name if name.isdigit() else f"${name}", "--parsable")
+        command = request.command(script, _number_in_shell, "--parsable")
         # A dependency refers to variables of the shell; no setting may add one.
         line = " ".join(arg if arg.startswith("--dependency=") else shlex.quote(arg) for arg in command)
         lines.append(line if request.stage == RANKING else f"{request.name}=$({line})")

@@ -54,6 +54,9 @@ def _options(values: Mapping[str, Any] | None) -> dict[str, Any]:
 WORD = Rule(
     lambda value: bool(_is_line(value) and re.fullmatch(r"[^\s'\"]+", str(value))), "one word as sbatch takes it"
 )
+CLUSTER = Rule(
+    lambda value: isinstance(value, str) and bool(re.fullmatch(r"(?!all$)[\w.-]+", value)), "the name of one cluster"
+)
 MEMORY = Rule(lambda value: bool(re.fullmatch(r"\d+[KMGT]?B?", str(value))), "a number with K, M, G or T, as in 8G")
 TIME = Rule(
     lambda value: bool(slurm.TIME.fullmatch(str(value))) or value == "UNLIMITED",
@@ -128,6 +131,8 @@ class Settings(Stage):
     # Untyped, as `sbatch` is.
     srun: Annotated[Any, SRUN] = None
     """Long options of the srun inside every job, as in `hydra.launcher.srun='{mpi: none, cpu_bind: none}'`."""
+    cluster: Annotated[str | None, CLUSTER] = None
+    """Cluster of all jobs, where Slurm has several; null: that of SLURM_CLUSTERS, of the sweep, or of this machine."""
     account: Annotated[str | None, WORD] = None
     """Account of all jobs."""
     qos: Annotated[str | None, WORD] = None
@@ -193,6 +198,10 @@ def read(values: Mapping[str, Any]) -> Settings:
         stages[name] = Stage(**values[name])
     settings = Settings(**{**values, **stages})
     check_rules(settings, PREFIX)
+    for name, stage in {"": settings, "prepare.": settings.prepare, "rank.": settings.rank}.items():
+        if {"cluster", "clusters"} & {*(stage.sbatch or {})}:
+            rule = f"must not have clusters: {PREFIX}cluster is that of all jobs, and of all of Slurm's commands"
+            raise ConfigError(f"{PREFIX}{name}sbatch", shown(stage.sbatch), rule)
     if settings.time != "UNLIMITED" and slurm.seconds(str(settings.time)) <= settings.warning + 30:
         rule = f"must exceed {PREFIX}warning={settings.warning} (seconds) by more than the 30 s between Slurm's checks"
         raise ConfigError(f"{PREFIX}time", settings.time, rule)
