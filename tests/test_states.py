@@ -15,7 +15,7 @@ from factories import read_plan, run_folder, write_plan
 from irmas.config import Config
 from irmas.run.folder import CANCELLED, COMPLETED, DIVERGED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
 from irmas.run.lease import Writer
-from irmas.sweep import run_states, slurm
+from irmas.sweep import jobs, run_states, slurm
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, named_sweep, record_job, recorded_jobs
 from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import (
@@ -125,6 +125,24 @@ def test_the_joined_state(recorded: Status, task: Task | None, state: str, error
 def test_the_exit_code_is_slurms_where_nobody_else_saw_it(code: str, expected: int | None) -> None:
     assert merge_state(RUNS, task("FAILED", exit_code=code), NOW).exit_code == expected
     assert merge_state(KILLED, task("TIMEOUT", exit_code=code), NOW).exit_code == -9
+
+
+def test_a_task_that_failed_before_its_run_began_is_explained_by_what_it_printed(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path / "mine", Plan("mine", [], "", "", "", Config(), []))
+    sweep.slurm.mkdir(parents=True)
+    output = sweep.slurm / "7_1.out"
+    assert jobs.last_line(sweep, "7_1") == ""
+    output.write_text("\nsrun: error: n1: task 0: Exited with exit code 1\n")
+    assert jobs.last_line(sweep, "7_1") == ""
+    output.write_bytes(b"loading\nsetup.sh ended with 127 \x1b\n\nsrun: error: n1: task 0: Exited with exit code 1\n")
+    found = jobs.last_line(sweep, "7_1")
+    assert found == f"{output}: setup.sh ended with 127 \\x1b"
+    failed = task("FAILED", exit_code="127:0")
+    message = f"FAILED in Slurm, exit code 127:0, {found}; rerun the sweep command to restart it"
+    assert merge_state(NEW, failed, NOW, output=found).message == message
+    assert merge_state(RAISED, failed, NOW, output=found) == RAISED, "its own reason says more"
+    output.write_text("srun: error: Unable to create step for job 7: Invalid generic resource (gres) specification\n")
+    assert "Invalid generic resource" in jobs.last_line(sweep, "7_1")
 
 
 def test_a_run_without_data_is_cancelled_unless_it_waits_or_began() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from irmas.errors import UserError
-from irmas.files import atomic_write
+from irmas.files import atomic_write, visible
 from irmas.sweep.settings import PREFIX, RENAMED
 from irmas.sweep.slurm import Task, expand_ranges, ranges
 from irmas.sweep.sweep import Sweep
@@ -20,6 +20,9 @@ SUBMITTED_SCRIPT = ".submission_file_"
 """Beginning of the name of each script that submitit hands to sbatch."""
 DATA, ARRAY, RANKING = "data", "array", "ranking"
 """Stages of a sweep, as job records name them."""
+_ENDED = re.compile(
+    r"srun: (error: .* task \S+ (Exited|Killed|Terminated)|Terminating|launch/slurm)|slurmstepd: error: \*\*\*"
+)
 _OPTION = re.compile(r" --([a-z-]+)[ =](\S+)")
 
 
@@ -147,6 +150,20 @@ def remove_cancelled(sweep: Sweep, numbers: Iterable[str] = ()) -> None:
     for script in sweep.slurm.glob(f"{SUBMITTED_SCRIPT}*.sh"):  # submitit makes it a link when the job has a number
         if not (script.is_symlink() and script.exists()):
             script.unlink()
+
+
+def last_line(sweep: Sweep, task: str) -> str:
+    """Return where a task's output is and its last line, of 200 characters at most; empty where there is none.
+
+    Lines in which Slurm only says that the process ended do not count.
+    """
+    path = sweep.slurm / f"{task}.out"
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    said = [line.strip() for line in lines if line.strip() and not _ENDED.match(line)]
+    return f"{path}: {visible(said[-1])[:200]}" if said else ""
 
 
 def record_launcher(sweep: Sweep, overrides: Sequence[str]) -> None:

@@ -136,7 +136,9 @@ def with_slurm(sweep: Sweep, queued: Iterable[Task], accounting: Callable[[Itera
         status, recorded = read[run.id]
         task = pick_task(status, by_run[run.id])
         if recorded is not None:
-            status = merge_state(status, task, view.time, data.get(run.id, ""))
+            failed = status.state not in FINAL and task is not None and task.state == FAILED
+            output = jobs.last_line(sweep, task.id) if failed and task else ""
+            status = merge_state(status, task, view.time, data.get(run.id, ""), output)
         runs.append(RunState(run, status, task, recorded))
     return SweepState(sweep, runs, view.stages())
 
@@ -186,21 +188,22 @@ def pick_task(recorded: Status, tasks: Iterable[Task]) -> Task | None:
     return None
 
 
-def merge_state(recorded: Status, task: Task | None, now: float, data_failure: str = "") -> Status:
+def merge_state(recorded: Status, task: Task | None, now: float, data_failure: str = "", output: str = "") -> Status:
     """Return the status that holds, given what the run recorded and its task in Slurm.
 
-    `now` is Unix time; `data_failure` is why the run's data could not be made, empty if it was.
+    `now` is Unix time; `data_failure` is why the run's data could not be made, empty if it was; `output` is where and
+    with what the output of a failed task ends.
     """
     if recorded.state in FINAL:
         return recorded
     if task is not None and task.is_live:
         return _alive(recorded, task, now)
     if recorded.pid == 0:
-        return _never_began(recorded, task, data_failure)
+        return _never_began(recorded, task, data_failure, output)
     if recorded.state == RUNNING and recorded.job:
-        return _ended(recorded, task)
+        return _ended(recorded, task, output)
     if task is not None and task.state in _overruling(recorded):
-        return _ended(recorded, task)
+        return _ended(recorded, task, output)
     return recorded
 
 
@@ -218,13 +221,13 @@ def _alive(recorded: Status, task: Task, now: float) -> Status:
     return replace(recorded, state=PENDING, message=f"waits in task {task.id}")
 
 
-def _never_began(recorded: Status, task: Task | None, data_failure: str) -> Status:
+def _never_began(recorded: Status, task: Task | None, data_failure: str, output: str) -> Status:
     """Return the status of a run whose file, if any, was written for a process that never was."""
     if data_failure:
         return replace(recorded, state=CANCELLED, message=data_failure)
     # FAILED has a reason of its own; CANCELLED may be of an earlier submission.
     if task is not None and task.state != COMPLETED and (task.state != recorded.state or recorded.state == CANCELLED):
-        return _ended(recorded, task)
+        return _ended(recorded, task, output)
     return replace(recorded, state=NOT_SUBMITTED) if recorded.state == PENDING else recorded
 
 
@@ -236,7 +239,7 @@ def _overruling(recorded: Status) -> frozenset[str]:
     return frozenset(MEANING) if was_killed else frozenset()
 
 
-def _ended(recorded: Status, task: Task | None) -> Status:
+def _ended(recorded: Status, task: Task | None, output: str) -> Status:
     """Return the status of a run whose process ended without recording why."""
     state, exit_code = FAILED, recorded.exit_code
     died = "the process died without reporting an error"
@@ -250,7 +253,7 @@ def _ended(recorded: Status, task: Task | None) -> Status:
             number, signal = map(int, task.exit_code.split(":"))
             exit_code = number or -signal
         code = f"exit code {task.exit_code}" if task.exit_code else task.reason
-        reason = ", ".join(part for part in (f"{state} in Slurm", MEANING.get(state), code) if part)
+        reason = ", ".join(part for part in (f"{state} in Slurm", MEANING.get(state), code, output) if part)
     effect = f"resume it after epoch {recorded.epoch}" if recorded.epoch else "restart it"
     message = f"{reason}; rerun the sweep command to {effect}"
     return replace(recorded, state=state, exit_code=exit_code, message=message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def test_a_failing_setup_script_ends_the_task_with_its_name(desk: Desk) -> None:
     output = (desk.sweep("failing") / "slurm" / f"{job}_1.out").read_text()
     assert f"{setup} ended with 127" in output
     assert not list(desk.sweep("failing").glob("runs/*/status.json")), "it trains nothing"
-    assert "FAILED" in table(desk, "failing")
+    assert re.search(rf"FAILED .*{job}_1\.out: .* ended with 127", table(desk, "failing"))
 
 
 def test_a_job_by_hand_from_inside_another_one_has_its_own_resources(desk: Desk) -> None:
