@@ -129,10 +129,16 @@ def test_a_task_asks_again_until_slurm_requeues_it(monkeypatch: pytest.MonkeyPat
         return answer
 
     monkeypatch.setattr(slurm, "requeue", requeue)
+    restarts = {"": 0}
+    monkeypatch.setattr(slurm, "restarts", restarts.__getitem__)
     monkeypatch.setattr(array_task, "RETRY_S", 0.01)
     assert array_task._requeue(current_task(), set())
     assert not answers
     answers += [False] * 3
+    restarts[""] = 1
+    assert array_task._requeue(current_task(), set())
+    assert len(answers) == 3, "Slurm has requeued it, and its next start is not to be stopped"
+    restarts[""] = 0
     assert not array_task._requeue(current_task(), {signal.SIGTERM})
     monkeypatch.setattr(array_task, "REQUEUE_S", 0.0)
     assert not array_task._requeue(current_task(), set())

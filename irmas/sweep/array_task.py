@@ -93,11 +93,14 @@ def train(sweep: Sweep, work: Work, task: SlurmTask, at_once: int | None, requeu
 
 
 def _requeue(task: SlurmTask, received: Set[int]) -> bool:
-    """Ask Slurm to requeue the task until it accepts; give up after `REQUEUE_S`, or when it ends the task."""
+    """Ask Slurm to requeue the task until it accepts; give up after `REQUEUE_S`, or when it ends the task.
+
+    A preemption may have requeued it already: asking then would stop its next start.
+    """
     deadline = time.monotonic() + REQUEUE_S
     while signal.SIGTERM not in received:
         with suppress(SlurmError):
-            if slurm.requeue(task.id):
+            if slurm.restarts(task.id) > task.restart or slurm.requeue(task.id):
                 return True
         if time.monotonic() > deadline:
             return False

@@ -162,8 +162,8 @@ def last_line(sweep: Sweep, task: str) -> str:
         lines = path.read_text(errors="replace").splitlines()
     except OSError:
         return ""
-    said = [line.strip() for line in lines if line.strip() and not _ENDED.match(line)]
-    return f"{path}: {visible(said[-1])[:200]}" if said else ""
+    informative = [line.strip() for line in lines if line.strip() and not _ENDED.match(line)]
+    return f"{path}: {visible(informative[-1])[:200]}" if informative else ""
 
 
 def record_launcher(sweep: Sweep, overrides: Sequence[str]) -> None:

@@ -275,6 +275,12 @@ def release(job: str) -> None:
     _output("scontrol", "release", job)
 
 
+def restarts(job: str) -> int:
+    """Return how often Slurm has requeued an array task such as 123_4; 0 for one that it does not know."""
+    counts = _output("squeue", "-h", "-j", job, "-O", "RestartCnt", ignored="Invalid job id").split()
+    return int(counts[0]) if counts and counts[0].isdecimal() else 0
+
+
 def requeue(job: str) -> bool:
     """Requeue an array task such as 123_4 (123 alone would requeue all of its tasks); return whether Slurm accepts."""
     return _call("scontrol", "requeue", job).returncode == 0
