@@ -167,7 +167,10 @@ class CudaRecorder:
 
 
 class GraphLearner(FilledLearner):
-    """A learner whose step is recorded for each size of batch at its first one, and replayed from then on."""
+    """A learner whose step is recorded for each size of batch at its first one, and replayed from then on.
+
+    `compiler` compiles the net of a step; its dropout then draws numbers of its own.
+    """
 
     def __init__(
         self,

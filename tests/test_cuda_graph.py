@@ -43,6 +43,15 @@ CONFIGS = pytest.mark.parametrize("config", [REPORT, STRONG], ids=["report", "st
 needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums depend on the number of threads, and several of them are slow on tensors as small as these."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def examples(device: torch.device = CPU) -> Examples:
     """Return 60 excerpts to train on, in batches of 8 and 7, and 15 others."""
     features = torch.randint(256, (75, 16, 17), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
