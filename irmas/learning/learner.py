@@ -87,6 +87,7 @@ class Learner:
         weights = class_weights(examples.targets[examples.train], len(examples.classes))
         self.weights = weights.float() if config.class_weights else None
         self.clean = draw_for_norms(examples.train)
+        self.validation_batch = config.batch_size
         self.correct = torch.zeros((0, len(examples.validation)), dtype=torch.bool)
         """(epochs, validation excerpts) of the last epochs, over which the ranked accuracy is the mean."""
 
@@ -109,10 +110,10 @@ class Learner:
         started = time.perf_counter()
         # Batches of equal size, but for one excerpt: a small last one would have batch statistics of its own.
         for step, rows in enumerate(order.tensor_split(self.steps), start=1):
-            loss, predicted = self._step(rows)
+            loss, right = self._step(rows)
             # Summed on the device: reading a number back would make the GPU wait at each step.
-            loss_sum += loss * len(rows)
-            correct += (predicted == self.examples.targets[rows]).sum()
+            loss_sum += loss
+            correct += right
             on_step(step)
         seen = len(order)
         mean_loss = float(loss_sum) / seen  # waits for the GPU, ahead of the clock
@@ -124,6 +125,14 @@ class Learner:
         }
 
     def _step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Train on a batch; return what `_compute` returns."""
+        sums = self._compute(rows)
+        for schedule in self.schedules:
+            schedule.after_step()
+        return sums
+
+    def _compute(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Do all of a step that the device does; return the sum of the losses and the number of correct predictions."""
         log_mel = augmented(self.examples.decibels(rows), self.config.augment, self.mean_db)
         with autocast(self.device):
             logits = self.model(log_mel)
@@ -131,10 +140,9 @@ class Learner:
         loss = F.cross_entropy(logits.float(), targets, self.weights, label_smoothing=smoothing)
         self.model.zero_grad()
         loss.backward()
-        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+        for optimizer in self.optimizers:
             optimizer.step()
-            schedule.after_step()
-        return loss.detach(), logits.argmax(1)
+        return loss.detach() * len(rows), (logits.argmax(1) == targets).sum()
 
     @torch.inference_mode()
     def validate(self, epoch: int) -> tuple[dict[str, float], Predictions]:
@@ -149,7 +157,7 @@ class Learner:
             recompute_norms(self.model, (self.examples.decibels(rows) for rows in batches))
         loss_sum = torch.zeros((), dtype=torch.double, device=self.device)
         batches_predicted = []
-        for rows in self.examples.validation.split(self.config.batch_size):
+        for rows in self.examples.validation.split(self.validation_batch):
             with autocast(self.device):
                 scores = self.model.log_probabilities(self.examples.decibels(rows))
             loss_sum += F.nll_loss(scores, self.examples.targets[rows], reduction="sum")

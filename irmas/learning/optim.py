@@ -52,12 +52,15 @@ class Muon(Eager):
     def step(self) -> None:  # type: ignore[override]  # it takes no closure
         for group in self.param_groups:
             for kernel in group["params"]:
-                state = self.state[kernel]
-                if not state:
-                    state["momentum"] = torch.zeros_like(kernel)
-                momentum = state["momentum"].mul_(MOMENTUM).add_(kernel.grad)
-                update = orthogonalized(kernel.grad.add(momentum, alpha=MOMENTUM).flatten(1)).view_as(kernel)
-                kernel.mul_(len(kernel) ** 0.5 / kernel.norm()).sub_(update * group["lr"])
+                self._update(kernel, kernel.grad, group["lr"])
+
+    def _update(self, kernel: Tensor, gradient: Tensor, lr: float | Tensor) -> None:
+        state = self.state[kernel]
+        if not state:
+            state["momentum"] = torch.zeros_like(kernel)
+        momentum = state["momentum"].mul_(MOMENTUM).add_(gradient)
+        update = orthogonalized(gradient.add(momentum, alpha=MOMENTUM).flatten(1)).view_as(kernel)
+        kernel.mul_(len(kernel) ** 0.5 / kernel.norm()).sub_(update * lr)
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
