@@ -38,7 +38,8 @@ def main() -> None:
             _print(plain_console(), result, None, by_run=args.runs)
         else:
             result = show(args.sweep, by_run=args.runs)
-        if ranking.unranked(result):
+        # A job that ranks nothing is to be FAILED, so that whoever waits for it, or for Slurm's mail, learns of it.
+        if ranking.unranked(result) or all(run.rank is None for run in result.runs):
             sys.exit(1)
 
 

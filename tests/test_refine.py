@@ -277,7 +277,7 @@ def test_it_is_decided_when_one_point_is_left_or_all_are_as_good(result: Analysi
         (["hydra/launcher=local", "hydra.launcher.procs=2"], ["hydra.launcher.procs", "runs_at_once"]),
         (["hydra/launcher=local", "hydra.launcher.processes=2"], ["processes: was renamed; give", "runs_at_once"]),
         (["hydra/launcher=local", "hydra.launcher.runs_at_once=0"], ["hydra.launcher.runs_at_once=0", "from 1"]),
-        (["hydra/launcher=local", "hydra.launcher.runs_at_once=1,2"], ["runs_at_once=1,2", "whole sweep"]),
+        (["hydra/launcher=local", "hydra.launcher.runs_at_once=1,2"], ["runs_at_once=1,2", "a whole number from 1"]),
         (["hydra/launcher=slurm", "hydra.launcher.time=soon"], ["hydra.launcher.time=soon", "minutes"]),
         (["hydra/launcher=slurm", "hydra.launcher.submit=false", "until=decided"], ["submit=false", "until=decided"]),
         (["--nope"], ["--nope", "--help"]),

@@ -98,6 +98,7 @@ def launcher(texts: Sequence[str]) -> IrmasLauncher:
         overrides = _parse(texts, Config)
         if swept := [override.input_line for override in overrides.values() if override.is_sweep_override()]:
             raise UserError(f"{swept[0]}: applies to the whole sweep and takes one value")
+        texts = [str(override.input_line) for override in overrides.values()]
         if "hydra/launcher" not in overrides:
             texts = [f"hydra/launcher={default_launcher()}", *texts]
         with hydra.initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
