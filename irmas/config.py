@@ -54,8 +54,11 @@ def positive(high: float) -> Rule:
 
 
 def path(text: str, *, empty: bool = False) -> Rule:
-    """An empty path would be the working directory."""
-    return Rule(lambda value: value.isprintable() and (value != "" or empty), f"{text}, without line breaks")
+    """An empty path would be the working directory, and ~ a folder of that name."""
+    return Rule(
+        lambda value: value.isprintable() and (value != "" or empty) and not value.startswith("~"),
+        f"{text}, without line breaks or a leading ~ ($HOME/... is expanded by the shell)",
+    )
 
 
 FLAG = one_of(True, False)

@@ -6,16 +6,18 @@ No other module reads the SLURM_* variables of a task.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import platform
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver, get_context, parent_process, resource_tracker
+from multiprocessing import forkserver, get_context, parent_process, resource_tracker, util
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +25,11 @@ from typing import Any, TypeVar
 from irmas.errors import DataError
 
 T = TypeVar("T")
+
+BINDINGS = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+CGROUP, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+LONGEST_TMPDIR = 70
+"""Bytes of a TMPDIR in which multiprocessing can make its sockets, some 30 bytes deeper."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class SlurmTask:
     index: int | None
     """Array index; None for a job that is no array."""
     name: str
+    cluster: str
+    """Name of the Slurm cluster."""
     restart: int
     """Number of times that Slurm has requeued the job."""
     node: str
@@ -49,11 +58,12 @@ class SlurmTask:
 
 def current_task() -> SlurmTask:
     get = os.environ.get
-    index, cpus = get("SLURM_ARRAY_TASK_ID"), get("SLURM_CPUS_PER_TASK")
+    index, cpus = get("SLURM_ARRAY_TASK_ID"), get("SLURM_CPUS_PER_TASK") or get("SLURM_CPUS_ON_NODE")
     return SlurmTask(
         job=get("SLURM_ARRAY_JOB_ID") or get("SLURM_JOB_ID", ""),
         index=None if index is None else int(index),
         name=get("SLURM_JOB_NAME", ""),
+        cluster=get("SLURM_CLUSTER_NAME", "").lower(),
         restart=int(get("SLURM_RESTART_COUNT", "0")),
         node=get("SLURMD_NODENAME") or platform.node(),
         cpus=None if cpus is None else int(cpus),
@@ -61,9 +71,21 @@ def current_task() -> SlurmTask:
 
 
 def cpu_count() -> int:
-    """Return the cores this process may use; under Slurm, which need not bind it to them, those of its task."""
-    allowed = len(os.sched_getaffinity(0))
-    return min(allowed, current_task().cpus or allowed)
+    """Return the cores this process may use: under Slurm those of its task, in a container those of its CPU quota."""
+    limits = [len(os.sched_getaffinity(0)), current_task().cpus, *_cpu_quotas()]
+    return max(1, min(limit for limit in limits if limit))
+
+
+def _cpu_quotas() -> Iterator[int]:
+    """Yield the CPU quotas, in cores rounded up, of this process's control group (version 2) and those around it."""
+    with suppress(OSError):
+        group = CGROUP.read_text().rpartition("0::")[2].strip()
+        for folder in (CGROUPS / group.lstrip("/") / "cpu.max").parents:
+            if not folder.is_relative_to(CGROUPS):
+                return
+            with suppress(OSError, ValueError):  # "max 100000" is no limit
+                quota, period = map(int, (folder / "cpu.max").read_text().split())
+                yield math.ceil(quota / period)
 
 
 def fork_server(preload: str) -> ForkServerContext:
@@ -75,15 +97,27 @@ def fork_server(preload: str) -> ForkServerContext:
     # OpenMP's threads wait for each other by spinning, by default so long that two of them, beside one other busy
     # process, took 15 times as long as one. With a tenth of that it is 1.4 times, and nothing is lost alone.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    # A site's binding of threads would put the first thread of each child on the same core.
+    for name in BINDINGS:
+        os.environ.pop(name, None)
     context = get_context("forkserver")
     context.set_forkserver_preload([preload])
     resource_tracker.ensure_running()  # first, since it unblocks SIGINT
     # Blocked and not ignored: the server and its children inherit it, also while torch is imported, and a Ctrl-C of
     # this moment is not lost but waits.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR2})
+    _choose_socket_folder()
     forkserver.ensure_running()
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
+
+
+def _choose_socket_folder() -> None:
+    """Let the fork server's sockets lie in /tmp where TMPDIR is too long for the 107 bytes of a socket's path."""
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TMPDIR:
+        before, tempfile.tempdir = tempfile.tempdir, "/tmp"  # noqa: S108  in which it makes a folder of its own
+        util.get_temp_dir()  # chosen by its first call
+        tempfile.tempdir = before
 
 
 @contextmanager

@@ -17,7 +17,7 @@ REPORTED = ("torch", "torchaudio", "numpy", "hydra-core", "omegaconf", "submitit
 NOT_TRAINING = (
     *(f"{command}.py" for command in ("train", "prepare", "rank", "refine", "status", "evaluate", "predict", "export")),
     *("cli/", "evaluation/", "inference/", "results/", "plot_style.py", "data/download.py"),
-    *("sweep/run_states.py", "sweep/sbatch.py", "sweep/submit.py"),
+    *("sweep/executor.py", "sweep/run_states.py", "sweep/sbatch.py", "sweep/submit.py"),
 )
 """Files and folders that no process imports which trains a run or makes its data; a new file counts as training."""
 

@@ -67,7 +67,8 @@ def log(sweep: Sweep, number: int) -> str:
     try:
         return path.read_text(errors="replace")
     except FileNotFoundError:
-        raise UserError(f"--log {number}: no log yet: the run has not started") from None
+        where = f"; its job prints to {sweep.slurm}" if sweep.slurm.is_dir() else ""
+        raise UserError(f"--log {number}: no log yet: the run has not started{where}") from None
 
 
 def watch(path: Path) -> SweepState:

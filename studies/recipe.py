@@ -21,7 +21,14 @@ from scipy.stats import t
 from irmas.config import averaged_epochs
 
 CURVES = Path(__file__).with_name("recipe.csv")
-REPORT, STRONG = "report", "one cycle, lr 0.002, two convolutions"
+CONSTANT = ("report", "two convolutions")
+"""Recipes with a constant learning rate; the others have one cycle."""
+BESIDE = {
+    "report": "report",
+    "Adam": "one cycle, lr 0.002, two convolutions",
+    "Muon": "Muon, smoothing 0.1, rolled frames",
+}
+"""Recipes that others are compared with, by their short names."""
 Setting = tuple[str, str, str, str]
 """Bins, split, epochs, and `search` (fold 0) or `fresh folds`."""
 
@@ -33,7 +40,7 @@ def read() -> dict[Setting, dict[str, dict[tuple[str, str], float]]]:
         for row in csv.DictReader(file):
             folds = "search" if row["fold"] == "0" else "fresh folds"
             curve = [100 * float(text) for text in row["val_accuracy"].split()]
-            schedule = "onecycle" if row["recipe"].startswith("one cycle") else "constant"
+            schedule = "constant" if row["recipe"] in CONSTANT else "onecycle"
             setting = (row["bins"], row["split"], row["epochs"], folds)
             found[setting][row["recipe"]][row["fold"], row["seed"]] = statistics.fmean(
                 curve[-averaged_epochs(schedule, len(curve)) :]
@@ -58,9 +65,11 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for (bins, split, epochs, folds), recipes in read().items():
         print(f"\n{bins}, by {split}, {epochs} epochs, {folds}\n")  # noqa: T201
-        print("| recipe | runs | accuracy, % | beside report | beside strong |\n| --- | ---: | ---: | ---: | ---: |")  # noqa: T201
+        bases = {name: recipes[base] for name, base in BESIDE.items() if base in recipes}
+        print("| recipe | runs | accuracy, % |", *(f"beside {name} |" for name in bases))  # noqa: T201
+        print("| --- | ---: | ---: |" + " ---: |" * len(bases))  # noqa: T201
         for recipe, values in recipes.items():
-            sides = [beside(values, recipes.get(base, {})) for base in (REPORT, STRONG)]
+            sides = [beside(values, base) for base in bases.values()]
             print(f"| {recipe} | {len(values)} | {interval(list(values.values()))} | {' | '.join(sides)} |")  # noqa: T201
 
 

@@ -262,11 +262,25 @@ def test_a_group_that_a_sweep_file_varies_is_not_the_winners(folder: Path, monke
     assert ConfigStore.instance().load("best/given.yaml").node.keys() == settings(WINNER).keys() - {"model"}
 
 
+def test_a_list_of_partitions_or_nodes_is_no_sweep(commands: Commands, tmp_path: Path, slurm: str) -> None:
+    own = (
+        "name=made",
+        "hydra.launcher.submit=false",
+        "hydra.launcher.partition=gpu,long",
+        "hydra.launcher.exclude=n1,n-2",
+    )
+    done = commands.run("train", "data=standin", "features=small", *own, folder=tmp_path, PATH=slurm)
+    assert (done.code, done.stderr) == (0, "")
+    assert done.stdout.count("--partition=gpu,long") == 3
+    assert "--exclude=n1,n-2" in done.stdout
+    assert len(read_plan(tmp_path / "outputs" / "made").runs) == 1
+
+
 def test_recipes_are_swept_and_overrides_take_precedence(commands: Commands, tmp_path: Path, slurm: str) -> None:
     standin = ("data=standin", "features=small")
-    keys = ("schedule", "lr", "model.convs_per_block")
+    keys = ("schedule", "optimizer", "model.convs_per_block", "model.rolls", "augment.roll")
     runs = planned(commands, tmp_path, slurm, "-m", "recipe=report,strong", "seed=0,1", *standin)
-    report, strong = ("constant", 0.001, 1), ("onecycle", 0.002, 2)
+    report, strong = ("constant", "adam", 1, 1, False), ("onecycle", "muon", 2, 2, True)
     assert [tuple(run[key] for key in keys) for run in runs] == [
         report,
         strong,
@@ -282,8 +296,9 @@ def test_recipes_are_swept_and_overrides_take_precedence(commands: Commands, tmp
         ("onecycle", 2),
     ]
     (tmp_path / "fixed").mkdir()
-    (run,) = planned(commands, tmp_path / "fixed", slurm, "recipe=strong", "model=report", "lr=0.005", *standin)
-    assert tuple(run[key] for key in keys) == ("onecycle", 0.005, 1)
+    changes = ("model=report", "lr=0.005", "augment=none")
+    (run,) = planned(commands, tmp_path / "fixed", slurm, "recipe=strong", *changes, *standin)
+    assert tuple(run[key] for key in (*keys, "lr")) == ("onecycle", "muon", 1, 2, False, 0.005)
 
 
 def test_the_capacity_sweep_holds_the_reports_winner_as_its_third_run(

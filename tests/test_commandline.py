@@ -77,6 +77,8 @@ MISTAKES = [
     (["data=standin", "data.cache_dir="], ["data.cache_dir=", "a folder"]),
     (["data.cache="], ["data.cache=", "a feature cache"]),
     (["data.cache='a\nb'"], ["data.cache=", "without line breaks"]),
+    (["data.root=~/IRMAS"], ["data.root=~/IRMAS", "$HOME stands for your folder, ~ does not"]),
+    (['data.cache_dir="~/cache"'], ["data.cache_dir=~/cache", "$HOME/... is expanded by the shell"]),
     # Sweeps of nothing.
     (["-m", "dropout="], ["dropout=", "at least 0"]),
     (["-m", "dropout=[]"], ["dropout=[]", "at least 0"]),

@@ -46,7 +46,9 @@ def test_an_option_resets_what_another_one_of_its_group_has_set() -> None:
         master = compose("train", [], return_hydra_config=True)
         composer = Composer(GlobalHydra.instance().config_loader(), master, {})
         runs = composer.runs([[f"model={m}", f"features={f}", f"recipe={r}"] for m, f, r in options])
-    deep, strong = {"model.convs_per_block": 2}, {"lr": 0.002, "schedule": "onecycle"}
+    deep = {"model.convs_per_block": 2}
+    strong = {"optimizer": "muon", "schedule": "onecycle", "label_smoothing": 0.1}
+    strong |= {"model.rolls": 2, "augment.roll": True}
     small = {"features.hop_length": 1050, "features.n_mels": 64}
     assert [run.changes for run in runs] == [
         changed | geometry | trained for changed, geometry, trained in product((deep, {}), (small, {}), (strong, {}))

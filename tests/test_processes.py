@@ -16,15 +16,17 @@ import pytest
 from commands import ENVIRONMENT
 from factories import run_folder, write_plan
 
+from irmas import processes
 from irmas.config import Config, Data, Features, Model
 from irmas.console import plain_console
 from irmas.errors import DataError
-from irmas.processes import current_task, fork_server, mapped
+from irmas.processes import cpu_count, current_task, fork_server, mapped
 from irmas.run.folder import COMPLETED, Status
-from irmas.sweep import array_task, pool
+from irmas.sweep import array_task, pool, slurm
 from irmas.sweep.jobs import Work
 from irmas.sweep.plan import Plan, PlannedRun, freeze
 from irmas.sweep.pool import SweepProgress, Worker
+from irmas.sweep.slurm import SlurmError
 from irmas.sweep.sweep import Sweep
 
 INTERRUPTED = """
@@ -60,6 +62,87 @@ def test_ctrl_c_and_slurms_warning_reach_no_child_and_this_process_as_before() -
     with mapped(blocked, [0], path=Path("here"), workers=1) as masks:
         assert {signal.SIGINT, signal.SIGUSR2} <= next(masks)
     assert signal.SIGINT not in blocked(0)
+
+
+IN_A_CHILD = """
+import os, signal
+from pathlib import Path
+from irmas.processes import mapped
+
+def child(_):
+    from irmas.sweep import train_run
+    train_run.start()
+    return os.sched_getaffinity(0), signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, "OMP_PROC_BIND" in os.environ
+
+if __name__ == "__main__":
+    with mapped(child, [0], path=Path("here"), workers=1) as results:
+        print(*next(results))
+"""
+
+
+@pytest.mark.parametrize("is_ignored", [True, False])
+def test_a_child_ignores_a_closed_terminal_if_its_command_did_and_no_thread_is_bound(
+    is_ignored: bool, tmp_path: Path
+) -> None:
+    """nohup ignores it. A long TMPDIR leaves no room for the path of a socket."""
+    long = tmp_path / ("scratch_local_job_tmp/" * 4)
+    long.mkdir(parents=True)
+    script = tmp_path / "script.py"
+    script.write_text(IN_A_CHILD)
+    env = ENVIRONMENT | {"TMPDIR": str(long), "OMP_PROC_BIND": "true", "OMP_PLACES": "cores"}
+    ignoring = ["nohup"] if is_ignored else ["env", "--default-signal=HUP"]
+    done = subprocess.run([*ignoring, sys.executable, script], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{os.sched_getaffinity(0)} {is_ignored} False\n"
+    assert not list(long.iterdir())
+
+
+def test_the_cores_are_those_of_the_allocation_and_of_the_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
+    monkeypatch.setattr(processes, "CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(processes, "CGROUPS", tmp_path)
+    assert cpu_count() == 64
+    (tmp_path / "cgroup").write_text("4:memory:/other\n0::/box/inner\n")
+    (tmp_path / "box" / "inner").mkdir(parents=True)
+    (tmp_path / "box" / "inner" / "cpu.max").write_text("max 100000\n")
+    assert cpu_count() == 64
+    (tmp_path / "box" / "cpu.max").write_text("250000 100000\n")
+    assert cpu_count() == 3
+    (tmp_path / "box" / "inner" / "cpu.max").write_text("50000 100000\n")
+    assert cpu_count() == 1
+    (tmp_path / "cgroup").write_text("0::/\n")
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "8")
+    assert cpu_count() == 8
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "4")
+    assert cpu_count() == 4
+
+
+def test_a_task_asks_again_until_slurm_requeues_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[bool | SlurmError] = [False, SlurmError("scontrol", "no answer"), True]
+
+    def requeue(job: str) -> bool:
+        answer = answers.pop(0)
+        if isinstance(answer, SlurmError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(slurm, "requeue", requeue)
+    restarts = {"": 0}
+    monkeypatch.setattr(slurm, "restarts", restarts.__getitem__)
+    monkeypatch.setattr(array_task, "RETRY_S", 0.01)
+    assert array_task._requeue(current_task(), set())
+    assert not answers
+    answers += [False] * 3
+    restarts[""] = 1
+    assert array_task._requeue(current_task(), set())
+    assert len(answers) == 3, "Slurm has requeued it, and its next start is not to be stopped"
+    restarts[""] = 0
+    assert not array_task._requeue(current_task(), {signal.SIGTERM})
+    monkeypatch.setattr(array_task, "REQUEUE_S", 0.0)
+    assert not array_task._requeue(current_task(), set())
+    assert len(answers) == 2
 
 
 def die(_: int) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import submitit
+from commands import ENVIRONMENT
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -18,10 +21,10 @@ from omegaconf import OmegaConf
 from irmas.config import Config
 from irmas.errors import ConfigError
 from irmas.sweep import settings, slurm
+from irmas.sweep.executor import Executor
 from irmas.sweep.jobs import ARRAY, Work
 from irmas.sweep.plan import Plan
 from irmas.sweep.sbatch import SCRIPT, JobRequest, job_requests, shell_lines
-from irmas.sweep.submit import Executor
 from irmas.sweep.sweep import Sweep
 
 ROOT = Path(__file__).parent.parent
@@ -126,28 +129,128 @@ def test_an_array_behind_the_data_job_is_cancelled_if_that_fails() -> None:
     lines = shell_lines(requested)
     assert lines[0].startswith("data=$(sbatch --parsable --job-name=data-demo ")
     assert "--array=1-2 " in lines[1]
-    assert "--dependency=afterok:$data" in lines[1]
+    assert "--dependency=afterok:${data%%;*}" in lines[1]
     assert lines[1].endswith(f"slurm/irmas.sbatch --python={sys.executable} train outputs/demo --requeues 10)")
-    assert "--dependency=afterany:7:$array1" in lines[2]
+    assert "--dependency=afterany:7:${array1%%;*}" in lines[2]
 
 
 def test_the_printed_lines_are_the_commands_that_are_executed() -> None:
     script = os.path.relpath(SCRIPT.resolve())
     for request, line in zip(requested := requests([1, 2], setup=__file__), shell_lines(requested), strict=True):
         words = shlex.split(line.removeprefix(f"{request.name}=$(").removesuffix(")"))
-        assert words == request.command(script, "${}".format, "--parsable")
+        assert words == request.command(script, "${{{}%%;*}}".format, "--parsable")
 
 
 def test_the_script_asks_for_what_the_launcher_asks_for() -> None:
-    """GPUs excepted, which two of the stages do not need."""
+    """GPUs, cores and memory excepted, which a site may want to give itself."""
     (array,) = arrays(requests([1]))
     expected = {key: str(value) for key, value in array.options.items() if value is not None and value is not True}
     lines = [line for line in SCRIPT.read_text().splitlines() if line.startswith("#SBATCH")]
     options = dict(line.removeprefix("#SBATCH --").partition("=")[::2] for line in lines)
     assert array.options["requeue"] is True
     assert options.pop("requeue") == ""
-    own = {"job-name", "output", "array", "gres"}
+    own = {"job-name", "output", "array", "gres", "cpus-per-task", "mem"}
+    assert not {"gres", "cpus-per-task", "mem"} & options.keys(), "a line by hand could not drop it"
     assert {k: v for k, v in options.items() if k not in own} == {k: v for k, v in expected.items() if k not in own}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"mem": "8G", "cpus-per-task": 2}),
+        ({"mem": None, "cpus": None}, {"mem": None, "cpus-per-task": None}),
+        ({"sbatch": {"mem_per_cpu": "4G"}}, {"mem-per-cpu": "4G", "cpus-per-task": 2}),
+        ({"sbatch": {"mem_per_gpu": "40G", "cpus_per_gpu": 8}}, {"mem-per-gpu": "40G", "cpus-per-gpu": 8}),
+        ({"sbatch": {"ntasks": 1}}, {"mem": "8G", "cpus-per-task": 2, "ntasks": 1}),
+    ],
+)
+def test_memory_and_cores_may_be_the_sites_or_asked_for_in_another_way(
+    changes: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    (array,) = arrays(requests([1], **changes))
+    about = ("mem", "cpus-per", "ntasks")
+    assert {key: value for key, value in array.options.items() if key.startswith(about)} == expected
+    given = [word for word in array.command("x", "1".format) if word.startswith(tuple(f"--{name}" for name in about))]
+    assert sorted(given) == sorted(f"--{key}={value}" for key, value in expected.items() if value is not None)
+
+
+def test_a_prefix_starts_the_python_of_its_own_environment() -> None:
+    prefix, srun = "apptainer exec --nv 'my image.sif'", {"mpi": "none", "cpu_bind": "none"}
+    (array,) = arrays(requests([1], prefix=prefix, srun=srun))
+    assert array.arguments[: array.arguments.index("train")] == [
+        *("--prefix=apptainer", "--prefix=exec", "--prefix=--nv", "--prefix=my image.sif"),
+        *("--srun=--mpi=none", "--srun=--cpu-bind=none"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("time", "words"),
+    [("5400", "3 d 18 h"), ("1:30:00", "1 h 30 min"), ("4:05", "4 min 5 s"), ("2-0", "2 d"), ("0", "0 min")],
+)
+def test_a_time_limit_is_shown_as_it_was_understood(time: str, words: str) -> None:
+    assert slurm.spelled_out(time) == words
+    assert slurm.spelled_out("UNLIMITED") == "UNLIMITED"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the script in a folder as a job's first process; its srun prints how it was called, and some variables."""
+    (tmp_path / "srun").write_text('#!/bin/bash\necho "$@"\nenv | grep ^SLURM_ | sort\necho MARK=$MARK\n')
+    (tmp_path / "srun").chmod(0o755)
+
+    def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        env = ENVIRONMENT | {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7"} | variables
+        script = ["bash", str(SCRIPT), *words, "train", "outputs/a"]
+        return subprocess.run(script, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("setup", "code", "reason"),
+    [
+        ("module load cuda/99\nexport MARK=1\n", 127, "setup.sh ended with 127; write || true after a"),
+        ("false\ntrue\n", 1, "setup.sh ended with 1"),
+        ("if then\n", 2, "setup.sh ended with 2"),
+        ("exit 0\n", 1, "setup.sh ended with 0"),
+        ("export MARK=1\r\n", 2, "setup.sh has the line ends of Windows: sed -i 's/\\r$//' setup.sh"),
+    ],
+)
+def test_a_setup_script_that_fails_ends_the_job(
+    job: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, setup: str, code: int, reason: str
+) -> None:
+    (tmp_path / "setup.sh").write_text(setup)
+    for words, variables in ((["--setup=setup.sh"], {}), ([], {"IRMAS_SETUP": "setup.sh"})):
+        done = job(*words, **variables)
+        assert (done.returncode, done.stdout) == (code, "")
+        assert reason in done.stderr.replace("./", "")
+
+
+def test_the_script_passes_on_what_it_is_given(
+    job: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "setup.sh").write_text("false || true\n[ -f none ] && true\necho $UNSET\nexport MARK=1\n")
+    module = "-u -m irmas.sweep.array_task outputs/a"
+    plain = job()
+    assert plain.stdout.splitlines()[0] == f"--ntasks=1 --export=ALL python {module}"
+    words = ("--setup=setup.sh", "--prefix=nice", "--prefix=-n 5", "--srun=--mpi=none", "--python=/a b/python")
+    done = job(*words, SLURM_CPUS_PER_TASK="3")
+    assert done.stderr == ""
+    called = f"--ntasks=1 --export=ALL --cpus-per-task=3 --mpi=none nice -n 5 /a b/python {module}"
+    assert [done.stdout.splitlines()[line] for line in (0, 1, -1)] == ["", called, "MARK=1"]
+
+
+def test_the_script_leaves_behind_what_the_session_that_submitted_it_had(
+    job: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    inherited = {"SLURM_MEM_PER_CPU": "1024", "SLURM_CPU_BIND": "cores", "SLURM_CPU_BIND_TYPE": "cores"}
+    inherited |= {"SLURM_GPUS_PER_TASK": "1", "SLURM_TRES_PER_TASK": "gres:gpu:1", "SLURM_NTASKS_PER_NODE": "2"}
+    done = job(**inherited, SLURM_MEM_PER_NODE="8192")
+    assert [line for line in done.stdout.splitlines() if line.startswith("SLURM_")] == [
+        "SLURM_JOB_ID=7",
+        "SLURM_MEM_PER_NODE=8192",
+    ]
+    assert "SLURM_MEM_PER_CPU=1024" in job(**inherited).stdout, "the job's own, where it has no other memory"
 
 
 def test_submitit_has_the_methods_that_the_executor_relies_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -156,12 +259,14 @@ def test_submitit_has_the_methods_that_the_executor_relies_on(monkeypatch: pytes
         mine, theirs = (inspect.signature(getattr(kind, name)) for kind in (Executor, submitit.SlurmExecutor))
         assert [*mine.parameters] == [*theirs.parameters], name
     for name in ("sbatch", "srun"):
-        (tmp_path / name).write_text('#!/bin/sh\nprintf "%s\\n" "$@" >"${0%/*}/args"\necho Submitted batch job 77\n')
+        (tmp_path / name).write_text(
+            '#!/bin/sh\nprintf "%s\\n" "$@" >"${0%/*}/args"\necho Your job 17 used 3 SU; echo Submitted batch job 77\n'
+        )
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     folder = tmp_path / "jobs"
     folder.mkdir()
-    assert Executor(folder).submit_script(lambda script: ["sbatch", "--comment=a b", script, "train"]) == "77"
+    assert Executor(folder).submit_script(lambda script: ["sbatch", "--comment=a b", script, "train"]) == ("77", "")
     option, script, stage = (tmp_path / "args").read_text().splitlines()
     assert (option, stage) == ("--comment=a b", "train")
     kept = folder / "77_submission.sh"
@@ -186,6 +291,10 @@ def test_submitit_has_the_methods_that_the_executor_relies_on(monkeypatch: pytes
         ({"setup": "missing.sh"}, "hydra.launcher.setup=missing.sh: must be the path of a shell script"),
         ({"partition": "a b"}, "hydra.launcher.partition=a b: must be one word"),
         ({"sbatch": {"array": "1-3"}}, "hydra.launcher.sbatch=.*other than array, chdir, dependency"),
+        ({"sbatch": {"clusters": "b"}}, "hydra.launcher.sbatch=.*hydra.launcher.cluster is that of all jobs"),
+        ({"rank": SHIPPED["rank"] | {"sbatch": {"clusters": "b"}}}, "hydra.launcher.rank.sbatch=.*launcher.cluster"),
+        ({"cluster": "a,b"}, "hydra.launcher.cluster=a,b: must be the name of one cluster"),
+        ({"cluster": "all"}, "hydra.launcher.cluster=all: must be the name of one cluster"),
         ({"prepare": 5}, "hydra.launcher.prepare=5: has settings: partition cpus mem time sbatch"),
         ({"rank": SHIPPED["rank"] | {"cpus": 0}}, "hydra.launcher.rank.cpus=0: must be a whole number from 1"),
     ],

@@ -50,8 +50,14 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         [ $0 = "${{0%/sbatch}}" ] || [ -e outputs/*/.submit.lock ] || touch "$handed/../unlocked"
         for word in "$@"; do printf '%s\\0' "$word"; done > "$handed/$((number + 100))"
         [ ! -e "$handed/refuse" ] || {{ echo "sbatch: error: no" >&2; exit 1; }}
+        for word in "$@"; do [ "${{word#--job-name=}}" = "$word" ] || name=${{word#--job-name=}}; done
+        printf '%s\\037' $((number + 100)) N/A PENDING None '' 0:00 "$name" "$PWD" >>"$handed/../queue"
+        echo "(null)" >>"$handed/../queue"
+        [ ! -e "$handed/mute" ] || {{ echo Thank you, job 7; exit; }}
         case "$*" in *--parsable*) echo $((number + 100)) ;; *) echo "Submitted batch job $((number + 100))" ;; esac"""
-    answers = {"sbatch": keep, "srun": keep, "squeue": "", "sacct": "", "scancel": ""}
+    folder_of_answers = shlex.quote(str(tmp_path))
+    answers = {"sbatch": keep, "srun": keep, "sacct": "", "scancel": f"echo $* >>{folder_of_answers}/cancelled"}
+    answers["squeue"] = f"cat {folder_of_answers}/queue 2>/dev/null; true"
     answers["scontrol"] = "[ $1 != show ] || echo MaxArraySize = 1001"
     for name, answer in answers.items():
         (bin_ / name).write_text(f"#!/bin/bash\n{answer}\n")
@@ -145,8 +151,9 @@ def test_values_reach_slurm_as_they_are_and_never_a_shell(desk: Path) -> None:
     inside = ENVIRONMENT | {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "2", "PATH": os.environ["PATH"]}
     script = calls[1].index(f"--python={sys.executable}") - 1
     subprocess.run(["bash", *calls[1][script:], "a b", "$(c)"], env=inside, check=True)
-    assert handed(desk)[-1][1:] == [
-        *(sys.executable, "-u", "-m", "irmas.sweep.array_task", "outputs/mine", "--requeues", "10", "a b", "$(c)")
+    assert handed(desk)[-1] == [
+        *("--ntasks=1", "--export=ALL", "--cpus-per-task=2"),
+        *(sys.executable, "-u", "-m", "irmas.sweep.array_task", "outputs/mine", "--requeues", "10", "a b", "$(c)"),
     ]
     assert not list(desk.parent.parent.rglob("owned"))
 
@@ -205,7 +212,8 @@ def test_the_script_passes_its_arguments_on_as_they_are(stage: str, by_variable:
     command = ["bash", str(SCRIPT), *options, stage, f"outputs/{HOSTILE}", "--runs", "1-2"]
     subprocess.run(command, env=inside, check=True)
     python = "python" if by_variable else "/my python"
-    expected = ["--cpus-per-task=2", python, "-u", "-m", STAGES[stage], f"outputs/{HOSTILE}", "--runs", "1-2"]
+    options = ["--ntasks=1", "--export=ALL", "--cpus-per-task=2"]
+    expected = [*options, python, "-u", "-m", STAGES[stage], f"outputs/{HOSTILE}", "--runs", "1-2"]
     assert handed(desk) == [expected]
     assert not (desk / "owned").exists()
 
@@ -247,6 +255,15 @@ def test_a_refused_submission_leaves_nothing(desk: Path) -> None:
     refuse_all(desk)
     with pytest.raises(UserError, match="nothing is submitted"):
         submit(replace(PLAN, source=source_digest()), settings.read(values()))
+    assert list(desk.iterdir()) == []
+
+
+def test_what_was_accepted_without_a_number_is_cancelled_by_name(desk: Path) -> None:
+    (desk.parent.parent / "handed").mkdir()
+    (desk.parent.parent / "handed" / "mute").touch()
+    with pytest.raises(UserError, match=r"It printed:\n  Thank you, job 7$"):
+        submit(PLAN, settings.read(values()))
+    assert (desk.parent.parent / "cancelled").read_text() == "101\n"
     assert list(desk.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from irmas.errors import UserError
 from irmas.run.folder import Status
 from irmas.sweep import slurm
 from irmas.sweep.run_states import merge_state
-from irmas.sweep.slurm import SlurmError, Task, expand_ranges, parse_accounting, parse_queue, ranges
+from irmas.sweep.slurm import SlurmError, Task, expand_ranges, parse_accounting, parse_queue, parse_reply, ranges
 
 QUEUE = """\
 3|4|COMPLETED|None|n2|0:00|irmas-x|/home/a|/home/a/irmas.sbatch train outputs/x --runs 1-4
@@ -91,6 +93,29 @@ def test_a_line_of_squeue_is_a_task() -> None:
 def test_a_row_of_sacct_and_its_steps_are_a_task(task: str, state: str, exit_code: str, node: str) -> None:
     found = {task.id: task for task in parse_accounting(printed(ACCOUNTING))}[task]
     assert (found.state, found.exit_code, found.node) == (state, exit_code, node)
+
+
+@pytest.mark.parametrize(
+    ("text", "reply"),
+    [
+        ("Submitted batch job 77", ("77", "")),
+        ("Submitted batch job 77 on cluster second\n", ("77", "second")),
+        ("15786755", ("15786755", "")),
+        ("120;second", ("120", "second")),
+        ("Welcome. Your last job 46 used 3 SU.\nSubmitted batch job 77", ("77", "")),
+        ("Submitted batch job 77\r\nThis job is charged to account 12\n", ("77", "")),
+        ("46\nSubmitted batch job 77", ("77", "")),
+        ("Submitted batch job 76\n77", ("77", "")),
+        ("Your job 46 is running", None),
+        ("Note: Submitted batch job 77", None),
+        ("Submitted batch job 77.", None),
+        ("Submitted batch job 7 7", None),
+        ("77 78", None),
+        ("", None),
+    ],
+)
+def test_only_a_whole_line_is_the_reply_of_sbatch(text: str, reply: tuple[str, str] | None) -> None:
+    assert parse_reply(text) == reply
 
 
 def test_a_lump_of_an_array_is_all_of_its_tasks() -> None:
@@ -185,3 +210,39 @@ def test_without_slurm_the_message_names_the_other_launcher(monkeypatch: pytest.
     with pytest.raises(SlurmError, match=r"squeue.*not installed.*hydra/launcher=local"):
         slurm.queue(["irmas"])
     assert slurm.accounting(["1"]) == []
+
+
+def test_all_commands_ask_one_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answer = 'echo "${0##*/} $* $SLURM_CLUSTERS" >>"${0%/*}/calls"; echo "ClusterName = Here"; echo "MaxArraySize = 9"'
+    for name in ("scontrol", "squeue", "sacct", "scancel"):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{answer}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("SLURM_CLUSTERS", "elsewhere")
+
+    def asked(cluster: str) -> set[str]:
+        """Return the clusters that all commands ask."""
+        (tmp_path / "calls").unlink(missing_ok=True)
+        with slurm.on_cluster(cluster):
+            (tmp_path / "calls").unlink(missing_ok=True)
+            slurm.queue(["irmas"])
+            slurm.accounting(["7"])
+            slurm.cancel(["7"])
+            slurm.begin("7")
+            slurm.release("7")
+            slurm.requeue("7_1")
+            slurm.is_running("7")
+            slurm.config()
+        lines = (tmp_path / "calls").read_text().splitlines()
+        assert len(lines) == 8
+        assert not any("elsewhere" in line for line in lines)
+        return {option.group(1) if (option := re.match(r"\w+ --clusters=(\w+)", line)) else "" for line in lines}
+
+    assert asked("there") == {"there"}
+    assert asked("here") == asked("") == {""}
+    assert slurm.named_cluster() == "elsewhere"
+    assert slurm.named_cluster("There") == "there"
+    for several in ("a,b", "all"):
+        monkeypatch.setenv("SLURM_CLUSTERS", several)
+        with pytest.raises(UserError, match=r"must name one cluster; or give hydra.launcher.cluster"):
+            slurm.named_cluster()

@@ -15,7 +15,7 @@ from factories import read_plan, run_folder, write_plan
 from irmas.config import Config
 from irmas.run.folder import CANCELLED, COMPLETED, DIVERGED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
 from irmas.run.lease import Writer
-from irmas.sweep import run_states, slurm
+from irmas.sweep import jobs, run_states, slurm
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, named_sweep, record_job, recorded_jobs
 from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import (
@@ -28,6 +28,7 @@ from irmas.sweep.run_states import (
     with_slurm,
 )
 from irmas.sweep.slurm import Task
+from irmas.sweep.submit import settled_state
 from irmas.sweep.sweep import Sweep
 
 NOW = 1_000_000.0
@@ -64,6 +65,8 @@ def task(state: str, **more: str) -> Task:
         # The task runs.
         (RUNS, task("RUNNING"), RUNNING, ""),
         (RUNS, task("COMPLETING"), RUNNING, ""),
+        (replace(STOPS, updated=NOW - 110), task("COMPLETING"), CANCELLED, INTERRUPTED),
+        (NEW, task("COMPLETING"), PENDING, "its task 7_1 is completing"),
         (NEW, task("RUNNING"), PENDING, "waits in task 7_1"),
         (RUNS, Task("8", 1, "RUNNING", elapsed="1:40"), PENDING, "waits in task 8_1"),
         (RAISED, task("RUNNING"), FAILED, RAISED.message),
@@ -122,6 +125,24 @@ def test_the_joined_state(recorded: Status, task: Task | None, state: str, error
 def test_the_exit_code_is_slurms_where_nobody_else_saw_it(code: str, expected: int | None) -> None:
     assert merge_state(RUNS, task("FAILED", exit_code=code), NOW).exit_code == expected
     assert merge_state(KILLED, task("TIMEOUT", exit_code=code), NOW).exit_code == -9
+
+
+def test_a_task_that_failed_before_its_run_began_is_explained_by_what_it_printed(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path / "mine", Plan("mine", [], "", "", "", Config(), []))
+    sweep.slurm.mkdir(parents=True)
+    output = sweep.slurm / "7_1.out"
+    assert jobs.last_line(sweep, "7_1") == ""
+    output.write_text("\nsrun: error: n1: task 0: Exited with exit code 1\n")
+    assert jobs.last_line(sweep, "7_1") == ""
+    output.write_bytes(b"loading\nsetup.sh ended with 127 \x1b\n\nsrun: error: n1: task 0: Exited with exit code 1\n")
+    found = jobs.last_line(sweep, "7_1")
+    assert found == f"{output}: setup.sh ended with 127 \\x1b"
+    failed = task("FAILED", exit_code="127:0")
+    message = f"FAILED in Slurm, exit code 127:0, {found}; rerun the sweep command to restart it"
+    assert merge_state(NEW, failed, NOW, output=found).message == message
+    assert merge_state(RAISED, failed, NOW, output=found) == RAISED, "its own reason says more"
+    output.write_text("srun: error: Unable to create step for job 7: Invalid generic resource (gres) specification\n")
+    assert "Invalid generic resource" in jobs.last_line(sweep, "7_1")
 
 
 def test_a_run_without_data_is_cancelled_unless_it_waits_or_began() -> None:
@@ -232,6 +253,26 @@ def test_sacct_is_not_queried_where_squeue_explains_every_run(sweep: Path) -> No
     corrected(sweep, array("7", dict.fromkeys(range(2, 7), "PENDING")), None)
     with pytest.raises(AssertionError):
         corrected(sweep, array("7", dict.fromkeys(range(2, 6), "PENDING")), None)
+
+
+def test_a_task_that_stays_completing_counts_as_ended_once_its_process_is_gone(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submit(sweep, "7")
+    for number, updated in {1: time.time() - 100, 2: time.time(), 3: time.time() - 100}.items():
+        folder = write(sweep, number, replace(RUNS, writer=replace(RUNS.writer, job=f"7_{number}")))
+        file = folder.path / "status.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"updated": updated}))
+    monkeypatch.setattr(slurm, "queue", lambda names: array("7", dict.fromkeys(range(1, 5), "COMPLETING")))
+    monkeypatch.setattr(slurm, "accounting", lambda jobs: [])
+    monkeypatch.setattr("irmas.sweep.submit.COMPLETING_WAIT_S", 0.0)
+    with run_folder(sweep, read_plan(sweep, [3]).runs[0]).acquire(lambda rival: True):
+        state = settled_state(Sweep.open(sweep))
+    assert [run.task.is_live for run in state.runs if run.task] == [False, True, True, False]
+    assert [state for state, _ in states(state).values()][:4] == [CANCELLED, RUNNING, RUNNING, CANCELLED]
+    printed = capsys.readouterr().out
+    assert "waiting for Slurm to end or requeue what is COMPLETING: 7_1 7_2 7_3 7_4" in printed
+    assert "still COMPLETING after 0 s: 7_1 7_2 7_3 7_4; 7_2 7_3 may still train" in printed.replace("\n", " ")
 
 
 def test_a_task_that_nobody_recorded_is_known_by_its_arguments(sweep: Path) -> None:

@@ -134,12 +134,21 @@ def _read_arguments(command: str, schema: type[Config | Prepare]) -> tuple[list[
 def _parse(texts: Sequence[str], schema: type) -> dict[str, Override]:
     """Return overrides by key. Raise UserError for the first that is refused."""
     overrides: dict[str, Override] = {}
-    for override in OverridesParser.create().parse_overrides(list(texts)):
+    for override in map(_with_list_as_text, OverridesParser.create().parse_overrides(list(texts))):
         key = override.key_or_group
         if reason := f"{key} is given twice" if key in overrides else _refusal(override, schema):
             raise UserError(f"{override.input_line}: {reason}")
         overrides[key] = override
     return overrides
+
+
+def _with_list_as_text(override: Override) -> Override:
+    """Take what would be swept for text, as in hydra.launcher.partition=gpu,long: no sweep varies its launcher."""
+    text = override.input_line or ""
+    key, _, value = text.partition("=")
+    if not (key.startswith(PREFIX) and override.is_choice_sweep() and re.fullmatch(r"[\w.,-]+", value)):
+        return override
+    return OverridesParser.create().parse_override(f"{key}='{value}'")
 
 
 def _refusal(override: Override, schema: type) -> str | None:
@@ -246,7 +255,8 @@ def _explain(error: Exception) -> str:
         reason = str(error).splitlines()[0].partition(" expecting ")[0]
         return (
             f"{error.override}: cannot be read as key=value ({reason}); commas without spaces separate the values of a "
-            "sweep, special characters are quoted for the shell and once more, as in 'data.root=\"my clips\"'"
+            "sweep, special characters are quoted for the shell and once more, as in 'data.root=\"my clips\"'; "
+            "$HOME stands for your folder, ~ does not"
         )
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Set
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,11 @@ from irmas.sweep.jobs import Job, Work
 from irmas.sweep.plan import PlannedRun
 from irmas.sweep.pool import SweepProgress
 from irmas.sweep.settings import RENAMED, Settings
+from irmas.sweep.slurm import SlurmError
 from irmas.sweep.sweep import Sweep
+
+REQUEUE_S, RETRY_S = 90.0, 5.0
+"""Longest time for which a task asks to be requeued, less than the default warning before a time limit; its pause."""
 
 
 def main() -> None:
@@ -59,7 +65,7 @@ def train(sweep: Sweep, work: Work, task: SlurmTask, at_once: int | None, requeu
         signal.signal(number, lambda received_number, frame: received.add(received_number))
     runs = _runs_of(task, sweep, work)
     if task.job and not (sweep.slurm / f"{task.job}.json").exists():  # it was submitted by hand
-        jobs.record_job(sweep, Job(task.job, jobs.ARRAY, task.name, time.time(), work))
+        jobs.record_job(sweep, Job(task.job, jobs.ARRAY, task.name, time.time(), work, cluster=task.cluster))
     named = jobs.named_runs(run.id for run in runs)
     if task.restart > requeues:
         times = f"was started {task.restart + 1} times; hydra.launcher.requeues={requeues} allows no more"
@@ -80,10 +86,26 @@ def train(sweep: Sweep, work: Work, task: SlurmTask, at_once: int | None, requeu
     if signal.SIGTERM in received:
         return 128 + signal.SIGTERM
     if received & stopping:
-        is_requeued = slurm.requeue(task.id)
-        outcome = "requeued" if is_requeued else "Slurm refused to requeue it; rerun the sweep command to resume"
+        refusal = "Slurm refused to requeue it; rerun the sweep command to resume"
+        outcome = "requeued" if _requeue(task, received) else refusal
         console.print(f"task {task.id}: stopped before its time limit or a preemption, {outcome}")
     return 1
+
+
+def _requeue(task: SlurmTask, received: Set[int]) -> bool:
+    """Ask Slurm to requeue the task until it accepts; give up after `REQUEUE_S`, or when it ends the task.
+
+    A preemption may have requeued it already: asking then would stop its next start.
+    """
+    deadline = time.monotonic() + REQUEUE_S
+    while signal.SIGTERM not in received:
+        with suppress(SlurmError):
+            if slurm.restarts(task.id) > task.restart or slurm.requeue(task.id):
+                return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(RETRY_S)
+    return False
 
 
 def _runs_of(task: SlurmTask, sweep: Sweep, work: Work) -> list[PlannedRun]:

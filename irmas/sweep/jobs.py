@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from irmas.errors import UserError
-from irmas.files import atomic_write
+from irmas.files import atomic_write, visible
 from irmas.sweep.settings import PREFIX, RENAMED
 from irmas.sweep.slurm import Task, expand_ranges, ranges
 from irmas.sweep.sweep import Sweep
 
 FAILURE, LAUNCHER = "data.json", "launcher.json"
+SUBMITTED_SCRIPT = ".submission_file_"
+"""Beginning of the name of each script that submitit hands to sbatch."""
 DATA, ARRAY, RANKING = "data", "array", "ranking"
 """Stages of a sweep, as job records name them."""
+_ENDED = re.compile(
+    r"srun: (error: .* task \S+ (Exited|Killed|Terminated)|Terminating|launch/slurm)|slurmstepd: error: \*\*\*"
+)
 _OPTION = re.compile(r" --([a-z-]+)[ =](\S+)")
 
 
@@ -58,6 +63,8 @@ class Job:
     work: Work = field(default_factory=Work)
     after: str = ""
     """Number of the data job without which an array does not start."""
+    cluster: str = ""
+    """Name of its cluster; empty in records of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,11 @@ class DataFailure:
 
     job: str
     error: str
+
+
+def job_name(stage: str, sweep: Sweep) -> str:
+    """Return the name in Slurm of the sweep's jobs of a stage, when the launcher submits them."""
+    return f"{'irmas' if stage == ARRAY else stage}-{sweep.plan.name}"
 
 
 def named_runs(ids: Iterable[int]) -> str:
@@ -119,14 +131,39 @@ def recorded_jobs(sweep: Sweep) -> Sequence[Job]:
     return sorted(records, key=lambda job: int(job.job))
 
 
+def recorded_cluster(sweep: Sweep) -> str:
+    """Return the cluster of the sweep's last job, or of the last lines to submit by hand; empty if it is not known.
+
+    Raises UserError where a record is damaged.
+    """
+    if records := recorded_jobs(sweep):
+        return max(records, key=lambda job: job.submitted).cluster
+    key = f"{PREFIX}cluster="
+    return next((word.removeprefix(key).lower() for word in recorded_launcher(sweep) if word.startswith(key)), "")
+
+
 def remove_cancelled(sweep: Sweep, numbers: Iterable[str] = ()) -> None:
     """Remove the files of cancelled jobs, and scripts that sbatch refused."""
     for number in numbers:
         (sweep.slurm / f"{number}.json").unlink(missing_ok=True)
         (sweep.slurm / f"{number}_submission.sh").unlink(missing_ok=True)
-    for script in sweep.slurm.glob(".submission_file_*.sh"):  # submitit makes it a link when the job has a number
+    for script in sweep.slurm.glob(f"{SUBMITTED_SCRIPT}*.sh"):  # submitit makes it a link when the job has a number
         if not (script.is_symlink() and script.exists()):
             script.unlink()
+
+
+def last_line(sweep: Sweep, task: str) -> str:
+    """Return where a task's output is and its last line, of 200 characters at most; empty where there is none.
+
+    Lines in which Slurm only says that the process ended do not count.
+    """
+    path = sweep.slurm / f"{task}.out"
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    informative = [line.strip() for line in lines if line.strip() and not _ENDED.match(line)]
+    return f"{path}: {visible(informative[-1])[:200]}" if informative else ""
 
 
 def record_launcher(sweep: Sweep, overrides: Sequence[str]) -> None:

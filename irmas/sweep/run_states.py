@@ -35,6 +35,8 @@ MEANING = {
     "CANCELLED": "by scancel, or with a job that it depended on",
 }
 """Slurm's states that explain why a process was killed."""
+COMPLETING = "COMPLETING"
+"""Slurm's state of a task that has ended, or will be requeued: which of the two shows only afterwards."""
 LAG_S = 5.0
 """Time by which sacct may lag behind squeue."""
 
@@ -73,15 +75,22 @@ class SweepState:
         return self.in_pool or is_training or any(task.is_live for task in tasks)
 
     @property
+    def completing(self) -> list[Task]:
+        """Return the tasks of unfinished runs that are COMPLETING."""
+        unfinished = (run.task for run in self.runs if run.status.state not in FINAL)
+        return list(dict.fromkeys(task for task in unfinished if task is not None and task.state == COMPLETING))
+
+    @property
     def is_to_be_ranked(self) -> bool:
         """Return whether a ranking job waits; one that runs may end before what is in the queue does."""
         return any(task.name == RANKING and task.state in WAITING for task in self.stages)
 
 
-def sweep_state(sweep: Sweep, *, is_final: bool = False) -> SweepState:
+def sweep_state(sweep: Sweep, *, is_final: bool = False, cluster: str = "") -> SweepState:
     """Return how the runs stand, after one query each of squeue and sacct at most; none for a sweep never on Slurm.
 
-    With `is_final`, for states that will be recorded, sacct is queried again while it lags behind squeue.
+    With `is_final`, for states that will be recorded, sacct is queried again while it lags behind squeue. Slurm's
+    cluster is the one that the job records name, or else `cluster`, SLURM_CLUSTERS, or that of this machine.
     """
     if not sweep.slurm.is_dir():
         return _without_slurm(sweep)
@@ -89,11 +98,13 @@ def sweep_state(sweep: Sweep, *, is_final: bool = False) -> SweepState:
         if not os.access(sweep.slurm, os.R_OK | os.X_OK):
             raise UserError(f"{sweep.slurm}: cannot be read")
         names = _names_by_hand(sweep) | {record.name for record in jobs.recorded_jobs(sweep)}
-        queued = slurm.queue(sorted(names))
+        cluster = jobs.recorded_cluster(sweep) or cluster or slurm.named_cluster()
+        with slurm.on_cluster(cluster):
+            queued = slurm.queue(sorted(names))
+            return with_slurm(sweep, queued, partial(_settled_accounting, queued) if is_final else slurm.accounting)
     except UserError as error:
         reason = error.reason if isinstance(error, SlurmError) else error
         return _without_slurm(sweep, f"{reason}: states are those that the runs last recorded")
-    return with_slurm(sweep, queued, partial(_settled_accounting, queued) if is_final else slurm.accounting)
 
 
 def _settled_accounting(queued: Iterable[Task], numbers: Iterable[str]) -> list[Task]:
@@ -125,7 +136,9 @@ def with_slurm(sweep: Sweep, queued: Iterable[Task], accounting: Callable[[Itera
         status, recorded = read[run.id]
         task = pick_task(status, by_run[run.id])
         if recorded is not None:
-            status = merge_state(status, task, view.time, data.get(run.id, ""))
+            failed = status.state not in FINAL and task is not None and task.state == FAILED
+            output = jobs.last_line(sweep, task.id) if failed and task else ""
+            status = merge_state(status, task, view.time, data.get(run.id, ""), output)
         runs.append(RunState(run, status, task, recorded))
     return SweepState(sweep, runs, view.stages())
 
@@ -175,21 +188,22 @@ def pick_task(recorded: Status, tasks: Iterable[Task]) -> Task | None:
     return None
 
 
-def merge_state(recorded: Status, task: Task | None, now: float, data_failure: str = "") -> Status:
+def merge_state(recorded: Status, task: Task | None, now: float, data_failure: str = "", output: str = "") -> Status:
     """Return the status that holds, given what the run recorded and its task in Slurm.
 
-    `now` is Unix time; `data_failure` is why the run's data could not be made, empty if it was.
+    `now` is Unix time; `data_failure` is why the run's data could not be made, empty if it was; `output` is where and
+    with what the output of a failed task ends.
     """
     if recorded.state in FINAL:
         return recorded
     if task is not None and task.is_live:
         return _alive(recorded, task, now)
     if recorded.pid == 0:
-        return _never_began(recorded, task, data_failure)
+        return _never_began(recorded, task, data_failure, output)
     if recorded.state == RUNNING and recorded.job:
-        return _ended(recorded, task)
+        return _ended(recorded, task, output)
     if task is not None and task.state in _overruling(recorded):
-        return _ended(recorded, task)
+        return _ended(recorded, task, output)
     return recorded
 
 
@@ -197,6 +211,8 @@ def _alive(recorded: Status, task: Task, now: float) -> Status:
     is_its_own = recorded.job == task.id and task.state not in WAITING
     if recorded.state == RUNNING and (is_its_own or not recorded.job):  # without a job it trains outside Slurm
         return recorded
+    if task.state == COMPLETING:
+        return recorded if is_its_own else replace(recorded, state=PENDING, message=f"its task {task.id} is completing")
     if task.state in WAITING:
         remedy = "; rerun the sweep command to release it" if task.is_held else ""
         return replace(recorded, state=PENDING, message=task.reason + remedy)
@@ -205,13 +221,13 @@ def _alive(recorded: Status, task: Task, now: float) -> Status:
     return replace(recorded, state=PENDING, message=f"waits in task {task.id}")
 
 
-def _never_began(recorded: Status, task: Task | None, data_failure: str) -> Status:
+def _never_began(recorded: Status, task: Task | None, data_failure: str, output: str) -> Status:
     """Return the status of a run whose file, if any, was written for a process that never was."""
     if data_failure:
         return replace(recorded, state=CANCELLED, message=data_failure)
     # FAILED has a reason of its own; CANCELLED may be of an earlier submission.
     if task is not None and task.state != COMPLETED and (task.state != recorded.state or recorded.state == CANCELLED):
-        return _ended(recorded, task)
+        return _ended(recorded, task, output)
     return replace(recorded, state=NOT_SUBMITTED) if recorded.state == PENDING else recorded
 
 
@@ -223,7 +239,7 @@ def _overruling(recorded: Status) -> frozenset[str]:
     return frozenset(MEANING) if was_killed else frozenset()
 
 
-def _ended(recorded: Status, task: Task | None) -> Status:
+def _ended(recorded: Status, task: Task | None, output: str) -> Status:
     """Return the status of a run whose process ended without recording why."""
     state, exit_code = FAILED, recorded.exit_code
     died = "the process died without reporting an error"
@@ -237,7 +253,7 @@ def _ended(recorded: Status, task: Task | None) -> Status:
             number, signal = map(int, task.exit_code.split(":"))
             exit_code = number or -signal
         code = f"exit code {task.exit_code}" if task.exit_code else task.reason
-        reason = ", ".join(part for part in (f"{state} in Slurm", MEANING.get(state), code) if part)
+        reason = ", ".join(part for part in (f"{state} in Slurm", MEANING.get(state), code, output) if part)
     effect = f"resume it after epoch {recorded.epoch}" if recorded.epoch else "restart it"
     message = f"{reason}; rerun the sweep command to {effect}"
     return replace(recorded, state=state, exit_code=exit_code, message=message)
@@ -323,4 +339,4 @@ def _view(sweep: Sweep, queued: Iterable[Task]) -> _SlurmView:
 
 def _names_by_hand(sweep: Sweep) -> set[str]:
     """Return the names that an array has before anything of it is recorded."""
-    return {"irmas", f"irmas-{sweep.plan.name}"}
+    return {"irmas", jobs.job_name(ARRAY, sweep)}

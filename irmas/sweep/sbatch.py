@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import os
 import shlex
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from irmas.sweep import slurm
-from irmas.sweep.jobs import ARRAY, DATA, RANKING, Work
-from irmas.sweep.settings import Settings, Stage
+from irmas.sweep.jobs import ARRAY, DATA, RANKING, Work, job_name
+from irmas.sweep.settings import Settings, Stage, flags
 from irmas.sweep.sweep import Sweep
 
 SCRIPT = Path(__file__).parents[1] / "slurm" / "irmas.sbatch"
@@ -49,11 +48,6 @@ class JobRequest:
         return ["sbatch", *first, *flags(options), script, *self.arguments]
 
 
-def flags(options: dict[str, Any]) -> list[str]:
-    """Return options as command-line arguments."""
-    return [f"--{key}" if value is True else f"--{key}={value}" for key, value in options.items() if value is not None]
-
-
 def job_requests(
     sweep: Sweep,
     settings: Settings,
@@ -71,19 +65,19 @@ def job_requests(
     `refine`, the arguments of `irmas.refine`, the ranking job submits the next round. With a throttle each array waits
     for the one before: Slurm's own, %6, counts the tasks of one array only.
     """
-    setup = [] if settings.setup is None else [f"--setup={Path(settings.setup).absolute()}"]
 
     def request(name: str, stage: str, resources: Stage, script_stage: str, *args: str) -> JobRequest:
         options = {
-            "job-name": f"{'irmas' if stage == ARRAY else stage}-{sweep.plan.name}",
+            "job-name": job_name(stage, sweep),
             "output": f"{sweep.slurm}/{'%A_%a' if stage == ARRAY else '%j'}.out",
             "signal": f"USR2@{settings.warning}" if stage == ARRAY else "TERM@30",
             "open-mode": "append",
             "requeue": True,
+            "clusters": settings.cluster,
             "account": settings.account,
             "qos": settings.qos,
         }
-        arguments = [f"--python={sys.executable}", *setup, script_stage, str(sweep), *args]
+        arguments = [*settings.script_options(), script_stage, str(sweep), *args]
         return JobRequest(name, stage, options | resources.options(), arguments)
 
     data = [request("data", DATA, settings.prepare, "data")] if needs_data else []
@@ -116,11 +110,16 @@ def _arrays(ids: Sequence[int], per_task: int, max_index: int) -> Iterator[tuple
         yield Work(slurm.ranges(chunk), per_task), slurm.ranges(range(1, math.ceil(len(chunk) / per_task) + 1))
 
 
+def _number_in_shell(name: str) -> str:
+    """Return a number as it is, and a variable without the cluster that `sbatch --parsable` may append to a number."""
+    return name if name.isdigit() else f"${{{name}%%;*}}"
+
+
 def shell_lines(requests: Sequence[JobRequest]) -> list[str]:
     """Return the lines that submit the same jobs from a shell."""
     lines, script = [], os.path.relpath(SCRIPT.resolve())
     for request in requests:
-        command = request.command(script, lambda name: name if name.isdigit() else f"${name}", "--parsable")
+        command = request.command(script, _number_in_shell, "--parsable")
         # A dependency refers to variables of the shell; no setting may add one.
         line = " ".join(arg if arg.startswith("--dependency=") else shlex.quote(arg) for arg in command)
         lines.append(line if request.stage == RANKING else f"{request.name}=$({line})")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -16,6 +18,10 @@ from irmas.sweep import slurm
 OURS = frozenset({"array", "chdir", "dependency", "error", "job-name", "kill-on-invalid-dep", "nodes", "ntasks"})
 OURS |= {"ntasks-per-node", "open-mode", "output", "parsable", "signal", "test-only", "wait", "wrap"}
 """Options of sbatch on which a sweep relies: a task is one process, in the folder of the command."""
+ONE = frozenset({"nodes", "ntasks", "ntasks-per-node"})
+"""Those that may be given as 1, which some sites require."""
+INSTEAD = {"mem": {"mem-per-cpu", "mem-per-gpu"}, "cpus-per-task": {"cpus-per-gpu"}}
+"""Options of sbatch that take the place of one of the settings'."""
 
 
 def _is_line(value: object) -> bool:
@@ -26,13 +32,30 @@ def _is_line(value: object) -> bool:
 def _are_options(value: object) -> bool:
     if not isinstance(value, Mapping):
         return value is None
-    names = [str(key).replace("_", "-") for key in value]
-    is_long = all(re.fullmatch("[a-z][a-z-]+", name) for name in names)
-    return is_long and not set(names) & OURS and all(text is None or _is_line(text) for text in value.values())
+    given = _options(value)
+    is_long = all(re.fullmatch("[a-z][a-z-]+", name) for name in given)
+    ours = {name for name in given if name in OURS and not (name in ONE and str(given[name]) == "1")}
+    return is_long and not ours and all(text is None or _is_line(text) for text in given.values())
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a command, none if its quotes do not match."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return []
+
+
+def _options(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return options by their names on a command line."""
+    return {str(key).replace("_", "-"): value for key, value in (values or {}).items()}
 
 
 WORD = Rule(
     lambda value: bool(_is_line(value) and re.fullmatch(r"[^\s'\"]+", str(value))), "one word as sbatch takes it"
+)
+CLUSTER = Rule(
+    lambda value: isinstance(value, str) and bool(re.fullmatch(r"(?!all$)[\w.-]+", value)), "the name of one cluster"
 )
 MEMORY = Rule(lambda value: bool(re.fullmatch(r"\d+[KMGT]?B?", str(value))), "a number with K, M, G or T, as in 8G")
 TIME = Rule(
@@ -47,10 +70,20 @@ SCRIPT = Rule(
     lambda value: isinstance(value, str) and _is_line(value) and Path(value).is_file() and os.access(value, os.R_OK),
     "the path of a shell script that can be read here",
 )
+COMMAND = Rule(lambda value: _is_line(value) and bool(_words(value)), "a command, quoted as for the shell")
+SRUN = Rule(
+    lambda value: value is None or (isinstance(value, Mapping) and all(map(_is_line, value.values()))),
+    "long options of srun, as in {mpi: none}, or null",
+)
 OPTIONS = Rule(
     _are_options,
     f"long options of sbatch, one line each, other than {', '.join(sorted(OURS))}, as in {{nice: 100}}, or null",
 )
+
+
+def flags(options: Mapping[str, Any]) -> list[str]:
+    """Return options as command-line arguments; True stands for one without a value, None for one that is not given."""
+    return [f"--{key}" if value is True else f"--{key}={value}" for key, value in options.items() if value is not None]
 
 
 @dataclass
@@ -59,10 +92,10 @@ class Stage:
 
     partition: Annotated[str | None, WORD] = None
     """Partition; the jobs before and after the array take that of the tasks."""
-    cpus: Annotated[int, whole(1)] = 2
-    """CPU cores per task."""
-    mem: Annotated[int | str, MEMORY] = "8G"
-    """Memory."""
+    cpus: Annotated[int | None, whole(1)] = 2
+    """CPU cores per task; null: as the site gives them."""
+    mem: Annotated[int | str | None, MEMORY] = "8G"
+    """Memory; null: as the site gives it, or as `sbatch` says, as in `{mem_per_cpu: 4G}`."""
     time: Annotated[int | str, TIME] = 120
     """Time limit: minutes, or a time as in 1-12:00:00."""
     # None and untyped, because Hydra adds no keys to a dictionary and OmegaConf cannot merge into an optional one.
@@ -71,7 +104,8 @@ class Stage:
 
     def options(self) -> dict[str, Any]:
         own = {"partition": self.partition, "cpus-per-task": self.cpus, "mem": self.mem, "time": self.time}
-        return own | {key.replace("_", "-"): value for key, value in (self.sbatch or {}).items()}
+        given = _options(self.sbatch)
+        return {key: value for key, value in own.items() if not INSTEAD.get(key, set()) & given.keys()} | given
 
 
 @dataclass
@@ -92,6 +126,13 @@ class Settings(Stage):
     """Restarts of a task after preemption, time limit or node failure."""
     setup: Annotated[str | None, SCRIPT] = None
     """Shell script that every job sources first: modules, environment."""
+    prefix: Annotated[str | None, COMMAND] = None
+    """Command that starts the `python` of every job, as in `hydra.launcher.prefix='apptainer exec --nv image.sif'`."""
+    # Untyped, as `sbatch` is.
+    srun: Annotated[Any, SRUN] = None
+    """Long options of the srun inside every job, as in `hydra.launcher.srun='{mpi: none, cpu_bind: none}'`."""
+    cluster: Annotated[str | None, CLUSTER] = None
+    """Cluster of all jobs, where Slurm has several; null: that of SLURM_CLUSTERS, of the sweep, or of this machine."""
     account: Annotated[str | None, WORD] = None
     """Account of all jobs."""
     qos: Annotated[str | None, WORD] = None
@@ -109,6 +150,14 @@ class Settings(Stage):
     rank: Stage = field(default_factory=lambda: Stage("${..partition}", cpus=1, mem="2G", time=30))
     """Resources of the job after the array, which ranks whatever finished."""
     _target_: str = "hydra_plugins.irmas_launcher.SlurmLauncher"
+
+    def script_options(self) -> list[str]:
+        """Return the options of slurm/irmas.sbatch, which stand before the stage."""
+        setup = [] if self.setup is None else [f"--setup={Path(self.setup).absolute()}"]
+        # A prefix starts the interpreter of its container or environment, which is not this one.
+        python = [f"--python={sys.executable}"] if self.prefix is None else []
+        prefix = [f"--prefix={word}" for word in _words(self.prefix or "")]
+        return [*python, *setup, *prefix, *(f"--srun={option}" for option in flags(_options(self.srun)))]
 
     @property
     def gpu_count(self) -> int:
@@ -149,6 +198,10 @@ def read(values: Mapping[str, Any]) -> Settings:
         stages[name] = Stage(**values[name])
     settings = Settings(**{**values, **stages})
     check_rules(settings, PREFIX)
+    for name, stage in {"": settings, "prepare.": settings.prepare, "rank.": settings.rank}.items():
+        if {"cluster", "clusters"} & {*(stage.sbatch or {})}:
+            rule = f"must not have clusters: {PREFIX}cluster is that of all jobs, and of all of Slurm's commands"
+            raise ConfigError(f"{PREFIX}{name}sbatch", shown(stage.sbatch), rule)
     if settings.time != "UNLIMITED" and slurm.seconds(str(settings.time)) <= settings.warning + 30:
         rule = f"must exceed {PREFIX}warning={settings.warning} (seconds) by more than the 30 s between Slurm's checks"
         raise ConfigError(f"{PREFIX}time", settings.time, rule)

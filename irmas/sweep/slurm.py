@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,8 +30,14 @@ LARGEST = 10**7
 _SEPARATOR = "\x1f"  # job names and paths may hold any printable character
 _QUEUE = _SEPARATOR.join(("%F", "%K", "%T", "%r", "%N", "%M", "%j", "%Z", "%o"))
 _ACCOUNTING = "JobID,JobName,State,ExitCode,NodeList,Elapsed"
+_REPLY = re.compile(r"(?:Submitted batch job (\d+)(?: on cluster (\S+))?|(\d+)(?:;(\S+))?)")
+_ONE_CLUSTER = re.compile(r"(?!all$)[\w.-]*")
 _RANGE = re.compile(r"(\d+)(?:-(\d+)(?::0*([1-9]\d*))?)?")
 _JOB_ID = re.compile(r"(?P<job>\d+)(?:_(?:(?P<index>\d+)|\[(?P<lump>[\d,:-]+)(?:%\d+)?\]))?(?:\.(?P<step>.+))?")
+
+
+_CLUSTER: ContextVar[str] = ContextVar("cluster", default="")
+"""The cluster that commands ask with `-M`; empty: that of this machine."""
 
 
 class SlurmError(UserError):
@@ -89,6 +97,15 @@ def seconds(time: str) -> int:
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + rest
 
 
+def spelled_out(time: str) -> str:
+    """Return a time of the form `TIME` as in `1 d 2 h 30 min`, and others as they are."""
+    if not TIME.fullmatch(time):
+        return time
+    minutes, rest = divmod(seconds(time), 60)
+    parts = {"d": minutes // 1440, "h": minutes // 60 % 24, "min": minutes % 60, "s": rest}
+    return " ".join(f"{number} {unit}" for unit, number in parts.items() if number) or "0 min"
+
+
 def ranges(numbers: Iterable[int]) -> str:
     """Return `1-3,7` for 1, 2, 3 and 7, as in `sbatch --array`."""
     spans: list[list[int]] = []
@@ -111,17 +128,57 @@ def expand_ranges(text: str) -> list[int]:
     return numbers
 
 
-# ---- squeue and sacct
+# ---- several clusters
 
 
-def queue(names: Sequence[str]) -> list[Task]:
+@contextmanager
+def on_cluster(name: str) -> Iterator[None]:
+    """Let the block's commands ask this cluster; an empty name is that of this machine. Raises SlurmError."""
+    token = _CLUSTER.set("")
+    try:
+        if name and name != config()[0]:
+            _CLUSTER.set(name)
+        yield
+    finally:
+        _CLUSTER.reset(token)
+
+
+def other_cluster() -> str:
+    """Return the cluster that commands ask, empty for that of this machine."""
+    return _CLUSTER.get()
+
+
+def named_cluster(setting: str | None = None) -> str:
+    """Return the cluster that the setting names, or else SLURM_CLUSTERS; empty if neither does.
+
+    Raises UserError where SLURM_CLUSTERS names several.
+    """
+    name = (setting or os.environ.get("SLURM_CLUSTERS", "")).lower()
+    if not _ONE_CLUSTER.fullmatch(name):
+        raise UserError(f"SLURM_CLUSTERS={name}: must name one cluster; or give hydra.launcher.cluster=<name>")
+    return name
+
+
+# ---- sbatch, squeue and sacct
+
+
+def parse_reply(text: str) -> tuple[str, str] | None:
+    """Return number and cluster (empty if not named) of the job that sbatch has submitted, from its last such line.
+
+    Sites print notices beside it. Nothing else in the text is taken for a number.
+    """
+    matches = [match for line in text.splitlines() if (match := _REPLY.fullmatch(line.strip()))]
+    return (matches[-1][1] or matches[-1][3], matches[-1][2] or matches[-1][4] or "") if matches else None
+
+
+def queue(names: Sequence[str], *, by_task: bool = True) -> list[Task]:
     """Return the jobs of these names that are in the queue, or ended in the last minutes (MinJobAge).
 
-    Raises SlurmError.
+    Unless `by_task`, the waiting tasks of an array are one, without an index. Raises SlurmError.
     """
     # A comma would make two names of one.
     only = [] if any("," in name for name in names) else ["-n", ",".join(names)]
-    text = _output("squeue", "-h", "-r", "-t", "all", *only, "-o", _QUEUE)
+    text = _output("squeue", "-h", *["-r"][:by_task], "-t", "all", *only, "-o", _QUEUE)
     return [task for task in parse_queue(text) if task.name in names]
 
 
@@ -195,12 +252,12 @@ def is_running(job: str) -> bool:
     return any(state in LIVE for state in states.split())
 
 
-def max_array_size() -> int:
-    """Return Slurm's MaxArraySize; array indices must be smaller."""
-    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", _output("scontrol", "show", "config"), re.MULTILINE)
-    if match is None:
+def config() -> tuple[str, int]:
+    """Return the cluster's name, and MaxArraySize: array indices must be smaller."""
+    values = dict(re.findall(r"^(\w+) *= *(\S+)", _output("scontrol", "show", "config"), re.MULTILINE))
+    if not values.get("MaxArraySize", "").isdecimal():
         raise SlurmError("scontrol", "show config lists no MaxArraySize")
-    return int(match[1])
+    return values.get("ClusterName", "").lower(), int(values["MaxArraySize"])
 
 
 def cancel(jobs: Sequence[str]) -> None:
@@ -216,6 +273,12 @@ def begin(job: str) -> None:
 
 def release(job: str) -> None:
     _output("scontrol", "release", job)
+
+
+def restarts(job: str) -> int:
+    """Return how often Slurm has requeued an array task such as 123_4; 0 for one that it does not know."""
+    counts = _output("squeue", "-h", "-j", job, "-O", "RestartCnt", ignored="Invalid job id").split()
+    return int(counts[0]) if counts and counts[0].isdecimal() else 0
 
 
 def requeue(job: str) -> bool:
@@ -234,10 +297,12 @@ def _output(*command: str, ignored: str | None = None) -> str:
 def _call(*command: str) -> subprocess.CompletedProcess[str]:
     # A user's own defaults would filter what is listed; SLURM_BITSTR_LEN=0 writes long lumps of an array in full.
     env = {key: value for key, value in os.environ.items() if not key.startswith(("SQUEUE_", "SACCT_"))}
+    env.pop("SLURM_CLUSTERS", None)  # sacct ignores it
+    on_cluster = [f"--clusters={name}"] if (name := _CLUSTER.get()) else []
     env |= {"SLURM_BITSTR_LEN": "0", "LC_ALL": "C"}
     run = partial(subprocess.run, capture_output=True, encoding="utf-8", errors="replace", check=False)
     try:
-        return run(command, env=env, timeout=TIMEOUT_S)
+        return run([command[0], *on_cluster, *command[1:]], env=env, timeout=TIMEOUT_S)
     except FileNotFoundError:
         raise SlurmError(command[0], "is not installed here") from None
     except subprocess.TimeoutExpired:

@@ -1,37 +1,35 @@
-"""The submission of a plan to Slurm, through submitit."""
+"""The submission of a plan to Slurm."""
 
 from __future__ import annotations
 
-import math
-import os
-import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from io import StringIO
 from pathlib import Path
-
-import submitit
-from submitit.helpers import clean_env
 
 from irmas.console import SILENT, plain_console
 from irmas.errors import UserError
 from irmas.files import atomic_write, locked
-from irmas.run.folder import FINAL
-from irmas.sweep import data_job, jobs, pruning, run_states, slurm
-from irmas.sweep.jobs import ARRAY, Job
+from irmas.run.folder import CANCELLED, FINAL, RUNNING
+from irmas.run.lease import is_owned
+from irmas.sweep import data_job, executor, jobs, pruning, run_states, slurm
+from irmas.sweep.executor import Before, submit_within_limit
+from irmas.sweep.jobs import ARRAY
 from irmas.sweep.plan import Plan, PlannedRun
-from irmas.sweep.sbatch import SCRIPT, JobRequest, flags, job_requests, shell_lines
+from irmas.sweep.run_states import COMPLETING, RunState, SweepState
+from irmas.sweep.sbatch import JobRequest, job_requests, shell_lines
 from irmas.sweep.settings import Settings
-from irmas.sweep.slurm import SlurmError, Task
+from irmas.sweep.slurm import Task
 from irmas.sweep.sweep import Sweep
 
-LATER = "now+120"
-"""Start of a job unless `slurm.begin` moves it forward. A hold would stay if this process died."""
-SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*SubmitJob\w*Limit\b")
+COMPLETING_WAIT_S = 60.0
+"""Longest wait for tasks that are COMPLETING: Slurm kills a process within 30 s by default, then runs the epilog."""
+
+SILENT_S = 30.0
+"""Time without a heartbeat, written every 2 s, after which a process that holds no lease counts as gone."""
 
 
 @dataclass(frozen=True)
@@ -51,27 +49,10 @@ class Submission:
     """Slurm's numbers by the names of the requests."""
     released: list[str]
     """Tasks that Slurm held because a node could not start them."""
-
-
-class SubmitLimitError(UserError):
-    """More tasks than an association or QOS lets a user have in the queue."""
-
-
-class Executor(submitit.SlurmExecutor):
-    """An executor of slurm/irmas.sbatch instead of a pickled function; only here are submitit's own methods used."""
-
-    def submit_script(self, command: Callable[[str], list[str]]) -> str:
-        """Run the command for a copy of the script; return the job's number. Raises FailedJobError with its stderr."""
-        self._command = command
-        with redirect_stderr(StringIO()):  # submitit prints what it raises
-            return self._submit_command("").job_id
-
-    def _make_submission_file_text(self, command: str, uid: str) -> str:
-        """Return the script without its defaults: all options are on the command line."""
-        return re.sub(r"^#SBATCH .*\n", "", SCRIPT.read_text(), flags=re.MULTILINE)
-
-    def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-        return self._command(str(submission_file_path))
+    lost: list[str]
+    """Jobs that were cancelled, since an earlier command never received their numbers."""
+    cluster: str = ""
+    """Name of the cluster, if the settings, SLURM_CLUSTERS or the sweep's records name one."""
 
 
 def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refine: Sequence[str] = ()) -> Submission:
@@ -95,11 +76,15 @@ def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refin
         lines.append("all remaining runs are already queued; changed launcher settings do not affect them")
     if submission.released:
         lines.append(f"released: {' '.join(submission.released)}, which a node could not start")
+    if submission.lost:
+        lines.append(f"cancelled: {' '.join(submission.lost)}, which an earlier command submitted without a record")
     if submission.jobs:
         lines.append(f"submitted: {_describe_jobs(submission)}")
+        lines.append(f"limit: {slurm.spelled_out(str(settings.time))} per start of a task")
     if submission.jobs or queued:
         lines += ["", f"  watch:   python -m irmas.status {sweep} --watch", f"  rank:    python -m irmas.rank {sweep}"]
-        lines.append(f"  cancel:  scancel {' '.join([*submission.live, *submission.jobs.values()])}")
+        scancel = f"scancel --clusters={submission.cluster}" if submission.cluster else "scancel"
+        lines.append(f"  cancel:  {scancel} {' '.join([*submission.live, *submission.jobs.values()])}")
     plain_console().print("\n".join(lines))
     return submission
 
@@ -126,13 +111,47 @@ def submit(
     proposed = Sweep.of(plan)
     if not str(proposed.path.absolute()).isprintable():
         raise UserError(f"{proposed.path.absolute()}: must be printable, since Slurm lists a job on one line")
-    max_index = slurm.max_array_size() - 1
+    named = slurm.named_cluster(settings.cluster)
+    recorded = jobs.recorded_cluster(proposed)
+    with slurm.on_cluster(named or recorded):
+        cluster, size = slurm.config()
+        if recorded and recorded != cluster:
+            _refuse_other_cluster(proposed, recorded, cluster)
+        # A shell may have another SLURM_CLUSTERS by the time that lines are pasted; sbatch from here has none.
+        settings = replace(settings, cluster=(named if by_hand else "") or slurm.other_cluster() or None)
+        result = _submit(plan, proposed, settings, cluster, size - 1, append=append, by_hand=by_hand, refine=refine)
+        return replace(result, cluster=named or slurm.other_cluster())
+
+
+def _refuse_other_cluster(sweep: Sweep, recorded: str, cluster: str) -> None:
+    """Record how the runs ended on another cluster. Raises UserError where jobs are left there, or it is silent."""
+    state = run_states.sweep_state(Sweep.open(sweep.path), is_final=True)
+    if state.note:
+        remedy = f"if {sweep} was copied here from there, remove {sweep.slurm} and rerun the command"
+        raise UserError(f"{sweep}: its jobs are on cluster {recorded}; {state.note}; {remedy}")
+    if live := _live_jobs([*state.stages, *(run.task for run in state.runs if run.task)]):
+        remedy = f"give hydra.launcher.cluster={recorded}, or scancel --clusters={recorded} {' '.join(live)}"
+        raise UserError(f"{sweep}: its jobs are on cluster {recorded}, and this command submits to {cluster}; {remedy}")
+    run_states.record_dead_runs(state)
+
+
+def _submit(
+    plan: Plan,
+    proposed: Sweep,
+    settings: Settings,
+    cluster: str,
+    max_index: int,
+    *,
+    append: bool,
+    by_hand: bool,
+    refine: Sequence[str],
+) -> Submission:
     proposed.merged(append=append)  # a refusal before the lock touches no folder
     with _undone_if_refused(proposed):
         sweep, runs = proposed.merged(append=append)
-        state = run_states.sweep_state(sweep, is_final=True)
-        if state.note:
-            raise UserError(state.note)
+        listed = executor.listed_jobs(sweep)
+        lost = [] if by_hand else executor.cancel_lost(sweep, listed)
+        state = settled_state(sweep, cluster)
         finished = {run.planned.id for run in state.runs if run.status.state in FINAL}
         queued = {run.planned.id for run in state.runs if run.task is not None and run.task.is_live} - finished
         remaining = [run for run in runs if run.id not in finished | queued]
@@ -145,10 +164,7 @@ def submit(
         jobs.private_folder(sweep)  # Slurm does not make the folder of a job's output
         run_states.record_dead_runs(state)
         tasks = [run.task for run in state.runs if run.task]
-        held = [task.id for task in [*tasks, *state.stages] if task.is_held]
-        released = [] if by_hand else list(dict.fromkeys(held))
-        for task in released:
-            slurm.release(task)
+        released = [] if by_hand else _release_held([*tasks, *state.stages])
         requests, numbers = list[JobRequest](), dict[str, str]()
         arrays = _live_jobs(tasks)
         if remaining or (arrays and not state.is_to_be_ranked):
@@ -158,73 +174,58 @@ def submit(
                 requests = chain(per_task=per_task)
             else:
                 at_once = settings.at_once(plan.config.device)
-                requests, numbers = _submit_within_limit(sweep, chain, per_task, len(remaining), at_once)
+                before = Before(cluster, frozenset(task.job for task in listed))
+                requests, numbers = submit_within_limit(sweep, chain, before, per_task, len(remaining), at_once)
     live = _live_jobs([*tasks, *state.stages])
     waiting = sum(run.id in queued for run in runs)
-    return Submission(runs, waiting, len(remaining), live, requests, numbers, released)
+    return Submission(runs, waiting, len(remaining), live, requests, numbers, released, lost)
+
+
+def _release_held(tasks: Iterable[Task]) -> list[str]:
+    held = list(dict.fromkeys(task.id for task in tasks if task.is_held))
+    for task in held:
+        slurm.release(task)
+    return held
+
+
+def settled_state(sweep: Sweep, cluster: str = "") -> SweepState:
+    """Return how the runs stand once no task of theirs is COMPLETING, or after `COMPLETING_WAIT_S`.
+
+    A task that still is counts as ended if its process is gone. Raises UserError where Slurm does not answer.
+    """
+    deadline, console = None, plain_console()
+    while True:
+        state = run_states.sweep_state(sweep, is_final=True, cluster=cluster)
+        if state.note:
+            raise UserError(state.note)
+        if not state.completing:
+            return state
+        tasks = " ".join(task.id for task in state.completing)
+        if deadline is None:
+            deadline = time.monotonic() + COMPLETING_WAIT_S
+            console.print(f"waiting for Slurm to end or requeue what is COMPLETING: {tasks}")
+        elif time.monotonic() > deadline:
+            state = replace(state, runs=[_ended_if_gone(sweep, run) for run in state.runs])
+            live = " ".join(task.id for task in state.completing)
+            note = f"{live} may still train; rerun the command when it has ended" if live else "none of it trains"
+            console.print(f"still COMPLETING after {COMPLETING_WAIT_S:g} s: {tasks}; {note}")
+            return state
+        time.sleep(COMPLETING_WAIT_S / 30)
+
+
+def _ended_if_gone(sweep: Sweep, run: RunState) -> RunState:
+    """Return a run whose task is COMPLETING as CANCELLED, unless a process of it may live."""
+    if run.recorded is None or run.task is None or run.task.state != COMPLETING:
+        return run
+    is_silent = run.recorded.state != RUNNING or run.recorded.updated < time.time() - SILENT_S
+    if not is_silent or is_owned(sweep.run_folder(run.planned).path):
+        return run
+    task = replace(run.task, state=CANCELLED)
+    return replace(run, task=task, status=run_states.merge_state(run.recorded, task, time.time()))
 
 
 def _live_jobs(tasks: Iterable[Task]) -> list[str]:
     return sorted({task.job for task in tasks if task.is_live}, key=int)
-
-
-def _submit_within_limit(
-    sweep: Sweep, chain: partial[list[JobRequest]], per_task: int, runs: int, at_once: int
-) -> tuple[list[JobRequest], dict[str, str]]:
-    """Submit `per_task` runs per task, or as few more as Slurm's submit limit requires, up to all `runs` in one task.
-
-    A task gets `at_once` more at a time, so that no GPU idles. Returns and raises as `_submit_all` does.
-    """
-    while per_task < runs:
-        with suppress(SubmitLimitError):
-            return _submit_all(sweep, chain(per_task=per_task))
-        per_task += at_once * math.ceil(per_task / (4 * at_once))
-    return _submit_all(sweep, chain(per_task=per_task))
-
-
-def _submit_all(sweep: Sweep, requests: list[JobRequest]) -> tuple[list[JobRequest], dict[str, str]]:
-    """Submit all jobs or none: none starts before Slurm has accepted the last one, the ranking.
-
-    Returns the requests, and Slurm's numbers by their names. Raises SubmitLimitError, or UserError with Slurm's reason.
-    """
-    numbers: dict[str, str] = {}
-    try:
-        for request in requests:
-            numbers[request.name] = number = _sbatch(sweep, request, numbers)
-            name, data = request.options["job-name"], numbers["data"] if request.after_ok else ""
-            jobs.record_job(sweep, Job(number, request.stage, name, time.time(), request.work, data))
-        for request in reversed(requests):  # first those that depend on others
-            if "begin" not in request.options:
-                try:
-                    slurm.begin(numbers[request.name])
-                except SlurmError as error:  # Slurm only now refuses a job that no node can run
-                    raise _refusal(request, error.reason) from None
-    except BaseException:
-        slurm.cancel(list(numbers.values()))
-        jobs.remove_cancelled(sweep, numbers.values())
-        raise
-    return requests, numbers
-
-
-def _sbatch(sweep: Sweep, request: JobRequest, numbers: Mapping[str, str]) -> str:
-    def command(script: str) -> list[str]:
-        return request.command(script, lambda name: numbers.get(name, name), f"--begin={LATER}")
-
-    slurm_conf = {key: value for key, value in os.environ.items() if key == "SLURM_CONF"}
-    with clean_env():  # the resources of this process's own job would become those of the jobs that it submits
-        os.environ.update(slurm_conf)
-        try:
-            return Executor(jobs.private_folder(sweep)).submit_script(command)
-        except submitit.core.utils.FailedJobError as error:
-            jobs.remove_cancelled(sweep)
-            raise _refusal(request, str(error)) from None
-
-
-def _refusal(request: JobRequest, stderr: str) -> UserError:
-    reason = "; ".join(line.removeprefix("sbatch: ").removeprefix("error: ") for line in stderr.splitlines() if line)
-    kind = SubmitLimitError if SUBMIT_LIMIT.search(stderr) else UserError
-    options = " ".join(flags(request.options))
-    return kind(f"nothing is submitted: Slurm refused the {request.stage} job ({reason})\n  options: {options}")
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from irmas.processes import cpu_count
 from irmas.provenance import source_digest, versions
 from irmas.run.folder import CANCELLED, FAILED, FINAL, INTERRUPTED, RUNNING, RunFolder, Status
 from irmas.run.lease import LEASE_LOST, LeaseLost, Writer
-from irmas.sweep import slurm
+from irmas.sweep import jobs, slurm
 from irmas.sweep.plan import PlannedRun
 from irmas.sweep.pruning import Halving
 from irmas.sweep.sweep import Sweep
@@ -48,7 +48,7 @@ def train(sweep: Sweep, threads: int, at_once: int = 1, per_gpu: int = 1) -> Sta
     Interrupted, UserError or any other error; as a UserError if the status file cannot be written.
     """
     run = sweep.plan.runs[0]
-    with sweep.run_folder(run).acquire(is_stale) as folder:
+    with sweep.run_folder(run).acquire(lambda rival: is_stale(rival, jobs.recorded_cluster(sweep))) as folder:
         status = folder.status()
         if status.state in FINAL:
             log.info("run %d is %s already", run.id, status.state)
@@ -62,15 +62,21 @@ def train(sweep: Sweep, threads: int, at_once: int = 1, per_gpu: int = 1) -> Sta
             raise
 
 
-def is_stale(writer: Writer) -> bool:
-    """Return whether Slurm has given up on another writer. One outside Slurm is stale only if its lock is free."""
+def is_stale(writer: Writer, cluster: str = "") -> bool:
+    """Return whether Slurm has given up on another writer, in a job of `cluster`; empty: that of this machine.
+
+    One outside Slurm is stale only if its lock is free.
+    """
     here = Writer.here()
     if not writer.job:
         return False
     if writer.job == here.job:
         return writer.restart < here.restart
     # Without Slurm, the folder was copied here from a cluster.
-    return shutil.which("squeue") is None or not slurm.is_running(writer.job)
+    if shutil.which("squeue") is None:
+        return True
+    with slurm.on_cluster(cluster):
+        return not slurm.is_running(writer.job)
 
 
 def _record_end(folder: RunFolder, error: BaseException) -> None:
@@ -119,11 +125,18 @@ def _log_data(kind: str, parts: split.Split) -> None:
 
 
 def start() -> None:
-    """Set up a process of its own: log lines to stdout; SIGTERM, Ctrl-C and a closed terminal raise Interrupted."""
+    """Set up a process of its own: log lines to stdout; SIGTERM, Ctrl-C and a closed terminal raise Interrupted.
+
+    A signal that was ignored when the command began, as nohup does with a closed terminal, stays ignored.
+    """
     line = "%(asctime)s %(message)s"
     logging.basicConfig(level=logging.INFO, format=line, datefmt="%H:%M:%S", stream=sys.stdout, force=True)
     logging.captureWarnings(True)
-    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    signals = [
+        number
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]
 
     def interrupt(number: int, frame: object) -> None:
         for one in signals:  # a second one would interrupt the writing of the status

@@ -13,6 +13,9 @@ from cluster.localcluster import LocalCluster
 from cluster.sweeps import Desk
 from commands import irmas, wait_until
 
+JOBS = "JobArrayID:16,Name:20,State:12,Reason:24,exit_code:10,RestartCnt:10,NodeList:10,StartTime:22,EndTime:22"
+"""What squeue shows of a job."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the tests that may take longest, so that several workers end at the same time."""
@@ -52,7 +55,7 @@ def array_of_3_cluster(whole_cluster: LocalCluster) -> Iterator[LocalCluster]:
 def idle(local: LocalCluster) -> Iterator[LocalCluster]:
     """Yield the cluster; afterwards, cancel what a test left in the queue, and wait until the nodes are free."""
     yield local
-    sys.stdout.write(local.run("squeue", "--states=all"))  # which pytest shows if the test failed
+    sys.stdout.write(local.run("squeue", "--states=all", "-O", JOBS))  # which pytest shows if the test failed
     local.run("scancel", "--partition=main")
     local.run("scancel", "--partition=high")
     wait_until(lambda: not local.run("squeue", "-h"), "an empty queue", 60)
@@ -78,11 +81,18 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [*data, "model.filters=[4,8]"]
 
 
-@pytest.fixture
-def desk(cluster: LocalCluster, settings: list[str], tmp_path: Path) -> Desk:
-    return Desk(cluster, tmp_path, settings)
+def used(desk: Desk) -> Iterator[Desk]:
+    """Yield the desk; afterwards, print the end of what each job printed, which pytest shows if the test failed."""
+    yield desk
+    for path in sorted(desk.folder.glob("outputs/*/slurm/*.out")):
+        sys.stdout.write(f"---- {path.name}\n" + "".join(path.read_text(errors="replace").splitlines(True)[-8:]))
 
 
 @pytest.fixture
-def small_desk(small_cluster: LocalCluster, settings: list[str], tmp_path: Path) -> Desk:
-    return Desk(small_cluster, tmp_path, settings)
+def desk(cluster: LocalCluster, settings: list[str], tmp_path: Path) -> Iterator[Desk]:
+    yield from used(Desk(cluster, tmp_path, settings))
+
+
+@pytest.fixture
+def small_desk(small_cluster: LocalCluster, settings: list[str], tmp_path: Path) -> Iterator[Desk]:
+    yield from used(Desk(small_cluster, tmp_path, settings))

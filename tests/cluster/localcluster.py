@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import re
+import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from commands import wait_until
 
 SCRIPTS = Path(__file__).parents[2] / "slurm" / "localcluster"
 
@@ -43,6 +51,39 @@ class LocalCluster:
             "IRMAS_CLUSTER_PORT": str(free_ports(6)),
             **{f"IRMAS_CLUSTER_{key}": value for key, value in settings.items()},
         }
+
+    @contextmanager
+    def second(self) -> Iterator[None]:
+        """Start a cluster `second` with one node, s1, known to the same database: `squeue --clusters=second`."""
+        folder, port = self.root / "second", free_ports(2)
+        for name in ("controller", "spool", "log", "run"):
+            (folder / name).mkdir(parents=True)
+        for config in ("cgroup.conf", "gres.conf"):
+            if (self.root / config).exists():
+                shutil.copy(self.root / config, folder)
+        text = (self.root / "slurm.conf").read_text()
+        for name in ("controller", "spool/", "log/", "run/"):
+            text = text.replace(f"{self.root}/{name}", f"{folder}/{name}")
+        text = text.replace("ClusterName=local", "ClusterName=second").replace("NodeName=n[1-4]", "NodeName=s1")
+        text = re.sub(r"SlurmctldPort=\d+", f"SlurmctldPort={port}", text)
+        (folder / "slurm.conf").write_text(re.sub(r"Port=\[\S+\]", f"Port={port + 1}", text))
+        self.run("sacctmgr", "-iQ", "add", "cluster", "second")
+        self.run("sacctmgr", "-iQ", "add", "account", "irmas", "cluster=second", "QOS=normal", "DefaultQOS=normal")
+        self.run("sacctmgr", "-iQ", "add", "user", getpass.getuser(), "account=irmas", "cluster=second")
+        sbin = {"PATH": f"{self.environment['PATH']}:/usr/sbin:/sbin"}
+        daemons = {"slurmctld": [], "slurmd": ["-N", "s1"]}
+        for daemon, options in daemons.items():
+            command = [daemon, "-f", str(folder / "slurm.conf"), *options]
+            subprocess.run(command, env=self.environment | sbin, check=True)
+        try:
+            idle = ["sinfo", "--clusters=second", "-h", "-N", "-p", "main", "-o", "%t"]
+            wait_until(lambda: "idle" in self.call(*idle).stdout, "the second cluster is up", 60)
+            yield
+        finally:
+            self.call("scancel", "--clusters=second", "--partition=main")
+            wait_until(lambda: "s1" not in self.call("squeue", "--clusters=second", "-h").stdout, "s1 is free", 60)
+            for file in (folder / "run").glob("*.pid"):
+                os.kill(int(file.read_text()), signal.SIGTERM)
 
     def call(self, *command: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -122,7 +122,9 @@ def test_a_requeued_task_is_pending(here: LocalCluster, sweep: Sweep) -> None:
     job = submit(here, sweep, "sleep 100", "--array=1-1")
     write_running(sweep, 1, f"{job}_1")
     wait_until(lambda: slurm.is_running(f"{job}_1") and seen(sweep)[1] == RUNNING, "the task runs")
+    assert slurm.restarts(f"{job}_1") == 0
     assert slurm.requeue(f"{job}_1")
+    assert slurm.restarts(f"{job}_1") == 1
     wait_until(lambda: seen(sweep)[1] == PENDING, "the task waits")
     assert look(sweep)[1].status.message
     slurm.cancel([job])
@@ -130,8 +132,9 @@ def test_a_requeued_task_is_pending(here: LocalCluster, sweep: Sweep) -> None:
     assert seen(sweep)[1] == CANCELLED
     slurm.cancel([job])
     assert not slurm.requeue("99999_1")
+    assert slurm.restarts("99999_1") == 0
     assert not slurm.is_running("99999")
-    assert slurm.max_array_size() == 1001
+    assert slurm.config() == ("local", 1001)
 
 
 def test_the_status_command_and_the_ranking_show_the_same(here: LocalCluster, sweep: Sweep) -> None:

@@ -1,0 +1,61 @@
+"""How a job starts Python: setup script, container, srun, memory and cores of the site."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from cluster.sweeps import Desk, table
+from commands import ROOT, wait_until
+from left_behind import ranking, runs, status
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/bash\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_job_starts_in_a_container_with_the_sites_cores_memory_and_mpi(desk: Desk) -> None:
+    """The container is a stand-in, which writes down how it was called and has a Python of its own."""
+    calls = desk.folder / "calls"
+    container = script(desk.folder / "container", f'echo "$MARK $@" >>{calls}\nshift 3\nexec {sys.executable} "$@"')
+    setup = script(desk.folder / "setup.sh", "export MARK=ready")
+    settings = [f"hydra.launcher.prefix='{container} exec image.sif'", f"hydra.launcher.setup={setup}"]
+    settings += [
+        "hydra.launcher.srun={mpi: none, cpu_bind: none}",
+        "hydra.launcher.sbatch={mem_per_cpu: 1G, ntasks: 1}",
+    ]
+    job = desk.submit("-m", "seed=1", "epochs=1", "name=site", *settings, "hydra.launcher.rank.mem=null")
+    shown = desk.cluster.run("scontrol", "show", "job", job["array1"])
+    assert "MinMemoryCPU=1G" in shown
+    desk.wait_for_ranking(job["ranking"])
+    assert [entry["rank"] for entry in ranking(desk.sweep("site"))] == [1]
+    lines = calls.read_text().splitlines()
+    assert lines[0].startswith("ready exec image.sif python -u -m irmas.sweep.array_task outputs/site")
+    assert lines[1] == "ready exec image.sif python -u -m irmas.rank outputs/site"
+
+
+def test_a_failing_setup_script_ends_the_task_with_its_name(desk: Desk) -> None:
+    setup = script(desk.folder / "setup.sh", "module load cuda/99\nexport MARK=1")
+    job = desk.submit("-m", "seed=1", "epochs=1", "name=failing", f"hydra.launcher.setup={setup}")["array1"]
+    wait_until(lambda: desk.state(f"{job}_1") == "FAILED", "the task FAILED", 60)
+    output = (desk.sweep("failing") / "slurm" / f"{job}_1.out").read_text()
+    assert f"{setup} ended with 127" in output
+    assert not list(desk.sweep("failing").glob("runs/*/status.json")), "it trains nothing"
+    assert re.search(rf"FAILED .*{job}_1\.out: .* ended with 127", table(desk, "failing"))
+
+
+def test_a_job_by_hand_from_inside_another_one_has_its_own_resources(desk: Desk) -> None:
+    done = desk.train("-m", "seed=1", "epochs=1", "name=inside", "hydra.launcher.submit=false")
+    assert done.returncode == 0, done.stderr
+    inherited = ("env", "SLURM_MEM_PER_CPU=1024", "SLURM_CPU_BIND=cores", "SLURM_GPUS_PER_TASK=1", "SLURM_NTASKS=2")
+    own = (f"PATH={Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin", f"PYTHONPATH={ROOT}")
+    lines = [line.strip() for line in done.stdout.splitlines() if "sbatch --parsable" in line]
+    pasted = desk.cluster.run(
+        *inherited, *own, "bash", "-ec", "\n".join([*lines[:-1], "echo $array1"]), cwd=desk.folder
+    )
+    wait_until(lambda: desk.state(f"{pasted}_1") == "COMPLETED", "the task COMPLETED", 60)
+    (run,) = runs(desk.sweep("inside"))
+    assert status(run)["state"] == "COMPLETED"

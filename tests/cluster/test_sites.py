@@ -1,0 +1,203 @@
+"""Sites whose Slurm, or whose wrappers of its commands, behave otherwise than the defaults."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from cluster.localcluster import LocalCluster
+from cluster.sweeps import Desk, hold, job_numbers, run_of, table
+from commands import wait_until
+from left_behind import ranking, runs, status
+
+EPILOG_S = 8
+COMMAND = ["-m", "seed=1,2", "epochs=1"]
+HELD = "hydra.launcher.sbatch={hold: true}"
+SBATCH = shutil.which("sbatch")
+
+
+def wrapped(desk: Desk, **scripts: str) -> str:
+    """Return a PATH on which these commands are the site's own."""
+    folder = desk.folder / "site"
+    folder.mkdir(exist_ok=True)
+    for name, text in scripts.items():
+        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+        (folder / name).chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def queued(desk: Desk, *options: str) -> list[str]:
+    return sorted(desk.cluster.run("squeue", "-h", "-t", "PENDING,RUNNING", "-o", "%j", *options).split())
+
+
+@contextmanager
+def configured(cluster: LocalCluster, lines: str) -> Iterator[None]:
+    """Run Slurm with these further lines of slurm.conf."""
+    settings = cluster.root / "slurm.conf"
+    before = settings.read_text()
+    settings.write_text(before + lines)
+    cluster.run("scontrol", "reconfigure")
+    try:
+        yield
+    finally:
+        settings.write_text(before)
+        cluster.run("scontrol", "reconfigure")
+
+
+def test_tasks_that_are_completing_are_not_in_the_queue(desk: Desk) -> None:
+    """A long Epilog: a cancelled sweep is submitted again in full, a preempted task is not submitted twice."""
+    epilog = desk.cluster.root / "epilog"
+    epilog.write_text(f"#!/bin/sh\nsleep {EPILOG_S}\n")
+    epilog.chmod(0o755)
+    command = ["-m", "seed=1,2", "epochs=4", "name=cg"]
+    with configured(desk.cluster, f"Epilog={epilog}\n"):
+        first = desk.submit(*command)
+        hold(*(run_of(desk, "cg", number) for number in (1, 2)))
+        desk.cluster.run("scontrol", "requeue", f"{first['array1']}_2")
+        desk.cluster.run("scancel", f"{first['array1']}_1")
+        wait_until(lambda: desk.state(first["array1"]).split() == ["COMPLETING"] * 2, "both tasks are completing")
+        assert f"waits in task {first['array1']}_1" not in table(desk, "cg")
+        began = time.monotonic()
+        done = desk.train(*command)
+    assert done.returncode == 0, done.stderr
+    assert f"COMPLETING: {first['array1']}_1 {first['array1']}_2" in done.stdout
+    assert "2 runs, 0 finished before, 1 in the queue" in done.stdout
+    assert time.monotonic() - began < 40
+    second = desk.cluster.run("squeue", "-h", "-n", "irmas-cg", "-t", "PENDING,RUNNING", "-r", "-o", "%i").split()
+    assert len(second) == 2
+    assert f"{first['array1']}_2" in second
+    ranked = desk.cluster.run("squeue", "-h", "-n", "ranking-cg", "-t", "PENDING", "-o", "%i").split()
+    desk.wait_for_ranking(max(ranked, key=int))
+    assert [status(run)["state"] for run in runs(desk.sweep("cg"))] == ["COMPLETED"] * 2
+    assert [entry["rank"] for entry in ranking(desk.sweep("cg"))] == [1, 1]  # seeds
+
+
+def test_a_wrapper_that_prints_the_bare_number_is_understood(desk: Desk) -> None:
+    path = wrapped(desk, sbatch=f'echo "Charged to account 12"; exec {SBATCH} --parsable "$@"')
+    done = desk.train(*COMMAND, "name=num", HELD, PATH=path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    submitted = job_numbers(done.stdout)
+    assert desk.cluster.run("squeue", "-h", "-j", submitted["array1"], "-o", "%j") == "irmas-num"
+    assert queued(desk) == ["irmas-num", "ranking-num"]
+
+
+def test_no_number_in_a_banner_harms_another_job(desk: Desk) -> None:
+    """A notice names a running job; then a line that looks like the reply does."""
+    mine = desk.cluster.sbatch("sleep 300", "--job-name=mine")
+    path = wrapped(desk, sbatch=f'echo "Welcome. Your last job {mine} used 3 SU."; exec {SBATCH} "$@"')
+    refused = desk.train(*COMMAND, "name=banner", "hydra.launcher.rank.sbatch={qos: nope}", PATH=path)
+    assert refused.returncode == 2, refused.stdout
+    assert "Invalid qos" in refused.stderr
+    assert queued(desk) == ["mine"]
+
+    path = wrapped(desk, sbatch=f'{SBATCH} "$@"; echo Submitted batch job {mine}')
+    refused = desk.train(*COMMAND, "name=banner", PATH=path)
+    assert refused.returncode == 2, refused.stdout
+    assert f"the number {mine}, which is not that of a new job irmas-banner" in refused.stderr
+    assert queued(desk) == ["mine"]
+    assert desk.state(mine) in ("PENDING", "RUNNING")
+    assert not desk.sweep("banner").exists()
+
+
+def test_a_reply_without_a_number_is_shown_and_what_slurm_took_is_cancelled(desk: Desk) -> None:
+    path = wrapped(desk, sbatch=f'{SBATCH} "$@" >/dev/null; echo "Thank you."; echo "Your job is job 7."')
+    refused = desk.train(*COMMAND, "name=unread", PATH=path)
+    assert refused.returncode == 2, refused.stdout
+    assert refused.stderr.count("irmas.train: ") == 1
+    assert "It printed:\n  Thank you.\n  Your job is job 7." in refused.stderr
+    assert queued(desk) == []
+    assert not desk.sweep("unread").exists()
+
+
+def test_a_job_whose_submission_timed_out_is_found_by_its_name(desk: Desk) -> None:
+    failure = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
+    late = f'{SBATCH} "$@" || exit; case "$*" in *--array*) echo "{failure}" >&2; exit 1; esac'
+    done = desk.train(*COMMAND, "name=late", HELD, PATH=wrapped(desk, sbatch=late))
+    assert done.returncode == 0, done.stdout + done.stderr
+    submitted = job_numbers(done.stdout)
+    assert f"but Slurm has accepted the job: {submitted['array1']}" in done.stdout
+    assert desk.cluster.run("squeue", "-h", "-j", submitted["array1"], "-o", "%j") == "irmas-late"
+    assert queued(desk) == ["irmas-late", "ranking-late"]
+
+
+def test_a_job_that_slurm_shows_only_later_is_found_by_the_next_command(desk: Desk) -> None:
+    failure = f'{SBATCH} "$@"; echo "sbatch: error: the plugin failed" >&2; exit 1'
+    refused = desk.train(*COMMAND, "name=lost", PATH=wrapped(desk, sbatch=failure, squeue="true"))
+    assert refused.returncode == 2, refused.stdout
+    assert "the plugin failed" in refused.stderr
+    assert queued(desk) == ["irmas-lost"]
+    lost = desk.cluster.run("squeue", "-h", "-n", "irmas-lost", "-o", "%F")
+    done = desk.train(*COMMAND, "name=lost", HELD)
+    assert done.returncode == 0, done.stderr
+    assert f"cancelled: {lost}, which an earlier command submitted without a record" in done.stdout
+    assert job_numbers(done.stdout)["array1"] != lost
+    assert queued(desk) == ["irmas-lost", "ranking-lost"]
+
+
+@pytest.fixture(scope="module")
+def second(whole_cluster: LocalCluster) -> Iterator[list[str]]:
+    """The option of a second cluster."""
+    with whole_cluster.second():
+        yield ["--clusters=second"]
+
+
+def test_a_sweep_on_another_cluster_is_submitted_trained_and_shown_there(desk: Desk, second: list[str]) -> None:
+    done = desk.train(*COMMAND, "name=two", "hydra.launcher.cluster=second")
+    assert done.returncode == 0, done.stdout + done.stderr
+    submitted = job_numbers(done.stdout)
+    assert f"scancel --clusters=second {' '.join(submitted.values())}" in done.stdout
+    assert queued(desk) == []
+    wait_until(lambda: "RUNNING in task" in table(desk, "two") or " RUNNING " in table(desk, "two"), "a run trains", 60)
+    assert "FAILED" not in desk.run("status", "outputs/two", SLURM_CLUSTERS="local").stdout
+    ranking_job = ["squeue", "-h", "-t", "all", *second, "-j", submitted["ranking"], "-o", "%T"]
+    wait_until(lambda: desk.cluster.run(*ranking_job).endswith("COMPLETED"), "the ranking", 120)
+    assert [status(run)["state"] for run in runs(desk.sweep("two"))] == ["COMPLETED"] * 2
+    assert [entry["rank"] for entry in ranking(desk.sweep("two"))] == [1, 1]  # seeds
+    assert "2 finished before" in desk.train(*COMMAND, "name=two").stdout
+
+
+def test_all_commands_ask_the_cluster_of_the_environment(desk: Desk, second: list[str]) -> None:
+    """The sweep then stays there until nothing of it is queued; the records outlast the variable."""
+    done = desk.train(*COMMAND, "name=env", HELD, SLURM_CLUSTERS="second")
+    assert done.returncode == 0, done.stdout + done.stderr
+    submitted = job_numbers(done.stdout)
+    assert (queued(desk), queued(desk, *second)) == ([], ["irmas-env", "ranking-env"])
+    assert "2 in the queue" in desk.train(*COMMAND, "name=env", HELD).stdout
+    assert "JobHeldUser" in table(desk, "env")
+    moved = desk.train(*COMMAND, "name=env", HELD, "hydra.launcher.cluster=local")
+    assert moved.returncode == 2, moved.stdout
+    assert "its jobs are on cluster second, and this command submits to local" in moved.stderr
+    desk.cluster.run("scancel", *second, *submitted.values())
+    moved = desk.train(*COMMAND, "name=env", HELD, "hydra.launcher.cluster=local")
+    assert moved.returncode == 0, moved.stderr
+    assert (queued(desk), queued(desk, *second)) == (["irmas-env", "ranking-env"], [])
+    assert "2 in the queue" in desk.train(*COMMAND, "name=env", HELD, SLURM_CLUSTERS="local").stdout
+    several = desk.train(*COMMAND, "name=new", SLURM_CLUSTERS="local,second")
+    assert several.returncode == 2, several.stdout
+    assert "SLURM_CLUSTERS=local,second: must name one cluster" in several.stderr
+
+
+def test_an_sbatch_that_submits_elsewhere_is_refused_and_leaves_nothing(desk: Desk, second: list[str]) -> None:
+    path = wrapped(desk, sbatch=f'exec {SBATCH} --clusters=second "$@"')
+    refused = desk.train(*COMMAND, "name=elsewhere", PATH=path)
+    assert refused.returncode == 2, refused.stdout
+    assert "sbatch submits to cluster second, and Slurm's other commands ask local" in refused.stderr
+    assert (queued(desk), queued(desk, *second)) == ([], [])
+    assert not desk.sweep("elsewhere").exists()
+
+
+@pytest.mark.parametrize("name", ["local", "second"])
+def test_the_printed_lines_go_to_the_same_cluster(desk: Desk, second: list[str], name: str) -> None:
+    options = [f"hydra.launcher.cluster={name}", HELD, "hydra.launcher.rank.sbatch={hold: true}"]
+    printed = desk.train(*COMMAND, f"name=hand-{name}", *options, "hydra.launcher.submit=false")
+    lines = [line for line in printed.stdout.splitlines() if "sbatch --parsable" in line]
+    assert len(lines) == 2, printed.stdout + printed.stderr
+    desk.cluster.run("bash", "-ec", "\n".join(lines), cwd=desk.folder)
+    assert queued(desk, f"--clusters={name}") == [f"irmas-hand-{name}", f"ranking-hand-{name}"]
+    assert "JobHeldUser" in table(desk, f"hand-{name}")
+    assert "2 in the queue" in desk.train(*COMMAND, f"name=hand-{name}", *options).stdout
+    desk.cluster.run("scancel", *second, "--partition=main")
