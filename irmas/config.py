@@ -210,7 +210,7 @@ class Config:
     device: Annotated[str, one_of("auto", "cuda", "cpu")] = "auto"
     """`auto`: a GPU where there is one. A run that was allocated a GPU and does not see it fails."""
     allow_code_change: Annotated[bool, FLAG] = False
-    """Permission to resume a sweep that another source of the package began."""
+    """Permission to train the rest of a sweep with the present source of the package, in place of the sweep's copy."""
     schedule: Annotated[str, one_of("constant", "plateau", "onecycle")] = "constant"
     """Learning-rate schedule: `plateau` halves the rate after every third epoch without a new lowest val/loss;
     `onecycle` rises to lr and falls to nearly zero, step by step."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
+from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -12,11 +14,29 @@ PACKAGE = Path(__file__).parent
 REPORTED = ("torch", "torchaudio", "numpy", "hydra-core", "omegaconf", "submitit", "tensorboard", "soundfile")
 
 
+NOT_TRAINING = (
+    *(f"{command}.py" for command in ("train", "prepare", "rank", "refine", "status", "evaluate", "predict", "export")),
+    *("cli/", "evaluation/", "inference/", "results/", "plot_style.py", "data/download.py"),
+    *("sweep/executor.py", "sweep/run_states.py", "sweep/sbatch.py", "sweep/submit.py"),
+)
+"""Files and folders that no process imports which trains a run or makes its data; a new file counts as training."""
+
+
+@cache
+def training_source() -> Mapping[str, bytes]:
+    """Return the package's source that trains runs and makes their data, by path in the package.
+
+    It is read once, so that the digest that a command plans with is that of the copy that it keeps.
+    """
+    paths = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("[!.]*.py"))}
+    return {name: path.read_bytes() for name, path in paths.items() if not name.startswith(NOT_TRAINING)}
+
+
 def source_digest() -> str:
-    """Return the digest, 12 hexadecimal digits, of the package's source as it is now on disk."""
+    """Return the digest, 12 hexadecimal digits, of `training_source`."""
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
+    for name, content in training_source().items():
+        digest.update(name.encode() + content)
     return digest.hexdigest()[:12]
 
 

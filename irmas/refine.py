@@ -153,7 +153,7 @@ def _train(sweep: Sweep, request: Request, launcher: IrmasLauncher) -> int:
                 console.print(f"{sweep}: {reason}")
                 return 0
         grown = rounds.with_round(plan, runs, sweep.path.name, allow_code_change=request.allow_code_change)
-        Sweep(sweep.path, replace(plan, config=grown.config)).refuse_source(grown.source)
+        Sweep(sweep.path, replace(plan, config=grown.config)).copy_for(grown.source, grown.runs)
         data_job.check(Sweep(sweep.path, grown))
         _announce(console, sweep, grown, analysis, request)
         if request.dry_run:

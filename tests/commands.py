@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,6 +50,14 @@ def start(command: str, *args: str, cwd: Path, **environment: str) -> subprocess
         # Shells make background processes ignore SIGINT, and this test run may be one.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def copied_package(folder: Path) -> Path:
+    """Copy the package into a new folder, which as PYTHONPATH is the package of a command, and may be edited."""
+    for name in ("irmas", "conf", "hydra_plugins", "slurm"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
+    return folder
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from irmas.run.events import read_scalars
 
 
@@ -22,6 +24,15 @@ def status(run: Path) -> dict[str, Any]:
 
 def scalars(run: Path) -> dict[str, dict[int, float]]:
     return {tag: points for tag, points in read_scalars(run).values.items() if not tag.startswith("time/")}
+
+
+def bits(state: Any) -> Any:
+    """Return a state with its tensors as bytes and without clocks, so that it can be compared."""
+    if isinstance(state, dict):
+        return {key: bits(value) for key, value in state.items() if not str(key).startswith("time/")}
+    if isinstance(state, list | tuple):
+        return [bits(value) for value in state]
+    return (state.dtype, state.shape, state.numpy().tobytes()) if isinstance(state, Tensor) else state
 
 
 def runs(sweep: Path) -> list[Path]:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from commands import ROOT
 
+from irmas.provenance import PACKAGE, training_source
+
 LAYERS = (
     "commands",
     "evaluation",
@@ -30,7 +32,7 @@ COMMANDS = {"train", "prepare", "rank", "refine", "status", "evaluate", "predict
 IMPORTED_BY = {
     "hydra": {"irmas.cli.overrides", "irmas.cli.compose", "irmas.prepare", "hydra_plugins.irmas_launcher"},
     "submitit": {"irmas.sweep.executor"},
-    "subprocess": {"irmas.sweep.slurm", "irmas.provenance"},
+    "subprocess": {"irmas.sweep.slurm", "irmas.sweep.source", "irmas.provenance"},
     "tensorboard": {"irmas.run.events"},
     "pickle": {"irmas.run.checkpoint"},
     "jinja2": {"irmas.results.report"},
@@ -104,6 +106,16 @@ def test_a_library_is_imported_where_it_belongs(library: str) -> None:
 def test_a_module_has_a_name_of_its_own() -> None:
     names = Counter(name.rpartition(".")[2] for name, path in MODULES.items() if path.name != "__init__.py")
     assert [name for name, count in names.items() if count > 1 or name in sys.stdlib_module_names] == []
+
+
+def test_the_source_that_a_sweep_keeps_is_what_its_processes_import() -> None:
+    reached, remaining = set[str](), ["irmas.sweep.array_task", "irmas.sweep.data_job", "irmas.sweep.train_run"]
+    while remaining:
+        name = remaining.pop()
+        if name and name not in reached:
+            reached.add(name)
+            remaining += [*own_imports(name), name.rpartition(".")[0]]
+    assert {(PACKAGE / name).resolve() for name in training_source()} == {MODULES[name] for name in reached}
 
 
 def test_the_page_draws_what_the_packages_import() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -18,8 +17,7 @@ from typing import Any
 import pytest
 import torch
 from commands import ENVIRONMENT
-from left_behind import scalars
-from torch import Tensor
+from left_behind import bits, scalars
 
 from irmas.config import Config, Data, Features, Model
 from irmas.console import SILENT, plain_console
@@ -81,15 +79,6 @@ def kill_child(after: float) -> None:
 
 def state_of(sweep: Path) -> Any:
     return torch.load(sweep / "runs" / "001" / "checkpoint.pt", weights_only=True)
-
-
-def bits(state: Any) -> Any:
-    """Return a state with its tensors as bytes and without clocks, so that it can be compared."""
-    if isinstance(state, dict):
-        return {key: bits(value) for key, value in state.items() if not re.match("time/", str(key))}
-    if isinstance(state, list | tuple):
-        return [bits(value) for value in state]
-    return (state.dtype, state.shape, state.numpy().tobytes()) if isinstance(state, Tensor) else state
 
 
 def test_a_run_that_is_killed_at_any_of_10_moments_ends_as_an_undisturbed_one(begin: Callable[[], Path]) -> None:

@@ -24,6 +24,7 @@ from test_sbatch import values
 
 from irmas.config import Config, check
 from irmas.errors import ConfigError, UserError
+from irmas.provenance import source_digest
 from irmas.sweep import jobs, settings
 from irmas.sweep import submit as submission
 from irmas.sweep.jobs import ARRAY, DataFailure, Job
@@ -253,7 +254,7 @@ def refuse_all(desk: Path) -> None:
 def test_a_refused_submission_leaves_nothing(desk: Path) -> None:
     refuse_all(desk)
     with pytest.raises(UserError, match="nothing is submitted"):
-        submit(PLAN, settings.read(values()))
+        submit(replace(PLAN, source=source_digest()), settings.read(values()))
     assert list(desk.iterdir()) == []
 
 

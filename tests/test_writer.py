@@ -292,6 +292,7 @@ def test_a_task_of_another_source_is_refused_unless_that_is_allowed(one_run: Cal
     plan = read_plan(sweep)
     edited = (sweep / PLAN).read_text().replace(plan.source, "0123456789ab")
     (sweep / PLAN).write_text(edited)
+    shutil.rmtree(sweep / "code")  # of an earlier version
     run = RunFolder(sweep / "runs" / "001")
     refused = begin_task(sweep)
     _, error = refused.communicate(timeout=60)
@@ -318,6 +319,7 @@ def test_a_command_of_another_source_trains_nothing_and_still_returns_finished_r
 ) -> None:
     monkeypatch.chdir(tmp_path)
     sweep = one_run(1)
+    shutil.rmtree(sweep / "code")  # of an earlier version
     before = (sweep / PLAN).read_text()
     edited = replace(read_plan(sweep), source="0123456789ab")
     run = RunFolder(sweep / "runs" / "001")

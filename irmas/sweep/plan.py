@@ -41,7 +41,7 @@ class Plan:
     data: str
     """Digest of the content of the data set."""
     source: str
-    """Digest of the source that trains the runs; another one trains them only with `allow_code_change`."""
+    """Digest of the source that trains the runs, and the name of its copy; `allow_code_change` takes another one."""
     commit: str
     """Git commit, with `+` where files differ from it; empty for an installed package."""
     config: Config
@@ -119,12 +119,15 @@ def expand(
     return runs
 
 
-def extended(old: Plan, new: Plan, *, append: bool, has_begun: bool) -> tuple[Plan, list[PlannedRun]]:
+def extended(
+    old: Plan, new: Plan, *, append: bool, has_begun: bool, keeps_source: bool
+) -> tuple[Plan, list[PlannedRun]]:
     """Return `old` with the runs of `new` that it lacks, and the runs of `new` as they are numbered there.
 
     Old runs keep their numbers and new ones follow. Unless `append` (a sweeper that proposes runs in batches, or a
     round of `irmas.refine`), `new` must contain the runs of `old`, except those that rounds added: these are returned
-    too, behind the runs of `new`. Where a run `has_begun`, data and source must be those of `old`.
+    too, behind the runs of `new`. Where a run `has_begun`, the data must be that of `old`. A plan that `keeps_source`
+    has that of `old`, unless `new` allows a change.
 
     Raises ConfigError, naming the key, where the plans differ in anything else.
     """
@@ -142,7 +145,7 @@ def extended(old: Plan, new: Plan, *, append: bool, has_begun: bool) -> tuple[Pl
     rounds = [*old.rounds]
     if len(new.rounds) > len(old.rounds) and added:
         rounds.append([added[0].id, added[-1].id])
-    source = old if has_begun and not new.config.allow_code_change else new
+    source = old if keeps_source and not new.config.allow_code_change else new
     flat_new = new.config.flat()
     plan = replace(
         new,

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,14 +22,15 @@ from rich.text import Text
 
 from irmas.config import shown
 from irmas.console import ConsoleProgress, plain_console, progress_bars
-from irmas.errors import in_words
+from irmas.errors import Parser, in_words, report_errors
 from irmas.files import held_by_many
 from irmas.processes import cpu_count, fork_server, uninterrupted, when_parent_ends
 from irmas.run import events
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, FINAL, INTERRUPTED, PENDING, PRUNED, RUNNING, Status
 from irmas.run.lease import LEASE_LOST, LeaseLost, RunBusyError
-from irmas.sweep import pruning
+from irmas.sweep import pruning, source
 from irmas.sweep.plan import Plan, PlannedRun
+from irmas.sweep.slurm import expand_ranges, ranges
 from irmas.sweep.sweep import Sweep
 
 PRELOADED = "irmas.sweep.train_run"
@@ -99,15 +101,14 @@ def launch(plan: Plan, at_once: int | None, *, append: bool = False) -> list[Sta
     Unless `at_once` is given, one run per GPU, or one per CPU core, trains at a time.
     The plan is written when nothing more can be refused: a mistake that is mended leaves no sweep that differs.
     """
-    from irmas.sweep import data_job  # imports numpy, which tasks of an array do without
-
     console = plain_console()
     proposed = Sweep.of(plan)
     sweep, runs = proposed.merged(append=append)
+    copy = None
     if unfinished := sweep.unfinished(runs):
-        sweep.refuse_source(plan.source)
-        fork_server(PRELOADED)  # before the data, which its processes make too
-        data_job.make(Sweep(sweep.path, replace(sweep.plan, runs=unfinished)), ConsoleProgress(console))
+        copy = sweep.copy_for(plan.source, unfinished)
+        if copy is None:
+            _make_data(sweep, unfinished)
     sweep, runs = proposed.write(append=append)
     finished = len(runs) - len(sweep.unfinished(runs))
     total = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
@@ -115,9 +116,48 @@ def launch(plan: Plan, at_once: int | None, *, append: bool = False) -> list[Sta
     for line in pruning.describe(replace(sweep.plan, runs=runs)):
         console.print(line)
     if finished < len(runs):
-        with held_by_many(sweep.pool_lock), SweepProgress(console, runs, finished) as progress:
-            train(sweep, runs, min(at_once or len(gpus(sweep)) or cpu_count(), len(runs)), progress)
+        at_once = min(at_once or len(gpus(sweep)) or cpu_count(), len(runs))
+        if copy is None:
+            _train_all(sweep, runs, at_once)
+        else:
+            for line in sweep.kept_source(plan.source):
+                console.print(line)
+            source.train(copy, sweep.path, ranges(run.id for run in runs), at_once)
     return [sweep.status(run) for run in runs]
+
+
+def main() -> None:
+    """Train runs as `launch` does, until stdin ends: `source.train` starts this with the source of a copy."""
+    parser = Parser("irmas.sweep.pool", "Train runs of a sweep on this machine, until stdin ends.")
+    parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
+    parser.add_argument("--runs", required=True, metavar="1-6,9", help="run IDs")
+    parser.add_argument("--runs-at-once", type=int, required=True, metavar="N", help="side by side")
+    with report_errors("irmas.sweep.pool"):
+        args = parser.parse_args()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+        threading.Thread(target=_interrupt_when_stdin_ends, daemon=True).start()
+        with suppress(KeyboardInterrupt):
+            sweep = Sweep.open(args.sweep, expand_ranges(args.runs))
+            _make_data(sweep, sweep.unfinished(sweep.plan.runs))
+            _train_all(sweep, sweep.plan.runs, args.runs_at_once)
+
+
+def _interrupt_when_stdin_ends() -> None:
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _make_data(sweep: Sweep, runs: Sequence[PlannedRun]) -> None:
+    from irmas.sweep import data_job  # imports numpy, which tasks of an array do without
+
+    fork_server(PRELOADED)  # first, since its processes make the data too
+    data_job.make(Sweep(sweep.path, replace(sweep.plan, runs=list(runs))), ConsoleProgress(plain_console()))
+
+
+def _train_all(sweep: Sweep, runs: Sequence[PlannedRun], at_once: int) -> None:
+    finished = len(runs) - len(sweep.unfinished(runs))
+    with held_by_many(sweep.pool_lock), SweepProgress(plain_console(), runs, finished) as progress:
+        train(sweep, runs, at_once, progress)
 
 
 def gpus(sweep: Sweep) -> list[str]:
@@ -268,3 +308,9 @@ def _scores(status: Status) -> str:
     metrics = status.metrics or {}  # without those that are not finite
     accuracy = f"val_accuracy {metrics[events.RANKED]:.2%}" if events.RANKED in metrics else ""
     return accuracy + (f" loss {metrics[events.VAL_LOSS]:.4f}" if events.VAL_LOSS in metrics else "")
+
+
+if __name__ == "__main__":
+    from irmas.sweep import pool  # so that processes that train find its functions under this name
+
+    pool.main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -69,6 +70,8 @@ def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refin
     if submission.requests and by_hand:
         lines += ["", "the plan is written, nothing is submitted. By hand:", ""]
         lines += [f"  {line}" for line in shell_lines(submission.requests)]
+    if queued or submission.remaining:
+        lines += Sweep.open(sweep.path, []).kept_source(plan.source)
     if queued and not submission.remaining:
         lines.append("all remaining runs are already queued; changed launcher settings do not affect them")
     if submission.released:
@@ -152,11 +155,10 @@ def _submit(
         finished = {run.planned.id for run in state.runs if run.status.state in FINAL}
         queued = {run.planned.id for run in state.runs if run.task is not None and run.task.is_live} - finished
         remaining = [run for run in runs if run.id not in finished | queued]
-        if remaining:
-            sweep.refuse_source(plan.source)
+        copy = sweep.copy_for(plan.source, remaining) if remaining else None
         unmade = Sweep(sweep.path, replace(sweep.plan, runs=remaining))
         needs_data = not data_job.is_made(unmade)
-        if not needs_data:  # checked here, so that not every task reports the same error
+        if not needs_data and copy is None:  # checked here, so that not every task reports the same error
             data_job.make(unmade, SILENT)
         proposed.write(append=append)
         jobs.private_folder(sweep)  # Slurm does not make the folder of a job's output
@@ -232,10 +234,10 @@ def _undone_if_refused(sweep: Sweep) -> Iterator[None]:
 
     What other commands wrote before, or wait to write, stays.
     """
-    folders = [sweep.slurm, sweep.splits, sweep.path, sweep.path.parent]
+    folders = [sweep.slurm, sweep.splits, sweep.code, sweep.path, sweep.path.parent]
     missing = [folder for folder in folders if not folder.exists()]
     with locked(sweep.submit_lock):
-        before = _contents(sweep)
+        before, copies = _contents(sweep), {*sweep.code.glob("*")}
         try:
             yield
         except BaseException:
@@ -244,6 +246,8 @@ def _undone_if_refused(sweep: Sweep) -> Iterator[None]:
                     path.unlink()
                 elif content != before[path]:
                     atomic_write(path, before[path])
+            for copy in {*sweep.code.glob("*")} - copies:
+                shutil.rmtree(copy)
             sweep.submit_lock.unlink()  # a command that waits for it makes a new one
             for folder in missing:
                 with suppress(OSError):  # a folder that is not empty stays

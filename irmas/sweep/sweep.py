@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from irmas.config import flatten, from_flat
 from irmas.errors import ConfigError, UserError, first_line
 from irmas.files import atomic_write, locked
+from irmas.provenance import source_digest
 from irmas.run.folder import CONFIG, FINAL, RunFolder, Status
+from irmas.sweep import source
 from irmas.sweep.plan import Plan, PlannedRun, extended
 
 OUTPUTS = Path("outputs")
@@ -46,6 +49,8 @@ class Sweep:
     splits = _Inside("splits")
     slurm = _Inside("slurm")
     """Folder of the job records and of the output of the jobs."""
+    code = _Inside("code")
+    """Folder of the copies of the package's source, one per digest, that train or have trained the runs."""
     rungs = _Inside("rungs")
     pool_lock = _Inside(".pool")
     """File that each command holds while it trains runs of the sweep on this machine."""
@@ -119,29 +124,74 @@ class Sweep:
                 remedy = f"give the one that made the sweep (after irmas.refine, restore {PLAN}), or another name"
                 raise UserError(f"{self}: {reason}; {remedy}")
             return self, self.plan.runs
-        # Until a run is trained, data that is mended and source that is edited mix nothing.
+        old = Sweep.open(self.path)
+        # Until a run is trained, data that is mended mixes nothing, nor does source that is edited and has no copy.
         has_begun = any(self.runs.glob(f"*/{CONFIG}"))
-        plan, runs = extended(Sweep.open(self.path).plan, self.plan, append=append, has_begun=has_begun)
+        keeps_source = has_begun or old.copy is not None
+        plan, runs = extended(old.plan, self.plan, append=append, has_begun=has_begun, keeps_source=keeps_source)
         return replace(self, plan=plan), runs
 
     def write(self, *, append: bool = False) -> tuple[Sweep, list[PlannedRun]]:
-        """Write the plan, or extend the one that the folder holds; return and raise as `merged` does."""
+        """Write the plan, or extend the one that the folder holds; return and raise as `merged` does.
+
+        A new source is copied too. A plan that keeps an older one gets no key that this one does not know.
+        """
         with locked(self.plan_lock):
             sweep, runs = self.merged(append=append)
             head = asdict(sweep.plan)
             head["runs"] = len(head.pop("runs"))
+            if sweep.copy is not None and sweep.plan.source != self.plan.source:
+                head = _with_keys_of(yaml.safe_load(self.plan_file.read_text()), head)
+            elif sweep.copy is None and sweep.plan.source == source_digest():
+                source.keep(sweep.code / sweep.plan.source)
             lines = "".join(json.dumps(asdict(run)) + "\n" for run in sweep.plan.runs)
             # Runs first: a reader that sees plan.yaml sees all of them, and none beyond the number that it gives.
             atomic_write(self.runs_file, lines)
             atomic_write(self.plan_file, yaml.safe_dump(head, sort_keys=False))
         return sweep, runs
 
-    def refuse_source(self, source: str) -> None:
-        """Raise UserError where `source` is not the one that the sweep was planned with, nor allowed to change."""
-        if source != self.plan.source and not self.plan.config.allow_code_change:
-            reason = f"was planned with the package's source {self.plan.source}, which now is {source}"
-            remedy = "restore that source, or rerun the command with allow_code_change=true or another name"
-            raise UserError(f"{self}: {reason}; its runs would not be comparable: {remedy}")
+    @property
+    def copy(self) -> Path | None:
+        """The copy of the source that the plan names; None for a sweep that an earlier version has made."""
+        path = self.code / self.plan.source
+        return path if path.is_dir() else None
+
+    def copy_for(self, present: str, runs: Sequence[PlannedRun]) -> Path | None:
+        """Return the copy that trains these runs in place of the source `present`; None where that one trains them.
+
+        Raises UserError where there is no copy, or a run has a setting that its source does not know.
+        """
+        if self.plan.source == present or self.plan.config.allow_code_change:
+            return None
+        if self.copy is None:
+            raise self._refusal(present)
+        source.refuse_unknown(self.copy, map(self.plan.config_of, runs))
+        return self.copy
+
+    def kept_source(self, present: str) -> list[str]:
+        """Return the line which says that a copy trains the sweep in place of the source `present`, where one does."""
+        if self.copy is None or self.plan.source == present:
+            return []
+        return [f"{self}: trains with the source of its submission, {self.plan.source}, not {present}; {source.REMEDY}"]
+
+    def refuse_source(self, digest: str) -> None:
+        """Raise UserError where this source is none that the sweep was given, nor allowed to change."""
+        is_known = digest == self.plan.source or (self.code / digest).is_dir()
+        if not is_known and not self.plan.config.allow_code_change:
+            raise self._refusal(digest)
+
+    def _refusal(self, digest: str) -> UserError:
+        reason = f"was planned with the package's source {self.plan.source}, which now is {digest}"
+        remedy = "restore that source, or rerun the command with allow_code_change=true or another name"
+        if self.copy is not None:  # this process was started by hand
+            remedy = f"take the sweep's copy with PYTHONPATH={self.copy} python -P -m ..., or {remedy}"
+        return UserError(f"{self}: {reason}; its runs would not be comparable: {remedy}")
+
+
+def _with_keys_of(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return nested mappings without the keys that `old` lacks."""
+    known = {key: value for key, value in new.items() if key in old}
+    return {key: _with_keys_of(old[key], value) if isinstance(value, dict) else value for key, value in known.items()}
 
 
 def _read_runs(path: Path, total: int, ids: Sequence[int] | None) -> list[PlannedRun]:

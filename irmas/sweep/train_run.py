@@ -33,7 +33,7 @@ from irmas.sweep.sweep import Sweep
 log = logging.getLogger(__name__)
 
 SOURCE = source_digest()
-"""Read at import: runs of a pool are trained by what the pool imported, whatever is edited since."""
+"""Read at import: a process trains with what it has imported, whatever is edited since."""
 
 
 class Interrupted(BaseException):

@@ -47,11 +47,11 @@ class Desk:
         assert done.returncode == 0, done.stdout + done.stderr
         return job_numbers(done.stdout)
 
-    def by_hand(self, name: str, *options: str) -> str:
-        """Submit the stage `train` as an operator does; return the number of its array."""
+    def by_hand(self, name: str, *options: str, package: Path = ROOT) -> str:
+        """Submit the stage `train` of a package as an operator does; return the number of its array."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        command = ["env", f"PATH={path}", f"PYTHONPATH={ROOT}", "sbatch", "--parsable", *SMALL, OUTPUT, *options]
-        script = str(ROOT / "slurm" / "irmas.sbatch")
+        command = ["env", f"PATH={path}", f"PYTHONPATH={package}", "sbatch", "--parsable", *SMALL, OUTPUT, *options]
+        script = str(package / "slurm" / "irmas.sbatch")
         return self.cluster.run(*command, script, "train", f"outputs/{name}", cwd=self.folder)
 
     def run(self, command: str, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
