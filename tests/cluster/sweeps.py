@@ -63,8 +63,10 @@ class Desk:
     def sweep(self, name: str) -> Path:
         return self.folder / "outputs" / name
 
-    def wait_for_ranking(self, job: str, timeout_s: float = 240) -> None:
-        wait_until(lambda: self.state(job) == "COMPLETED", f"ranking job {job} COMPLETED", timeout_s)
+    def wait_for_ranking(self, job: str, timeout_s: float = 240, state: str = "COMPLETED") -> None:
+        """Wait until the ranking job ends: COMPLETED, or FAILED where nothing could be ranked."""
+        wait_until(lambda: self.state(job) in ("COMPLETED", "FAILED"), f"the end of the ranking job {job}", timeout_s)
+        assert self.state(job) == state
 
     def processes(self, task: str, name: str = "python") -> list[int]:
         """Return the processes of an array task, such as 123_4, whose name begins so; slurmstepd is none of them."""

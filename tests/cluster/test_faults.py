@@ -77,7 +77,7 @@ def test_data_that_cannot_be_made_is_reported_in_place_of_runs_that_wait_for_eve
     desk = replace(desk, settings=["data=folder", f"data.root={clips}", "features=small"])
     command = ["epochs=1"]
     numbers = desk.submit(*command, "name=clips")
-    desk.wait_for_ranking(numbers["ranking"])
+    desk.wait_for_ranking(numbers["ranking"], state=FAILED)
     assert desk.cluster.accounted(numbers["data"]) == [(numbers["data"], FAILED)]
     assert {state for _, state in desk.cluster.accounted(numbers["array1"])} == {CANCELLED}
     shown = table(desk, "clips")
@@ -216,7 +216,7 @@ def test_a_task_without_enough_memory_says_so(desk: Desk) -> None:
     done = desk.run("train", *command, *little)
     assert done.returncode == 0, done.stderr
     numbers = job_numbers(done.stdout)
-    desk.wait_for_ranking(numbers["ranking"])
+    desk.wait_for_ranking(numbers["ranking"], state=FAILED)
     shown = table(desk, "memory")
     assert "outputs/memory: 1 OUT_OF_MEMORY\n" in shown
     assert "run 1 OUT_OF_MEMORY, exit code 1\n" in shown
