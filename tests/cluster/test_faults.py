@@ -147,7 +147,7 @@ def test_a_task_is_requeued_as_often_as_it_may(desk: Desk) -> None:
     folders = first, second, third, fourth = [run_of(desk, "budget", number) for number in (1, 2, 3, 4)]
     # A GPU for each run, by default; without CUDA, they name it and fail.
     done = desk.run("train", *command, *desk.settings, *TASK[1:], "hydra/launcher=slurm")
-    desk.wait_for_ranking(job_numbers(done.stdout)["ranking"])
+    desk.wait_for_ranking(job_numbers(done.stdout)["ranking"], state=FAILED)
     assert [status(run)["message"].partition(":")[0][-2:] for run in folders] == ["=0", "=1"] * 2
 
     command.append("hydra.launcher.runs_at_once=2")
