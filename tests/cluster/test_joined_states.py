@@ -142,13 +142,13 @@ def test_the_status_command_and_the_ranking_show_the_same(here: LocalCluster, sw
     write_running(sweep, 1, f"{job}_1")
     wait_until(lambda: look(sweep)[1].status.exit_code == 3, "sacct has the exit code")
 
-    def run(command: str, *args: str) -> str:
+    def run(code: int, command: str, *args: str) -> str:
         done = irmas(command, "outputs/mine", *args, cwd=sweep.path.parent.parent, **here.environment)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == code, done.stderr
         return done.stdout
 
-    assert "run 1 FAILED, exit code 3\n" in run("status", "--watch")
-    assert re.search("run 1 FAILED: .*exit code 3:0", run("rank"))
+    assert "run 1 FAILED, exit code 3\n" in run(0, "status", "--watch")
+    assert re.search("run 1 FAILED: .*exit code 3:0", run(1, "rank"))  # it ranks nothing
     assert [entry["state"] for entry in json.loads(sweep.ranking_json.read_text())][:2] == [FAILED, FAILED]
     assert sweep.run_folder(look(sweep)[1].planned).recorded().state == FAILED
 
