@@ -139,13 +139,9 @@ class Bench:
         return rows + (grid(case, taken, starts, validation) if case is self.cases[0] else [])
 
     def validation(self, config: Config, made: Examples) -> dict[str, list[float]]:
-        learner = Learner(config, made, self.device)
-
-        def validate(batch: int) -> None:
-            learner.validation_batch = batch
-            learner.validate(1)
-
-        sides = {f"by {batch}": timed(partial(validate, batch)) for batch in VALIDATION_BATCHES}
+        configs = {batch: replace(config, batch_size=batch) for batch in VALIDATION_BATCHES}
+        learners = {batch: Learner(sized, made, self.device) for batch, sized in configs.items()}
+        sides = {f"by {batch}": timed(partial(learner.validate, 1)) for batch, learner in learners.items()}
         in_turn(sides, 1)  # allocates
         return in_turn(sides, self.rounds)
 

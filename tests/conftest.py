@@ -128,3 +128,14 @@ def shared() -> Path:
 def part(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stand-in's test part, with three songs."""
     return render_test_part(tmp_path_factory.mktemp("songs"), SILENT, songs=3)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums depend on the number of threads, and several of them are slow on small tensors."""
+    import torch  # here: most tests do without
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

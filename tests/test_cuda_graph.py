@@ -43,13 +43,7 @@ CONFIGS = pytest.mark.parametrize("config", [REPORT, STRONG], ids=["report", "st
 needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums depend on the number of threads, and several of them are slow on tensors as small as these."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def examples(device: torch.device = CPU) -> Examples:

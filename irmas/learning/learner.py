@@ -87,7 +87,6 @@ class Learner:
         weights = class_weights(examples.targets[examples.train], len(examples.classes))
         self.weights = weights.float() if config.class_weights else None
         self.clean = draw_for_norms(examples.train)
-        self.validation_batch = config.batch_size
         self.correct = torch.zeros((0, len(examples.validation)), dtype=torch.bool)
         """(epochs, validation excerpts) of the last epochs, over which the ranked accuracy is the mean."""
 
@@ -157,7 +156,7 @@ class Learner:
             recompute_norms(self.model, (self.examples.decibels(rows) for rows in batches))
         loss_sum = torch.zeros((), dtype=torch.double, device=self.device)
         batches_predicted = []
-        for rows in self.examples.validation.split(self.validation_batch):
+        for rows in self.examples.validation.split(self.config.batch_size):
             with autocast(self.device):
                 scores = self.model.log_probabilities(self.examples.decibels(rows))
             loss_sum += F.nll_loss(scores, self.examples.targets[rows], reduction="sum")

@@ -43,7 +43,7 @@ class Interrupted(BaseException):
 def train(sweep: Sweep, threads: int, at_once: int = 1, per_gpu: int = 1) -> Status:
     """Train the first run of the plan, unless it is finished, and record in its status file how it ended.
 
-    So many runs share the memory (`at_once`) and the GPU (`per_gpu`).
+    `at_once` is the number of runs that use the same memory, `per_gpu` of those that use the same GPU.
     Raises RunBusyError if another process trains it, LeaseLost if one has taken over, and otherwise what ended the run:
     Interrupted, UserError or any other error; as a UserError if the status file cannot be written.
     """

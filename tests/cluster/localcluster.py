@@ -117,6 +117,19 @@ class LocalCluster:
         rows = self.run("sacct", "-nPXD", "-j", job, "-o", "JobID,State").splitlines()
         return [(name, state) for name, _, state in (row.partition("|") for row in rows)]
 
+    @contextmanager
+    def configured(self, lines: str) -> Iterator[None]:
+        """Run Slurm with these further lines of slurm.conf."""
+        settings = self.root / "slurm.conf"
+        before = settings.read_text()
+        settings.write_text(before + lines)
+        self.run("scontrol", "reconfigure")
+        try:
+            yield
+        finally:
+            settings.write_text(before)
+            self.run("scontrol", "reconfigure")
+
     def slurmd(self, node: str) -> int:
         """Return the process ID of a node's slurmd."""
         return int((self.root / "run" / f"slurmd.{node}.pid").read_text())

@@ -14,17 +14,13 @@ from left_behind import ranking
 @contextmanager
 def broken_nodes(cluster: LocalCluster) -> Iterator[None]:
     """Let the check that Slurm does before each job fail on every node: Slurm drains the node and holds the job."""
-    settings, prolog = cluster.root / "slurm.conf", cluster.root / "prolog"
-    before = settings.read_text()
+    prolog = cluster.root / "prolog"
     prolog.write_text("#!/bin/sh\nexit 1\n")
     prolog.chmod(0o755)
-    settings.write_text(f"{before}Prolog={prolog}\n")
-    cluster.run("scontrol", "reconfigure")
     try:
-        yield
+        with cluster.configured(f"Prolog={prolog}\n"):
+            yield
     finally:
-        settings.write_text(before)
-        cluster.run("scontrol", "reconfigure")
         assert cluster.up().returncode == 0
 
 

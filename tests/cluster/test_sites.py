@@ -6,7 +6,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from cluster.localcluster import LocalCluster
@@ -34,27 +33,13 @@ def queued(desk: Desk, *options: str) -> list[str]:
     return sorted(desk.cluster.run("squeue", "-h", "-t", "PENDING,RUNNING", "-o", "%j", *options).split())
 
 
-@contextmanager
-def configured(cluster: LocalCluster, lines: str) -> Iterator[None]:
-    """Run Slurm with these further lines of slurm.conf."""
-    settings = cluster.root / "slurm.conf"
-    before = settings.read_text()
-    settings.write_text(before + lines)
-    cluster.run("scontrol", "reconfigure")
-    try:
-        yield
-    finally:
-        settings.write_text(before)
-        cluster.run("scontrol", "reconfigure")
-
-
 def test_tasks_that_are_completing_are_not_in_the_queue(desk: Desk) -> None:
     """A long Epilog: a cancelled sweep is submitted again in full, a preempted task is not submitted twice."""
     epilog = desk.cluster.root / "epilog"
     epilog.write_text(f"#!/bin/sh\nsleep {EPILOG_S}\n")
     epilog.chmod(0o755)
     command = ["-m", "seed=1,2", "epochs=4", "name=cg"]
-    with configured(desk.cluster, f"Epilog={epilog}\n"):
+    with desk.cluster.configured(f"Epilog={epilog}\n"):
         first = desk.submit(*command)
         hold(*(run_of(desk, "cg", number) for number in (1, 2)))
         desk.cluster.run("scontrol", "requeue", f"{first['array1']}_2")
