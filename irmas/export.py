@@ -23,21 +23,21 @@ def export(model: Path, onnx: Path) -> None:
 
     Raises UserError if there is no model, the packages are missing, or the file cannot be written.
     """
-    from irmas.inference import nets  # here, so that --help is quick: torch takes seconds to import
+    from irmas.inference import onnx_file  # here, so that --help is quick: torch takes seconds to import
     from irmas.inference.recognizer import model_files
-    from irmas.run import model_file
+    from irmas.learning.net import read_net
 
-    if onnx.suffix != nets.SUFFIX:
-        raise UserError(f"{onnx}: must end in {nets.SUFFIX}")
+    if onnx.suffix != onnx_file.SUFFIX:
+        raise UserError(f"{onnx}: must end in {onnx_file.SUFFIX}")
     if reason := "is a folder" if onnx.is_dir() else obstacle(onnx.absolute().parent):
         raise UserError(f"{onnx}: {reason}")
-    if model.suffix == nets.SUFFIX:
+    if model.suffix == onnx_file.SUFFIX:
         raise UserError(f"{model}: is an exported net already")
     paths = model_files(model)
-    files = [model_file.read(path) for path in paths]
+    files = [file for path in paths if (file := read_net(path).file)]
     onnx.parent.mkdir(parents=True, exist_ok=True)
-    nets.write_onnx(onnx, files)
-    difference = nets.difference(onnx, files)
+    onnx_file.write_onnx(onnx, files)
+    difference = onnx_file.difference(onnx, files)
     assert difference < 1e-4, f"{onnx}: its probabilities differ from the net's by {difference}"  # rounding: 1e-7
     averaged = f", the average of {len(files)} nets" if len(files) > 1 else ""
     end = f"written: {onnx}{averaged}; on noise its probabilities differ from torch's by {difference:.0e} at most"

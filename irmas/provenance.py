@@ -23,13 +23,17 @@ NOT_TRAINING = (
 
 
 @cache
-def training_source() -> Mapping[str, bytes]:
-    """Return the package's source that trains runs and makes their data, by path in the package.
+def package_source() -> Mapping[str, bytes]:
+    """Return the package's source by path in the package.
 
     It is read once, so that the digest that a command plans with is that of the copy that it keeps.
     """
-    paths = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("[!.]*.py"))}
-    return {name: path.read_bytes() for name, path in paths.items() if not name.startswith(NOT_TRAINING)}
+    return {path.relative_to(PACKAGE).as_posix(): path.read_bytes() for path in sorted(PACKAGE.rglob("[!.]*.py"))}
+
+
+def training_source() -> Mapping[str, bytes]:
+    """Return the part of it that trains runs and makes their data."""
+    return {name: content for name, content in package_source().items() if not name.startswith(NOT_TRAINING)}
 
 
 def source_digest() -> str:
@@ -38,6 +42,11 @@ def source_digest() -> str:
     for name, content in training_source().items():
         digest.update(name.encode() + content)
     return digest.hexdigest()[:12]
+
+
+def source_digests() -> dict[str, str]:
+    """Return the digest, 12 hexadecimal digits, of each file of `training_source`."""
+    return {name: hashlib.sha256(content).hexdigest()[:12] for name, content in training_source().items()}
 
 
 def git_commit() -> str:

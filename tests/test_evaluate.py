@@ -24,7 +24,7 @@ from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import read_test_part, scan
 from irmas.evaluation import evaluator, testset
 from irmas.evaluation.testset import LabeledExcerpt
-from irmas.inference import nets
+from irmas.inference import onnx_file
 from irmas.inference.recognizer import Recognizer
 from irmas.run import model_file, predictions
 
@@ -215,7 +215,7 @@ def test_what_does_not_go_together_is_refused(
 
 
 def test_an_exported_net_is_refused(commands: Commands, home: Path, run: Path, part: Path, tmp_path: Path) -> None:
-    nets.write_onnx(tmp_path / "model.onnx", [model_file.read(run / "model.pt")])
+    onnx_file.write_onnx(tmp_path / "model.onnx", [model_file.read(run / "model.pt")])
     result = commands.refuse("evaluate", str(tmp_path / "model.onnx"), str(part), folder=home)
     assert "an exported net does not record what it was trained on: evaluate the model.pt that it is of" in result
 

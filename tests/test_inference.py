@@ -18,9 +18,9 @@ from irmas.config import Features
 from irmas.data.features import LogMel, encode, read_waveform
 from irmas.errors import DataError, UserError
 from irmas.files import with_digest
-from irmas.inference.nets import torch_net
 from irmas.inference.recognizer import Recognizer
 from irmas.inference.timeline import read_windows
+from irmas.learning.net import torch_net
 from irmas.run import model_file, predictions
 from irmas.run.checkpoint import read_numbers
 from irmas.run.folder import RunFolder

@@ -20,9 +20,10 @@ from test_predict import made_up_model, noise
 from irmas.config import Features, Model
 from irmas.data.features import read_waveform
 from irmas.errors import UserError
-from irmas.inference import nets
+from irmas.inference import onnx_file
 from irmas.inference.recognizer import Recognizer
 from irmas.labels import CODES
+from irmas.learning.net import torch_net
 from irmas.run import model_file
 
 ALIKE = 1e-4
@@ -68,7 +69,7 @@ def test_every_real_excerpt_is_answered_alike(folder: Path, shared: Path) -> Non
 
 
 def test_a_batch_is_answered_like_its_windows_one_by_one(folder: Path) -> None:
-    exported = nets.read_onnx(folder / "out" / "model.onnx")
+    exported = onnx_file.read_onnx(folder / "out" / "model.onnx")
     log_mel_db = -80 * torch.rand(5, 32, 40, generator=torch.Generator().manual_seed(0))
     alone = [exported.probabilities(window[None])[0] for window in log_mel_db]
     np.testing.assert_allclose(exported.probabilities(log_mel_db), alone, atol=1e-6)
@@ -99,19 +100,19 @@ def test_an_exported_file_answers_as_its_model(commands: Commands, folder: Path)
 def test_several_nets_become_their_average(features: Features, tmp_path: Path) -> None:
     deep = Model([4, 8, 8], convs_per_block=2, pooling="max", dense=16)
     files = [model_file.read(made_up_model(tmp_path / f"{seed}.pt", features, deep, seed)) for seed in (0, 1)]
-    nets.write_onnx(tmp_path / "both.onnx", files)
-    assert nets.difference(tmp_path / "both.onnx", files) < ALIKE
-    assert nets.difference(tmp_path / "both.onnx", files[:1]) > 100 * ALIKE
+    onnx_file.write_onnx(tmp_path / "both.onnx", files)
+    assert onnx_file.difference(tmp_path / "both.onnx", files) < ALIKE
+    assert onnx_file.difference(tmp_path / "both.onnx", files[:1]) > 100 * ALIKE
 
 
 def test_an_exported_net_averages_rolled_versions_of_any_length(features: Features, tmp_path: Path) -> None:
     file = model_file.read(made_up_model(tmp_path / "a.pt", features, Model([4, 8], dense=16, rolls=3)))
     unsure = {name: value / 20 if name.startswith("head") else value for name, value in file.weights.items()}
     file = replace(file, weights=unsure)
-    nets.write_onnx(tmp_path / "a.onnx", [file])
-    assert nets.difference(tmp_path / "a.onnx", [file]) < ALIKE
-    exported, rolled = nets.read_onnx(tmp_path / "a.onnx"), nets.torch_net(file)
-    plain = nets.torch_net(replace(file, model=replace(file.model, rolls=1)))
+    onnx_file.write_onnx(tmp_path / "a.onnx", [file])
+    assert onnx_file.difference(tmp_path / "a.onnx", [file]) < ALIKE
+    exported, rolled = onnx_file.read_onnx(tmp_path / "a.onnx"), torch_net(file)
+    plain = torch_net(replace(file, model=replace(file.model, rolls=1)))
     torch.manual_seed(0)
     for frames in (2, 31, 97):
         log_mel_db = torch.linspace(-80, 0, frames) * torch.rand(50, features.n_mels, 1)
@@ -124,7 +125,7 @@ def test_nets_of_other_front_ends_do_not_become_one(features: Features, tmp_path
     first = model_file.read(made_up_model(tmp_path / "a.pt", features, Model([4])))
     other = model_file.read(made_up_model(tmp_path / "b.pt", Features(), Model([4])))
     with pytest.raises(UserError, match="only nets of the same front end"):
-        nets.write_onnx(tmp_path / "both.onnx", [first, other])
+        onnx_file.write_onnx(tmp_path / "both.onnx", [first, other])
 
 
 @pytest.mark.parametrize("place", [10, 2000, -100, -10, -1])
@@ -153,10 +154,10 @@ def test_a_file_of_irmas_0_1_is_read_and_its_changed_bytes_are_refused(folder: P
     content = model.SerializeToString()
     entry = b"\x0a\x06sha256\x12\x40" + hashlib.sha256(content).hexdigest().encode()
     (tmp_path / "a.onnx").write_bytes(content + b"\x72\x4a" + entry)
-    assert nets.read_onnx(tmp_path / "a.onnx").classes == list(CODES)
+    assert onnx_file.read_onnx(tmp_path / "a.onnx").classes == list(CODES)
     (tmp_path / "a.onnx").write_bytes(content[:-1] + b"x" + b"\x72\x4a" + entry)
     with pytest.raises(UserError, match=r"a\.onnx: is damaged"):
-        nets.read_onnx(tmp_path / "a.onnx")
+        onnx_file.read_onnx(tmp_path / "a.onnx")
 
 
 def test_another_file_is_no_net(folder: Path, tmp_path: Path) -> None:
@@ -196,4 +197,4 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(
     with pytest.raises(UserError, match=message):
         Recognizer.load([folder / "out" / "model.onnx"])
     with pytest.raises(UserError, match=message):
-        nets.write_onnx(tmp_path / "a.onnx", [model_file.read(folder / "model.pt")])
+        onnx_file.write_onnx(tmp_path / "a.onnx", [model_file.read(folder / "model.pt")])

@@ -26,6 +26,7 @@ from irmas.inference.recognizer import BATCH_S, Recognizer
 from irmas.inference.timeline import Timeline, clock
 from irmas.labels import CODES
 from irmas.learning.model import Classifier
+from irmas.learning.net import with_self_test
 from irmas.plot_style import BLUE, as_png, our_style
 from irmas.run import model_file
 
@@ -40,7 +41,7 @@ def made_up_model(path: Path, features: Features, model: Model, seed: int = 0) -
         for weight in net.head.parameters():
             weight.mul_(20)
     file = model_file.make(net.state_dict(), list(CODES), Config(features=features, model=model), [], [], {})
-    model_file.write(path, file)
+    model_file.write(path, with_self_test(file))
     return path
 
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from irmas.console import SILENT, Progress
-from irmas.data.features import LogMel, decode, encode
+from irmas.data.features import LogMel
 from irmas.data.sound import read_form
 from irmas.errors import DataError, UserError
-from irmas.inference.nets import SUFFIX, Net, Probabilities, read_onnx, torch_net
+from irmas.inference.onnx_file import SUFFIX, read_onnx
 from irmas.inference.timeline import Timeline, count_windows, read_windows
+from irmas.learning.net import Net, Probabilities, read_net
 from irmas.results import ranking
-from irmas.run import model_file
 from irmas.run.folder import COMPLETED, CONFIG, RunFolder
 from irmas.sweep.sweep import Sweep
 
@@ -60,7 +60,7 @@ class Recognizer:
         Raises UserError, naming the path, if there is no model, or if the nets cannot be averaged.
         """
         files = [file for path in paths for file in model_files(path)]
-        nets = [read_onnx(f) if f.suffix == SUFFIX else torch_net(model_file.read(f)) for f in files]
+        nets = [read_onnx(f) if f.suffix == SUFFIX else read_net(f) for f in files]
         window_s = window_s or nets[0].features.seconds
         return cls(nets, [str(file) for file in files], window_s, hop_s or window_s / 2)
 
@@ -80,9 +80,7 @@ class Recognizer:
         """
         answers = []
         for net, front_end in zip(self.nets, self.front_ends, strict=True):
-            # Encoded as in the feature cache, with the steps of its dtype: the net was trained on such features.
-            stored = encode(front_end(waveforms, rate), front_end.features)
-            answers.append(net.classify(decode(stored, front_end.features)))
+            answers.append(net.hear(front_end, waveforms, rate))
         return np.mean(answers, axis=0, dtype=np.float32)  # type: ignore[no-any-return]
 
     def timeline(self, path: Path, progress: Progress = SILENT) -> Timeline:

@@ -15,6 +15,7 @@ from irmas.config import Config
 from irmas.errors import UserError, first_line
 from irmas.learning.learner import Examples, Learner
 from irmas.learning.model import augmented
+from irmas.learning.net import with_self_test
 from irmas.run import checkpoint, events, images, model_file, predictions
 from irmas.run.events import EventWriter
 from irmas.run.folder import COMPLETED, DIVERGED, PRUNED, RUNNING, RunFolder, Status
@@ -151,4 +152,4 @@ def _write_model(folder: RunFolder, learner: Learner, status: Status) -> None:
     names, recordings = examples.names[rows].tolist(), sorted(set(examples.recordings[rows].tolist()))
     file = model_file.make(weights, examples.classes, learner.config, names, recordings, status.metrics or {})
     folder.check_lease()
-    model_file.write(folder.model, file)
+    model_file.write(folder.model, with_self_test(file))

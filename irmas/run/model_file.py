@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,12 @@ class ModelFile:
     """The last epoch's scalars by tag."""
     versions: dict[str, str]
     """Versions of the libraries that trained it."""
+    self_test: list[list[float]] = field(default_factory=list)
+    """Probabilities of the fixed sounds of `learning.net`, (sounds, classes); empty in files of earlier versions."""
+    source: str = ""
+    """Digest of the package's source that trained the net and computed them, and with which it answers so."""
+    source_files: dict[str, str] = field(default_factory=dict)
+    """Digest of each of its files."""
 
 
 def make(

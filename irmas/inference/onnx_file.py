@@ -1,8 +1,8 @@
-"""Trained nets: that of a model file, that of an ONNX file, and the writing of such files for programs without torch.
+"""Trained nets as ONNX files, for programs without torch.
 
-An ONNX file's input: `log_mel_db`, (batch, 1, bands, frames), float32, pooled, in dB under each window's own maximum;
+A file's input: `log_mel_db`, (batch, 1, bands, frames), float32, pooled, in dB under each window's own maximum;
 batch and frames are free. Its output: `probabilities`, (batch, classes). Its metadata hold classes, front end, pool,
-versions and `sha256`, the digest of the whole file in which the digest itself is 64 zeros.
+versions, the self-test and `sha256`, the digest of the whole file in which the digest itself is 64 zeros.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from irmas.config import Features
 from irmas.errors import UserError
 from irmas.files import atomic_write
-from irmas.learning.model import Classifier, pooled
+from irmas.learning.model import Classifier
+from irmas.learning.net import Net, Probabilities, classifier, torch_net
 from irmas.run.model_file import ModelFile
 
 SUFFIX = ".onnx"
@@ -38,43 +38,6 @@ MISSING = (
     "ONNX files need the packages onnx, onnxruntime and onnxscript: python -m pip install onnx onnxruntime onnxscript; "
     "in the project's folder python -m pip install -c constraints.txt -e '.[onnx]' installs the tested versions"
 )
-
-
-Probabilities = NDArray[np.float32]
-"""Probabilities of the classes, (windows, classes); each row sums to 1."""
-
-
-@dataclass(frozen=True)
-class Net:
-    classes: list[str]
-    features: Features
-    pool: int
-    probabilities: Callable[[Tensor], Probabilities]
-    """Function of log-mels, (windows, bands, frames), pooled, in dB under each window's own maximum."""
-    file: ModelFile | None = None
-    """Model file that the net is of; None for an exported net, which does not record its training."""
-
-    def classify(self, log_mel_db: Tensor) -> Probabilities:
-        """Return the probabilities of log-mels that are not pooled yet, pooled in the precision of the training."""
-        return self.probabilities(pooled(log_mel_db, self.pool).float() if self.pool > 1 else log_mel_db)
-
-
-def classifier(file: ModelFile) -> Classifier:
-    """Return the trained module, on the CPU."""
-    net = Classifier(file.model, len(file.classes), dropout=0.0, mean_db=0.0, std_db=1.0)
-    net.load_state_dict(file.weights)
-    return net.eval()
-
-
-def torch_net(file: ModelFile) -> Net:
-    """Return the net of a model file, on the CPU."""
-    module = classifier(file)
-
-    @torch.inference_mode()
-    def probabilities(log_mel_db: Tensor) -> Probabilities:
-        return module.log_probabilities(log_mel_db[:, None]).exp().numpy()
-
-    return Net(file.classes, file.features, file.pool, probabilities, file)
 
 
 class _Average(nn.Module):
@@ -116,7 +79,8 @@ def write_onnx(path: Path, files: Sequence[ModelFile]) -> None:
     assert program is not None
     model = program.model_proto
     values = {"version": VERSION, "classes": first.classes, "features": asdict(first.features), "pool": first.pool}
-    for key, value in (values | {"versions": first.versions}).items():
+    answers = np.mean([torch_net(file).self_test() for file in files], axis=0)
+    for key, value in (values | {"versions": first.versions, "self_test": answers.tolist()}).items():
         model.metadata_props.add(key=key, value=json.dumps(value))
     model.metadata_props.add(key="sha256", value=NO_DIGEST.decode())
     content = model.SerializeToString()
@@ -171,4 +135,6 @@ def read_onnx(path: Path) -> Net:
     def probabilities(log_mel_db: Tensor) -> Probabilities:
         return session.run([OUTPUT], {INPUT: log_mel_db[:, None].numpy()})[0]  # type: ignore[no-any-return]
 
-    return Net(json.loads(metadata["classes"]), features, int(metadata["pool"]), probabilities)
+    net = Net(json.loads(metadata["classes"]), features, int(metadata["pool"]), probabilities)
+    net.check(path, json.loads(metadata.get("self_test", "[]")))
+    return net
