@@ -32,6 +32,8 @@ def shown(value: object) -> str:
         return str(value).lower()
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(shown, value)) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{shown(entry)}" for key, entry in value.items()) + "}"
     return str(value)
 
 
@@ -75,6 +77,14 @@ SPLIT = Rule(
 FILTERS = Rule(
     lambda value: 1 <= len(value) <= 12 and all(1 <= filters <= 4096 for filters in value),
     "a list of 1 to 12 whole numbers from 1 to 4096, as in [32,64,128,256]",
+)
+BUILDER = Rule(
+    lambda value: bool(re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", value)),
+    "the name of a function as in mylab.nets:build",
+)
+ARGUMENTS = Rule(
+    lambda value: value is None or (isinstance(value, Mapping) and all(str(key).isidentifier() for key in value)),
+    "arguments by name, as in {width: 32}, or null",
 )
 
 
@@ -170,6 +180,12 @@ class Model:
     rolls: Annotated[int, whole(1, 64)] = 1
     """Versions of an excerpt, rolled along its frames by equal parts, whose probabilities are averaged when validating,
     evaluating and predicting."""
+    builder: Annotated[str | None, BUILDER] = None
+    """A net of one's own in place of this one: the function that makes it, found on PYTHONPATH. Of the other settings
+    of the net, and of dropout, only rolls applies to it."""
+    # Untyped, because Hydra adds no keys to a dictionary.
+    args: Annotated[Any, ARGUMENTS] = None
+    """Arguments of the builder, as in `'model.args={width: 32}'`."""
 
 
 @dataclass
@@ -291,6 +307,8 @@ def check(config: Config | Prepare) -> None:
         raise ConfigError("data.size", "null", "data=standin needs data.size and data.render_seed")
     if data.source == "standin" and not data.root:
         raise ConfigError("data.root", "", "must be a folder")
+    if isinstance(config, Config) and config.model.args is not None and config.model.builder is None:
+        raise ConfigError("model.args", shown(config.model.args), "only a net of model.builder=... takes arguments")
     if data.split.endswith(".csv") and data.fold:
         raise ConfigError("data.fold", data.fold, "a split from a csv has no folds")
     if data.cache is not None and data.damaged == "drop":
@@ -340,10 +358,11 @@ def averaged_epochs(schedule: str, epoch: int) -> int:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one mapping with dotted keys; lists stay whole."""
+    """Return nested mappings as one mapping with dotted keys; lists and the arguments of a builder stay whole."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        is_group = isinstance(value, Mapping) and f"{prefix}{key}" != "model.args"
+        flat |= flatten(value, f"{prefix}{key}.") if is_group else {f"{prefix}{key}": value}
     return flat
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from irmas.config import Features
 from irmas.errors import UserError
 from irmas.files import atomic_write
-from irmas.learning.model import Classifier
+from irmas.learning.model import LogMelNet
 from irmas.learning.net import Net, Probabilities, classifier, torch_net
 from irmas.run.model_file import ModelFile
 
@@ -48,7 +48,7 @@ class _Average(nn.Module):
         self.classifiers = nn.ModuleList(map(classifier, files))
 
     def forward(self, log_mel_db: Tensor) -> Tensor:
-        nets = cast("Iterable[Classifier]", self.classifiers)
+        nets = cast("Iterable[LogMelNet]", self.classifiers)
         return torch.stack([net.log_probabilities(log_mel_db).exp() for net in nets]).mean(0)
 
 

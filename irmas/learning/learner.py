@@ -19,7 +19,7 @@ from irmas.data.cache import FeatureCache
 from irmas.data.split import Split
 from irmas.errors import DataError
 from irmas.learning.device import autocast, seed
-from irmas.learning.model import Classifier, augmented, draw_for_norms, pooled, recompute_norms
+from irmas.learning.model import augmented, draw_for_norms, make_net, pooled, recompute_norms
 from irmas.learning.optim import Schedule, make_optimizers
 from irmas.run import events
 from irmas.run.predictions import Predictions
@@ -78,7 +78,7 @@ class Learner:
         self.config, self.examples, self.device = config, examples, device
         seed(config, epoch=0)
         self.mean_db, std_db = _moments(examples, config.batch_size)
-        model = Classifier(config.model, len(examples.classes), config.dropout, self.mean_db, std_db)
+        model = make_net(config.model, len(examples.classes), config.dropout, self.mean_db, std_db)
         # The kernels' layout decides that of the activations: an input of one channel has both.
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizers = make_optimizers(self.model, config)

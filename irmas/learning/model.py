@@ -1,4 +1,4 @@
-"""The report's net, for any number of bands and frames; augmentation; batch-norm statistics of clean excerpts."""
+"""Nets: the report's, for any number of bands and frames, and users' own; augmentation; batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irmas.config import Augment, Model
+from irmas.learning import own
 
 NORM_SHARE = 1 / 8
 """Share of the training part: under 5 % of an epoch's time, as a forward pass costs a third of a step."""
@@ -56,7 +57,25 @@ def _masks(batch: int, length: int, masks: int, width: float, device: torch.devi
     return ((bins >= start) & (bins < start + hides)).any(1)
 
 
-class Classifier(nn.Module):
+class LogMelNet(nn.Module):
+    """A net from log-mels in dB, (batch, 1, bands, frames), to logits, (batch, classes)."""
+
+    rolls: int
+
+    def log_probabilities(self, log_mel_db: Tensor) -> Tensor:
+        """Return the logarithms, (batch, classes), of the probabilities averaged over `rolls` versions of each excerpt.
+
+        They are rolled along the frames by equal parts.
+        """
+        frames = log_mel_db.shape[3]
+        shifts = [frames * version // self.rolls for version in range(self.rolls)]
+        # Not roll: a shift that follows from a free number of frames is not exported to ONNX.
+        versions = [torch.cat([log_mel_db[..., shift:], log_mel_db[..., :shift]], 3) for shift in shifts]
+        scores = torch.stack([self(version).float().log_softmax(1) for version in versions])
+        return scores.logsumexp(0) - math.log(self.rolls)
+
+
+class Classifier(LogMelNet):
     """The net: log-mels in dB, (batch, 1, bands, frames), to logits, (batch, classes).
 
     The normalization is part of it, so that its weights keep the scale of the data that they were trained on.
@@ -93,17 +112,23 @@ class Classifier(nn.Module):
         x = x.mean((2, 3)) if self.pooling == "average" else x.amax((2, 3))
         return self.head(x)  # type: ignore[no-any-return]
 
-    def log_probabilities(self, log_mel_db: Tensor) -> Tensor:
-        """Return the logarithms, (batch, classes), of the probabilities averaged over `rolls` versions of each excerpt.
 
-        They are rolled along the frames by equal parts.
-        """
-        frames = log_mel_db.shape[3]
-        shifts = [frames * version // self.rolls for version in range(self.rolls)]
-        # Not roll: a shift that follows from a free number of frames is not exported to ONNX.
-        versions = [torch.cat([log_mel_db[..., shift:], log_mel_db[..., :shift]], 3) for shift in shifts]
-        scores = torch.stack([self(version).float().log_softmax(1) for version in versions])
-        return scores.logsumexp(0) - math.log(self.rolls)
+class OwnNet(LogMelNet):
+    """A net that a builder of users' own made."""
+
+    def __init__(self, net: nn.Module, rolls: int) -> None:
+        super().__init__()
+        self.net, self.rolls = net, rolls
+
+    def forward(self, log_mel_db: Tensor) -> Tensor:
+        return self.net(log_mel_db)  # type: ignore[no-any-return]
+
+
+def make_net(model: Model, num_classes: int, dropout: float, mean_db: float, std_db: float) -> LogMelNet:
+    """Return the net of these settings. Raise ConfigError where a builder of users' own does not make one."""
+    if model.builder is None:
+        return Classifier(model, num_classes, dropout, mean_db, std_db)
+    return OwnNet(own.build(model, num_classes), model.rolls)
 
 
 def draw_for_norms(train: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from irmas.config import Features
 from irmas.data.features import LogMel, decode, encode
 from irmas.errors import UserError
-from irmas.learning.model import Classifier, pooled
+from irmas.learning.model import LogMelNet, make_net, pooled
 from irmas.provenance import source_digest, source_digests, versions
 from irmas.run import model_file
 from irmas.run.model_file import ModelFile
@@ -68,9 +68,9 @@ class Net:
             raise UserError(f"{path}: is another net than when it was written: {now}; {_reason(path, self.file)}")
 
 
-def classifier(file: ModelFile) -> Classifier:
+def classifier(file: ModelFile) -> LogMelNet:
     """Return the trained module, on the CPU."""
-    net = Classifier(file.model, len(file.classes), dropout=0.0, mean_db=0.0, std_db=1.0)
+    net = make_net(file.model, len(file.classes), dropout=0.0, mean_db=0.0, std_db=1.0)
     net.load_state_dict(file.weights)
     return net.eval()
 
@@ -102,7 +102,8 @@ def read_net(path: Path) -> Net:
 
 def with_self_test(file: ModelFile) -> ModelFile:
     """Return the model file with its self-test, and the digests of the source that computed it."""
-    return replace(file, self_test=torch_net(file).self_test(), source=source_digest(), source_files=source_digests())
+    source, digests = source_digest(file.builders), source_digests(file.builders)
+    return replace(file, self_test=torch_net(file).self_test(), source=source, source_files=digests)
 
 
 def _sounds(rate: int, seconds: float) -> Tensor:
@@ -120,11 +121,11 @@ def _reason(path: Path, file: ModelFile | None) -> str:
     """Return what has changed since a file was written, and how to use it all the same."""
     if file is None:
         return "export the net again"
-    then, now = file.source_files, source_digests()
+    then, now = file.source_files, source_digests(file.builders)
     changed = sorted({name for name, _ in then.items() ^ now.items()})
     libraries = [(name, file.versions.get(name), present) for name, present in versions().items()]
     others = [f"{name} {before}, now {present}" for name, before, present in libraries if before != present]
-    what = f"changed since: {', '.join([f'irmas/{name}' for name in changed] or others) or 'nothing that it records'}"
+    what = f"changed since: {', '.join(changed or others) or 'nothing that it records'}"
     copy = path.parent.parent.parent / "code" / file.source  # of a run in its sweep's folder
     if file.source and (copy / "irmas" / "predict.py").is_file():
         return f"{what}; to use the source that trained it, begin the command with PYTHONPATH={copy} python -P -m"

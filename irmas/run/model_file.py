@@ -45,6 +45,11 @@ class ModelFile:
     source_files: dict[str, str] = field(default_factory=dict)
     """Digest of each of its files."""
 
+    @property
+    def builders(self) -> list[str]:
+        """The builder of the net, if it is a user's own."""
+        return [self.model.builder] if self.model.builder else []
+
 
 def make(
     weights: dict[str, Tensor],

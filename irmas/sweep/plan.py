@@ -50,6 +50,8 @@ class Plan:
     """Overrides of the command that made the sweep, as they were typed; empty in plans of earlier versions."""
     rounds: list[list[int]] = field(default_factory=list)
     """First and last run of each round of `irmas.refine`."""
+    builders: list[str] = field(default_factory=list)
+    """Builders of the runs' nets, whose source belongs to that of the sweep."""
 
     @property
     def refined(self) -> set[int]:
@@ -80,8 +82,15 @@ def freeze(base: Config, runs: Sequence[PlannedRun], name: str | None, command: 
     from irmas.data import dataset  # imports numpy, which tasks of an array read plans without
 
     swept = list(dict.fromkeys(key for run in runs for key in run.overrides))
-    source, commit = provenance.source_digest(), provenance.git_commit()
-    plan = Plan(name or base.name or "", swept, "", source, commit, base, list(runs), list(command))
+    names = {run.changes.get("model.builder", base.model.builder) for run in runs} - {None}
+    builders = sorted(map(str, names))
+    source, commit = provenance.source_digest(builders), provenance.git_commit()
+    plan = Plan(name or base.name or "", swept, "", source, commit, base, list(runs), list(command), builders=builders)
+    if builders:
+        from irmas.learning.own import check
+
+        for config in plan.variants("model", "features", "data"):
+            check(config)
     plan = replace(plan, data="-".join(dict.fromkeys(dataset.digest(config.data) for config in plan.variants("data"))))
     return replace(plan, name=plan.name or _default_name(plan))
 
@@ -146,11 +155,15 @@ def extended(
     if len(new.rounds) > len(old.rounds) and added:
         rounds.append([added[0].id, added[-1].id])
     source = old if keeps_source and not new.config.allow_code_change else new
+    if unknown := [builder for builder in new.builders if builder not in source.builders]:
+        reason = f"sweep {old.name} keeps the source of its submission, which lacks it"
+        raise ConfigError("model.builder", unknown[0], f"{reason}; allow_code_change=true or another name takes it")
     flat_new = new.config.flat()
     plan = replace(
         new,
         swept=list(dict.fromkeys(old.swept + new.swept)),
         source=source.source,
+        builders=sorted({*old.builders, *new.builders}),
         commit=source.commit,
         config=from_flat(old.config.flat() | {key: flat_new[key] for key in WITHOUT_EFFECT - {"name"}}),
         runs=[*old.runs, *added],

@@ -110,6 +110,8 @@ def launch(plan: Plan, at_once: int | None, *, append: bool = False) -> list[Sta
         if copy is None:
             _make_data(sweep, unfinished)
     sweep, runs = proposed.write(append=append)
+    if sweep.plan.builders:  # runs that wait would import the nets of users' own as they are by then
+        copy = sweep.copy
     finished = len(runs) - len(sweep.unfinished(runs))
     total = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     console.print(f"{sweep}: {total}, {finished} finished before")

@@ -23,7 +23,7 @@ from pathlib import Path
 from irmas.config import Config
 from irmas.errors import UserError
 from irmas.files import atomic_write
-from irmas.provenance import PACKAGE, package_source
+from irmas.provenance import PACKAGE, built_source, package_source
 
 REMEDY = "allow_code_change=true or another name takes the present source"
 CHECK = """
@@ -36,13 +36,17 @@ with report_errors("irmas"):
 """
 
 
-def keep(copy: Path) -> None:
-    """Copy the package's source into a new folder, which appears whole or not at all. Raises OSError."""
+def keep(copy: Path, builders: Iterable[str] = ()) -> None:
+    """Copy the package's source and nets of users' own into a new folder, which appears whole or not at all.
+
+    Raises OSError.
+    """
     partial = copy.with_name(f".{copy.name}")
     shutil.rmtree(partial, ignore_errors=True)  # of a killed command
     try:
-        for name, content in package_source().items():
-            path = partial / PACKAGE.name / name
+        package = {f"{PACKAGE.name}/{name}": content for name, content in package_source().items()}
+        for name, content in {**package, **built_source(builders)}.items():
+            path = partial / name
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(path, content)
         partial.rename(copy)

@@ -142,8 +142,8 @@ class Sweep:
             head["runs"] = len(head.pop("runs"))
             if sweep.copy is not None and sweep.plan.source != self.plan.source:
                 head = _with_keys_of(yaml.safe_load(self.plan_file.read_text()), head)
-            elif sweep.copy is None and sweep.plan.source == source_digest():
-                source.keep(sweep.code / sweep.plan.source)
+            elif sweep.copy is None and sweep.plan.source == source_digest(sweep.plan.builders):
+                source.keep(sweep.code / sweep.plan.source, sweep.plan.builders)
             lines = "".join(json.dumps(asdict(run)) + "\n" for run in sweep.plan.runs)
             # Runs first: a reader that sees plan.yaml sees all of them, and none beyond the number that it gives.
             atomic_write(self.runs_file, lines)

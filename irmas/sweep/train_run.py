@@ -32,8 +32,7 @@ from irmas.sweep.sweep import Sweep
 
 log = logging.getLogger(__name__)
 
-SOURCE = source_digest()
-"""Read at import: a process trains with what it has imported, whatever is edited since."""
+source_digest()  # reads the source at import: a process trains with what it has imported, whatever is edited since
 
 
 class Interrupted(BaseException):
@@ -92,7 +91,8 @@ def _record_end(folder: RunFolder, error: BaseException) -> None:
 
 def _train(folder: RunFolder, sweep: Sweep, run: PlannedRun, threads: int, at_once: int, per_gpu: int) -> Status:
     plan = sweep.plan
-    sweep.refuse_source(SOURCE)
+    source = source_digest(plan.builders)
+    sweep.refuse_source(source)
     config = plan.config_of(run)
     folder.write_config(config)
     folder.write_status(replace(folder.status(), state=RUNNING, epochs=config.epochs, message="", exit_code=None))
@@ -101,7 +101,7 @@ def _train(folder: RunFolder, sweep: Sweep, run: PlannedRun, threads: int, at_on
     cache = dataset.load(config.data, config.features, ConsoleProgress(plain_console()))
     parts = split.load_or_make(config.data, cache, sweep.splits)
     _log_data(config.data.split, parts)
-    origin = {"commit": plan.commit.removesuffix("+"), "dirty": plan.commit.endswith("+"), "source": SOURCE}
+    origin = {"commit": plan.commit.removesuffix("+"), "dirty": plan.commit.endswith("+"), "source": source}
     origin |= {"plan_source": plan.source, "data": plan.data, "node": platform.node(), "device": describe(device)}
     folder.write_provenance(origin | {"versions": versions()})
     settings = {key: plan.value(run, key) for key in plan.swept or ["dropout", "lr", "l2"]}
