@@ -26,10 +26,12 @@ NOT_TRAINING = (
 def training_source() -> Mapping[str, bytes]:
     """Return the package's source that trains runs and makes their data, by path in the package.
 
-    It is read once, so that the digest that a command plans with is that of the copy that it keeps.
+    It is read once, so that the digest that a command plans with is that of the copy that it keeps. Hidden files and
+    folders are no source: editors and file managers keep their own in them, such as dangling links.
     """
-    paths = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("[!.]*.py"))}
-    return {name: path.read_bytes() for name, path in paths.items() if not name.startswith(NOT_TRAINING)}
+    paths = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+    names = [name for name in paths if not name.startswith(NOT_TRAINING) and "/." not in f"/{name}"]
+    return {name: paths[name].read_bytes() for name in names}
 
 
 def source_digest() -> str:
