@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 from cluster.localcluster import LocalCluster
-from cluster.sweeps import Desk, hold, job_numbers, run_of, table
-from commands import wait_until
+from cluster.sweeps import Desk, hold, job_numbers, run_of, send, table
+from commands import ENVIRONMENT, wait_until
 from left_behind import ranking, runs, status
 
 EPILOG_S = 8
@@ -59,6 +63,33 @@ def test_tasks_that_are_completing_are_not_in_the_queue(desk: Desk) -> None:
     desk.wait_for_ranking(max(ranked, key=int))
     assert [status(run)["state"] for run in runs(desk.sweep("cg"))] == ["COMPLETED"] * 2
     assert [entry["rank"] for entry in ranking(desk.sweep("cg"))] == [1, 1]  # seeds
+
+
+def test_a_run_that_is_trained_inside_salloc_is_running_and_is_not_submitted(desk: Desk) -> None:
+    """The job is interactive, so that no record of the sweep has its number."""
+    command = ["-m", "seed=1,2", "epochs=40", "name=mine"]
+    desk.cluster.run("scancel", *desk.submit(*command, HELD).values())
+    python = [sys.executable, "-m", "irmas.train", *desk.command(*command)[:-1], "hydra/launcher=local"]
+    salloc = ["salloc", "--cpus-per-task=1", "--mem=2G", *python, "hydra.launcher.runs_at_once=1"]
+    environment = ENVIRONMENT | desk.cluster.environment
+    first = run_of(desk, "mine", 1)
+    with subprocess.Popen(salloc, cwd=desk.folder, env=environment, start_new_session=True) as session:
+        try:
+            hold(first)
+            assert status(first)["job"]
+            assert re.search(r"^ +1 +1 +RUNNING +", table(desk, "mine"), re.MULTILINE)
+            ranked = desk.run("rank", "outputs/mine")
+            assert ranked.returncode == 1
+            assert "FAILED" not in ranked.stdout
+            assert status(first)["state"] == "RUNNING"
+            done = desk.train(*command, HELD)
+            assert "2 runs, 0 finished before, 0 in the queue, 1 training outside the queue" in done.stdout, done.stderr
+            array = job_numbers(done.stdout)["array1"]
+            assert desk.cluster.run("squeue", "-h", "-r", "-j", array, "-o", "%K") == "2"
+        finally:
+            send(signal.SIGKILL, first)
+            os.killpg(session.pid, signal.SIGINT)
+    assert "1 FAILED" in desk.run("status", "outputs/mine").stdout, "its lock is free on the node where it ran"
 
 
 def test_a_wrapper_that_prints_the_bare_number_is_understood(desk: Desk) -> None:
