@@ -21,7 +21,7 @@ from irmas.errors import DataError, UserError
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-WITHOUT_FLOCK = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
+WITHOUT_FLOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 """Errors of flock on a file system that lacks it: Lustre mounted without `-o flock`, NFS without lockd, others."""
 READS = 3
 """Number of attempts to read a file that others replace."""
@@ -67,13 +67,13 @@ def remove_leftovers(path: Path) -> None:
 
 def reread(read: Callable[[], T]) -> T:
     """Return the result of `read`, called again where NFS reports a stale handle: the file has just been replaced."""
-    for attempt in range(1, READS + 1):
+    for _ in range(READS - 1):
         try:
             return read()
         except OSError as error:
-            if error.errno != errno.ESTALE or attempt == READS:
+            if error.errno != errno.ESTALE:
                 raise
-    raise AssertionError
+    return read()
 
 
 @contextmanager
