@@ -97,6 +97,13 @@ def progress_bars(console: Console) -> Bars:
     return Bars(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
+def duration(seconds: int) -> str:
+    """Return a time as in `1 d 2 h 30 min`."""
+    minutes, rest = divmod(seconds, 60)
+    parts = {"d": minutes // 1440, "h": minutes // 60 % 24, "min": minutes % 60, "s": rest}
+    return " ".join(f"{number} {unit}" for unit, number in parts.items() if number) or "0 min"
+
+
 def counted(n: int, one: str) -> str:
     """Return `1 run`, `3 runs`."""
     return f"{n} {one}" if n == 1 else f"{n} {one}s"

@@ -10,13 +10,21 @@ import io
 import logging
 import os
 import platform
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, TypeVar
 
 from irmas.errors import DataError, UserError
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+WITHOUT_FLOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
+"""Errors of flock on a file system that lacks it: Lustre mounted without `-o flock`, NFS without lockd, others."""
+READS = 3
+"""Number of attempts to read a file that others replace."""
 
 
 def atomic_write(path: Path, data: bytes | str, keep: Path | None = None) -> None:
@@ -57,6 +65,17 @@ def remove_leftovers(path: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def reread(read: Callable[[], T]) -> T:
+    """Return the result of `read`, called again where NFS reports a stale handle: the file has just been replaced."""
+    for _ in range(READS - 1):
+        try:
+            return read()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    return read()
+
+
 @contextmanager
 def errors_name(path: Path) -> Iterator[None]:
     """Give an OSError of the block the file name `path`: the system names none when a disk is full."""
@@ -94,6 +113,22 @@ def read_csv(path: Path, columns: Sequence[str], key: str = "") -> list[dict[str
     return rows
 
 
+class FlockMissingError(UserError):
+    """A file lies on a file system without flock."""
+
+
+def flock(file: IO[str] | IO[bytes], operation: int) -> None:
+    """Lock a file as `fcntl.flock` does. Raises FlockMissingError, BlockingIOError and other OSErrors."""
+    try:
+        fcntl.flock(file, operation)
+    except OSError as error:
+        if error.errno not in WITHOUT_FLOCK:
+            raise
+        mount = next(path for path in Path(file.name).absolute().parents if path.is_mount())
+        remedy = "mount it with flock (Lustre: -o flock), or work in a folder on another one"
+        raise FlockMissingError(f"{mount}: this file system has no flock ({error.strerror}); {remedy}") from None
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path` during the block, after waiting for it; the lock of a killed process is free.
@@ -102,6 +137,7 @@ def locked(path: Path) -> Iterator[None]:
     """
     from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout  # here: most commands lock nothing
 
+    warnings.filterwarnings("ignore", "flock not supported")  # filelock itself replaces the lock, for ENOSYS alone
     lock: BaseFileLock = FileLock(path)
     wait_s = 2.0  # silently
     while not lock.is_locked:
@@ -114,9 +150,9 @@ def locked(path: Path) -> Iterator[None]:
         except FileNotFoundError:
             continue  # the previous holder has just removed the folder
         except OSError as error:
-            if error.errno != errno.ENOLCK:
+            if error.errno not in WITHOUT_FLOCK:
                 raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-            lock = SoftFileLock(f"{path}.soft")  # NFS without lockd; filelock does the same for ENOSYS (Lustre)
+            lock = SoftFileLock(f"{path}.soft")
     try:
         yield
     finally:
@@ -125,19 +161,21 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def held_by_many(path: Path) -> Iterator[None]:
-    """Mark `path` as held during the block, as others may do at the same time; see `is_held`. Raise OSError."""
-    with path.open("w") as file:
-        with suppress(OSError):  # without flock, the file is never seen as held
-            fcntl.flock(file, fcntl.LOCK_SH)
+    """Mark `path` as held during the block, as others may do at the same time; see `is_held`.
+
+    Raises FlockMissingError and OSError.
+    """
+    with path.open("a+") as file:  # NFS demands a readable file for a shared lock, a writable one for the other
+        flock(file, fcntl.LOCK_SH)
         yield
 
 
 def is_held(path: Path) -> bool:
     """Return whether any living process holds `path` by `held_by_many`."""
     try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+        with path.open("r+" if os.access(path, os.W_OK) else "r") as file:
+            flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (OSError, FlockMissingError) as error:
         return isinstance(error, BlockingIOError)
     return False
 

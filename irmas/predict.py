@@ -108,7 +108,7 @@ def _sound_files(paths: Sequence[Path]) -> dict[Path, Path]:
         if not path.is_dir():
             sounds[path] = Path(path.name)
             continue
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO and file.is_file())
+        inside = sorted(file for file in path.rglob("[!.]*") if file.suffix.lower() in AUDIO and file.is_file())
         if not inside:
             raise UserError(f"{path}: holds no sound files ({' '.join(sorted(AUDIO))})")
         sounds |= {file: file.relative_to(path) for file in inside}

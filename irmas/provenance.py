@@ -32,9 +32,11 @@ NOT_TRAINING = (
 def package_source() -> Mapping[str, bytes]:
     """Return the package's source by path in the package.
 
-    It is read once, so that the digest that a command plans with is that of the copy that it keeps.
+    It is read once, so that the digest that a command plans with is that of the copy that it keeps. Hidden files and
+    folders are no source: editors and file managers keep their own in them, such as dangling links.
     """
-    return {path.relative_to(PACKAGE).as_posix(): path.read_bytes() for path in sorted(PACKAGE.rglob("[!.]*.py"))}
+    paths = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+    return {name: path.read_bytes() for name, path in paths.items() if "/." not in f"/{name}"}
 
 
 def training_source() -> Mapping[str, bytes]:

@@ -157,7 +157,7 @@ def table(state: SweepState, runs: Sequence[RunState], left_out: Collection[str]
 def _cells(run: RunState, swept: Mapping[str, Any]) -> dict[str, str | Text]:
     """Return the cells of a row, keyed by column heading."""
     status, task = run.status, run.task
-    reason = f" ({status.reason})" if status.state == PENDING and status.reason else ""
+    reason = f" ({status.reason})" if status.state in (PENDING, RUNNING) and status.reason else ""
     metrics = status.metrics or {}
     return {
         "run ID": str(run.planned.id),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -40,6 +42,12 @@ def write_plan(path: Path, plan: Plan, *, append: bool = False) -> tuple[Plan, l
 
 def run_folder(path: Path, run: PlannedRun) -> RunFolder:
     return RunFolder(path / "runs" / run.folder_name)
+
+
+def age_heartbeat(folder: RunFolder, seconds: float) -> None:
+    """Let the last heartbeat of a run be so old."""
+    file = folder.path / "status.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"updated": time.time() - seconds}))
 
 
 def grid(axes: Mapping[str, Sequence[Any]], base: Config | None = None, name: str = "mine") -> Plan:

@@ -15,7 +15,7 @@ import pytest
 from commands import wait_until
 
 from irmas.errors import DataError, UserError
-from irmas.files import held_by_many, is_held, locked, obstacle, read_csv, write_csv
+from irmas.files import FlockMissingError, held_by_many, is_held, locked, obstacle, read_csv, write_csv
 
 
 def test_a_long_wait_for_a_lock_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -65,8 +65,7 @@ def test_waiting_for_a_lock_whose_folder_is_removed_acquires_the_new_one(tmp_pat
     assert is_free(path)
 
 
-@pytest.mark.filterwarnings("ignore:flock not supported")
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_a_lock_holds_on_a_file_system_without_flock(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,8 +86,10 @@ def test_a_lock_holds_on_a_file_system_without_flock(
             events.append("first")
         waiting.result(timeout=10)
     assert events == ["first", "second"]
-    with held_by_many(tmp_path / "pool"):
-        assert not is_held(tmp_path / "pool")
+    reason = r"^/.*: this file system has no flock .* -o flock"
+    with pytest.raises(FlockMissingError, match=reason), held_by_many(tmp_path / "pool"):
+        pass
+    assert not is_held(tmp_path / "pool")
 
 
 def test_a_hold_is_seen_until_the_last_holder_leaves(tmp_path: Path) -> None:

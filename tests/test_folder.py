@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from factories import age_heartbeat
 
 from irmas.config import Config
 from irmas.errors import UserError
@@ -77,12 +79,37 @@ def test_the_status_of_a_live_process_is_running_and_of_a_killed_one_failed(fold
             pass
 
 
-def test_a_process_on_another_node_counts_as_alive(folder: RunFolder) -> None:
+def test_a_process_on_another_node_lives_as_long_as_it_has_a_heartbeat_or_a_lock(folder: RunFolder) -> None:
+    """As do one of a container with a name of its own, and one whose node was renamed."""
     folder.write_status(Status(RUNNING))
-    values = json.loads((folder.path / "status.json").read_text())
     assert folder.status().state == FAILED
-    (folder.path / "status.json").write_text(json.dumps(values | {"node": "elsewhere"}))
+    folder.amend_status(Status(RUNNING, epoch=3, writer=Writer("box1", 5)))
     assert folder.status().state == RUNNING
+    age_heartbeat(folder, 3 * 3600 + 5)
+    with folder.acquire():
+        assert folder.status().state == RUNNING
+    status = folder.status()
+    assert (status.state, status.epoch) == (FAILED, 3)
+    assert status.message == "the process died without reporting an error (no heartbeat for 3 h; last on box1)"
+
+
+def test_a_status_that_is_replaced_while_it_is_read_is_read_again(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write_status(Status(COMPLETED))
+    stale, read_text = [1, 2], Path.read_text
+
+    def read(path: Path) -> str:
+        if stale:
+            stale.pop()
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return read_text(path)
+
+    monkeypatch.setattr(Path, "read_text", read)
+    assert folder.status().state == COMPLETED
+    stale += [1, 2, 3]
+    with pytest.raises(OSError, match="Stale file handle"):
+        folder.status()
 
 
 def test_a_status_has_its_writer_and_a_run_without_one_is_pending(folder: RunFolder) -> None:

@@ -128,11 +128,13 @@ def test_a_name_that_is_no_text_or_moves_the_cursor_is_printed_as_escapes(comman
     for name in (b"lat\xe9.wav", b"\x1b[31mred.wav"):
         shutil.copy(folder / "song.wav", sounds / os.fsdecode(name))
     (sounds / "cut\n.wav").write_bytes(b"RIFF")
+    (sounds / "._red.wav").write_bytes(b"\0\5\26\7")  # a file manager's, and no sound
     result = commands.run("predict", "model.pt", "names", "--picture", "drawn", folder=folder)
     assert result.code == 1
     heads = [line.partition(":")[0] for line in result.stdout.splitlines() if line.startswith("names/")]
     assert heads == ["names/\\x1b[31mred.wav", "names/lat\\udce9.wav"]
     assert "  names/cut\\n.wav: " in result.stderr
+    assert "._red" not in result.stderr
     assert len(list((folder / "drawn").iterdir())) == 2
 
 

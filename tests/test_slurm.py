@@ -53,6 +53,13 @@ def printed(text: str) -> str:
     return text.replace("|", "\x1f")
 
 
+def test_a_job_that_is_completing_keeps_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm has ended it, or will requeue it, and kills its processes."""
+    for states, expected in {"RUNNING": True, "COMPLETING\nPENDING": True, "COMPLETING\n": False, "": False}.items():
+        monkeypatch.setattr(slurm, "_output", lambda *command, states=states, **options: states)
+        assert slurm.is_running("7_1") == expected
+
+
 def test_a_line_of_squeue_is_a_task() -> None:
     tasks = {task.id: task for task in parse_queue(printed(QUEUE))}
     assert list(tasks) == ["3_4", "3_3", "3_1", "4_7", "5", "6_1"]

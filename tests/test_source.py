@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from dataclasses import replace
@@ -173,6 +174,28 @@ def test_a_plan_that_keeps_its_source_has_no_key_that_this_one_lacks(old: Sweep)
     assert head["config"].keys() == known["config"].keys()
     write_plan(old.path, grid({"lr": [0.1, 0.2]}, replace(Config(), allow_code_change=True)))
     assert (read_plan(old.path).source, "label_smoothing" in old.plan_file.read_text()) == ("source", True)
+
+
+def test_hidden_files_beside_the_source_are_no_source(package: Path, settings: list[str], tmp_path: Path) -> None:
+    """An editor's lock is a dangling link; other file systems' and notebooks' files hold what they want."""
+    command = ["seed=0,1", *settings, "epochs=1", "name=one"]
+    assert irmas("train", *command, cwd=tmp_path, PYTHONPATH=str(package)).returncode == 0
+    for name in ("irmas/config", "irmas/sweep/pool", "hydra_plugins/irmas_launcher", "conf/config", "conf/model/deep"):
+        suffix = ".yaml" if "conf/" in name else ".py"
+        path = (package / name).with_suffix(suffix)
+        path.with_name(f".#{path.name}").symlink_to("me@host.1:2")
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\26\7")
+    (package / "irmas" / ".ipynb_checkpoints").mkdir()
+    (package / "irmas" / ".ipynb_checkpoints" / "config-checkpoint.py").write_text("edited")
+    sweep = tmp_path / "outputs" / "one"
+    (sweep / "plan.yaml").unlink()
+    shutil.rmtree(runs(sweep)[1])
+    (sweep / "runs" / ".DS_Store").touch()
+    again = irmas("train", *command, cwd=tmp_path, PYTHONPATH=str(package))
+    assert again.returncode == 0, again.stderr
+    assert "2 of 2 runs finished" in again.stdout
+    first, second = (json.loads(path.read_text())["source"] for path in (sweep / "runs").glob("*/provenance.json"))
+    assert first == second
 
 
 def test_a_copy_is_whole_or_absent_and_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from factories import read_plan, run_folder, write_plan
+from factories import age_heartbeat, read_plan, run_folder, write_plan
 
 from irmas.config import Config
-from irmas.run.folder import CANCELLED, COMPLETED, DIVERGED, FAILED, INTERRUPTED, PENDING, RUNNING, RunFolder, Status
+from irmas.run.folder import (
+    CANCELLED,
+    COMPLETED,
+    DIVERGED,
+    FAILED,
+    INTERRUPTED,
+    PENDING,
+    RUNNING,
+    SILENT_S,
+    RunFolder,
+    Status,
+)
 from irmas.run.lease import Writer
 from irmas.sweep import jobs, run_states, slurm
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, named_sweep, record_job, recorded_jobs
@@ -32,6 +43,8 @@ from irmas.sweep.submit import settled_state
 from irmas.sweep.sweep import Sweep
 
 NOW = 1_000_000.0
+OLD_S = SILENT_S + 60
+"""Age of the last heartbeat of a process that may be dead."""
 NEW = Status()
 """The status of a run that no process has begun."""
 RUNS = Status(RUNNING, epoch=2, epochs=9, updated=NOW - 1, writer=Writer(node="n1", pid=5, job="7_1"))
@@ -259,10 +272,8 @@ def test_a_task_that_stays_completing_counts_as_ended_once_its_process_is_gone(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     submit(sweep, "7")
-    for number, updated in {1: time.time() - 100, 2: time.time(), 3: time.time() - 100}.items():
-        folder = write(sweep, number, replace(RUNS, writer=replace(RUNS.writer, job=f"7_{number}")))
-        file = folder.path / "status.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"updated": updated}))
+    for number, age_s in {1: OLD_S, 2: 0, 3: OLD_S}.items():
+        age_heartbeat(write(sweep, number, replace(RUNS, writer=replace(RUNS.writer, job=f"7_{number}"))), age_s)
     monkeypatch.setattr(slurm, "queue", lambda names: array("7", dict.fromkeys(range(1, 5), "COMPLETING")))
     monkeypatch.setattr(slurm, "accounting", lambda jobs: [])
     monkeypatch.setattr("irmas.sweep.submit.COMPLETING_WAIT_S", 0.0)
@@ -273,6 +284,45 @@ def test_a_task_that_stays_completing_counts_as_ended_once_its_process_is_gone(
     printed = capsys.readouterr().out
     assert "waiting for Slurm to end or requeue what is COMPLETING: 7_1 7_2 7_3 7_4" in printed
     assert "still COMPLETING after 0 s: 7_1 7_2 7_3 7_4; 7_2 7_3 may still train" in printed.replace("\n", " ")
+
+
+INSIDE_SALLOC = replace(RUNS, writer=Writer("n1", 5, "99"))
+
+
+def test_a_run_that_trains_in_a_job_of_which_slurm_reports_nothing_is_running_as_long_as_it_lives(sweep: Path) -> None:
+    submit(sweep, "7")
+    ages = {1: 0, 2: OLD_S, 3: OLD_S, 4: 0, 5: 0}
+    folders = {number: write(sweep, number, INSIDE_SALLOC) for number in ages}
+    for number, age_s in ages.items():
+        age_heartbeat(folders[number], age_s)
+    folders[5].amend_status(replace(INSIDE_SALLOC, writer=replace(INSIDE_SALLOC.writer, node=Writer.here().node)))
+    queued, before = array("7", {1: "PENDING", 2: "PENDING"}, reason="Priority"), folders[1].recorded()
+    with folders[3].acquire(lambda rival: True):  # its lock is proof enough
+        state = corrected(sweep, queued)
+        record_dead_runs(state)
+    assert list(states(state).values())[:5] == [
+        (RUNNING, "7_1"),
+        (PENDING, "7_2"),
+        (RUNNING, ""),
+        (RUNNING, ""),
+        (FAILED, ""),  # its lock is free on the node where it ran
+    ]
+    assert state.runs[0].status.message == ""
+    assert state.runs[2].status.message == "last heartbeat 6 min ago"
+    assert "Slurm has no record of job 99" in state.runs[4].status.message
+    assert folders[1].recorded() == before
+    assert [folders[number].recorded().state for number in ages] == [*[RUNNING] * 4, FAILED]
+    assert states(corrected(sweep, [], array("7", {1: "CANCELLED"})))[1] == (RUNNING, "")
+    folders[1].amend_status(replace(INSIDE_SALLOC, writer=RUNS.writer))
+    assert states(corrected(sweep, [], array("7", {1: "TIMEOUT"})))[1] == ("TIMEOUT", "7_1"), "Slurm reports its end"
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "SUSPENDED"])
+def test_a_task_that_runs_without_a_heartbeat_says_how_old_it_is(sweep: Path, state: str) -> None:
+    submit(sweep, "7")
+    age_heartbeat(write(sweep, 1, RUNS), 3 * 3600 + 90)
+    run = corrected(sweep, array("7", {1: state, 2: "PENDING"})).runs[0]
+    assert (run.status.state, run.status.message) == (RUNNING, "last heartbeat 3 h 1 min ago")
 
 
 def test_a_task_that_nobody_recorded_is_known_by_its_arguments(sweep: Path) -> None:
@@ -315,7 +365,7 @@ def test_arguments_are_read_with_spaces_in_names(sweep: Path) -> None:
 def test_a_number_that_was_given_out_again_is_not_the_recorded_job(sweep: Path) -> None:
     submit(sweep, "7")
     submit(sweep, "8", stage=RANKING)
-    write(sweep, 1, RUNS)
+    age_heartbeat(write(sweep, 1, RUNS), OLD_S)
     shutil.copytree(sweep, sweep.with_name("other"))
     home = {"name": "irmas-ranking", "folder": str(sweep.parent.parent)}
     queued = [Task("8", None, "RUNNING", command="/x/rank.sbatch outputs/other", **home)]

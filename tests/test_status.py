@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from commands import ENVIRONMENT, ROOT, start
-from factories import read_plan, run_folder, write_plan
+from factories import age_heartbeat, read_plan, run_folder, write_plan
 from forked_commands import Commands
 from rich.console import Console
 from rich.measure import Measurement
@@ -121,6 +121,21 @@ def test_watching_prints_changes_and_ends_when_nothing_is_live(
     printed = capsys.readouterr().out.splitlines()
     assert [line for line in printed if "run 5" in line] == ["run 5 lr=0.5  COMPLETED"]
     assert "1 RUNNING" in printed[0]
+
+
+def test_watching_ends_when_a_run_has_neither_lock_nor_heartbeat(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(sweep, 5, Status(RUNNING, epoch=1, epochs=15, writer=Writer("box1", 4)))
+    monkeypatch.setattr(time, "sleep", lambda seconds: age_heartbeat(folder, 3600))
+    assert status.watch(sweep).runs[4].status.state == FAILED
+    assert "run 5 lr=0.5  FAILED: the process died without reporting an error (no heartbeat for 1 h; last on box1)" in (
+        capsys.readouterr().out.splitlines()
+    )
+    with folder.acquire():
+        state = status.look(sweep)
+        (cell,) = [cell for cell in status.table(state, state.runs).columns[2].cells if "RUNNING" in str(cell)]
+        assert str(cell) == "RUNNING (last heartbeat 1 h ago)"
 
 
 def test_a_local_sweep_between_two_runs_is_not_over(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:

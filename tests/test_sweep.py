@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import start, wait_until
+from commands import ROOT, irmas, start, wait_until
 from forked_commands import Commands
 from left_behind import ranking, runs, scalars, status
 
@@ -294,3 +295,32 @@ def test_folders_can_be_swept(corpus: Path, tmp_path: Path, commands: Commands) 
     assert done.code == 0, done.stderr
     first, second = ranking(tmp_path / "outputs" / "f")
     assert first["val_loss"] == second["val_loss"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_flock_is_named_and_what_is_there_is_read(
+    number: int, standin: list[str], tmp_path: Path, commands: Commands
+) -> None:
+    """As Lustre without `-o flock` and NFS without lockd."""
+    shim = tmp_path / "shim"
+    shim.mkdir()
+    refusal = f"raise OSError({number}, os.strerror({number}))"
+    (shim / "sitecustomize.py").write_text(f"import fcntl, os\ndef flock(*_): {refusal}\nfcntl.flock = flock\n")
+
+    def run(command: str, *args: str) -> subprocess.CompletedProcess[str]:
+        done = irmas(command, *args, cwd=tmp_path, PYTHONPATH=f"{shim}:{ROOT}")
+        assert "Traceback" not in done.stdout + done.stderr
+        return done
+
+    command = ["-m", "seed=1,2", *standin, "epochs=1", "device=cpu", "name=one"]
+    refused = run("train", *command)
+    reason = f"/: this file system has no flock ({os.strerror(number)}); mount it with flock (Lustre: -o flock)"
+    reason = reason.removeprefix("/")  # the mount point
+    assert (refused.returncode, refused.stderr.count("\n"), reason in refused.stderr) == (2, 1, True)
+    task = run("sweep.array_task", "outputs/one")
+    assert (task.returncode, reason in task.stdout) == (1, True)
+    shown = run("status", "outputs/one")
+    assert (shown.returncode, shown.stdout.count(reason), "2 FAILED" in shown.stdout) == (0, 1, True)
+    assert commands.train(*command, folder=tmp_path).code == 0
+    assert "2 COMPLETED" in run("status", "outputs/one").stdout
+    assert run("rank", "outputs/one").returncode == 0

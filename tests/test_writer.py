@@ -17,12 +17,12 @@ from typing import IO
 
 import pytest
 from commands import ENVIRONMENT, wait_until
-from factories import read_plan, write_plan
+from factories import age_heartbeat, read_plan, write_plan
 
 from irmas.config import Config, Data, Features, Model
 from irmas.errors import UserError
 from irmas.run import lease
-from irmas.run.folder import COMPLETED, RUNNING, RunFolder, Status
+from irmas.run.folder import COMPLETED, RUNNING, SILENT_S, RunFolder, Status
 from irmas.run.lease import LEASE_LOST, LeaseLost, RunBusyError, Writer
 from irmas.sweep import pool, slurm, train_run
 from irmas.sweep.plan import PlannedRun, freeze
@@ -192,6 +192,15 @@ def test_a_writer_whose_lock_does_not_reach_here_keeps_the_run_unless_its_job_is
         pass
     folder.amend_status(Status(COMPLETED, writer=Writer("far", 7, "12_3")))
     with folder.acquire():
+        pass
+
+
+def test_a_writer_without_lock_and_heartbeat_loses_the_run_though_its_job_lives_on(path: Path) -> None:
+    folder = RunFolder(path)
+    path.mkdir()
+    folder.amend_status(Status(RUNNING, writer=Writer("far", 7, "12")))
+    age_heartbeat(folder, SILENT_S + 1)
+    with folder.acquire(lambda writer: False):
         pass
 
 

@@ -161,7 +161,7 @@ def _refusal(override: Override, schema: type) -> str | None:
     groups = {path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"} | {"best"}
     if schema is Prepare:
         groups &= {"data", "features"}
-    options = sorted(path.stem for path in (CONF / key).glob("*.yaml")) if key in groups else []
+    options = sorted(path.stem for path in (CONF / key).glob("[!.]*.yaml")) if key in groups else []
     guesses = get_close_matches(key, settings | groups, n=2)
     hint = f"; did you mean {' or '.join(guesses)}?" if guesses else ""
     is_hydras = bool(HYDRAS.match(key))

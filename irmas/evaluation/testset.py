@@ -125,7 +125,7 @@ def _part(path: Path, classes: Sequence[str]) -> EvaluationSet:
 
 
 def _classes(path: Path, files: Sequence[ModelFile]) -> EvaluationSet:
-    sounds = [file for file in path.glob("*/*") if file.suffix.lower() in AUDIO]
+    sounds = [file for file in path.glob("*/[!.]*") if file.suffix.lower() in AUDIO]
     is_irmas = all(file.parent.name in CODES and IRMAS_NAME.fullmatch(file.stem) for file in sounds)
     # The list of recordings that a training on this very folder had.
     trainings = [data for data in map(training_data, files) if Path(data.root) == path.absolute()]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from irmas.config import anneals, averaged_epochs, shown
 from irmas.errors import DataError, in_words
+from irmas.files import reread
 from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS, RunScalars, read_all
 from irmas.run.folder import COMPLETED, PROVENANCE, PRUNED
 from irmas.sweep.run_states import RunState, SweepState
@@ -117,7 +118,7 @@ def _run(sweep: Sweep, state: RunState, scalars: RunScalars) -> tuple[Run, list[
     epoch = max(accuracies, default=0)
     problems, source = list(scalars.problems), ""
     try:
-        provenance = json.loads((folder / PROVENANCE).read_text())
+        provenance = json.loads(reread((folder / PROVENANCE).read_text))
         source = " ".join([*provenance.get("earlier_sources", []), provenance["source"]])
     except FileNotFoundError:
         pass

@@ -12,7 +12,7 @@ import torch
 
 from irmas.config import Config
 from irmas.errors import DataError, UserError
-from irmas.files import atomic_write, with_digest, without_digest
+from irmas.files import atomic_write, reread, with_digest, without_digest
 from irmas.run.folder import refuse_other_config
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def write_numbers(path: Path, content: dict[str, Any], keep: Path | None = None)
 
 def read_numbers(path: Path) -> dict[str, Any]:
     """Return what `write_numbers` wrote. Never runs code from the file. Raises DataError, naming it, and OSError."""
-    data = without_digest(path.read_bytes())
+    data = without_digest(reread(path.read_bytes))
     if data is None:
         raise DataError(f"{path}: is damaged (its digest differs)")
     try:

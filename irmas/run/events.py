@@ -28,7 +28,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT
 
-from irmas.files import atomic_write, errors_name
+from irmas.files import atomic_write, errors_name, reread
 
 if TYPE_CHECKING:
     import numpy as np
@@ -229,7 +229,7 @@ def read_scalars(folder: Path) -> RunScalars:
     problems: list[str] = []
     for path in event_files(folder):
         try:
-            data = path.read_bytes()
+            data = reread(path.read_bytes)
         except OSError as error:
             problems.append(f"{path.name}: {error.strerror}")
             continue

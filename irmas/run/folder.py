@@ -13,8 +13,9 @@ from typing import Any
 import yaml
 
 from irmas.config import Config, first_difference, flatten, shown
+from irmas.console import duration
 from irmas.errors import UserError, first_line
-from irmas.files import atomic_write, remove_leftovers
+from irmas.files import atomic_write, remove_leftovers, reread
 from irmas.run.lease import Lease, Writer, acquire, is_owned
 
 CONFIG = "config.yaml"
@@ -26,6 +27,12 @@ DIVERGED = "DIVERGED"
 """The loss became NaN or infinite."""
 PRUNED = "PRUNED"
 """Ended by successive halving, at one of its rungs."""
+SILENT_S = 300.0
+"""Age from which the last heartbeat shows that a process may be dead.
+
+A process that trains writes one every 2 s; to load, validate and save takes it minutes at most. Clocks of nodes may
+differ by less: munge, which authenticates Slurm's nodes, refuses 5 minutes.
+"""
 INTERRUPTED = "stopped; rerun the command to resume"
 """The message of a CANCELLED run."""
 FINAL = frozenset({COMPLETED, DIVERGED, PRUNED})
@@ -76,6 +83,16 @@ class Status:
         """Return the entries of earlier versions: the writer's stand beside the others."""
         values = asdict(self)
         return json.dumps(values | values.pop("writer"), indent=1) + "\n"
+
+    def silence(self, now: float) -> str:
+        """Return the age of the last heartbeat, as in `12 min`, where it is above SILENT_S; else an empty string."""
+        age = now - self.updated
+        return duration(int(age) // 60 * 60) if age > SILENT_S else ""
+
+    def with_silence(self, now: float) -> Status:
+        """Return this status with the age of the heartbeat as its message, if the run is RUNNING and it is old."""
+        silence = self.silence(now)
+        return replace(self, message=f"last heartbeat {silence} ago") if silence and self.state == RUNNING else self
 
     @property
     def reason(self) -> str:
@@ -147,7 +164,9 @@ class RunFolder:
 
     def _live_elsewhere(self) -> Writer | None:
         status = self.recorded()
-        is_live = status.state == RUNNING and status.job and status.node != Writer.here().node
+        is_elsewhere = status.job and status.node != Writer.here().node
+        # Its job may live on without it: an interactive one, or one that is COMPLETING.
+        is_live = status.state == RUNNING and is_elsewhere and not status.silence(time.time())
         return status.writer if is_live else None
 
     def check_lease(self) -> None:
@@ -156,23 +175,26 @@ class RunFolder:
             self.lease.check()
 
     def status(self) -> Status:
-        """Return the recorded status, but FAILED for a process of this node that died while RUNNING.
+        """Return the recorded status, but FAILED for a process that died while RUNNING.
 
-        Raises UserError if the file is damaged or from another version.
+        That is one without a lock on this node. Locks of others may not reach here: such a process lives as long as it
+        has a lock or a heartbeat. Raises UserError if the file is damaged or from another version.
         """
         status = self.recorded()
-        if status.state != RUNNING or status.writer.node != Writer.here().node or is_owned(self.path):
+        is_here, silence = status.node == Writer.here().node, status.silence(time.time())
+        if status.state != RUNNING or not (is_here or silence) or is_owned(self.path):
             return status
         # Read again: the process may have ended, or another may have started, just before the lock was looked at.
         last = self.recorded()
         if last != status:
             return last
-        return replace(status, state=FAILED, message="the process died without reporting an error (killed?)")
+        sign = "killed?" if is_here else f"no heartbeat for {silence}; last on {status.node or 'an unknown node'}"
+        return replace(status, state=FAILED, message=f"the process died without reporting an error ({sign})")
 
     def recorded(self) -> Status:
         """Return what the status file says, whether its process lives or not. Raises UserError as `status` does."""
         try:
-            return Status.from_json(self._status.read_text())
+            return Status.from_json(reread(self._status.read_text))
         except FileNotFoundError:
             return Status()
         except (ValueError, TypeError, AttributeError) as error:
@@ -201,7 +223,7 @@ class RunFolder:
         path = self.path / CONFIG
         if path.exists():
             try:
-                there = flatten(yaml.safe_load(path.read_text()))
+                there = flatten(yaml.safe_load(reread(path.read_text)))
             except (yaml.YAMLError, ValueError, AttributeError) as error:
                 remedy = "remove it, the checkpoint has the run's settings too"
                 raise UserError(f"{path}: is damaged ({first_line(error)}); {remedy}") from error
@@ -216,7 +238,7 @@ class RunFolder:
         self.check_lease()
         path = self.path / PROVENANCE
         try:
-            before = json.loads(path.read_text()) if path.exists() else provenance
+            before = json.loads(reread(path.read_text)) if path.exists() else provenance
             source, earlier = str(before["source"]), list(before.get("earlier_sources", []))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             remedy = "remove it and rerun the command to resume; the source of the first epochs is then unknown"

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO
 
 from irmas.errors import UserError
-from irmas.files import errors_name
+from irmas.files import FlockMissingError, errors_name, flock, reread
 from irmas.processes import current_task
 
 LOCK = ".lock"
@@ -77,8 +77,8 @@ class Lease:
     def check(self) -> None:
         """Raise LeaseLost if another process has taken over."""
         # The content of a file opened just now: NFS answers a stat from its cache, and reuses inode numbers.
-        with suppress(FileNotFoundError), (self.folder / LOCK).open() as file:
-            if _writer_in(file) == self.owner:
+        with suppress(FileNotFoundError):
+            if _writer_in(reread((self.folder / LOCK).read_text)) == self.owner:
                 return
         raise LeaseLost("a newer start of this run has taken over; this one stops")
 
@@ -90,14 +90,15 @@ def acquire(
     """Make `folder` if it is missing, and own it until the block ends.
 
     `is_stale` returns whether a writer has lost the run even if its process lives; `live_elsewhere` returns the writer
-    that runs on another node according to the status file. Raises RunBusyError if a rival keeps the run, and OSError.
+    that runs on another node according to the status file. Raises RunBusyError if a rival keeps the run,
+    FlockMissingError and OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     writer = Writer.here()
     own = folder / f"{LOCK}.{writer.node}.{writer.pid}"
     with own.open("wb", buffering=0) as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            flock(file, fcntl.LOCK_EX)
             with errors_name(own):
                 file.write(json.dumps(asdict(writer)).encode() + b"\n")
                 os.fsync(file.fileno())
@@ -114,7 +115,9 @@ def _replace_lock(
     """Rename `own` to `.lock`, or return False if another process did so meanwhile. Raises RunBusyError."""
     path = folder / LOCK
     with path.open("a+") as before:
-        rival = live_elsewhere() if _lock(before, fcntl.LOCK_EX, LOCK_WAIT_S) else _writer_in(before)
+        is_free = _lock(before, fcntl.LOCK_EX, LOCK_WAIT_S)
+        before.seek(0)
+        rival = live_elsewhere() if is_free else _writer_in(before.read())
         if rival is not None and not is_stale(rival):
             raise RunBusyError(f"{folder}: another process trains it" + (f" ({rival})" if rival.node else ""))
         with path.open() as now:
@@ -126,17 +129,20 @@ def _replace_lock(
 
 def is_owned(folder: Path) -> bool:
     """Return whether a live process of this node, or of one whose locks reach here, owns `folder`."""
-    try:
+
+    def is_locked() -> bool:
         with (folder / LOCK).open() as file:
             return not _lock(file, fcntl.LOCK_SH)  # shared, so that readers do not see each other
-    except FileNotFoundError:
+
+    try:
+        return reread(is_locked)
+    except (FileNotFoundError, FlockMissingError):  # no process of this node can own a folder without flock
         return False
 
 
-def _writer_in(file: IO[str]) -> Writer:
-    file.seek(0)
+def _writer_in(text: str) -> Writer:
     try:
-        return Writer(**json.loads(file.read()))
+        return Writer(**json.loads(text))
     except (ValueError, TypeError):
         return Writer()
 
@@ -146,7 +152,7 @@ def _lock(file: IO[str], operation: int, wait_s: float = 0.0) -> bool:
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            fcntl.flock(file, operation | fcntl.LOCK_NB)
+            flock(file, operation | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 return False

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irmas.errors import DataError
-from irmas.files import atomic_write, with_digest, without_digest
+from irmas.files import atomic_write, reread, with_digest, without_digest
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def write(path: Path, predictions: Predictions) -> None:
 def read(path: Path) -> Predictions | None:
     """Read predictions; return None if the file is absent. Raises DataError if it is damaged, and OSError."""
     try:
-        data = without_digest(path.read_bytes())
+        data = without_digest(reread(path.read_bytes))
     except FileNotFoundError:
         return None
     if data is None:

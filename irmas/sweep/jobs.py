@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from irmas.errors import UserError
-from irmas.files import atomic_write, visible
+from irmas.files import atomic_write, reread, visible
 from irmas.sweep.settings import PREFIX, RENAMED
 from irmas.sweep.slurm import Task, expand_ranges, ranges
 from irmas.sweep.sweep import Sweep
@@ -123,7 +123,7 @@ def recorded_jobs(sweep: Sweep) -> Sequence[Job]:
     records = []
     for path in sweep.slurm.glob("[0-9]*.json"):
         try:
-            values = json.loads(path.read_text())
+            values = json.loads(reread(path.read_text))
             records.append(Job(**{**values, "work": Work(**_renamed(values["work"]))}))
         except (ValueError, TypeError, KeyError) as error:
             remedy = "remove it, and scancel the job if it is still in the queue"

@@ -18,12 +18,12 @@ from irmas.run.folder import CANCELLED, COMPLETED, FAILED, FINAL, PENDING, RUNNI
 from irmas.sweep import jobs, slurm
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job, Work, named_sweep
 from irmas.sweep.plan import PlannedRun
-from irmas.sweep.slurm import LIVE, SlurmError, Task
+from irmas.sweep.slurm import COMPLETING, LIVE, SlurmError, Task
 from irmas.sweep.sweep import Sweep
 
 NOT_SUBMITTED = "NOT_SUBMITTED"
 """State of a run that never began, and that nothing in the queue will begin."""
-WAITING = LIVE - {"RUNNING", "SUSPENDED", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED", "RESIZING"}
+WAITING = LIVE - {"RUNNING", "SUSPENDED", COMPLETING, "SIGNALING", "STAGE_OUT", "STOPPED", "RESIZING"}
 """States of tasks that no process trains for."""
 MEANING = {
     "OUT_OF_MEMORY": "out of memory, see hydra.launcher.mem and hydra.launcher.runs_at_once",
@@ -35,8 +35,6 @@ MEANING = {
     "CANCELLED": "by scancel, or with a job that it depended on",
 }
 """Slurm's states that explain why a process was killed."""
-COMPLETING = "COMPLETING"
-"""Slurm's state of a task that has ended, or will be requeued: which of the two shows only afterwards."""
 LAG_S = 5.0
 """Time by which sacct may lag behind squeue."""
 
@@ -135,17 +133,24 @@ def with_slurm(sweep: Sweep, queued: Iterable[Task], accounting: Callable[[Itera
     for run in sweep.plan.runs:
         status, recorded = read[run.id]
         task = pick_task(status, by_run[run.id])
-        if recorded is not None:
+        if recorded is not None and not _trains_outside(sweep.run_folder(run), recorded, view):
             failed = status.state not in FINAL and task is not None and task.state == FAILED
             output = jobs.last_line(sweep, task.id) if failed and task else ""
             status = merge_state(status, task, view.time, data.get(run.id, ""), output)
-        runs.append(RunState(run, status, task, recorded))
+        runs.append(RunState(run, status.with_silence(view.time), task, recorded))
     return SweepState(sweep, runs, view.stages())
 
 
+def _trains_outside(folder: RunFolder, recorded: Status, view: _SlurmView) -> bool:
+    """Return whether a process trains the run in a job of which Slurm reports nothing, as by hand inside salloc."""
+    if recorded.state != RUNNING or not recorded.job or recorded.job in view.tasks:
+        return False
+    return folder.status().state == RUNNING
+
+
 def _without_slurm(sweep: Sweep, note: str = "") -> SweepState:
-    read = [(run, *_read(sweep.run_folder(run), on_slurm=False)) for run in sweep.plan.runs]
-    runs = [RunState(run, status, None, recorded) for run, status, recorded in read]
+    read, now = [(run, *_read(sweep.run_folder(run), on_slurm=False)) for run in sweep.plan.runs], time.time()
+    runs = [RunState(run, status.with_silence(now), None, recorded) for run, status, recorded in read]
     return SweepState(sweep, runs, [], note, is_held(sweep.pool_lock))
 
 

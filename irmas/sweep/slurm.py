@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 
+from irmas.console import duration
 from irmas.errors import UserError
 
 # fmt: off
@@ -20,6 +21,8 @@ LIVE = frozenset({
 })
 # fmt: on
 """States of jobs in the queue or running; all other states are final."""
+COMPLETING = "COMPLETING"
+"""State of a task that has ended, or will be requeued: which of the two shows only afterwards."""
 TIMEOUT_S = 60
 """Longest wait for a command; without a controller, squeue gives up after 9 s by itself."""
 TIME = re.compile(r"(\d+-)?\d+(:\d+){0,2}")
@@ -99,11 +102,7 @@ def seconds(time: str) -> int:
 
 def spelled_out(time: str) -> str:
     """Return a time of the form `TIME` as in `1 d 2 h 30 min`, and others as they are."""
-    if not TIME.fullmatch(time):
-        return time
-    minutes, rest = divmod(seconds(time), 60)
-    parts = {"d": minutes // 1440, "h": minutes // 60 % 24, "min": minutes % 60, "s": rest}
-    return " ".join(f"{number} {unit}" for unit, number in parts.items() if number) or "0 min"
+    return duration(seconds(time)) if TIME.fullmatch(time) else time
 
 
 def ranges(numbers: Iterable[int]) -> str:
@@ -247,9 +246,9 @@ def _rows(text: str, columns: int) -> Iterator[list[str]]:
 
 
 def is_running(job: str) -> bool:
-    """Return whether a job or an array task, such as 123_4, is in the queue or running."""
+    """Return whether a job or an array task, such as 123_4, is in the queue or running, and not COMPLETING."""
     states = _output("squeue", "-h", "-j", job, "-o", "%T", ignored="Invalid job id")
-    return any(state in LIVE for state in states.split())
+    return any(state in LIVE - {COMPLETING} for state in states.split())
 
 
 def config() -> tuple[str, int]:

@@ -19,17 +19,14 @@ from irmas.sweep import data_job, executor, jobs, pruning, run_states, slurm
 from irmas.sweep.executor import Before, submit_within_limit
 from irmas.sweep.jobs import ARRAY
 from irmas.sweep.plan import Plan, PlannedRun
-from irmas.sweep.run_states import COMPLETING, RunState, SweepState
+from irmas.sweep.run_states import RunState, SweepState
 from irmas.sweep.sbatch import JobRequest, job_requests, shell_lines
 from irmas.sweep.settings import Settings
-from irmas.sweep.slurm import Task
+from irmas.sweep.slurm import COMPLETING, Task
 from irmas.sweep.sweep import Sweep
 
 COMPLETING_WAIT_S = 60.0
 """Longest wait for tasks that are COMPLETING: Slurm kills a process within 30 s by default, then runs the epilog."""
-
-SILENT_S = 30.0
-"""Time without a heartbeat, written every 2 s, after which a process that holds no lease counts as gone."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,10 @@ class Submission:
     """Runs of the command."""
     queued: int
     """Number of runs that were in the queue before."""
+    elsewhere: int
+    """Number of runs that processes outside the queue train, as inside salloc."""
     remaining: int
-    """Number of runs that had neither finished nor been queued before."""
+    """Number of runs that had neither finished nor been queued before, and that nothing trains."""
     live: list[str]
     """Numbers of the sweep's jobs that were in the queue before."""
     requests: list[JobRequest]
@@ -61,8 +60,10 @@ def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refin
     submission = submit(plan, settings, append=append, by_hand=by_hand, refine=refine)
     total, queued = len(submission.runs), submission.queued
     runs = "1 run" if total == 1 else f"{total} runs"
-    finished = total - queued - submission.remaining
-    lines = [f"{sweep}: {runs}, {finished} finished before, {queued} in the queue", *pruning.describe(plan)]
+    finished = total - queued - submission.elsewhere - submission.remaining
+    elsewhere = f", {submission.elsewhere} training outside the queue" if submission.elsewhere else ""
+    counts = f"{sweep}: {runs}, {finished} finished before, {queued} in the queue{elsewhere}"
+    lines = [counts, *pruning.describe(plan)]
     per_task = max((request.work.runs_per_task for request in submission.requests), default=1)
     if per_task > (planned := settings.per_task(plan.config.device)):
         change = f"{per_task} runs per task instead of hydra.launcher.runs_per_task={planned}"
@@ -154,7 +155,8 @@ def _submit(
         state = settled_state(sweep, cluster)
         finished = {run.planned.id for run in state.runs if run.status.state in FINAL}
         queued = {run.planned.id for run in state.runs if run.task is not None and run.task.is_live} - finished
-        remaining = [run for run in runs if run.id not in finished | queued]
+        elsewhere = {run.planned.id for run in state.runs if run.status.state == RUNNING} - queued
+        remaining = [run for run in runs if run.id not in finished | queued | elsewhere]
         copy = sweep.copy_for(plan.source, remaining) if remaining else None
         unmade = Sweep(sweep.path, replace(sweep.plan, runs=remaining))
         needs_data = not data_job.is_made(unmade)
@@ -177,8 +179,8 @@ def _submit(
                 before = Before(cluster, frozenset(task.job for task in listed))
                 requests, numbers = submit_within_limit(sweep, chain, before, per_task, len(remaining), at_once)
     live = _live_jobs([*tasks, *state.stages])
-    waiting = sum(run.id in queued for run in runs)
-    return Submission(runs, waiting, len(remaining), live, requests, numbers, released, lost)
+    waiting, training = (sum(run.id in ids for run in runs) for ids in (queued, elsewhere))
+    return Submission(runs, waiting, training, len(remaining), live, requests, numbers, released, lost)
 
 
 def _release_held(tasks: Iterable[Task]) -> list[str]:
@@ -217,7 +219,7 @@ def _ended_if_gone(sweep: Sweep, run: RunState) -> RunState:
     """Return a run whose task is COMPLETING as CANCELLED, unless a process of it may live."""
     if run.recorded is None or run.task is None or run.task.state != COMPLETING:
         return run
-    is_silent = run.recorded.state != RUNNING or run.recorded.updated < time.time() - SILENT_S
+    is_silent = run.recorded.state != RUNNING or run.recorded.silence(time.time())
     if not is_silent or is_owned(sweep.run_folder(run.planned).path):
         return run
     task = replace(run.task, state=CANCELLED)

@@ -17,7 +17,7 @@ import yaml
 
 from irmas.config import flatten, from_flat
 from irmas.errors import ConfigError, UserError, first_line
-from irmas.files import atomic_write, locked
+from irmas.files import atomic_write, locked, reread
 from irmas.provenance import source_digest
 from irmas.run.folder import CONFIG, FINAL, RunFolder, Status
 from irmas.sweep import source
@@ -88,7 +88,7 @@ class Sweep:
         """
         file = path / PLAN
         try:
-            head = yaml.safe_load(file.read_text())
+            head = yaml.safe_load(reread(file.read_text))
             total, config = int(head.pop("runs")), from_flat(flatten(head.pop("config")))
             plan = Plan(**head, config=config)
             file = path / RUNS
@@ -119,7 +119,7 @@ class Sweep:
         """
         if not self.plan_file.exists():
             known = {run.folder_name for run in self.plan.runs}
-            if strange := sorted(path.name for path in self.runs.glob("*") if path.name not in known):
+            if strange := sorted(path.name for path in self.runs.glob("[!.]*") if path.name not in known):
                 reason = f"its {PLAN} is missing, and runs/{strange[0]} is not of this command"
                 remedy = f"give the one that made the sweep (after irmas.refine, restore {PLAN}), or another name"
                 raise UserError(f"{self}: {reason}; {remedy}")

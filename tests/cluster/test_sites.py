@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 from cluster.localcluster import LocalCluster
 from cluster.sweeps import Desk, hold, job_numbers, run_of, table
-from commands import wait_until
+from commands import ENVIRONMENT, marked, wait_until
 from left_behind import ranking, runs, status
 
 EPILOG_S = 8
@@ -59,6 +63,35 @@ def test_tasks_that_are_completing_are_not_in_the_queue(desk: Desk) -> None:
     desk.wait_for_ranking(max(ranked, key=int))
     assert [status(run)["state"] for run in runs(desk.sweep("cg"))] == ["COMPLETED"] * 2
     assert [entry["rank"] for entry in ranking(desk.sweep("cg"))] == [1, 1]  # seeds
+
+
+def test_a_run_that_is_trained_inside_salloc_is_running_and_is_not_submitted(desk: Desk) -> None:
+    """The job is interactive, so that no record of the sweep has its number."""
+    command = ["-m", "seed=1,2", "epochs=40", "name=mine"]
+    desk.cluster.run("scancel", *desk.submit(*command, HELD).values())
+    here = ["device=cpu", "hydra/launcher=local", "hydra.launcher.runs_at_once=1"]
+    python = [sys.executable, "-m", "irmas.train", *command, *desk.settings, *here]
+    salloc = ["salloc", "--cpus-per-task=1", "--mem=2G", *python]
+    environment = ENVIRONMENT | desk.cluster.environment | {"IRMAS_TEST_MARK": f"{desk.folder}"}
+    first = run_of(desk, "mine", 1)
+    with subprocess.Popen(salloc, cwd=desk.folder, env=environment):
+        try:
+            wait_until(lambda: status(first)["state"] == "RUNNING", "run 1 trains", 120)
+            hold(first)
+            assert status(first)["job"]
+            assert re.search(r"^ +1 +1 +RUNNING +", table(desk, "mine"), re.MULTILINE)
+            ranked = desk.run("rank", "outputs/mine")
+            assert ranked.returncode == 1
+            assert "FAILED" not in ranked.stdout
+            assert status(first)["state"] == "RUNNING"
+            done = desk.train(*command, HELD)
+            assert "2 runs, 0 finished before, 0 in the queue, 1 training outside the queue" in done.stdout, done.stderr
+            array = job_numbers(done.stdout)["array1"]
+            assert desk.cluster.run("squeue", "-h", "-r", "-j", array, "-o", "%K") == "2"
+        finally:
+            for pid in marked(f"{desk.folder}"):
+                os.kill(pid, signal.SIGKILL)
+    assert re.search("1 (FAILED|CANCELLED)", table(desk, "mine")), "its lock is free on the node where it ran"
 
 
 def test_a_wrapper_that_prints_the_bare_number_is_understood(desk: Desk) -> None:
