@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from irmas.errors import UserError
-from irmas.files import atomic_write, visible
+from irmas.files import atomic_write, errors_name, visible
 from irmas.sweep.settings import PREFIX, RENAMED
 from irmas.sweep.slurm import Task, expand_ranges, ranges
 from irmas.sweep.sweep import Sweep
@@ -116,6 +117,19 @@ def private_folder(sweep: Sweep) -> Path:
 
 def record_job(sweep: Sweep, job: Job) -> None:
     _write(private_folder(sweep) / f"{job.job}.json", asdict(job))
+
+
+def record_start(sweep: Sweep, task: str) -> int:
+    """Record that an array task such as 123_4 has started a process; return how often it had before. Raises OSError.
+
+    Slurm's own count includes starts that ended in a failing prolog or launch, and so never reached a run.
+    """
+    path = private_folder(sweep) / f"{task}.starts"  # one byte per start, so that no crash leaves a torn number
+    with errors_name(path), path.open("ab") as file:
+        file.write(b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+        return file.tell() - 1
 
 
 def recorded_jobs(sweep: Sweep) -> Sequence[Job]:

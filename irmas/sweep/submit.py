@@ -79,6 +79,7 @@ def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refin
     if submission.lost:
         lines.append(f"cancelled: {' '.join(submission.lost)}, which an earlier command submitted without a record")
     if submission.jobs:
+        lines += executor.environment_notes(settings)
         lines.append(f"submitted: {_describe_jobs(submission)}")
         lines.append(f"limit: {slurm.spelled_out(str(settings.time))} per start of a task")
     if submission.jobs or queued:
@@ -114,12 +115,12 @@ def submit(
     named = slurm.named_cluster(settings.cluster)
     recorded = jobs.recorded_cluster(proposed)
     with slurm.on_cluster(named or recorded):
-        cluster, size = slurm.config()
+        cluster, max_index = slurm.config()
         if recorded and recorded != cluster:
             _refuse_other_cluster(proposed, recorded, cluster)
         # A shell may have another SLURM_CLUSTERS by the time that lines are pasted; sbatch from here has none.
         settings = replace(settings, cluster=(named if by_hand else "") or slurm.other_cluster() or None)
-        result = _submit(plan, proposed, settings, cluster, size - 1, append=append, by_hand=by_hand, refine=refine)
+        result = _submit(plan, proposed, settings, cluster, max_index, append=append, by_hand=by_hand, refine=refine)
         return replace(result, cluster=named or slurm.other_cluster())
 
 

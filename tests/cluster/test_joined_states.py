@@ -134,7 +134,7 @@ def test_a_requeued_task_is_pending(here: LocalCluster, sweep: Sweep) -> None:
     assert not slurm.requeue("99999_1")
     assert slurm.restarts("99999_1") == 0
     assert not slurm.is_running("99999")
-    assert slurm.config() == ("local", 1001)
+    assert slurm.config() == ("local", 1000)
 
 
 def test_the_status_command_and_the_ranking_show_the_same(here: LocalCluster, sweep: Sweep) -> None:
