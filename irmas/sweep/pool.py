@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -117,6 +118,9 @@ def launch(plan: Plan, at_once: int | None, *, append: bool = False) -> list[Sta
         console.print(line)
     if finished < len(runs):
         at_once = min(at_once or len(gpus(sweep)) or cpu_count(), len(runs))
+        if not shutil.which("sbatch"):
+            count = "1 run" if at_once == 1 else f"{at_once} runs"
+            console.print(f"sbatch is not on the PATH: training here, {count} at a time")
         if copy is None:
             _train_all(sweep, runs, at_once)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from left_behind import ranking, runs, status
 EPILOG_S = 8
 COMMAND = ["-m", "seed=1,2", "epochs=1"]
 HELD = "hydra.launcher.sbatch={hold: true}"
-SBATCH = shutil.which("sbatch")
+SBATCH, SCONTROL = shutil.which("sbatch"), shutil.which("scontrol")
 
 
 def wrapped(desk: Desk, **scripts: str) -> str:
@@ -121,6 +122,21 @@ def test_a_job_that_slurm_shows_only_later_is_found_by_the_next_command(desk: De
     assert f"cancelled: {lost}, which an earlier command submitted without a record" in done.stdout
     assert job_numbers(done.stdout)["array1"] != lost
     assert queued(desk) == ["irmas-lost", "ranking-lost"]
+
+
+def test_where_users_may_not_update_jobs_a_sweep_begins_by_itself(desk: Desk) -> None:
+    refuse = 'echo "Access/permission denied for job 7" >&2; exit 1'
+    path = wrapped(desk, scontrol=f'case $1 in update | release) {refuse} ;; esac; exec {SCONTROL} "$@"')
+    done = desk.train(*COMMAND, "name=forbidden", PATH=path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"the jobs begin at \d\d:\d\d or later: this site forbids scontrol update", done.stdout)
+    submitted = job_numbers(done.stdout)
+    assert queued(desk) == ["irmas-forbidden", "ranking-forbidden"]
+    assert "BeginTime" in table(desk, "forbidden")
+    assert "2 in the queue" in desk.train(*COMMAND, "name=forbidden", PATH=path).stdout
+    for number in submitted.values():
+        desk.cluster.run("scontrol", "update", f"JobId={number}", "StartTime=now")
+    desk.wait_for_ranking(submitted["ranking"])
 
 
 @pytest.fixture(scope="module")
