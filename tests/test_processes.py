@@ -119,6 +119,38 @@ def test_the_cores_are_those_of_the_allocation_and_of_the_quota(
     assert cpu_count() == 4
 
 
+@pytest.mark.parametrize(
+    ("kernel", "devices", "torch", "expected"),
+    [
+        (0, [], "9", 0),  # it is not asked
+        (1, ["nvidia0"], "9", 1),
+        (4, ["nvidia0"], "1", 1),  # one of four was given to this process
+        (4, [], "0", 4),  # a driver that does not work is no machine without GPUs
+        (0, ["kfd"], "2", 2),
+        (0, ["dxg"], "1", 1),
+        (0, ["nvidiactl"], "9", 0),
+        (2, [], "no torch", 2),
+    ],
+)
+def test_the_gpus_are_those_that_torch_can_use(
+    kernel: int, devices: list[str], torch: str, expected: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in (*(f"gpus/{number}" for number in range(kernel)), *(f"dev/{name}" for name in devices)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho {torch}\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(pool, "GPUS", tmp_path / "gpus")
+    monkeypatch.setattr(pool, "DEVICES", tmp_path / "dev")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    processes.torch_gpus.cache_clear()
+    sweep = Sweep.of(Plan("gpus", [], "", "", "", Config()))
+    assert pool.gpus(sweep) == [str(number) for number in range(expected)]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert pool.gpus(sweep) == ["3", "5"]
+
+
 def test_a_task_asks_again_until_slurm_requeues_it(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[bool | SlurmError] = [False, SlurmError("scontrol", "no answer"), True]
 

@@ -21,6 +21,8 @@ SUBMITTED_SCRIPT = ".submission_file_"
 """Beginning of the name of each script that submitit hands to sbatch."""
 DATA, ARRAY, RANKING = "data", "array", "ranking"
 """Stages of a sweep, as job records name them."""
+NOT_OPENED = "0:53"
+"""Exit code of a job whose node could not open its output."""
 _ENDED = re.compile(
     r"srun: (error: .* task \S+ (Exited|Killed|Terminated)|Terminating|launch/slurm)|slurmstepd: error: \*\*\*"
 )
@@ -166,12 +168,15 @@ def remove_cancelled(sweep: Sweep, numbers: Iterable[str] = ()) -> None:
             script.unlink()
 
 
-def last_line(sweep: Sweep, task: str) -> str:
-    """Return where a task's output is and its last line, of 200 characters at most; empty where there is none.
+def last_line(sweep: Sweep, task: Task) -> str:
+    """Return where a failed task's output is and its last line, of 200 characters at most; empty where there is none.
 
-    Lines in which Slurm only says that the process ended do not count.
+    Lines in which Slurm only says that the process ended do not count, nor those of earlier starts than one that could
+    not open the file.
     """
-    path = sweep.slurm / f"{task}.out"
+    path = sweep.slurm / f"{task.id}.out"
+    if task.exit_code == NOT_OPENED:
+        return f"its node could not write {path}: is the folder shared with the nodes?"
     try:
         lines = path.read_text(errors="replace").splitlines()
     except OSError:

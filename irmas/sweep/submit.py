@@ -22,7 +22,7 @@ from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import COMPLETING, RunState, SweepState
 from irmas.sweep.sbatch import JobRequest, job_requests, shell_lines
 from irmas.sweep.settings import Settings
-from irmas.sweep.slurm import Task
+from irmas.sweep.slurm import SlurmError, Task
 from irmas.sweep.sweep import Sweep
 
 COMPLETING_WAIT_S = 60.0
@@ -183,9 +183,17 @@ def _submit(
 
 
 def _release_held(tasks: Iterable[Task]) -> list[str]:
+    """Release the tasks that a node could not start; return them, none where this site forbids that."""
     held = list(dict.fromkeys(task.id for task in tasks if task.is_held))
     for task in held:
-        slurm.release(task)
+        try:
+            slurm.release(task)
+        except SlurmError as error:
+            if not error.is_forbidden:
+                raise
+            remedy = f"ask for `scontrol release`, or scancel {' '.join(held)} and rerun the command"
+            plain_console().print(f"held, and this site forbids to release them: {' '.join(held)}; {remedy}")
+            return []
     return held
 
 

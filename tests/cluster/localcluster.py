@@ -130,6 +130,16 @@ class LocalCluster:
             settings.write_text(before)
             self.run("scontrol", "reconfigure")
 
+    def break_prolog(self, condition: str = "true") -> Path:
+        """Let the check before each job fail on the nodes of this condition, until the returned file is removed.
+
+        Slurm drains such a node, and holds the job; `up` resumes the node.
+        """
+        prolog = self.root / "prolog.d" / "broken"
+        prolog.write_text(f"#!/bin/sh\n! {condition}\n")
+        prolog.chmod(0o755)
+        return prolog
+
     def slurmd(self, node: str) -> int:
         """Return the process ID of a node's slurmd."""
         return int((self.root / "run" / f"slurmd.{node}.pid").read_text())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cluster.localcluster import LocalCluster
-from cluster.sweeps import Desk, table
+from cluster.sweeps import FORBIDDEN, Desk, table, wrapped
 from commands import wait_until
 from left_behind import ranking, runs, status
 
@@ -15,18 +16,13 @@ HELD = "hydra.launcher.sbatch={hold: true}"
 
 
 @contextmanager
-def broken_nodes(cluster: LocalCluster, lines: str = "") -> Iterator[None]:
-    """Let the check that Slurm does before each job fail on every node: Slurm drains the node and holds the job.
-
-    `lines` are further ones of slurm.conf.
-    """
-    prolog = cluster.root / "prolog"
-    prolog.write_text("#!/bin/sh\nexit 1\n")
-    prolog.chmod(0o755)
+def broken_nodes(cluster: LocalCluster) -> Iterator[None]:
+    """Let the check that Slurm does before each job fail on every node."""
+    prolog = cluster.break_prolog()
     try:
-        with cluster.configured(f"Prolog={prolog}\n{lines}"):
-            yield
+        yield
     finally:
+        prolog.unlink()
         assert cluster.up().returncode == 0
 
 
@@ -41,6 +37,11 @@ def test_the_sweep_command_releases_tasks_that_a_node_could_not_start(desk: Desk
             60,
         )
         assert "launch failed requeued held" in table(desk, "held")
+        forbidding = wrapped(desk, scontrol=f'[ $1 != release ] || {FORBIDDEN}; exec {shutil.which("scontrol")} "$@"')
+        refused = desk.train(*command, PATH=forbidding)
+        assert refused.returncode == 0, refused.stderr
+        assert f"forbids to release them: {' '.join(held)}; ask for" in refused.stdout
+        assert "released" not in refused.stdout
     again = desk.train(*command)
     assert again.returncode == 0, again.stderr
     assert f"released: {' '.join(held)}" in again.stdout
@@ -54,7 +55,7 @@ def test_starts_that_reach_no_run_do_not_count_as_restarts(desk: Desk) -> None:
     parameters = next(
         line for line in (desk.cluster.root / "slurm.conf").read_text().splitlines() if "sched_int" in line
     )
-    with broken_nodes(desk.cluster, f"{parameters},nohold_on_prolog_fail\n"):
+    with broken_nodes(desk.cluster), desk.cluster.configured(f"{parameters},nohold_on_prolog_fail\n"):
         job = desk.submit("-m", "seed=1", "epochs=1", "name=prolog", "hydra.launcher.requeues=0")
         restarts = ("squeue", "-h", "-j", f"{job['array1']}_1", "-O", "RestartCnt")
         wait_until(lambda: int(desk.cluster.run(*restarts) or 0) >= 2, "two starts ended by the prolog", 60)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import time
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from cluster.localcluster import LocalCluster
-from cluster.sweeps import Desk, hold, job_numbers, run_of, table
+from cluster.sweeps import FORBIDDEN, Desk, hold, job_numbers, run_of, table, wrapped
 from commands import wait_until
 from left_behind import ranking, runs, status
 
@@ -18,16 +17,6 @@ EPILOG_S = 8
 COMMAND = ["-m", "seed=1,2", "epochs=1"]
 HELD = "hydra.launcher.sbatch={hold: true}"
 SBATCH, SCONTROL = shutil.which("sbatch"), shutil.which("scontrol")
-
-
-def wrapped(desk: Desk, **scripts: str) -> str:
-    """Return a PATH on which these commands are the site's own."""
-    folder = desk.folder / "site"
-    folder.mkdir(exist_ok=True)
-    for name, text in scripts.items():
-        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
-        (folder / name).chmod(0o755)
-    return f"{folder}:{os.environ['PATH']}"
 
 
 def queued(desk: Desk, *options: str) -> list[str]:
@@ -125,8 +114,7 @@ def test_a_job_that_slurm_shows_only_later_is_found_by_the_next_command(desk: De
 
 
 def test_where_users_may_not_update_jobs_a_sweep_begins_by_itself(desk: Desk) -> None:
-    refuse = 'echo "Access/permission denied for job 7" >&2; exit 1'
-    path = wrapped(desk, scontrol=f'case $1 in update | release) {refuse} ;; esac; exec {SCONTROL} "$@"')
+    path = wrapped(desk, scontrol=f'[ $1 != update ] || {FORBIDDEN}; exec {SCONTROL} "$@"')
     done = desk.train(*COMMAND, "name=forbidden", PATH=path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"the jobs begin at \d\d:\d\d or later: this site forbids scontrol update", done.stdout)
