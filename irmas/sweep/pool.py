@@ -25,7 +25,7 @@ from irmas.config import shown
 from irmas.console import ConsoleProgress, plain_console, progress_bars
 from irmas.errors import Parser, in_words, report_errors
 from irmas.files import held_by_many
-from irmas.processes import cpu_count, fork_server, torch_gpus, uninterrupted, when_parent_ends
+from irmas.processes import cpu_count, current_task, fork_server, torch_gpus, uninterrupted, when_parent_ends
 from irmas.run import events
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, FINAL, INTERRUPTED, PENDING, PRUNED, RUNNING, Status
 from irmas.run.lease import LEASE_LOST, LeaseLost, RunBusyError
@@ -169,7 +169,7 @@ def _train_all(sweep: Sweep, runs: Sequence[PlannedRun], at_once: int) -> None:
 def gpus(sweep: Sweep) -> list[str]:
     """Return the GPUs that runs of a sweep may use here; torch is asked only where the kernel's files do not suffice.
 
-    They list GPUs of this machine that a job may not use. Where torch sees none of them, runs get them, and fail.
+    They also list those that a job was not given. Outside a job, runs get GPUs that torch does not see, and fail.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if sweep.plan.config.device == "cpu":
@@ -177,8 +177,9 @@ def gpus(sweep: Sweep) -> list[str]:
     if visible is not None:
         return [gpu for gpu in visible.split(",") if gpu not in ("", "-1", "NoDevFiles")]
     count = len(list(GPUS.iterdir())) if GPUS.is_dir() else 0
-    if count > 1 or (not count and any(any(DEVICES.glob(name)) for name in OTHER_DEVICES)):
-        count = torch_gpus() or count
+    has_gpus, in_job = count or any(any(DEVICES.glob(name)) for name in OTHER_DEVICES), current_task().job != ""
+    if has_gpus and (count != 1 or in_job):
+        count = torch_gpus() or (0 if in_job else count)
     return [str(index) for index in range(count)]
 
 
