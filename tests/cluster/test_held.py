@@ -52,10 +52,7 @@ def test_the_sweep_command_releases_tasks_that_a_node_could_not_start(desk: Desk
 
 def test_starts_that_reach_no_run_do_not_count_as_restarts(desk: Desk) -> None:
     """Where a failing prolog does not hold the job, Slurm restarts it as often as it finds a node."""
-    parameters = next(
-        line for line in (desk.cluster.root / "slurm.conf").read_text().splitlines() if "sched_int" in line
-    )
-    with broken_nodes(desk.cluster), desk.cluster.configured(f"{parameters},nohold_on_prolog_fail\n"):
+    with broken_nodes(desk.cluster), desk.cluster.scheduled("nohold_on_prolog_fail"):
         job = desk.submit("-m", "seed=1", "epochs=1", "name=prolog", "hydra.launcher.requeues=0")
         restarts = ("squeue", "-h", "-j", f"{job['array1']}_1", "-O", "RestartCnt")
         wait_until(lambda: int(desk.cluster.run(*restarts) or 0) >= 2, "two starts ended by the prolog", 60)

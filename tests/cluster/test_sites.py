@@ -127,6 +127,14 @@ def test_where_users_may_not_update_jobs_a_sweep_begins_by_itself(desk: Desk) ->
     desk.wait_for_ranking(submitted["ranking"])
 
 
+def test_where_an_array_may_have_few_tasks_a_sweep_has_several(desk: Desk) -> None:
+    with desk.cluster.scheduled("max_array_tasks=2"):
+        submitted = desk.submit("-m", "seed=1,2,3", "epochs=1", "name=few", HELD)
+    assert submitted.keys() == {"array1", "array2", "ranking"}
+    listed = desk.cluster.run("squeue", "-h", "-r", "-n", "irmas-few", "-o", "%i").split()
+    assert sorted(listed) == [f"{submitted['array1']}_1", f"{submitted['array1']}_2", f"{submitted['array2']}_1"]
+
+
 @pytest.fixture(scope="module")
 def second(whole_cluster: LocalCluster) -> Iterator[list[str]]:
     """The option of a second cluster."""
