@@ -10,6 +10,8 @@ import math
 import os
 import platform
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import forkserver, get_context, parent_process, resource_tracker, util
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -86,6 +89,18 @@ def _cpu_quotas() -> Iterator[int]:
             with suppress(OSError, ValueError):  # "max 100000" is no limit
                 quota, period = map(int, (folder / "cpu.max").read_text().split())
                 yield math.ceil(quota / period)
+
+
+@cache
+def torch_gpus() -> int:
+    """Return the number of GPUs that torch sees; 0 also where it fails, or does not answer within a minute.
+
+    Another process loads it, since children of one that has loaded CUDA cannot use it.
+    """
+    command = [sys.executable, "-P", "-c", "import torch; print(torch.cuda.device_count())"]
+    with suppress(OSError, subprocess.SubprocessError, ValueError):
+        return int(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
+    return 0
 
 
 def fork_server(preload: str) -> ForkServerContext:

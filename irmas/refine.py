@@ -110,7 +110,7 @@ def _launcher(sweep: Sweep, request: Request, words: Sequence[str]) -> IrmasLaun
         if not word.startswith(("hydra/launcher=", "hydra.launcher.")):
             raise UserError(f"{word}: not supported; of Hydra's settings pass hydra/launcher and hydra.launcher.* only")
     values = {key: value for key, _, value in (word.partition("=") for word in words)}
-    name = values.get("hydra/launcher", overrides.default_launcher())
+    name = values.get("hydra/launcher") or overrides.default_launcher()
     recorded = jobs.recorded_launcher(sweep) if name == "slurm" else []
     launcher = overrides.launcher([*(word for word in recorded if word.partition("=")[0] not in values), *words])
     if request.is_repeated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import yaml
 from commands import irmas
 from forked_commands import Commands
 
+from irmas.cli import overrides
 from irmas.config import Config, flatten
+from irmas.errors import UserError
 from irmas.results.best import END
 
 MISTAKES = [
@@ -112,6 +115,24 @@ def test_a_mistake_is_one_message_and_writes_nothing(
     result = commands.refuse("train", *arguments, *launcher, folder=tmp_path)
     for text in wanted:
         assert text in result
+
+
+def test_on_a_cluster_without_sbatch_nothing_trains_unasked(commands: Commands, tmp_path: Path) -> None:
+    hidden = {"PATH": str(tmp_path), "SLURM_CONF": "/opt/slurm.conf"}
+    message = commands.refuse("train", "data=standin", folder=tmp_path, **hidden)
+    assert "sbatch is not on the PATH, but this machine has a Slurm (SLURM_CONF=/opt/slurm.conf)" in message
+    assert "module load slurm), or give hydra/launcher=local" in message
+    assert commands.run("train", "--help", folder=tmp_path, **hidden).code == 0
+
+
+def test_without_a_slurm_runs_train_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    monkeypatch.setattr(overrides, "SLURM_FOLDER", tmp_path / "slurm")
+    assert overrides.default_launcher() == "local"
+    (tmp_path / "slurm").mkdir()
+    with pytest.raises(UserError, match=re.escape(f"has a Slurm ({tmp_path}/slurm)")):
+        overrides.default_launcher()
 
 
 @pytest.mark.parametrize("arguments", [["dropout=0.3"], ["-m", "data=standin", "features=small,report"]])

@@ -119,6 +119,40 @@ def test_the_cores_are_those_of_the_allocation_and_of_the_quota(
     assert cpu_count() == 4
 
 
+@pytest.mark.parametrize(
+    ("kernel", "device", "torch", "job", "expected"),
+    [
+        (0, "", "9", "", 0),  # it is not asked
+        (1, "nvidia0", "9", "", 1),
+        (4, "nvidia0", "1", "", 1),  # one of four was given to this process
+        (4, "nvidia0", "0", "", 4),  # a driver that does not work is no machine without GPUs
+        (4, "nvidia0", "no torch", "", 4),
+        (1, "nvidia0", "0", "7", 0),  # Slurm gave the job none
+        (0, "kfd", "2", "", 2),
+        (0, "dxg", "1", "", 1),
+        (0, "nvidiactl", "9", "", 0),
+    ],
+)
+def test_the_gpus_are_those_that_torch_can_use(
+    kernel: int, device: str, torch: str, job: str, expected: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in (*(f"gpus/{number}" for number in range(kernel)), f"dev/{device or 'null'}"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho {torch}\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(pool, "GPUS", tmp_path / "gpus")
+    monkeypatch.setattr(pool, "DEVICES", tmp_path / "dev")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", job)
+    processes.torch_gpus.cache_clear()
+    sweep = Sweep.of(Plan("gpus", [], "", "", "", Config()))
+    assert pool.gpus(sweep) == [str(number) for number in range(expected)]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert pool.gpus(sweep) == ["3", "5"]
+
+
 def test_a_task_asks_again_until_slurm_requeues_it(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[bool | SlurmError] = [False, SlurmError("scontrol", "no answer"), True]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from irmas import processes
 from irmas.config import Config
 from irmas.errors import ConfigError
 from irmas.sweep import settings, slurm
@@ -234,10 +236,24 @@ def test_the_script_passes_on_what_it_is_given(
     plain = job()
     assert plain.stdout.splitlines()[0] == f"--ntasks=1 --export=ALL python {module}"
     words = ("--setup=setup.sh", "--prefix=nice", "--prefix=-n 5", "--srun=--mpi=none", "--python=/a b/python")
-    done = job(*words, SLURM_CPUS_PER_TASK="3")
+    done = job(*words, SLURM_CPUS_PER_TASK="3", CUDA_VISIBLE_DEVICES="1")
     assert done.stderr == ""
-    called = f"--ntasks=1 --export=ALL --cpus-per-task=3 --mpi=none nice -n 5 /a b/python {module}"
+    kept = "env SLURM_JOB_ID=7 SLURM_CPUS_PER_TASK=3 CUDA_VISIBLE_DEVICES=1"
+    called = f"--ntasks=1 --export=ALL --cpus-per-task=3 --mpi=none nice -n 5 {kept} /a b/python {module}"
     assert [done.stdout.splitlines()[line] for line in (0, 1, -1)] == ["", called, "MARK=1"]
+
+
+def test_a_prefix_that_clears_the_environment_keeps_what_a_task_reads_of_it(
+    job: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    read = {
+        *re.findall(r'get\("(\w+)"', inspect.getsource(processes.current_task)),
+        "SLURM_CONF",
+        "CUDA_VISIBLE_DEVICES",
+    }
+    assert len(read) >= 10
+    done = job("--prefix=clean", **dict.fromkeys(read, "1"))
+    assert {f"{name}=1" for name in read} <= set(done.stdout.splitlines()[0].split())
 
 
 def test_the_script_leaves_behind_what_the_session_that_submitted_it_had(

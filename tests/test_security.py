@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shlex
 import stat
 import subprocess
@@ -24,8 +25,9 @@ from test_sbatch import values
 
 from irmas.config import Config, check
 from irmas.errors import ConfigError, UserError
+from irmas.processes import current_task
 from irmas.provenance import source_digest
-from irmas.sweep import jobs, settings
+from irmas.sweep import array_task, jobs, settings
 from irmas.sweep import submit as submission
 from irmas.sweep.jobs import ARRAY, DataFailure, Job
 from irmas.sweep.plan import Plan, PlannedRun
@@ -105,12 +107,71 @@ def test_a_submission_writes_and_names_no_pickle(desk: Path) -> None:
 
 
 def test_a_job_inherits_nothing_of_the_job_that_submits_it(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SLURM_CONF", "SLURM_JOB_ID", "SLURM_MEM_PER_NODE", "SBATCH_ACCOUNT", "SRUN_DEBUG", "MINE"):
+    for name in ("SLURM_CONF", "SLURM_JOB_ID", "SLURM_MEM_PER_NODE", "SBATCH_GRES", "SRUN_DEBUG", "MINE"):
         monkeypatch.setenv(name, "7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     submit(PLAN, settings.read(values()))
     lines = (desk.parent.parent / "environment").read_text().splitlines()
     assert {line for line in lines if line.endswith("=7")} == {"SLURM_CONF=7", "MINE=7"}
-    assert os.environ["SLURM_JOB_ID"] == "7"
+    assert os.environ["SLURM_JOB_ID"] == os.environ["CUDA_VISIBLE_DEVICES"] == "7"
+
+
+def test_account_qos_and_partition_of_the_environment_count_and_are_shown(
+    desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They stay in the jobs' environment, so that the rounds of irmas.refine have them too."""
+    for key in ("ACCOUNT", "QOS", "PARTITION", "GRES", "EXPORT"):
+        monkeypatch.setenv(f"SBATCH_{key}", f"my-{key.lower()}")
+    submission.launch(PLAN, settings.read(values(qos="long")), append=False, by_hand=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert "hydra.launcher.account=my-account, from SBATCH_ACCOUNT" in lines
+    assert "hydra.launcher.partition=my-partition, from SBATCH_PARTITION" in lines
+    assert not any("SBATCH_QOS" in line for line in lines), "hydra.launcher.qos is given"
+    assert "not used: SBATCH_EXPORT SBATCH_GRES; give such options as hydra.launcher.sbatch" in lines
+    environment = (desk.parent.parent / "environment").read_text()
+    assert {"SBATCH_ACCOUNT=my-account", "SBATCH_PARTITION=my-partition"} < set(environment.splitlines())
+    assert "my-gres" not in environment
+    assert all("--qos=long" in words and not any("my-" in word for word in words) for words in handed(desk))
+
+
+@pytest.mark.parametrize("error", ["Access/permission denied for job 101", "slurm_update error: Invalid user id"])
+def test_where_users_may_not_update_jobs_they_begin_by_themselves(
+    error: str, desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scontrol = desk.parent.parent / "bin" / "scontrol"
+    scontrol.write_text(f'#!/bin/bash\n[ $1 = show ] && echo MaxArraySize = 9 || {{ echo "{error}" >&2; exit 1; }}\n')
+    assert len(submit(PLAN, settings.read(values())).jobs) == 3
+    assert re.fullmatch(r"the jobs begin at \d\d:\d\d or later: this site .*\n", capsys.readouterr().out)
+    assert not (desk.parent.parent / "cancelled").exists()
+    assert len(jobs.recorded_jobs(Sweep.of(PLAN))) == 3
+
+
+def test_a_job_that_slurm_refuses_to_begin_is_refused(desk: Path) -> None:
+    scontrol = desk.parent.parent / "bin" / "scontrol"
+    error = "Requested node configuration is not available"
+    scontrol.write_text(f'#!/bin/bash\n[ $1 = show ] && echo MaxArraySize = 9 || {{ echo "{error}" >&2; exit 1; }}\n')
+    with pytest.raises(UserError, match=r"nothing is submitted: .* \(scontrol: Requested node"):
+        submit(PLAN, settings.read(values()))
+    assert (desk.parent.parent / "cancelled").read_text() == "100 101 102\n"
+
+
+def test_more_tasks_than_slurm_takes_in_an_array_name_the_setting(desk: Path) -> None:
+    sbatch = desk.parent.parent / "bin" / "sbatch"
+    error = "sbatch: error: Batch job submission failed: Invalid job array specification"
+    sbatch.write_text(f'#!/bin/bash\necho "{error}" >&2; exit 1\n')
+    with pytest.raises(UserError, match=r"Invalid job array specification\); a larger hydra.launcher.runs_per_task"):
+        submit(PLAN, settings.read(values()))
+
+
+def test_a_tasks_starts_are_counted_and_never_more_than_slurm_counts(desk: Path) -> None:
+    """Slurm's own count has starts that reached no run; a number that Slurm gives again has starts of another job."""
+    sweep, task = Sweep.of(PLAN), replace(current_task(), job="12", index=3)
+    counts = [array_task._restarts(sweep, replace(task, restart=restart)) for restart in (0, 4, 5)]
+    assert counts == [0, 1, 2]
+    assert [array_task._restarts(sweep, replace(task, restart=restart)) for restart in (0, 1)] == [0, 1]
+    assert array_task._restarts(sweep, replace(task, index=4, restart=2)) == 0
+    (sweep.slurm / "12_5.starts").mkdir()
+    assert array_task._restarts(sweep, replace(task, index=5, restart=2)) == 2
 
 
 @pytest.mark.parametrize("umask", [0, 0o027, 0o077])

@@ -219,6 +219,31 @@ def test_without_slurm_the_message_names_the_other_launcher(monkeypatch: pytest.
     assert slurm.accounting(["1"]) == []
 
 
+def test_no_variable_gives_the_commands_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """SCANCEL_NAME would make scancel cancel only jobs of that name, SQUEUE_STATES hide waiting ones."""
+    (tmp_path / "scancel").write_text('#!/bin/sh\nenv >"${0%/*}/environment"\n')
+    (tmp_path / "scancel").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for name in ("SQUEUE_STATES", "SACCT_FORMAT", "SCANCEL_NAME", "SCONTROL_ALL", "SLURM_CONF"):
+        monkeypatch.setenv(name, "given")
+    slurm.cancel(["7"])
+    lines = (tmp_path / "environment").read_text().splitlines()
+    assert [line for line in lines if line.endswith("=given")] == ["SLURM_CONF=given"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "largest"), [("", 1000), ("a=1,max_array_tasks=8,b", 8), ("max_array_tasks=9999", 1000)]
+)
+def test_the_largest_array_is_the_smaller_of_two_limits(
+    parameters: str, largest: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lines = f"ClusterName = Here\nMaxArraySize            = 1001\nSchedulerParameters     = {parameters}"
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "{lines}"\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert slurm.config() == ("here", largest)
+
+
 def test_all_commands_ask_one_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     answer = 'echo "${0##*/} $* $SLURM_CLUSTERS" >>"${0%/*}/calls"; echo "ClusterName = Here"; echo "MaxArraySize = 9"'
     for name in ("scontrol", "squeue", "sacct", "scancel"):

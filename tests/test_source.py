@@ -224,18 +224,23 @@ def test_the_script_starts_tasks_with_the_copy_and_the_ranking_without(
 ) -> None:
     sweep = Sweep(tmp_path / "my sweep", replace(grid({"lr": [0.1]}), source=digest))
     sweep.write()
-    srun = tmp_path / "bin" / "srun"
-    srun.parent.mkdir()
-    srun.write_text('#!/bin/bash\necho "$PYTHONPATH" $PYTHONSAFEPATH\n')
-    srun.chmod(0o755)
-    inside = {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "2", "PATH": f"{srun.parent}:{os.environ['PATH']}"}
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (commands / "srun").write_text('#!/bin/bash\nwhile [[ $1 == -* ]]; do shift; done; exec "$@"\n')
+    (commands / "python").write_text('#!/bin/bash\necho "$PYTHONPATH" $PYTHONSAFEPATH $SLURM_JOB_ID\n')
+    for command in commands.iterdir():
+        command.chmod(0o755)
+    inside = {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "2", "PATH": f"{commands}:{os.environ['PATH']}"}
 
-    def started(**environment: str) -> str:
-        command = ["bash", str(SCRIPT), stage, "my sweep", "--runs", "1"]
+    def started(*prefix: str, **environment: str) -> str:
+        options = [f"--prefix={word}" for word in prefix]
+        command = ["bash", str(SCRIPT), *options, stage, "my sweep", "--runs", "1"]
         return subprocess.check_output(command, env=inside | environment, cwd=tmp_path, text=True).strip()
 
-    assert started() == ""  # it has no copy
+    assert started() == "7"  # it has no copy
     (sweep.code / digest / "irmas").mkdir(parents=True)
     copy = str(sweep.code / digest)
-    assert started() == (f"{copy} 1" if is_of_copy else "")
-    assert started(PYTHONPATH="/mine") == (f"{copy}:/mine 1" if is_of_copy else "/mine")
+    assert started() == (f"{copy} 1 7" if is_of_copy else "7")
+    assert started(PYTHONPATH="/mine") == (f"{copy}:/mine 1 7" if is_of_copy else "/mine 7")
+    clean = ("env", "-i", f"PATH={inside['PATH']}", "PYTHONPATH=/images")
+    assert started(*clean, PYTHONPATH="/mine") == (f"{copy}:/images 1 7" if is_of_copy else "/images 7")

@@ -143,19 +143,18 @@ def test_the_exit_code_is_slurms_where_nobody_else_saw_it(code: str, expected: i
 def test_a_task_that_failed_before_its_run_began_is_explained_by_what_it_printed(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path / "mine", Plan("mine", [], "", "", "", Config(), []))
     sweep.slurm.mkdir(parents=True)
-    output = sweep.slurm / "7_1.out"
-    assert jobs.last_line(sweep, "7_1") == ""
+    output, failed = sweep.slurm / "7_1.out", task("FAILED", exit_code="127:0")
+    assert jobs.last_line(sweep, failed) == ""
     output.write_text("\nsrun: error: n1: task 0: Exited with exit code 1\n")
-    assert jobs.last_line(sweep, "7_1") == ""
+    assert jobs.last_line(sweep, failed) == ""
     output.write_bytes(b"loading\nsetup.sh ended with 127 \x1b\n\nsrun: error: n1: task 0: Exited with exit code 1\n")
-    found = jobs.last_line(sweep, "7_1")
+    found = jobs.last_line(sweep, failed)
     assert found == f"{output}: setup.sh ended with 127 \\x1b"
-    failed = task("FAILED", exit_code="127:0")
     message = f"FAILED in Slurm, exit code 127:0, {found}; rerun the sweep command to restart it"
     assert merge_state(NEW, failed, NOW, output=found).message == message
     assert merge_state(RAISED, failed, NOW, output=found) == RAISED, "its own reason says more"
     output.write_text("srun: error: Unable to create step for job 7: Invalid generic resource (gres) specification\n")
-    assert "Invalid generic resource" in jobs.last_line(sweep, "7_1")
+    assert "Invalid generic resource" in jobs.last_line(sweep, failed)
 
 
 def test_a_run_without_data_is_cancelled_unless_it_waits_or_began() -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -54,8 +55,9 @@ def test_the_reports_sweep_is_trained_ranked_and_left_alone_afterwards(
     standin: list[str], tmp_path: Path, commands: Commands
 ) -> None:
     command = ["sweep=report", *standin, "epochs=1", "name=report"]
-    done = commands.train(*command, folder=tmp_path)
+    done = commands.train(*command, folder=tmp_path, PATH=str(tmp_path))
     assert done.code == 0, done.stderr
+    assert re.search("^sbatch is not on the PATH: training here, [0-9]+ runs? at a time$", done.stdout, re.MULTILINE)
     sweep = tmp_path / "outputs" / "report"
     entries = ranking(sweep)
     assert [entry["rank"] for entry in entries] == list(range(1, 19))

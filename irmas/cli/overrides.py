@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from hydra_plugins.irmas_launcher import IrmasLauncher
 
 CONF = Path(__file__).parents[1] / "conf"
+SLURM_FOLDER = Path("/etc/slurm")
 HYDRAS = re.compile(r"hydra(?=[./]|$)")
 TAKEN = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)\.(?!_).+")
 """Hydra's own settings that irmas.train takes; others write files, load plugins or call functions."""
@@ -79,7 +80,8 @@ def run(command: str, schema: type[Config | Prepare], function: Callable[[DictCo
         if "best" in overrides:
             overrides = _take_best(overrides)
         if schema is Config and "hydra/launcher" not in overrides:
-            overrides |= _parse([f"hydra/launcher={default_launcher()}"], schema)
+            name = default_launcher(is_shown="-m" not in options)
+            overrides |= _parse([f"hydra/launcher={name}"], schema)
         # Without the --, --info would take the first override for what it is to show.
         sys.argv[1:] = [*options, "--", *(str(override.input_line) for override in overrides.values())]
         ConfigStore.instance().store(name="schema" if schema is Config else "prepare_schema", node=schema)
@@ -87,8 +89,16 @@ def run(command: str, schema: type[Config | Prepare], function: Callable[[DictCo
         hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name=command)(task)()
 
 
-def default_launcher() -> str:
-    return "slurm" if shutil.which("sbatch") else "local"
+def default_launcher(*, is_shown: bool = False) -> str:
+    """Return the launcher where none is given. Unless it `is_shown` only, raise UserError where sbatch seems hidden."""
+    if shutil.which("sbatch"):
+        return "slurm"
+    traces = [f"SLURM_CONF={os.environ['SLURM_CONF']}"] if "SLURM_CONF" in os.environ else []
+    traces += [f"{SLURM_FOLDER}"] if SLURM_FOLDER.exists() else []
+    if traces and not is_shown:
+        remedy = "add its folder to the PATH (module load slurm), or give hydra/launcher=local to train on this machine"
+        raise UserError(f"sbatch is not on the PATH, but this machine has a Slurm ({traces[0]}): {remedy}")
+    return "local"
 
 
 def launcher(texts: Sequence[str]) -> IrmasLauncher:

@@ -58,7 +58,7 @@ def train(sweep: Sweep, work: Work, task: SlurmTask, at_once: int | None, requeu
 
     Unless `at_once` is given, one run per GPU trains at a time, and one where there is none.
     SIGUSR2 is Slurm's warning before a time limit or a preemption: the task then stops and requeues itself, `requeues`
-    times at most. Raises UserError where the plan does not have these runs.
+    times at most, not counting starts that a prolog ended. Raises UserError where the plan does not have these runs.
     """
     received = set[int]()
     for number in (signal.SIGUSR2, signal.SIGTERM):
@@ -66,15 +66,15 @@ def train(sweep: Sweep, work: Work, task: SlurmTask, at_once: int | None, requeu
     runs = _runs_of(task, sweep, work)
     if task.job and not (sweep.slurm / f"{task.job}.json").exists():  # it was submitted by hand
         jobs.record_job(sweep, Job(task.job, jobs.ARRAY, task.name, time.time(), work, cluster=task.cluster))
-    named = jobs.named_runs(run.id for run in runs)
-    if task.restart > requeues:
-        times = f"was started {task.restart + 1} times; hydra.launcher.requeues={requeues} allows no more"
+    named, restarts = jobs.named_runs(run.id for run in runs), _restarts(sweep, task)
+    if restarts > requeues:
+        times = f"was started {restarts + 1} times; hydra.launcher.requeues={requeues} allows no more"
         reason = f"{times}; rerun the sweep command to resume"
         for run in sweep.unfinished(runs):
             sweep.run_folder(run).amend_status(replace(sweep.status(run), state=FAILED, message=reason))
         sys.stderr.write(f"irmas.sweep.array_task: {named} {reason}\n")
         return 1
-    stopping = {signal.SIGTERM} | ({signal.SIGUSR2} if task.job and task.restart < requeues else set())
+    stopping = {signal.SIGTERM} | ({signal.SIGUSR2} if task.job and restarts < requeues else set())
     console = plain_console()
     at_once = at_once or len(pool.gpus(sweep)) or 1
     where = f"task {task.id or 'outside Slurm'} on {task.node}, start {task.restart + 1}"
@@ -90,6 +90,18 @@ def train(sweep: Sweep, work: Work, task: SlurmTask, at_once: int | None, requeu
         outcome = "requeued" if _requeue(task, received) else refusal
         console.print(f"task {task.id}: stopped before its time limit or a preemption, {outcome}")
     return 1
+
+
+def _restarts(sweep: Sweep, task: SlurmTask) -> int:
+    """Return how often a task was restarted after a start that came this far; Slurm's count where the disk is full.
+
+    A controller that crashed may give the number of an earlier job again, whose starts do not count.
+    """
+    restarts = task.restart
+    if task.job:
+        with suppress(OSError):
+            restarts = min(restarts, jobs.record_start(sweep, task.id))
+    return restarts
 
 
 def _requeue(task: SlurmTask, received: Set[int]) -> bool:

@@ -21,15 +21,20 @@ from irmas.errors import UserError
 from irmas.sweep import jobs, slurm
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, Job
 from irmas.sweep.sbatch import SCRIPT, JobRequest
-from irmas.sweep.settings import flags
+from irmas.sweep.settings import PREFIX, Settings, flags
 from irmas.sweep.slurm import SlurmError, Task
 from irmas.sweep.sweep import Sweep
 
-LATER = "now+120"
-"""Start of a job unless `slurm.begin` moves it forward. A hold would stay if this process died."""
+DELAY_S = 120
+"""Time after which a job begins unless `slurm.begin` lets it begin now. A hold would stay if this process died."""
 LATE, LATE_S = re.compile("timed out|Unable to contact|Zero Bytes"), 10.0
 """Errors of sbatch after which Slurm may have accepted the job all the same, and the time within which that shows."""
+KEPT = ("SLURM_CONF", "SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS")
+"""Variables that count for sbatch; other SBATCH_*, SLURM_* and SUBMITIT_* do not."""
+DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
+"""Variables that name the GPUs of this process's own job, which are not those of the jobs that it submits."""
 SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*SubmitJob\w*Limit\b")
+ARRAY_LIMIT = "Invalid job array specification"
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,17 @@ class Executor(submitit.SlurmExecutor):
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
         return self._command(str(submission_file_path))
+
+
+def environment_notes(settings: Settings) -> list[str]:
+    """Return which SBATCH_* variables count for jobs with these settings, and which do not, one line each."""
+    names = sorted(name for name in os.environ if name.startswith("SBATCH_"))
+    keys = {name: name.removeprefix("SBATCH_").lower() for name in names if name in KEPT}
+    used = [(key, name) for name, key in keys.items() if getattr(settings, key) is None]
+    lines = [f"{PREFIX}{key}={os.environ[name]}, from {name}" for key, name in used]
+    if others := " ".join(name for name in names if name not in KEPT):
+        lines.append(f"not used: {others}; give such options as {PREFIX}sbatch")
+    return lines
 
 
 def listed_jobs(sweep: Sweep) -> list[Task]:
@@ -120,12 +136,7 @@ def _submit_all(sweep: Sweep, requests: list[JobRequest], before: Before) -> tup
             name, data = request.options["job-name"], numbers["data"] if request.after_ok else ""
             job = Job(numbers[request.name], request.stage, name, time.time(), request.work, data, before.cluster)
             jobs.record_job(sweep, job)
-        for request in reversed(requests):  # first those that depend on others
-            if "begin" not in request.options:
-                try:
-                    slurm.begin(numbers[request.name])
-                except SlurmError as error:  # Slurm only now refuses a job that no node can run
-                    raise _refusal(request, error.reason) from None
+        _begin(requests, numbers)
     except BaseException as error:
         jobs.remove_cancelled(sweep, {*numbers.values()} - recorded)
         try:
@@ -136,6 +147,20 @@ def _submit_all(sweep: Sweep, requests: list[JobRequest], before: Before) -> tup
             raise UserError(f"{error}\n  {silence.reason}; {remedy}") from None
         raise
     return requests, numbers
+
+
+def _begin(requests: Sequence[JobRequest], numbers: Mapping[str, str]) -> None:
+    """Let the submitted jobs begin now, where the site lets users. Raises UserError where Slurm refuses a job."""
+    for request in reversed(requests):  # first those that depend on others
+        if "begin" not in request.options:
+            try:
+                slurm.begin(numbers[request.name])
+            except SlurmError as error:
+                if error.is_forbidden:
+                    at = time.strftime("%H:%M", time.localtime(time.time() + DELAY_S + 59))  # rounded up
+                    plain_console().print(f"the jobs begin at {at} or later: this site forbids scontrol update")
+                    return
+                raise _refusal(request, error.reason) from None  # Slurm only now refuses a job that no node can run
 
 
 def _is_from_here(task: Task) -> bool:
@@ -159,11 +184,11 @@ def _sbatch(sweep: Sweep, request: JobRequest, numbers: Mapping[str, str], befor
     """
 
     def command(script: str) -> list[str]:
-        return request.command(script, lambda name: numbers.get(name, name), f"--begin={LATER}")
+        return request.command(script, lambda name: numbers.get(name, name), f"--begin=now+{DELAY_S}")
 
-    slurm_conf = {key: value for key, value in os.environ.items() if key == "SLURM_CONF"}
-    with clean_env():  # the resources of this process's own job would become those of the jobs that it submits
-        os.environ.update(slurm_conf)
+    kept = {key: value for key, value in os.environ.items() if key in KEPT}
+    with clean_env(DEVICES):  # the resources of this process's own job would become those of the jobs that it submits
+        os.environ.update(kept)
         try:
             return Executor(jobs.private_folder(sweep)).submit_script(command)
         except submitit.core.utils.FailedSubmissionError as error:
@@ -206,10 +231,9 @@ def _number_by_name(sweep: Sweep, request: JobRequest, known: Collection[str], w
 
 def _refusal(request: JobRequest, stderr: str) -> UserError:
     kind = SubmitLimitError if SUBMIT_LIMIT.search(stderr) else UserError
-    options = " ".join(flags(request.options))
-    return kind(
-        f"nothing is submitted: Slurm refused the {request.stage} job ({_reason(stderr)})\n  options: {options}"
-    )
+    remedy = "; a larger hydra.launcher.runs_per_task makes smaller arrays" if ARRAY_LIMIT in stderr else ""
+    reason = f"Slurm refused the {request.stage} job ({_reason(stderr)}){remedy}"
+    return kind(f"nothing is submitted: {reason}\n  options: {' '.join(flags(request.options))}")
 
 
 def _reason(stderr: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from irmas.errors import UserError
-from irmas.files import atomic_write, reread, visible
+from irmas.files import atomic_write, errors_name, reread, visible
 from irmas.sweep.settings import PREFIX, RENAMED
 from irmas.sweep.slurm import Task, expand_ranges, ranges
 from irmas.sweep.sweep import Sweep
@@ -20,6 +21,8 @@ SUBMITTED_SCRIPT = ".submission_file_"
 """Beginning of the name of each script that submitit hands to sbatch."""
 DATA, ARRAY, RANKING = "data", "array", "ranking"
 """Stages of a sweep, as job records name them."""
+NOT_OPENED = "0:53"
+"""Exit code of a job whose node could not open its output."""
 _ENDED = re.compile(
     r"srun: (error: .* task \S+ (Exited|Killed|Terminated)|Terminating|launch/slurm)|slurmstepd: error: \*\*\*"
 )
@@ -118,6 +121,19 @@ def record_job(sweep: Sweep, job: Job) -> None:
     _write(private_folder(sweep) / f"{job.job}.json", asdict(job))
 
 
+def record_start(sweep: Sweep, task: str) -> int:
+    """Record that an array task such as 123_4 has started a process; return how often it had before. Raises OSError.
+
+    Slurm's own count includes starts that ended in a failing prolog or launch, and so never reached a run.
+    """
+    path = private_folder(sweep) / f"{task}.starts"  # one byte per start, so that no crash leaves a torn number
+    with errors_name(path), path.open("ab") as file:
+        file.write(b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+        return file.tell() - 1
+
+
 def recorded_jobs(sweep: Sweep) -> Sequence[Job]:
     """Return the records in the order of their numbers. Raises UserError where one is damaged."""
     records = []
@@ -152,12 +168,15 @@ def remove_cancelled(sweep: Sweep, numbers: Iterable[str] = ()) -> None:
             script.unlink()
 
 
-def last_line(sweep: Sweep, task: str) -> str:
-    """Return where a task's output is and its last line, of 200 characters at most; empty where there is none.
+def last_line(sweep: Sweep, task: Task) -> str:
+    """Return where a failed task's output is and its last line, of 200 characters at most; empty where there is none.
 
-    Lines in which Slurm only says that the process ended do not count.
+    Lines in which Slurm only says that the process ended do not count, nor those of earlier starts than one that could
+    not open the file.
     """
-    path = sweep.slurm / f"{task}.out"
+    path = sweep.slurm / f"{task.id}.out"
+    if task.exit_code == NOT_OPENED:
+        return f"its node could not write {path}: is the folder shared with the nodes?"
     try:
         lines = path.read_text(errors="replace").splitlines()
     except OSError:

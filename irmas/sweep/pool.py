@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -24,7 +25,7 @@ from irmas.config import shown
 from irmas.console import ConsoleProgress, plain_console, progress_bars
 from irmas.errors import Parser, in_words, report_errors
 from irmas.files import held_by_many
-from irmas.processes import cpu_count, fork_server, uninterrupted, when_parent_ends
+from irmas.processes import cpu_count, current_task, fork_server, torch_gpus, uninterrupted, when_parent_ends
 from irmas.run import events
 from irmas.run.folder import CANCELLED, COMPLETED, FAILED, FINAL, INTERRUPTED, PENDING, PRUNED, RUNNING, Status
 from irmas.run.lease import LEASE_LOST, LeaseLost, RunBusyError
@@ -36,7 +37,9 @@ from irmas.sweep.sweep import Sweep
 PRELOADED = "irmas.sweep.train_run"
 GRACE_S = 10.0
 """Time from SIGTERM to SIGKILL; an epoch's commit takes well under a second."""
-GPUS = Path("/proc/driver/nvidia/gpus")
+GPUS, DEVICES = Path("/proc/driver/nvidia/gpus"), Path("/dev")
+OTHER_DEVICES = ("nvidia[0-9]*", "kfd", "dxg")
+"""Device files of GPUs in a container, of AMD, and under Windows, which `GPUS` does not list."""
 
 
 @dataclass
@@ -119,6 +122,9 @@ def launch(plan: Plan, at_once: int | None, *, append: bool = False) -> list[Sta
         console.print(line)
     if finished < len(runs):
         at_once = min(at_once or len(gpus(sweep)) or cpu_count(), len(runs))
+        if not shutil.which("sbatch"):
+            count = "1 run" if at_once == 1 else f"{at_once} runs"
+            console.print(f"sbatch is not on the PATH: training here, {count} at a time")
         if copy is None:
             _train_all(sweep, runs, at_once)
         else:
@@ -163,13 +169,20 @@ def _train_all(sweep: Sweep, runs: Sequence[PlannedRun], at_once: int) -> None:
 
 
 def gpus(sweep: Sweep) -> list[str]:
-    """Return the GPUs that runs of a sweep may use here, without the cost of loading CUDA."""
+    """Return the GPUs that runs of a sweep may use here; torch is asked only where the kernel's files do not suffice.
+
+    They also list those that a job was not given. Outside a job, runs get GPUs that torch does not see, and fail.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if sweep.plan.config.device == "cpu":
         return []
     if visible is not None:
         return [gpu for gpu in visible.split(",") if gpu not in ("", "-1", "NoDevFiles")]
-    return [str(index) for index in range(len(list(GPUS.iterdir())))] if GPUS.is_dir() else []
+    count = len(list(GPUS.iterdir())) if GPUS.is_dir() else 0
+    has_gpus, in_job = count or any(any(DEVICES.glob(name)) for name in OTHER_DEVICES), current_task().job != ""
+    if has_gpus and (count != 1 or in_job):
+        count = torch_gpus() or (0 if in_job else count)
+    return [str(index) for index in range(count)]
 
 
 def _start(workers: list[Worker], sweep: Sweep, run: PlannedRun, slot: int, slots: Slots) -> None:

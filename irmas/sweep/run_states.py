@@ -135,7 +135,7 @@ def with_slurm(sweep: Sweep, queued: Iterable[Task], accounting: Callable[[Itera
         task = pick_task(status, by_run[run.id])
         if recorded is not None and not _trains_outside(sweep.run_folder(run), recorded, view):
             failed = status.state not in FINAL and task is not None and task.state == FAILED
-            output = jobs.last_line(sweep, task.id) if failed and task else ""
+            output = jobs.last_line(sweep, task) if failed and task else ""
             status = merge_state(status, task, view.time, data.get(run.id, ""), output)
         runs.append(RunState(run, status.with_silence(view.time), task, recorded))
     return SweepState(sweep, runs, view.stages())

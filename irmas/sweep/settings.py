@@ -91,7 +91,7 @@ class Stage:
     """Resources of one job, as sbatch takes them."""
 
     partition: Annotated[str | None, WORD] = None
-    """Partition; the jobs before and after the array take that of the tasks."""
+    """Partition; null: SBATCH_PARTITION, or the site's. The jobs before and after the array take that of the tasks."""
     cpus: Annotated[int | None, whole(1)] = 2
     """CPU cores per task; null: as the site gives them."""
     mem: Annotated[int | str | None, MEMORY] = "8G"
@@ -134,9 +134,9 @@ class Settings(Stage):
     cluster: Annotated[str | None, CLUSTER] = None
     """Cluster of all jobs, where Slurm has several; null: that of SLURM_CLUSTERS, of the sweep, or of this machine."""
     account: Annotated[str | None, WORD] = None
-    """Account of all jobs."""
+    """Account of all jobs; null: that of SBATCH_ACCOUNT, or the user's own."""
     qos: Annotated[str | None, WORD] = None
-    """Quality of service of all jobs."""
+    """Quality of service of all jobs; null: that of SBATCH_QOS, or the account's."""
     constraint: Annotated[str | None, WORD] = None
     """Node features that a task needs."""
     exclude: Annotated[str | None, WORD] = None

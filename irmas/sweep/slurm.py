@@ -34,22 +34,31 @@ _SEPARATOR = "\x1f"  # job names and paths may hold any printable character
 _QUEUE = _SEPARATOR.join(("%F", "%K", "%T", "%r", "%N", "%M", "%j", "%Z", "%o"))
 _ACCOUNTING = "JobID,JobName,State,ExitCode,NodeList,Elapsed"
 _REPLY = re.compile(r"(?:Submitted batch job (\d+)(?: on cluster (\S+))?|(\d+)(?:;(\S+))?)")
+_FORBIDDEN = re.compile("Access/permission denied|Invalid user id", re.IGNORECASE)
 _ONE_CLUSTER = re.compile(r"(?!all$)[\w.-]*")
+_TASKS = re.compile(r"\bmax_array_tasks=([1-9]\d*)")
 _RANGE = re.compile(r"(\d+)(?:-(\d+)(?::0*([1-9]\d*))?)?")
 _JOB_ID = re.compile(r"(?P<job>\d+)(?:_(?:(?P<index>\d+)|\[(?P<lump>[\d,:-]+)(?:%\d+)?\]))?(?:\.(?P<step>.+))?")
 
 
+_USER_OPTIONS = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_")
+"""Beginnings of the variables with which users give these commands options, as in SCANCEL_NAME."""
 _CLUSTER: ContextVar[str] = ContextVar("cluster", default="")
 """The cluster that commands ask with `-M`; empty: that of this machine."""
 
 
 class SlurmError(UserError):
-    """Slurm is missing or does not answer."""
+    """Slurm is missing, does not answer, or refuses."""
 
     def __init__(self, command: str, stderr: str) -> None:
         last_line = stderr.strip().splitlines()[-1] if stderr.strip() else "failed without a message"
         self.reason = f"{command}: {last_line.removeprefix(f'{command}: ')}"
         super().__init__(f"{self.reason}; try again when Slurm answers, or train here with hydra/launcher=local")
+
+    @property
+    def is_forbidden(self) -> bool:
+        """Return whether this site forbids the command, whatever the job: some keep `scontrol` from their users."""
+        return _FORBIDDEN.search(self.reason) is not None
 
 
 @dataclass(frozen=True)
@@ -252,11 +261,16 @@ def is_running(job: str) -> bool:
 
 
 def config() -> tuple[str, int]:
-    """Return the cluster's name, and MaxArraySize: array indices must be smaller."""
+    """Return the cluster's name, and the largest index and number of tasks that an array may have.
+
+    Indices are below MaxArraySize; a site may allow fewer tasks (max_array_tasks).
+    """
     values = dict(re.findall(r"^(\w+) *= *(\S+)", _output("scontrol", "show", "config"), re.MULTILINE))
     if not values.get("MaxArraySize", "").isdecimal():
         raise SlurmError("scontrol", "show config lists no MaxArraySize")
-    return values.get("ClusterName", "").lower(), int(values["MaxArraySize"])
+    tasks = _TASKS.search(values.get("SchedulerParameters", ""))
+    largest = min(int(values["MaxArraySize"]) - 1, int(tasks[1]) if tasks else LARGEST)
+    return values.get("ClusterName", "").lower(), largest
 
 
 def cancel(jobs: Sequence[str]) -> None:
@@ -294,8 +308,8 @@ def _output(*command: str, ignored: str | None = None) -> str:
 
 
 def _call(*command: str) -> subprocess.CompletedProcess[str]:
-    # A user's own defaults would filter what is listed; SLURM_BITSTR_LEN=0 writes long lumps of an array in full.
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("SQUEUE_", "SACCT_"))}
+    # A user's own defaults would filter what is listed or cancelled; SLURM_BITSTR_LEN=0 writes long lumps in full.
+    env = {key: value for key, value in os.environ.items() if not key.startswith(_USER_OPTIONS)}
     env.pop("SLURM_CLUSTERS", None)  # sacct ignores it
     on_cluster = [f"--clusters={name}"] if (name := _CLUSTER.get()) else []
     env |= {"SLURM_BITSTR_LEN": "0", "LC_ALL": "C"}

@@ -22,7 +22,7 @@ from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import RunState, SweepState
 from irmas.sweep.sbatch import JobRequest, job_requests, shell_lines
 from irmas.sweep.settings import Settings
-from irmas.sweep.slurm import COMPLETING, Task
+from irmas.sweep.slurm import COMPLETING, SlurmError, Task
 from irmas.sweep.sweep import Sweep
 
 COMPLETING_WAIT_S = 60.0
@@ -80,6 +80,7 @@ def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refin
     if submission.lost:
         lines.append(f"cancelled: {' '.join(submission.lost)}, which an earlier command submitted without a record")
     if submission.jobs:
+        lines += executor.environment_notes(settings)
         lines.append(f"submitted: {_describe_jobs(submission)}")
         lines.append(f"limit: {slurm.spelled_out(str(settings.time))} per start of a task")
     if submission.jobs or queued:
@@ -115,12 +116,12 @@ def submit(
     named = slurm.named_cluster(settings.cluster)
     recorded = jobs.recorded_cluster(proposed)
     with slurm.on_cluster(named or recorded):
-        cluster, size = slurm.config()
+        cluster, max_index = slurm.config()
         if recorded and recorded != cluster:
             _refuse_other_cluster(proposed, recorded, cluster)
         # A shell may have another SLURM_CLUSTERS by the time that lines are pasted; sbatch from here has none.
         settings = replace(settings, cluster=(named if by_hand else "") or slurm.other_cluster() or None)
-        result = _submit(plan, proposed, settings, cluster, size - 1, append=append, by_hand=by_hand, refine=refine)
+        result = _submit(plan, proposed, settings, cluster, max_index, append=append, by_hand=by_hand, refine=refine)
         return replace(result, cluster=named or slurm.other_cluster())
 
 
@@ -184,9 +185,17 @@ def _submit(
 
 
 def _release_held(tasks: Iterable[Task]) -> list[str]:
+    """Release the tasks that a node could not start; return them, none where this site forbids that."""
     held = list(dict.fromkeys(task.id for task in tasks if task.is_held))
     for task in held:
-        slurm.release(task)
+        try:
+            slurm.release(task)
+        except SlurmError as error:
+            if not error.is_forbidden:
+                raise
+            remedy = f"ask for `scontrol release`, or scancel {' '.join(held)} and rerun the command"
+            plain_console().print(f"held, and this site forbids to release them: {' '.join(held)}; {remedy}")
+            return []
     return held
 
 

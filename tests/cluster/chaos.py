@@ -27,7 +27,7 @@ from cluster import faults
 from cluster.faults import Scene
 from cluster.localcluster import LocalCluster
 from cluster.sweeps import Desk
-from commands import irmas, wait_until
+from commands import copied_package, irmas, wait_until
 from left_behind import runs, scalars, status
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -145,7 +145,7 @@ class Round:
         settings = {"throttle": self.throttle, "runs_per_task": self.per_task, "runs_at_once": self.at_once}
         own = [f"hydra.launcher.{key}={value}" for key, value in settings.items()]
         command = desk.command(*sweep, f"name={name}", *own)
-        self.scene = Scene(desk, desk.sweep(name), command, rng)
+        self.scene = Scene(desk, desk.sweep(name), command, rng, copied_package(desk.folder / "package"))
         self.problems: list[str] = []
         self.last_progress, self.idle_commands = 0, 0
         self.seen: tuple[int, list[str] | None] = (0, None)
@@ -236,7 +236,7 @@ class Round:
         """Check that irmas.status shows no run as PENDING or RUNNING while the queue is empty."""
         if not (self.scene.sweep / "plan.yaml").exists():
             return
-        done = self.scene.desk.run("status", f"outputs/{self.name}")
+        done = self.scene.desk.run("status", f"outputs/{self.name}", PYTHONPATH=str(self.scene.package))
         first = (done.stdout.splitlines() or [""])[0]
         if self.scene.queue() == [] and (done.returncode or re.search("PENDING|RUNNING", first)):
             self.problems.append(f"nothing is in the queue, and irmas.status prints\n{done.stdout}{done.stderr}")
@@ -279,7 +279,7 @@ class Round:
         ranking = self.scene.sweep / "ranking.csv"
         before = ranking.read_bytes() if ranking.exists() else b""
         ranked = "was written" if before == reference.ranking else "was missing or old"
-        again = self.scene.desk.run("train", *self.scene.command)
+        again = self.scene.desk.run("train", *self.scene.command, PYTHONPATH=str(self.scene.package))
         self.outcome.commands += 1
         if again.returncode or "submitted" in again.stdout or "6 finished before" not in again.stdout:
             self.problems.append(f"the command of a finished sweep printed\n{again.stdout}{again.stderr}")

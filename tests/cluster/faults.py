@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -36,13 +37,18 @@ class Scene:
     command: list[str]
     """Arguments of `irmas.train`."""
     rng: random.Random
+    package: Path
+    """The source that the sweep command runs with, which may be edited."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Further environment of the commands."""
     repairs: list[tuple[float, str, Callable[[], None]]] = field(default_factory=list)
     """Due time (time.monotonic()), description and action of each repair."""
     commands: list[subprocess.Popen[str]] = field(default_factory=list)
     """Sweep commands under way."""
 
     def start_command(self) -> subprocess.Popen[str]:
-        self.commands.append(self.desk.start("train", *self.command))
+        environment = {"PYTHONPATH": str(self.package), **self.environment}
+        self.commands.append(self.desk.start("train", *self.command, **environment))
         return self.commands[-1]
 
     def repair(self, after_s: float, description: str, action: Callable[[], None]) -> None:
@@ -196,10 +202,69 @@ def run_twice(scene: Scene) -> str | None:
     return f"the sweep command twice at once, processes {pids[0]} and {pids[1]}"
 
 
+def cancel_and_rerun(scene: Scene) -> str | None:
+    """Give the command while the tasks of an array that was cancelled are COMPLETING."""
+    task = scene.running_array_task()
+    array = task.id.partition("_")[0] if task is not None else ""
+    if scene.commands or not array or not _succeeds(scene, "scancel", array):
+        return None
+    return f"scancel {array}, and the sweep command at once, process {scene.start_command().pid}"
+
+
+def break_prolog(scene: Scene) -> str | None:
+    """Let a node fail to start jobs: Slurm drains it, and holds the job until somebody releases it."""
+    if (scene.desk.cluster.root / "prolog.d" / "broken").exists():
+        return None
+    node = scene.rng.choice(["n1", "n2", "n3", "n4"])
+    prolog = scene.desk.cluster.break_prolog(f'[ "$SLURMD_NODENAME" = {node} ]')
+    after_s = scene.rng.uniform(2, 20)
+
+    def mend() -> None:
+        prolog.unlink()
+        scene.up()
+
+    scene.repair(after_s, f"{node} starts jobs again", mend)
+    return f"{node} starts no job for {after_s:.0f} s"
+
+
+def change_sbatch(scene: Scene) -> str | None:
+    """Put a site's own sbatch in the place of Slurm's."""
+    if "PATH" in scene.environment:
+        return None
+    kind, script = scene.rng.choice([*SITES.items()])
+    sbatch = scene.sweep.parent.parent / "site" / "sbatch"
+    sbatch.parent.mkdir(exist_ok=True)
+    sbatch.write_text(script.format(sbatch=shutil.which("sbatch")))
+    sbatch.chmod(0o755)
+    scene.environment["PATH"] = f"{sbatch.parent}:{os.environ['PATH']}"
+    after_s = scene.rng.uniform(10, 40)
+    scene.repair(after_s, "sbatch is Slurm's own again", scene.environment.clear)
+    return f"sbatch {kind}, for {after_s:.0f} s"
+
+
+def edit_source(scene: Scene) -> str | None:
+    """Break the source that trains, once a run has begun: the sweep has a copy of its own."""
+    learner = scene.package / "irmas" / "learning" / "learner.py"
+    if not runs(scene.sweep) or EDIT in learner.read_text():
+        return None
+    with learner.open("a") as file:
+        file.write(EDIT)
+    return f"{learner.name} was edited, and trains nothing any more"
+
+
+SITES = {
+    "prints the bare number": '#!/bin/sh\nexec {sbatch} --parsable "$@"\n',
+    "prints a notice": '#!/bin/sh\necho "Your last job 1 used 3 SU."\n{sbatch} "$@" || exit\necho "Thank you."\n',
+    "times out": '#!/bin/sh\n{sbatch} "$@" || exit\necho "sbatch: error: Socket timed out" >&2\nexit 1\n',
+}
+"""Scripts in place of sbatch."""
+EDIT = "raise RuntimeError('edited')\n"
+
 # fmt: off
 FAULTS: list[Fault] = [
     kill_child, kill_task, kill_everything, kill_srun, kill_step, requeue, preempt, cancel_running, cancel_pending,
-    lose_node, down_node, kill_controller, fill_disk, run_twice,
+    lose_node, down_node, kill_controller, fill_disk, run_twice, cancel_and_rerun, break_prolog, change_sbatch,
+    edit_source,
 ]
 # fmt: on
 

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from commands import wait_until
@@ -129,6 +129,22 @@ class LocalCluster:
         finally:
             settings.write_text(before)
             self.run("scontrol", "reconfigure")
+
+    def scheduled(self, parameter: str) -> AbstractContextManager[None]:
+        """Run Slurm with one more of its SchedulerParameters."""
+        lines = (self.root / "slurm.conf").read_text().splitlines()
+        before = next(line for line in lines if line.startswith("SchedulerParameters="))
+        return self.configured(f"{before},{parameter}\n")
+
+    def break_prolog(self, condition: str = "true") -> Path:
+        """Let the check before each job fail on the nodes of this condition, until the returned file is removed.
+
+        Slurm drains such a node, and holds the job; `up` resumes the node.
+        """
+        prolog = self.root / "prolog.d" / "broken"
+        prolog.write_text(f"#!/bin/sh\n! {condition}\n")
+        prolog.chmod(0o755)
+        return prolog
 
     def slurmd(self, node: str) -> int:
         """Return the process ID of a node's slurmd."""

@@ -22,6 +22,8 @@ TASK = ["device=cpu", "hydra.launcher.cpus=1", "hydra.launcher.mem=2G"]
 SMALL = ["--cpus-per-task=1", "--mem=2G"]
 """Resources of jobs that are submitted by hand, in place of the scripts' own."""
 OUTPUT = "--output=outputs/%x-%A_%a.out"
+FORBIDDEN = '{ echo "Access/permission denied for job 7" >&2; exit 1; }'
+"""Shell's end of a command that a site keeps from its users."""
 SUBMITTED = re.compile(r"^submitted: (.*)$", re.MULTILINE)
 
 
@@ -57,8 +59,8 @@ class Desk:
     def run(self, command: str, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return irmas(command, *args, cwd=self.folder, **(self.cluster.environment | environment))
 
-    def start(self, command: str, *args: str) -> subprocess.Popen[str]:
-        return start(command, *args, cwd=self.folder, **self.cluster.environment)
+    def start(self, command: str, *args: str, **environment: str) -> subprocess.Popen[str]:
+        return start(command, *args, cwd=self.folder, **(self.cluster.environment | environment))
 
     def sweep(self, name: str) -> Path:
         return self.folder / "outputs" / name
@@ -85,6 +87,16 @@ class Desk:
     def state(self, job: str) -> str:
         """Return the state of a job or an array task, as squeue shows it."""
         return self.cluster.run("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
+
+
+def wrapped(desk: Desk, **scripts: str) -> str:
+    """Return a PATH on which these commands are the site's own."""
+    folder = desk.folder / "site"
+    folder.mkdir(exist_ok=True)
+    for name, text in scripts.items():
+        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+        (folder / name).chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
 
 
 def job_numbers(stdout: str) -> dict[str, str]:

@@ -19,8 +19,8 @@ def script(path: Path, text: str) -> Path:
 
 def test_a_job_starts_in_a_container_with_the_sites_cores_memory_and_mpi(desk: Desk) -> None:
     """The container is a stand-in, which writes down how it was called and has a Python of its own."""
-    calls = desk.folder / "calls"
-    container = script(desk.folder / "container", f'echo "$MARK $@" >>{calls}\nshift 3\nexec {sys.executable} "$@"')
+    calls, path = desk.folder / "calls", f"PATH={Path(sys.executable).parent}:$PATH"
+    container = script(desk.folder / "container", f'echo "$MARK $@" >>{calls}\nshift 2\nexec env {path} "$@"')
     setup = script(desk.folder / "setup.sh", "export MARK=ready")
     settings = [f"hydra.launcher.prefix='{container} exec image.sif'", f"hydra.launcher.setup={setup}"]
     settings += [
@@ -33,8 +33,19 @@ def test_a_job_starts_in_a_container_with_the_sites_cores_memory_and_mpi(desk: D
     desk.wait_for_ranking(job["ranking"])
     assert [entry["rank"] for entry in ranking(desk.sweep("site"))] == [1]
     lines = calls.read_text().splitlines()
-    assert lines[0].startswith("ready exec image.sif python -u -m irmas.sweep.array_task outputs/site")
-    assert lines[1] == "ready exec image.sif python -u -m irmas.rank outputs/site"
+    assert lines[0].startswith("ready exec image.sif env ")
+    assert " python -u -m irmas.sweep.array_task outputs/site" in lines[0]
+    assert lines[1].endswith(" python -u -m irmas.rank outputs/site")
+
+
+def test_a_container_that_clears_the_environment_trains_the_runs_of_its_task(desk: Desk) -> None:
+    """As apptainer --cleanenv: the task still knows what it is, and imports the sweep's copy of the source."""
+    prefix = f"hydra.launcher.prefix='env -i PATH={Path(sys.executable).parent}:/usr/bin:/bin'"
+    job = desk.submit("-m", "seed=1,2", "epochs=1", "name=clean", prefix)
+    desk.wait_for_ranking(job["ranking"])
+    states = [(status(run)["state"], status(run)["job"]) for run in runs(desk.sweep("clean"))]
+    assert states == [("COMPLETED", f"{job['array1']}_{index}") for index in (1, 2)]
+    assert list(desk.sweep("clean").glob("code/*/irmas/sweep/__pycache__/array_task.*"))
 
 
 def test_a_failing_setup_script_ends_the_task_with_its_name(desk: Desk) -> None:

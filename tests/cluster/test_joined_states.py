@@ -134,7 +134,14 @@ def test_a_requeued_task_is_pending(here: LocalCluster, sweep: Sweep) -> None:
     assert not slurm.requeue("99999_1")
     assert slurm.restarts("99999_1") == 0
     assert not slurm.is_running("99999")
-    assert slurm.config() == ("local", 1001)
+    assert slurm.config() == ("local", 1000)
+
+
+def test_a_task_whose_node_has_not_the_folder_says_so(here: LocalCluster, sweep: Sweep) -> None:
+    submit(here, sweep, "true", "--array=1-1", "--output=/nowhere/%a.out")
+    wait_until(lambda: seen(sweep)[1] == FAILED, "the task FAILED")
+    remedy = "could not write .*/outputs/mine/slurm/[0-9]+_1.out: is the folder shared with the nodes?"
+    wait_until(lambda: bool(re.search(remedy, look(sweep)[1].status.message)), "the exit code, which only sacct has")
 
 
 def test_the_status_command_and_the_ranking_show_the_same(here: LocalCluster, sweep: Sweep) -> None:

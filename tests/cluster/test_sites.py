@@ -13,24 +13,14 @@ from collections.abc import Iterator
 
 import pytest
 from cluster.localcluster import LocalCluster
-from cluster.sweeps import Desk, hold, job_numbers, run_of, table
+from cluster.sweeps import FORBIDDEN, Desk, hold, job_numbers, run_of, table, wrapped
 from commands import ENVIRONMENT, marked, wait_until
 from left_behind import ranking, runs, status
 
 EPILOG_S = 8
 COMMAND = ["-m", "seed=1,2", "epochs=1"]
 HELD = "hydra.launcher.sbatch={hold: true}"
-SBATCH = shutil.which("sbatch")
-
-
-def wrapped(desk: Desk, **scripts: str) -> str:
-    """Return a PATH on which these commands are the site's own."""
-    folder = desk.folder / "site"
-    folder.mkdir(exist_ok=True)
-    for name, text in scripts.items():
-        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
-        (folder / name).chmod(0o755)
-    return f"{folder}:{os.environ['PATH']}"
+SBATCH, SCONTROL = shutil.which("sbatch"), shutil.which("scontrol")
 
 
 def queued(desk: Desk, *options: str) -> list[str]:
@@ -154,6 +144,28 @@ def test_a_job_that_slurm_shows_only_later_is_found_by_the_next_command(desk: De
     assert f"cancelled: {lost}, which an earlier command submitted without a record" in done.stdout
     assert job_numbers(done.stdout)["array1"] != lost
     assert queued(desk) == ["irmas-lost", "ranking-lost"]
+
+
+def test_where_users_may_not_update_jobs_a_sweep_begins_by_itself(desk: Desk) -> None:
+    path = wrapped(desk, scontrol=f'[ $1 != update ] || {FORBIDDEN}; exec {SCONTROL} "$@"')
+    done = desk.train(*COMMAND, "name=forbidden", PATH=path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"the jobs begin at \d\d:\d\d or later: this site forbids scontrol update", done.stdout)
+    submitted = job_numbers(done.stdout)
+    assert queued(desk) == ["irmas-forbidden", "ranking-forbidden"]
+    assert "BeginTime" in table(desk, "forbidden")
+    assert "2 in the queue" in desk.train(*COMMAND, "name=forbidden", PATH=path).stdout
+    for number in submitted.values():
+        desk.cluster.run("scontrol", "update", f"JobId={number}", "StartTime=now")
+    desk.wait_for_ranking(submitted["ranking"])
+
+
+def test_where_an_array_may_have_few_tasks_a_sweep_has_several(desk: Desk) -> None:
+    with desk.cluster.scheduled("max_array_tasks=2"):
+        submitted = desk.submit("-m", "seed=1,2,3", "epochs=1", "name=few", HELD)
+    assert submitted.keys() == {"array1", "array2", "ranking"}
+    listed = desk.cluster.run("squeue", "-h", "-r", "-n", "irmas-few", "-o", "%i").split()
+    assert sorted(listed) == [f"{submitted['array1']}_1", f"{submitted['array1']}_2", f"{submitted['array2']}_1"]
 
 
 @pytest.fixture(scope="module")
