@@ -112,7 +112,8 @@ def _launcher(sweep: Sweep, request: Request, words: Sequence[str]) -> IrmasLaun
     values = {key: value for key, _, value in (word.partition("=") for word in words)}
     name = values.get("hydra/launcher", overrides.default_launcher())
     recorded = jobs.recorded_launcher(sweep) if name == "slurm" else []
-    launcher = overrides.launcher([*(word for word in recorded if word.partition("=")[0] not in values), *words])
+    texts = [*(word for word in recorded if word.partition("=")[0] not in values), *words]
+    launcher = overrides.launcher(texts, with_files=not recorded)
     if request.is_repeated:
         launcher.refine_arguments = ["--in-job", *request.overrides, f"hydra/launcher={name}", *launcher.kept_overrides]
     launcher.check()

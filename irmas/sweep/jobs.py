@@ -139,7 +139,8 @@ def recorded_cluster(sweep: Sweep) -> str:
     if records := recorded_jobs(sweep):
         return max(records, key=lambda job: job.submitted).cluster
     key = f"{PREFIX}cluster="
-    return next((word.removeprefix(key).lower() for word in recorded_launcher(sweep) if word.startswith(key)), "")
+    names = (word.removeprefix(key) for word in recorded_launcher(sweep) if word.startswith(key))
+    return next(names, "").strip("'").lower()
 
 
 def remove_cancelled(sweep: Sweep, numbers: Iterable[str] = ()) -> None:

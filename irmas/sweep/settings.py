@@ -7,12 +7,13 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
-from irmas.config import FLAG, Rule, check_rules, shown, whole
-from irmas.errors import ConfigError
+from irmas.config import FLAG, Rule, check_rules, rules, shown, whole
+from irmas.errors import ConfigError, UserError
 from irmas.sweep import slurm
 
 OURS = frozenset({"array", "chdir", "dependency", "error", "job-name", "kill-on-invalid-dep", "nodes", "ntasks"})
@@ -183,9 +184,54 @@ class LocalSettings:
 
 LAUNCHERS: dict[str, type] = {"local": LocalSettings, "slurm": Settings}
 """Schemas by the name in `hydra/launcher=<name>`."""
+ONE_COMMAND = frozenset({"submit", "wait"})
+"""Settings that no later submission of the same sweep takes."""
 PREFIX = "hydra.launcher."
 RENAMED = {"processes": "runs_at_once", "points_per_task": "runs_per_task"}
 """Names that settings had in earlier versions, and have now."""
+SITE_FILE = Path("/etc/irmas/slurm.yaml")
+CLUSTER_FILE = "IRMAS_SLURM_CONFIG"
+"""Variable that names a file with settings of a cluster; empty: no such file is read."""
+
+
+def cluster_files() -> list[Path]:
+    """Return the files with a cluster's settings: of the site, of the user, of the environment; later ones win.
+
+    Raises UserError where the environment names one that is not there.
+    """
+    named = os.environ.get(CLUSTER_FILE)
+    if named == "":
+        return []
+    of_user = Path(os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser())
+    files = [path for path in (SITE_FILE, of_user / "irmas" / SITE_FILE.name) if os.path.lexists(path)]
+    if named is not None and not Path(named).is_file():
+        raise UserError(
+            f"{CLUSTER_FILE}={named}: no such file; unset it, or leave it empty to read no file of settings"
+        )
+    return [*files, *([] if named is None else [Path(named)])]
+
+
+def changed(settings: Settings) -> list[str]:
+    """Return the overrides that make these settings of the defaults, without those that concern one command alone."""
+    # A stage without a partition of its own has that of the tasks.
+    stages = {name: replace(getattr(Settings(), name), partition=settings.partition) for name in ("prepare", "rank")}
+    default = replace(Settings(), **stages)
+    pairs = ((key, attrgetter(key)(settings), attrgetter(key)(default)) for key in rules(Settings))
+    return [f"{PREFIX}{key}={_quoted(own)}" for key, own, other in pairs if own != other and key not in ONE_COMMAND]
+
+
+def _quoted(value: Any) -> str:
+    """Return a value as Hydra reads it on a command line."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_quoted(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_quoted, value)) + "]"
+    if not isinstance(value, str) or re.fullmatch(
+        r"[0-9]+[KMGT]|(?ai:(?!null$|true$|false$|nan$|inf$)[a-z][a-z0-9_./-]*)", value
+    ):
+        return shown(value)
+    # A backslash is one, except in front of a quote.
+    return "'" + re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), value) + "'"
 
 
 def read(values: Mapping[str, Any]) -> Settings:

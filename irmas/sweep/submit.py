@@ -55,8 +55,16 @@ class Submission:
     """Name of the cluster, if the settings, SLURM_CLUSTERS or the sweep's records name one."""
 
 
-def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refine: Sequence[str] = ()) -> Submission:
-    """Submit as `submit` does, and print what was submitted and the commands that follow."""
+def launch(
+    plan: Plan,
+    settings: Settings,
+    *,
+    append: bool,
+    by_hand: bool,
+    refine: Sequence[str] = (),
+    files: Sequence[Path] = (),
+) -> Submission:
+    """Submit as `submit` does; print what was submitted, the `files` of settings, and the commands that follow."""
     sweep = Sweep.of(plan)
     submission = submit(plan, settings, append=append, by_hand=by_hand, refine=refine)
     total, queued = len(submission.runs), submission.queued
@@ -67,6 +75,8 @@ def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refin
     if per_task > (planned := settings.per_task(plan.config.device)):
         change = f"{per_task} runs per task instead of hydra.launcher.runs_per_task={planned}"
         lines.append(f"Slurm's submit limit requires fewer tasks: using {change}")
+    if submission.requests and files:
+        lines.append(f"cluster settings: {' '.join(map(str, files))}")
     if submission.requests and by_hand:
         lines += ["", "the plan is written, nothing is submitted. By hand:", ""]
         lines += [f"  {line}" for line in shell_lines(submission.requests)]
