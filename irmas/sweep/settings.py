@@ -8,11 +8,13 @@ import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
-from irmas.config import FLAG, Rule, check_rules, rules, shown, whole
+from irmas.config import FLAG, Config, Rule, check_rules, rules, shown, whole
 from irmas.errors import ConfigError, UserError
 from irmas.sweep import slurm
 
@@ -23,6 +25,21 @@ ONE = frozenset({"nodes", "ntasks", "ntasks-per-node"})
 """Those that may be given as 1, which some sites require."""
 INSTEAD = {"mem": {"mem-per-cpu", "mem-per-gpu"}, "cpus-per-task": {"cpus-per-gpu"}}
 """Options of sbatch that take the place of one of the settings'."""
+OF_POINTS = [
+    "partition",
+    "cpus",
+    "mem",
+    "time",
+    "gpus",
+    "constraint",
+    "exclude",
+    "qos",
+    "account",
+    "sbatch",
+    "runs_at_once",
+]
+"""Settings that points may have of their own."""
+EXAMPLE = "{when: {model.convs_per_block: 2}, mem: 16G}"
 
 
 def _is_line(value: object) -> bool:
@@ -79,6 +96,12 @@ SRUN = Rule(
 OPTIONS = Rule(
     _are_options,
     f"long options of sbatch, one line each, other than {', '.join(sorted(OURS))}, as in {{nice: 100}}, or null",
+)
+
+
+RULES = Rule(
+    lambda value: value is None or isinstance(value, list),
+    f"a list of settings and the points that have them, as in [{EXAMPLE}], or null",
 )
 
 
@@ -144,6 +167,9 @@ class Settings(Stage):
     """Nodes that no task runs on."""
     gpus: Annotated[int | str, GPUS] = 1
     """GPUs per task, also with a type as in a100:1."""
+    # Untyped, as `sbatch` is.
+    rules: Annotated[Any, RULES] = None
+    """Settings of some points alone: every rule that matches a point applies, and later ones win."""
     warning: Annotated[int, whole(1)] = 120
     """Seconds ahead of the time limit at which a task stops and is requeued."""
     prepare: Stage = field(default_factory=lambda: Stage("${..partition}"))
@@ -171,6 +197,26 @@ class Settings(Stage):
     def per_task(self, device: str) -> int:
         """Return how many runs of this `device` a task trains in all."""
         return self.runs_per_task or self.at_once(device)
+
+    def of_point(self, config: Mapping[str, Any]) -> Settings:
+        """Return the settings for the runs of a point with this flat configuration.
+
+        Raises ConfigError where rules that match it do not go together.
+        """
+        own = self
+        for rule in self.rules or ():
+            if all(_is_wanted(config[key], wanted) for key, wanted in rule["when"].items()):
+                changes = {key: value for key, value in rule.items() if key != "when"}
+                if changes.get("sbatch"):
+                    changes["sbatch"] = _options(own.sbatch) | _options(changes["sbatch"])
+                own = replace(own, **changes)
+        if own is not self:
+            _check_together(own)
+        return own
+
+
+def _is_wanted(value: object, wanted: object) -> bool:
+    return value == wanted or (isinstance(wanted, list) and value in wanted)
 
 
 @dataclass
@@ -244,15 +290,52 @@ def read(values: Mapping[str, Any]) -> Settings:
         stages[name] = Stage(**values[name])
     settings = Settings(**{**values, **stages})
     check_rules(settings, PREFIX)
+    for entry in settings.rules or ():
+        _check_entry(settings, entry)
+    _check_together(settings)
+    return settings
+
+
+def _check_entry(settings: Settings, entry: Any) -> None:
+    """Raise ConfigError where an entry of `rules` is no rule, or sets what no point may have."""
+    key = f"{PREFIX}rules"
+    when = entry.get("when") if isinstance(entry, Mapping) else None
+    if not (isinstance(when, Mapping) and when and len(entry) > 1):
+        raise ConfigError(key, shown(entry), f"must be settings and the points that have them, as in {EXAMPLE}")
+    for name, wanted in when.items():
+        if name not in rules(Config):
+            guesses = get_close_matches(str(name), rules(Config), n=1)
+            hint = f"; did you mean {guesses[0]}?" if guesses else ""
+            raise ConfigError(key, shown(entry), f"a run has no setting {name!r}{hint}")
+        is_value = partial(_is_allowed, rules(Config)[name])
+        if not (is_value(wanted) or (isinstance(wanted, list) and wanted and all(map(is_value, wanted)))):
+            raise ConfigError(f"{key}: {name}", shown(wanted), f"must be {rules(Config)[name].text}, or a list of such")
+    changes = {name: value for name, value in entry.items() if name != "when"}
+    for name, value in changes.items():
+        if name not in OF_POINTS:
+            raise ConfigError(key, shown(entry), f"a point has no {name!r} of its own; settings: {' '.join(OF_POINTS)}")
+        if not _is_allowed(rules(Settings)[name], value):
+            raise ConfigError(f"{key}: {name}", shown(value), f"must be {rules(Settings)[name].text}")
+    _check_together(replace(settings, **changes), f"{key}: ")
+
+
+def _is_allowed(rule: Rule, value: object) -> bool:
+    try:
+        return rule.allows(value)
+    except (TypeError, AttributeError, ValueError):  # a value of another type
+        return False
+
+
+def _check_together(settings: Settings, prefix: str = PREFIX) -> None:
+    """Raise ConfigError for the first value that does not go with another one."""
     for name, stage in {"": settings, "prepare.": settings.prepare, "rank.": settings.rank}.items():
         if {"cluster", "clusters"} & {*(stage.sbatch or {})}:
             rule = f"must not have clusters: {PREFIX}cluster is that of all jobs, and of all of Slurm's commands"
-            raise ConfigError(f"{PREFIX}{name}sbatch", shown(stage.sbatch), rule)
+            raise ConfigError(f"{prefix}{name}sbatch", shown(stage.sbatch), rule)
     if settings.time != "UNLIMITED" and slurm.seconds(str(settings.time)) <= settings.warning + 30:
         rule = f"must exceed {PREFIX}warning={settings.warning} (seconds) by more than the 30 s between Slurm's checks"
-        raise ConfigError(f"{PREFIX}time", settings.time, rule)
+        raise ConfigError(f"{prefix}time", settings.time, rule)
     key, at_once = ("runs_at_once", settings.runs_at_once) if settings.runs_at_once else ("gpus", settings.gpu_count)
     if settings.runs_per_task and settings.runs_per_task < at_once:
         rule = f"must be at most {PREFIX}runs_per_task={settings.runs_per_task}, the runs of a task, one per GPU"
-        raise ConfigError(f"{PREFIX}{key}", getattr(settings, key), rule)
-    return settings
+        raise ConfigError(f"{prefix}{key}", getattr(settings, key), rule)
