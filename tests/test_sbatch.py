@@ -184,6 +184,18 @@ def test_a_prefix_starts_the_python_of_its_own_environment() -> None:
     ]
 
 
+def test_mail_and_a_program_are_the_ranking_jobs() -> None:
+    data, array, ranking = requests([1], needs_data=True, mail="me@site.org", at_end=["a b", "-s", "$(c)"])
+    about = {"mail-user": "me@site.org", "mail-type": "END,FAIL"}
+    assert {key: value for key, value in ranking.options.items() if key.startswith("mail")} == about
+    assert not any(key.startswith("mail") for request in (data, array) for key in request.options)
+    assert script_arguments(ranking) == ["rank", "outputs/demo", "--at-end=a b", "--at-end=-s", "--at-end=$(c)"]
+    (line,) = shell_lines([ranking])
+    assert line.endswith("rank outputs/demo '--at-end=a b' --at-end=-s '--at-end=$(c)'")
+    (*_, failed) = requests([1], mail="me@site.org", rank=SHIPPED["rank"] | {"sbatch": {"mail_type": "FAIL"}})
+    assert (failed.options["mail-type"], failed.options["mail-user"]) == ("FAIL", "me@site.org")
+
+
 GRID = grid({"lr": [0.1, 0.01], "model.convs_per_block": [1, 2, 3]}, name="demo")
 """Runs 1 to 6, of which 2 and 5 have two convolutions per block."""
 
@@ -371,6 +383,9 @@ def test_submitit_has_the_methods_that_the_executor_relies_on(monkeypatch: pytes
         ({"rules": [{"when": {"lr": 0.1}, "throttle": 3}]}, "rules=.*a point has no 'throttle' of its own; settings:"),
         ({"rules": [{"when": {"lr": 0.1}, "mem": "x"}]}, "hydra.launcher.rules: mem=x: must be a number with K"),
         ({"rules": [{"when": {"lr": 0.1}, "sbatch": {"array": 1}}]}, "hydra.launcher.rules: sbatch=.*other than array"),
+        ({"mail": "me and you"}, "hydra.launcher.mail=me and you: must be one word"),
+        ({"at_end": []}, r"hydra.launcher.at_end=\[\]: must be a program and its arguments"),
+        ({"at_end": ["a\nb"]}, r"hydra.launcher.at_end=\[a\nb\]: must be .*, one line each"),
         ({"prepare": 5}, "hydra.launcher.prepare=5: has settings: partition cpus mem time sbatch"),
         ({"rank": SHIPPED["rank"] | {"cpus": 0}}, "hydra.launcher.rank.cpus=0: must be a whole number from 1"),
     ],

@@ -97,8 +97,11 @@ def job_requests(
             after = before if throttle else ()
             arrays.append(replace(array, options=options, work=work, after_ok="data" if data else "", after_any=after))
             before = (arrays[-1].name,)
-    ranking = request("ranking", RANKING, settings, settings.rank, "refine" if refine else "rank", *refine)
-    return [*data, *arrays, replace(ranking, after_any=(*queued, *(array.name for array in arrays)))]
+    at_end = [f"--at-end={word}" for word in settings.at_end or ()]
+    ranking = request("ranking", RANKING, settings, settings.rank, "refine" if refine else "rank", *refine, *at_end)
+    mail = {"mail-user": settings.mail, "mail-type": "END,FAIL"} if settings.mail else {}
+    after = (*queued, *(array.name for array in arrays))
+    return [*data, *arrays, replace(ranking, options=mail | ranking.options, after_any=after)]
 
 
 def _by_settings(sweep: Sweep, settings: Settings, ids: Sequence[int]) -> list[tuple[Settings, list[int]]]:

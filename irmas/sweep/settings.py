@@ -25,19 +25,8 @@ ONE = frozenset({"nodes", "ntasks", "ntasks-per-node"})
 """Those that may be given as 1, which some sites require."""
 INSTEAD = {"mem": {"mem-per-cpu", "mem-per-gpu"}, "cpus-per-task": {"cpus-per-gpu"}}
 """Options of sbatch that take the place of one of the settings'."""
-OF_POINTS = [
-    "partition",
-    "cpus",
-    "mem",
-    "time",
-    "gpus",
-    "constraint",
-    "exclude",
-    "qos",
-    "account",
-    "sbatch",
-    "runs_at_once",
-]
+OF_POINTS = {"partition", "cpus", "mem", "time", "gpus", "constraint", "exclude", "qos", "account", "sbatch"}
+OF_POINTS |= {"runs_at_once"}
 """Settings that points may have of their own."""
 EXAMPLE = "{when: {model.convs_per_block: 2}, mem: 16G}"
 
@@ -92,6 +81,10 @@ COMMAND = Rule(lambda value: _is_line(value) and bool(_words(value)), "a command
 SRUN = Rule(
     lambda value: value is None or (isinstance(value, Mapping) and all(map(_is_line, value.values()))),
     "long options of srun, as in {mpi: none}, or null",
+)
+WORDS = Rule(
+    lambda value: bool(value) and all(map(_is_line, value)),
+    "a program and its arguments, one line each, as in [program]",
 )
 OPTIONS = Rule(
     _are_options,
@@ -167,6 +160,10 @@ class Settings(Stage):
     """Nodes that no task runs on."""
     gpus: Annotated[int | str, GPUS] = 1
     """GPUs per task, also with a type as in a100:1."""
+    mail: Annotated[str | None, WORD] = None
+    """Address to which Slurm mails the end of the ranking job."""
+    at_end: Annotated[list[str] | None, WORDS] = None
+    """Program, and its arguments, to which the ranking job hands a summary on stdin, as in `[/apps/bin/chat,lab]`."""
     # Untyped, as `sbatch` is.
     rules: Annotated[Any, RULES] = None
     """Settings of some points alone: every rule that matches a point applies, and later ones win."""
@@ -313,7 +310,9 @@ def _check_entry(settings: Settings, entry: Any) -> None:
     changes = {name: value for name, value in entry.items() if name != "when"}
     for name, value in changes.items():
         if name not in OF_POINTS:
-            raise ConfigError(key, shown(entry), f"a point has no {name!r} of its own; settings: {' '.join(OF_POINTS)}")
+            raise ConfigError(
+                key, shown(entry), f"a point has no {name!r} of its own; settings: {' '.join(sorted(OF_POINTS))}"
+            )
         if not _is_allowed(rules(Settings)[name], value):
             raise ConfigError(f"{key}: {name}", shown(value), f"must be {rules(Settings)[name].text}")
     _check_together(replace(settings, **changes), f"{key}: ")
