@@ -91,5 +91,5 @@ def test_a_clusters_file_gives_resources_per_point_mail_and_a_program_at_the_end
     assert (words, head) == ("a $(b)", "outputs/mailed: 3 COMPLETED")
     output = (desk.sweep("mailed") / "slurm" / f"{job['ranking']}.out").read_text()
     assert f"at_end: {program}: ended with 3\n" in output
-    assert f"ranking {job['ranking']} COMPLETED" in table(desk, "mailed"), "the renamed job is still the sweep's"
+    assert f"ranking job {job['ranking']}: COMPLETED" in table(desk, "mailed"), "the renamed job is still the sweep's"
     assert desk.cluster.run("sacct", "-nPX", "-j", job["ranking"], "-o", "JobName") == name
