@@ -106,6 +106,7 @@ class IrmasLauncher(Launcher):
         plan = freeze(composer.base, composer.runs(job_overrides), self.name, self.task.typed)
         # A sweeper that proposes runs in batches keeps to the name of its first.
         self.name = plan.name
+        Sweep.of(plan).share()
         data_job.check(Sweep.of(plan))
         statuses = self.train(plan, append=initial_job_idx > 0)
         if statuses is None:

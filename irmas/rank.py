@@ -40,6 +40,7 @@ def main() -> None:
             result = ranking.rank(Sweep.open(args.sweep))
             _print(plain_console(), result, None, by_run=args.runs)
         else:
+            Sweep.open(args.sweep, []).share()
             result = show(args.sweep, by_run=args.runs)
             ending.announce(result, args.at_end)
         # A job that ranks nothing is to be FAILED, so that whoever waits for it, or for Slurm's mail, learns of it.

@@ -50,6 +50,7 @@ def main() -> None:
         if path.resolve().parent != OUTPUTS.resolve():
             raise UserError(f"{path}: must be in {OUTPUTS}/ of the working directory; change to the folder that has it")
         sweep = Sweep.open(OUTPUTS / path.resolve().name)
+        sweep.share()
         launcher = _launcher(sweep, request, of_launcher)
         if args.in_job:
             raise SystemExit(_in_job(sweep, request, launcher, args.at_end))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from irmas.errors import UserError
-from irmas.files import atomic_write, visible
+from irmas.files import atomic_write, is_shared, visible
 from irmas.sweep.settings import PREFIX, RENAMED
 from irmas.sweep.slurm import Task, expand_ranges, ranges
 from irmas.sweep.sweep import Sweep
@@ -109,8 +109,14 @@ def named_sweep(task: Task) -> tuple[Path, Work | None] | None:
 
 
 def private_folder(sweep: Sweep) -> Path:
-    """Make and return `outputs/<name>/slurm`, which only its user may read: jobs print what concerns nobody else."""
-    sweep.slurm.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make and return `outputs/<name>/slurm`, which only its user may read: jobs print what concerns nobody else.
+
+    So may the group with which the user shares the sweep.
+    """
+    if not sweep.slurm.exists():
+        sweep.slurm.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if is_shared(sweep.path):
+            sweep.slurm.chmod(0o2770)
     return sweep.slurm
 
 
