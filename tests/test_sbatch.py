@@ -249,8 +249,10 @@ def test_rules_that_do_not_go_together_are_refused() -> None:
     long_warning = {"when": {"lr": 0.1}, "time": 4}
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.rules: time=4: must exceed hydra\.launcher\.warning=300"):
         of_grid(long_warning, warning=300, time=60)
-    several = ({"when": {"lr": 0.1}, "gpus": 2}, {"when": {"model.convs_per_block": 2}, "runs_at_once": 1})
-    assert len(of_grid(*several, runs_per_task=2)) == 4
+    # Each goes with the other settings, and run 2 has both.
+    several = ({"when": {"lr": 0.1}, "gpus": 4}, {"when": {"model.convs_per_block": 2}, "runs_at_once": None})
+    with pytest.raises(ConfigError, match=r"launcher\.gpus=4: must be at most hydra\.launcher\.runs_per_task=2"):
+        of_grid(*several, runs_per_task=2, runs_at_once=2)
     with pytest.raises(ConfigError, match=r"launcher\.rules: gpus=4: must be at most hydra\.launcher\.runs_per_task"):
         of_grid({"when": {"lr": 0.1}, "gpus": 4}, runs_per_task=2)
 
