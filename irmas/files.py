@@ -150,7 +150,7 @@ def visible(text: str | Path) -> str:
 
 def is_shared(folder: Path) -> bool:
     """Return whether the group of a folder may write in it, and owns what is made there (setgid)."""
-    mode = folder.stat().st_mode if folder.exists() else 0
+    mode = folder.stat().st_mode if os.access(folder, os.F_OK) else 0
     return bool(mode & stat.S_ISGID and mode & stat.S_IWGRP)
 
 

@@ -114,9 +114,10 @@ class Sweep:
 
         Raises UserError where the folder is another user's and something in it cannot be read or written.
         """
-        if is_shared(self.path if self.path.exists() else self.path.parent):
+        is_there = os.access(self.path, os.F_OK)
+        if is_shared(self.path if is_there else self.path.parent):
             os.umask(os.umask(0) & ~0o070)
-        if not self.path.exists() or self.path.stat().st_uid == os.getuid():
+        if not is_there or self.path.stat().st_uid == os.getuid():
             return
         paths = (self.path, *self.path.rglob("*"))
         if blocked := next((path for path in paths if not os.access(path, os.R_OK | os.W_OK)), None):
