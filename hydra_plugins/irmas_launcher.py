@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.config_store import ConfigStore
@@ -23,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from irmas.config import check_rules
 from irmas.errors import ConfigError, RunFailedError, UserError
-from irmas.sweep.settings import LAUNCHERS, PREFIX, LocalSettings, read
+from irmas.sweep.settings import LAUNCHERS, PREFIX, LocalSettings, changed, read
 
 if TYPE_CHECKING:
     from irmas.cli.overrides import Task
@@ -81,8 +82,8 @@ class IrmasLauncher(Launcher):
     """Freezes the runs that a sweeper proposes into a plan, and trains it."""
 
     name: str | None = None
-    overrides: Sequence[str] = ()
-    """Overrides of hydra.launcher.* that the launcher was made from, among others."""
+    files: Sequence[Path] = ()
+    """Files with the cluster's settings, from which the launcher's were made."""
     refine_arguments: Sequence[str] = ()
     """Arguments of `irmas.refine`, where a ranking job is to submit the next round."""
     has_jobs = False
@@ -91,7 +92,7 @@ class IrmasLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader, self.config = hydra_context.config_loader, config
         self.task = cast("Task", task_function)
-        self.overrides = list(config.hydra.overrides.hydra)
+        self.files = self.task.files
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         # Only a launch needs these modules.
@@ -105,6 +106,7 @@ class IrmasLauncher(Launcher):
         plan = freeze(composer.base, composer.runs(job_overrides), self.name, self.task.typed)
         # A sweeper that proposes runs in batches keeps to the name of its first.
         self.name = plan.name
+        Sweep.of(plan).share()
         data_job.check(Sweep.of(plan))
         statuses = self.train(plan, append=initial_job_idx > 0)
         if statuses is None:
@@ -127,8 +129,7 @@ class IrmasLauncher(Launcher):
     @property
     def kept_overrides(self) -> list[str]:
         """Overrides that a later submission of the same sweep takes too."""
-        own = (f"{PREFIX}submit=", f"{PREFIX}wait=")
-        return [text for text in self.overrides if text.startswith(PREFIX) and not text.startswith(own)]
+        return []
 
 
 class LocalLauncher(IrmasLauncher):
@@ -158,11 +159,14 @@ class SlurmLauncher(IrmasLauncher):
     has_jobs = True
 
     def __init__(self, **values: Any) -> None:
-        self.values = values
+        self.values: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+
+    @property
+    def kept_overrides(self) -> list[str]:
+        return changed(read(self.values))
 
     def check(self) -> None:
-        values: Any = OmegaConf.to_container(OmegaConf.create(self.values), resolve=True)
-        self.settings = read(values)
+        self.settings = read(self.values)
         if self.refine_arguments and not self.settings.submit:
             raise ConfigError(f"{PREFIX}submit", "false", "prints the jobs of one round; leave out until=decided")
 
@@ -171,7 +175,8 @@ class SlurmLauncher(IrmasLauncher):
         from irmas.sweep.sweep import Sweep
 
         sweep, by_hand = Sweep.of(plan), not self.settings.submit
-        result = submit.launch(plan, self.settings, append=append, by_hand=by_hand, refine=self.refine_arguments)
+        refine, files = self.refine_arguments, self.files
+        result = submit.launch(plan, self.settings, append=append, by_hand=by_hand, refine=refine, files=files)
         if result.requests:
             jobs.record_launcher(sweep, self.kept_overrides)
         is_over = not (result.queued or result.remaining)

@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import platform
+import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -183,6 +184,12 @@ def is_held(path: Path) -> bool:
 def visible(text: str | Path) -> str:
     """Return the text on one printable line: file names may hold control characters and undecodable bytes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def is_shared(folder: Path) -> bool:
+    """Return whether the group of a folder may write in it, and owns what is made there (setgid)."""
+    mode = folder.stat().st_mode if os.access(folder, os.F_OK) else 0
+    return bool(mode & stat.S_ISGID and mode & stat.S_IWGRP)
 
 
 def obstacle(folder: Path) -> str:

@@ -12,7 +12,7 @@ from rich.live import Live
 from irmas import status
 from irmas.console import plain_console, print_table
 from irmas.errors import Parser, UserError, in_words, report_errors
-from irmas.results import ranking
+from irmas.results import ending, ranking
 from irmas.results.ranking import Ranking
 from irmas.run.folder import COMPLETED, FINAL, PENDING, PRUNED
 from irmas.sweep import run_states
@@ -20,6 +20,8 @@ from irmas.sweep.sweep import Sweep
 
 if TYPE_CHECKING:  # scipy takes half a second to import
     from irmas.results.analysis import Analysis
+
+AT_END = "word of a command that gets a summary on stdin, once for each word"
 
 
 def main() -> None:
@@ -29,6 +31,7 @@ def main() -> None:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--table", action="store_true", help="the table alone, at once; nothing is written")
     mode.add_argument("--watch", action="store_true", help="show the table until no run trains or is in the queue")
+    parser.add_argument("--at-end", action="append", default=[], metavar="WORD", help=AT_END)
     with report_errors("irmas.rank"):
         args = parser.parse_args()
         if args.watch:
@@ -37,7 +40,9 @@ def main() -> None:
             result = ranking.rank(Sweep.open(args.sweep))
             _print(plain_console(), result, None, by_run=args.runs)
         else:
+            Sweep.open(args.sweep, []).share()
             result = show(args.sweep, by_run=args.runs)
+            ending.announce(result, args.at_end)
         # A job that ranks nothing is to be FAILED, so that whoever waits for it, or for Slurm's mail, learns of it.
         if ranking.unranked(result) or all(run.rank is None for run in result.runs):
             sys.exit(1)

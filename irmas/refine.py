@@ -18,7 +18,7 @@ from irmas.cli import overrides
 from irmas.config import check_rules, rules, shown
 from irmas.console import counted, plain_console, plain_table, print_table
 from irmas.errors import ConfigError, Parser, UserError, report_errors
-from irmas.results import ranking, rounds
+from irmas.results import ending, ranking, rounds
 from irmas.results.ranking import Ranking
 from irmas.results.rounds import Request
 from irmas.results.runs import combination
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     parser.add_argument("settings", nargs="*", metavar="key=value")
     parser.add_argument("--in-job", action="store_true", help="for ranking jobs: rank, then train another round")
+    parser.add_argument("--at-end", action="append", default=[], metavar="WORD", help=f"with --in-job: {rank.AT_END}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as orderly as Ctrl-C
     with report_errors("irmas.refine", "stopped; rerun the command to resume"):
         args = parser.parse_intermixed_args()
@@ -49,8 +50,11 @@ def main() -> None:
         if path.resolve().parent != OUTPUTS.resolve():
             raise UserError(f"{path}: must be in {OUTPUTS}/ of the working directory; change to the folder that has it")
         sweep = Sweep.open(OUTPUTS / path.resolve().name)
+        sweep.share()
         launcher = _launcher(sweep, request, of_launcher)
-        raise SystemExit(_in_job(sweep, request, launcher) if args.in_job else _train(sweep, request, launcher))
+        if args.in_job:
+            raise SystemExit(_in_job(sweep, request, launcher, args.at_end))
+        raise SystemExit(_train(sweep, request, launcher))
 
 
 def _help() -> str:
@@ -112,16 +116,19 @@ def _launcher(sweep: Sweep, request: Request, words: Sequence[str]) -> IrmasLaun
     values = {key: value for key, _, value in (word.partition("=") for word in words)}
     name = values.get("hydra/launcher") or overrides.default_launcher()
     recorded = jobs.recorded_launcher(sweep) if name == "slurm" else []
-    launcher = overrides.launcher([*(word for word in recorded if word.partition("=")[0] not in values), *words])
+    texts = [*(word for word in recorded if word.partition("=")[0] not in values), *words]
+    launcher = overrides.launcher(texts, with_files=not recorded)
     if request.is_repeated:
         launcher.refine_arguments = ["--in-job", *request.overrides, f"hydra/launcher={name}", *launcher.kept_overrides]
     launcher.check()
     return launcher
 
 
-def _in_job(sweep: Sweep, request: Request, launcher: IrmasLauncher) -> int:
+def _in_job(sweep: Sweep, request: Request, launcher: IrmasLauncher, at_end: Sequence[str]) -> int:
     """Rank the sweep behind an array of it, and submit the next round unless a run of the last one did not finish."""
-    unranked = ranking.unranked(rank.show(sweep.path))
+    result = rank.show(sweep.path)
+    unranked = ranking.unranked(result)
+    ending.announce(result, at_end)
     console = plain_console()
     console.print()
     remaining = _unfinished(sweep_state(sweep, is_final=True))

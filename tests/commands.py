@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from irmas.sweep.settings import CLUSTER_FILE
+
 ROOT = Path(__file__).parent.parent
 
-
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", CLUSTER_FILE: ""}
 
 
 def _command(command: str, args: tuple[str, ...]) -> list[str]:

@@ -20,6 +20,7 @@ from irmas.data.cache import FeatureCache
 from irmas.data.excerpts import scan
 from irmas.standin import corpus as standin
 from irmas.standin.corpus import render_test_part
+from irmas.sweep.settings import CLUSTER_FILE
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,7 +29,11 @@ settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:
-    """Of several workers each has a core: their processes would otherwise take each other's time, spinning."""
+    """Keep this machine's cluster settings away; give each of several workers a core of its own.
+
+    Their processes would otherwise take each other's time, spinning.
+    """
+    os.environ[CLUSTER_FILE] = ""
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None:
         cores = sorted(os.sched_getaffinity(0))

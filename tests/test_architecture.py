@@ -32,7 +32,13 @@ COMMANDS = {"train", "prepare", "rank", "refine", "status", "evaluate", "predict
 IMPORTED_BY = {
     "hydra": {"irmas.cli.overrides", "irmas.cli.compose", "irmas.prepare", "hydra_plugins.irmas_launcher"},
     "submitit": {"irmas.sweep.executor"},
-    "subprocess": {"irmas.sweep.slurm", "irmas.sweep.source", "irmas.provenance", "irmas.processes"},
+    "subprocess": {
+        "irmas.sweep.slurm",
+        "irmas.sweep.source",
+        "irmas.provenance",
+        "irmas.processes",
+        "irmas.results.ending",
+    },
     "tensorboard": {"irmas.run.events"},
     "pickle": {"irmas.run.checkpoint"},
     "jinja2": {"irmas.results.report"},

@@ -299,13 +299,13 @@ def test_the_settings_of_the_last_submission_are_used_again(tmp_path: Path) -> N
     request = Request(until="decided", seeds=2)
     words = ["hydra.launcher.cpus=1", "hydra/launcher=slurm", "hydra.launcher.wait=true"]
     launcher = refine._launcher(sweep, request, words)
-    kept = ["hydra.launcher.runs_per_task=6", "hydra.launcher.partition=gpu"]
-    assert launcher.overrides == [*kept, *words]
     # The job that ranks waits for no round that it has submitted.
-    ours = ["hydra/launcher=slurm", *kept, "hydra.launcher.cpus=1"]
+    kept = ["hydra.launcher.partition=gpu", "hydra.launcher.cpus=1", "hydra.launcher.runs_per_task=6"]
+    assert launcher.kept_overrides == kept
+    ours = ["hydra/launcher=slurm", *kept]
     assert launcher.refine_arguments == ["--in-job", "seeds=2", "until=decided", *ours]
     assert refine._launcher(sweep, Request(), ["hydra/launcher=slurm"]).refine_arguments == ()
-    assert refine._launcher(sweep, request, ["hydra/launcher=local"]).overrides == ["hydra/launcher=local"]
+    assert refine._launcher(sweep, request, ["hydra/launcher=local"]).kept_overrides == []
 
 
 def test_a_damaged_record_of_the_launcher_is_named(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import submitit
 from commands import ENVIRONMENT
+from factories import grid
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from irmas import processes
-from irmas.config import Config
+from irmas.config import Config, Model
 from irmas.errors import ConfigError
 from irmas.sweep import settings, slurm
 from irmas.sweep.executor import Executor
@@ -185,6 +186,85 @@ def test_a_prefix_starts_the_python_of_its_own_environment() -> None:
     ]
 
 
+def test_mail_and_a_program_are_the_ranking_jobs() -> None:
+    data, array, ranking = requests([1], needs_data=True, mail="me@site.org", at_end=["a b", "-s", "$(c)"])
+    about = {"mail-user": "me@site.org", "mail-type": "END,FAIL"}
+    assert {key: value for key, value in ranking.options.items() if key.startswith("mail")} == about
+    assert not any(key.startswith("mail") for request in (data, array) for key in request.options)
+    assert script_arguments(ranking) == ["rank", "outputs/demo", "--at-end=a b", "--at-end=-s", "--at-end=$(c)"]
+    (line,) = shell_lines([ranking])
+    assert line.endswith("rank outputs/demo '--at-end=a b' --at-end=-s '--at-end=$(c)'")
+    (*_, failed) = requests([1], mail="me@site.org", rank=SHIPPED["rank"] | {"sbatch": {"mail_type": "FAIL"}})
+    assert (failed.options["mail-type"], failed.options["mail-user"]) == ("FAIL", "me@site.org")
+
+
+GRID = grid({"lr": [0.1, 0.01], "model.convs_per_block": [1, 2, 3]}, name="demo")
+"""Runs 1 to 6, of which 2 and 5 have two convolutions per block."""
+
+
+def of_grid(*entries: dict[str, Any], per_task: int = 0, **changes: Any) -> list[tuple[str, JobRequest]]:
+    """Return the arrays for the grid with these rules, each behind its indices."""
+    launcher = settings.read(values(rules=list(entries), **changes))
+    per_task = per_task or launcher.per_task("auto")
+    requested = job_requests(Sweep.of(GRID), launcher, range(1, 7), 1000, True, (), per_task=per_task)
+    assert requested[-1].after_any == tuple(array.name for array in arrays(requested))
+    return [(str(array.options["array"]), array) for array in arrays(requested)]
+
+
+def test_points_that_differ_in_a_resource_have_arrays_of_their_own() -> None:
+    deep = {"when": {"model.convs_per_block": [2, 3]}, "mem": "16G", "partition": "big", "sbatch": {"nice": 5}}
+    slow = {"when": {"model.convs_per_block": 3, "lr": 0.1}, "mem": "32G", "gpus": "a100:1", "sbatch": {"comment": "x"}}
+    of_base, of_deep, of_slow = (array for _, array in of_grid(deep, slow, account="mir", sbatch={"nice": 1}))
+    assert [array.options["array"] for array in (of_base, of_deep, of_slow)] == ["1,4", "2,5-6", "3"]
+    assert {array.work for array in (of_base, of_deep, of_slow)} == {Work()}, "the index stays the run ID"
+    names = ("mem", "partition", "gres", "nice", "comment", "account")
+    assert [tuple(array.options.get(name) for name in names) for array in (of_base, of_deep, of_slow)] == [
+        ("8G", None, "gpu:1", 1, None, "mir"),
+        ("16G", "big", "gpu:1", 5, None, "mir"),
+        ("32G", "big", "gpu:a100:1", 5, "x", "mir"),
+    ]
+    assert not any(array.after_any for array in (of_base, of_deep, of_slow)), "they run side by side"
+    assert of_slow.after_ok == "data"
+
+
+def test_with_a_throttle_the_arrays_of_points_run_one_after_another() -> None:
+    deep = {"when": {"model.convs_per_block": 2}, "account": "big", "qos": "long"}
+    (_, first), (_, second) = of_grid(deep, throttle=2)
+    assert (first.options["array"], second.options["array"], second.after_any) == ("1,3-4,6%2", "2,5%2", ("array1",))
+    assert (first.options["account"], second.options["account"], second.options["qos"]) == (None, "big", "long")
+
+
+def test_points_that_need_fewer_gpus_have_fewer_runs_per_task() -> None:
+    wide = {"when": {"model.convs_per_block": 2}, "gpus": 2}
+    (_, one), (_, two) = of_grid(wide)
+    assert (one.work.runs_per_task, two.work) == (1, Work("2,5", 2))
+    (_, one), (_, two) = of_grid(wide, per_task=3)  # as Slurm's submit limit requires
+    assert (one.work, two.work) == (Work("1,3-4,6", 3), Work("2,5", 3))
+    shared = {"when": {"lr": 0.1}, "runs_at_once": 3}
+    (_, three), (_, alone) = of_grid(shared)
+    assert (three.work, alone.work) == (Work("1-3", 3), Work())
+    assert three.arguments[-4:] == ["--runs-at-once", "3", "--requeues", "10"]
+    assert "--runs-at-once" not in alone.arguments
+
+
+def test_rules_that_do_not_go_together_are_refused() -> None:
+    long_warning = {"when": {"lr": 0.1}, "time": 4}
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.rules: time=4: must exceed hydra\.launcher\.warning=300"):
+        of_grid(long_warning, warning=300, time=60)
+    # Each goes with the other settings, and run 2 has both.
+    several = ({"when": {"lr": 0.1}, "gpus": 4}, {"when": {"model.convs_per_block": 2}, "runs_at_once": None})
+    with pytest.raises(ConfigError, match=r"launcher\.gpus=4: must be at most hydra\.launcher\.runs_per_task=2"):
+        of_grid(*several, runs_per_task=2, runs_at_once=2)
+    with pytest.raises(ConfigError, match=r"launcher\.rules: gpus=4: must be at most hydra\.launcher\.runs_per_task"):
+        of_grid({"when": {"lr": 0.1}, "gpus": 4}, runs_per_task=2)
+
+
+def test_a_list_valued_setting_matches_as_a_value() -> None:
+    own = settings.read(values(rules=[{"when": {"model.filters": [8, 16]}, "mem": "1G"}]))
+    assert own.of_point(Config(model=Model(filters=[8, 16])).flat()).mem == "1G"
+    assert own.of_point(Config().flat()) is own
+
+
 @pytest.mark.parametrize(
     ("time", "words"),
     [("5400", "3 d 18 h"), ("1:30:00", "1 h 30 min"), ("4:05", "4 min 5 s"), ("2-0", "2 d"), ("0", "0 min")],
@@ -311,6 +391,19 @@ def test_submitit_has_the_methods_that_the_executor_relies_on(monkeypatch: pytes
         ({"rank": SHIPPED["rank"] | {"sbatch": {"clusters": "b"}}}, "hydra.launcher.rank.sbatch=.*launcher.cluster"),
         ({"cluster": "a,b"}, "hydra.launcher.cluster=a,b: must be the name of one cluster"),
         ({"cluster": "all"}, "hydra.launcher.cluster=all: must be the name of one cluster"),
+        ({"rules": {"mem": 3}}, "hydra.launcher.rules=.*must be a list of settings and the points that have them"),
+        ({"rules": [3]}, "hydra.launcher.rules=3: must be settings and the points that have them"),
+        ({"rules": [{"mem": "1G"}]}, "hydra.launcher.rules=.*must be settings and the points that have them"),
+        ({"rules": [{"when": {"lr": 0.1}}]}, "hydra.launcher.rules=.*must be settings and the points that have them"),
+        ({"rules": [{"when": {"model": 2}, "mem": 1}]}, "rules=.*a run has no setting 'model'; did you mean model.ro"),
+        ({"rules": [{"when": {"lr": "x"}, "mem": 1}]}, "hydra.launcher.rules: lr=x: must be a number above 0"),
+        ({"rules": [{"when": {"lr": []}, "mem": 1}]}, "hydra.launcher.rules: lr=.*: must be a number above 0"),
+        ({"rules": [{"when": {"lr": 0.1}, "throttle": 3}]}, "rules=.*a point has no 'throttle' of its own; settings:"),
+        ({"rules": [{"when": {"lr": 0.1}, "mem": "x"}]}, "hydra.launcher.rules: mem=x: must be a number with K"),
+        ({"rules": [{"when": {"lr": 0.1}, "sbatch": {"array": 1}}]}, "hydra.launcher.rules: sbatch=.*other than array"),
+        ({"mail": "me and you"}, "hydra.launcher.mail=me and you: must be one word"),
+        ({"at_end": []}, r"hydra.launcher.at_end=\[\]: must be a program and its arguments"),
+        ({"at_end": ["a\nb"]}, r"hydra.launcher.at_end=\[a\nb\]: must be .*, one line each"),
         ({"prepare": 5}, "hydra.launcher.prepare=5: has settings: partition cpus mem time sbatch"),
         ({"rank": SHIPPED["rank"] | {"cpus": 0}}, "hydra.launcher.rank.cpus=0: must be a whole number from 1"),
     ],

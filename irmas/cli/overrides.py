@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -28,7 +30,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from irmas.config import SWEEP_WIDE, Config, Prepare, check, flatten, rules
 from irmas.errors import Parser, UserError, first_line, report_errors
 from irmas.results.best import END
-from irmas.sweep.settings import LAUNCHERS, PREFIX, RENAMED
+from irmas.sweep.settings import LAUNCHERS, PREFIX, RENAMED, Settings, cluster_files, read
 from irmas.sweep.sweep import BEST
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ class Task:
     """Overrides as they were typed."""
     overrides: Mapping[str, Override]
     """The overrides that Hydra takes in their place, by key."""
+    files: Sequence[Path] = ()
+    """Files with the cluster's settings, which are the defaults of those of the launcher."""
 
     @property
     def of_runs(self) -> dict[str, Override]:
@@ -85,7 +89,8 @@ def run(command: str, schema: type[Config | Prepare], function: Callable[[DictCo
         # Without the --, --info would take the first override for what it is to show.
         sys.argv[1:] = [*options, "--", *(str(override.input_line) for override in overrides.values())]
         ConfigStore.instance().store(name="schema" if schema is Config else "prepare_schema", node=schema)
-        task = Task(function, errors, typed, overrides)
+        is_on_slurm = schema is Config and overrides["hydra/launcher"].value() == "slurm"
+        task = Task(function, errors, typed, overrides, _take_cluster_files() if is_on_slurm else ())
         hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name=command)(task)()
 
 
@@ -101,21 +106,56 @@ def default_launcher(*, is_shown: bool = False) -> str:
     return "local"
 
 
-def launcher(texts: Sequence[str]) -> IrmasLauncher:
-    """Return the launcher of these overrides of hydra/launcher and hydra.launcher.*. Raise UserError."""
+def launcher(texts: Sequence[str], *, with_files: bool) -> IrmasLauncher:
+    """Return the launcher of these overrides of hydra/launcher and hydra.launcher.*. Raise UserError.
+
+    `with_files`, the defaults of its settings are those of the cluster's files.
+    """
     ConfigStore.instance().store(name="schema", node=Config)
     with _explained():
         overrides = _parse(texts, Config)
         if swept := [override.input_line for override in overrides.values() if override.is_sweep_override()]:
             raise UserError(f"{swept[0]}: applies to the whole sweep and takes one value")
-        texts = [str(override.input_line) for override in overrides.values()]
         if "hydra/launcher" not in overrides:
-            texts = [f"hydra/launcher={default_launcher()}", *texts]
+            overrides |= _parse([f"hydra/launcher={default_launcher()}"], Config)
+        is_on_slurm = overrides["hydra/launcher"].value() == "slurm"
+        files = _take_cluster_files() if with_files and is_on_slurm else ()
+        texts = [str(override.input_line) for override in overrides.values()]
         with hydra.initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
             config = hydra.compose("train", list(texts), return_hydra_config=True)
             result: IrmasLauncher = instantiate(config.hydra.launcher)
-    result.overrides = list(texts)
+    result.files = files
     return result
+
+
+def _take_cluster_files() -> list[Path]:
+    """Make the cluster's files the defaults of hydra/launcher=slurm, and return them.
+
+    Raise UserError, naming the file, for a setting that does not exist or has a wrong value.
+    """
+    tree, files = OmegaConf.create({"hydra": {"launcher": OmegaConf.structured(Settings)}}), cluster_files()
+    for path in files:
+        try:
+            values = OmegaConf.load(StringIO(path.read_text()))
+            if not isinstance(values, DictConfig):
+                raise UserError("must hold settings of hydra.launcher, as in partition: gpu")
+            if "_target_" in values:
+                raise UserError(f"{PREFIX}_target_: there is no such setting")
+            for key, value in values.items_ex(resolve=False):
+                OmegaConf.update(tree, PREFIX + str(key), value, merge=True)
+            merged: Any = OmegaConf.to_container(tree.hydra.launcher, resolve=True)
+            read(merged)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: is no YAML ({' '.join(str(error).split())})") from None
+        except (OmegaConfBaseException, UserError) as error:
+            reason = str(error) if isinstance(error, UserError) else _explain(error)
+            raise UserError(f"{path}: {reason}") from None
+    for stage in (tree.hydra.launcher, tree.hydra.launcher.prepare, tree.hydra.launcher.rank):
+        for options in filter(OmegaConf.is_dict, (stage.get(key) for key in ("sbatch", "srun"))):
+            OmegaConf.set_struct(options, False)  # the command line may add an option
+    Plugins.instance()  # makes the launchers known, with the defaults of their schemas
+    ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=tree.hydra.launcher, provider="irmas")
+    return files
 
 
 def _read_arguments(command: str, schema: type[Config | Prepare]) -> tuple[list[str], list[str]]:

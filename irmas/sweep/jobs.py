@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from irmas.errors import UserError
-from irmas.files import atomic_write, errors_name, reread, visible
+from irmas.files import atomic_write, errors_name, is_shared, reread, visible
 from irmas.sweep.settings import PREFIX, RENAMED
 from irmas.sweep.slurm import Task, expand_ranges, ranges
 from irmas.sweep.sweep import Sweep
@@ -112,8 +112,14 @@ def named_sweep(task: Task) -> tuple[Path, Work | None] | None:
 
 
 def private_folder(sweep: Sweep) -> Path:
-    """Make and return `outputs/<name>/slurm`, which only its user may read: jobs print what concerns nobody else."""
-    sweep.slurm.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make and return `outputs/<name>/slurm`, which only its user may read: jobs print what concerns nobody else.
+
+    So may the group with which the user shares the sweep.
+    """
+    if not sweep.slurm.exists():
+        sweep.slurm.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if is_shared(sweep.path):
+            sweep.slurm.chmod(0o2770)
     return sweep.slurm
 
 
@@ -155,7 +161,8 @@ def recorded_cluster(sweep: Sweep) -> str:
     if records := recorded_jobs(sweep):
         return max(records, key=lambda job: job.submitted).cluster
     key = f"{PREFIX}cluster="
-    return next((word.removeprefix(key).lower() for word in recorded_launcher(sweep) if word.startswith(key)), "")
+    names = (word.removeprefix(key) for word in recorded_launcher(sweep) if word.startswith(key))
+    return next(names, "").strip("'").lower()
 
 
 def remove_cancelled(sweep: Sweep, numbers: Iterable[str] = ()) -> None:

@@ -59,14 +59,15 @@ def job_requests(
     *,
     per_task: int,
 ) -> list[JobRequest]:
-    """Return the requests for runs of a sweep, `per_task` in each array task: data, arrays, ranking.
+    """Return the requests for runs of a sweep: data, arrays, ranking. Points that differ in a resource have own arrays.
 
+    A task has as many runs as its settings say, or `per_task` if the settings of the sweep say less than that.
     `max_index` is the largest array index that Slurm accepts; `queued` are the sweep's arrays in the queue; with
     `refine`, the arguments of `irmas.refine`, the ranking job submits the next round. With a throttle each array waits
     for the one before: Slurm's own, %6, counts the tasks of one array only.
     """
 
-    def request(name: str, stage: str, resources: Stage, script_stage: str, *args: str) -> JobRequest:
+    def request(name: str, stage: str, own: Settings, resources: Stage, script_stage: str, *args: str) -> JobRequest:
         options = {
             "job-name": job_name(stage, sweep),
             "output": f"{sweep.slurm}/{'%A_%a' if stage == ARRAY else '%j'}.out",
@@ -74,27 +75,48 @@ def job_requests(
             "open-mode": "append",
             "requeue": True,
             "clusters": settings.cluster,
-            "account": settings.account,
-            "qos": settings.qos,
+            "account": own.account,
+            "qos": own.qos,
         }
         arguments = [*settings.script_options(), script_stage, str(sweep), *args]
         return JobRequest(name, stage, options | resources.options(), arguments)
 
-    data = [request("data", DATA, settings.prepare, "data")] if needs_data else []
+    data = [request("data", DATA, settings, settings.prepare, "data")] if needs_data else []
     throttle = "" if settings.throttle is None else f"%{settings.throttle}"
-    at_once = ["--runs-at-once", str(settings.runs_at_once)] if settings.runs_at_once else []
-    gres = f"gpu:{settings.gpus}" if settings.gpus else None
-    of_arrays = {"gres": gres, "constraint": settings.constraint, "exclude": settings.exclude}
+    device = sweep.plan.config.device
+    least = per_task if per_task > settings.per_task(device) else 1
     arrays, before = list[JobRequest](), tuple(queued)
-    for work, indices in _arrays(ids, per_task, max_index):
-        args = [*work.arguments(), *at_once, "--requeues", str(settings.requeues)]
-        array = request(f"array{len(arrays) + 1}", ARRAY, settings, "train", *args)
-        options = {"array": f"{indices}{throttle}"} | of_arrays | array.options
-        after = before if throttle else ()
-        arrays.append(replace(array, options=options, work=work, after_ok="data" if data else "", after_any=after))
-        before = (arrays[-1].name,)
-    ranking = request("ranking", RANKING, settings.rank, "refine" if refine else "rank", *refine)
-    return [*data, *arrays, replace(ranking, after_any=(*queued, *(array.name for array in arrays)))]
+    for own, members in _by_settings(sweep, settings, ids):
+        at_once = ["--runs-at-once", str(own.runs_at_once)] if own.runs_at_once else []
+        gres = f"gpu:{own.gpus}" if own.gpus else None
+        of_array = {"gres": gres, "constraint": own.constraint, "exclude": own.exclude}
+        for work, indices in _arrays(members, max(least, own.per_task(device)), max_index):
+            args = [*work.arguments(), *at_once, "--requeues", str(own.requeues)]
+            array = request(f"array{len(arrays) + 1}", ARRAY, own, own, "train", *args)
+            options = {"array": f"{indices}{throttle}"} | of_array | array.options
+            after = before if throttle else ()
+            arrays.append(replace(array, options=options, work=work, after_ok="data" if data else "", after_any=after))
+            before = (arrays[-1].name,)
+    at_end = [f"--at-end={word}" for word in settings.at_end or ()]
+    ranking = request("ranking", RANKING, settings, settings.rank, "refine" if refine else "rank", *refine, *at_end)
+    mail = {"mail-user": settings.mail, "mail-type": "END,FAIL"} if settings.mail else {}
+    after = (*queued, *(array.name for array in arrays))
+    return [*data, *arrays, replace(ranking, options=mail | ranking.options, after_any=after)]
+
+
+def _by_settings(sweep: Sweep, settings: Settings, ids: Sequence[int]) -> list[tuple[Settings, list[int]]]:
+    """Return the settings that points have, each with its runs. Raises ConfigError as `Settings.of_point` does."""
+    if not settings.rules:
+        return [(settings, list(ids))]
+    flat, groups = sweep.plan.config.flat(), list[tuple[Settings, list[int]]]()
+    for number in ids:
+        own = settings.of_point(flat | sweep.plan.runs[number - 1].changes)
+        members = next((members for other, members in groups if other == own), None)
+        if members is None:
+            groups.append((own, [number]))
+        else:
+            members.append(number)
+    return groups
 
 
 def _arrays(ids: Sequence[int], per_task: int, max_index: int) -> Iterator[tuple[Work, str]]:

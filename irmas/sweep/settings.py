@@ -7,12 +7,15 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
-from irmas.config import FLAG, Rule, check_rules, shown, whole
-from irmas.errors import ConfigError
+from irmas.config import FLAG, Config, Rule, check_rules, rules, shown, whole
+from irmas.errors import ConfigError, UserError
 from irmas.sweep import slurm
 
 OURS = frozenset({"array", "chdir", "dependency", "error", "job-name", "kill-on-invalid-dep", "nodes", "ntasks"})
@@ -22,6 +25,10 @@ ONE = frozenset({"nodes", "ntasks", "ntasks-per-node"})
 """Those that may be given as 1, which some sites require."""
 INSTEAD = {"mem": {"mem-per-cpu", "mem-per-gpu"}, "cpus-per-task": {"cpus-per-gpu"}}
 """Options of sbatch that take the place of one of the settings'."""
+OF_POINTS = {"partition", "cpus", "mem", "time", "gpus", "constraint", "exclude", "qos", "account", "sbatch"}
+OF_POINTS |= {"runs_at_once"}
+"""Settings that points may have of their own."""
+EXAMPLE = "{when: {model.convs_per_block: 2}, mem: 16G}"
 
 
 def _is_line(value: object) -> bool:
@@ -75,9 +82,19 @@ SRUN = Rule(
     lambda value: value is None or (isinstance(value, Mapping) and all(map(_is_line, value.values()))),
     "long options of srun, as in {mpi: none}, or null",
 )
+WORDS = Rule(
+    lambda value: bool(value) and all(map(_is_line, value)),
+    "a program and its arguments, one line each, as in [program]",
+)
 OPTIONS = Rule(
     _are_options,
     f"long options of sbatch, one line each, other than {', '.join(sorted(OURS))}, as in {{nice: 100}}, or null",
+)
+
+
+RULES = Rule(
+    lambda value: value is None or isinstance(value, list),
+    f"a list of settings and the points that have them, as in [{EXAMPLE}], or null",
 )
 
 
@@ -143,6 +160,13 @@ class Settings(Stage):
     """Nodes that no task runs on."""
     gpus: Annotated[int | str, GPUS] = 1
     """GPUs per task, also with a type as in a100:1."""
+    mail: Annotated[str | None, WORD] = None
+    """Address to which Slurm mails the end of the ranking job."""
+    at_end: Annotated[list[str] | None, WORDS] = None
+    """Program, and its arguments, to which the ranking job hands a summary on stdin, as in `[/apps/bin/chat,lab]`."""
+    # Untyped, as `sbatch` is.
+    rules: Annotated[Any, RULES] = None
+    """Settings of some points alone: every rule that matches a point applies, and later ones win."""
     warning: Annotated[int, whole(1)] = 120
     """Seconds ahead of the time limit at which a task stops and is requeued."""
     prepare: Stage = field(default_factory=lambda: Stage("${..partition}"))
@@ -171,6 +195,26 @@ class Settings(Stage):
         """Return how many runs of this `device` a task trains in all."""
         return self.runs_per_task or self.at_once(device)
 
+    def of_point(self, config: Mapping[str, Any]) -> Settings:
+        """Return the settings for the runs of a point with this flat configuration.
+
+        Raises ConfigError where rules that match it do not go together.
+        """
+        own = self
+        for rule in self.rules or ():
+            if all(_is_wanted(config[key], wanted) for key, wanted in rule["when"].items()):
+                changes = {key: value for key, value in rule.items() if key != "when"}
+                if changes.get("sbatch"):
+                    changes["sbatch"] = _options(own.sbatch) | _options(changes["sbatch"])
+                own = replace(own, **changes)
+        if own is not self:
+            _check_together(own)
+        return own
+
+
+def _is_wanted(value: object, wanted: object) -> bool:
+    return value == wanted or (isinstance(wanted, list) and value in wanted)
+
 
 @dataclass
 class LocalSettings:
@@ -183,9 +227,54 @@ class LocalSettings:
 
 LAUNCHERS: dict[str, type] = {"local": LocalSettings, "slurm": Settings}
 """Schemas by the name in `hydra/launcher=<name>`."""
+ONE_COMMAND = frozenset({"submit", "wait"})
+"""Settings that no later submission of the same sweep takes."""
 PREFIX = "hydra.launcher."
 RENAMED = {"processes": "runs_at_once", "points_per_task": "runs_per_task"}
 """Names that settings had in earlier versions, and have now."""
+SITE_FILE = Path("/etc/irmas/slurm.yaml")
+CLUSTER_FILE = "IRMAS_SLURM_CONFIG"
+"""Variable that names a file with settings of a cluster; empty: no such file is read."""
+
+
+def cluster_files() -> list[Path]:
+    """Return the files with a cluster's settings: of the site, of the user, of the environment; later ones win.
+
+    Raises UserError where the environment names one that is not there.
+    """
+    named = os.environ.get(CLUSTER_FILE)
+    if named == "":
+        return []
+    of_user = Path(os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser())
+    files = [path for path in (SITE_FILE, of_user / "irmas" / SITE_FILE.name) if os.path.lexists(path)]
+    if named is not None and not Path(named).is_file():
+        raise UserError(
+            f"{CLUSTER_FILE}={named}: no such file; unset it, or leave it empty to read no file of settings"
+        )
+    return [*files, *([] if named is None else [Path(named)])]
+
+
+def changed(settings: Settings) -> list[str]:
+    """Return the overrides that make these settings of the defaults, without those that concern one command alone."""
+    # A stage without a partition of its own has that of the tasks.
+    stages = {name: replace(getattr(Settings(), name), partition=settings.partition) for name in ("prepare", "rank")}
+    default = replace(Settings(), **stages)
+    pairs = ((key, attrgetter(key)(settings), attrgetter(key)(default)) for key in rules(Settings))
+    return [f"{PREFIX}{key}={_quoted(own)}" for key, own, other in pairs if own != other and key not in ONE_COMMAND]
+
+
+def _quoted(value: Any) -> str:
+    """Return a value as Hydra reads it on a command line."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_quoted(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_quoted, value)) + "]"
+    if not isinstance(value, str) or re.fullmatch(
+        r"[0-9]+[KMGT]|(?ai:(?!null$|true$|false$|nan$|inf$)[a-z][a-z0-9_./-]*)", value
+    ):
+        return shown(value)
+    # A backslash is one, except in front of a quote.
+    return "'" + re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), value) + "'"
 
 
 def read(values: Mapping[str, Any]) -> Settings:
@@ -198,15 +287,54 @@ def read(values: Mapping[str, Any]) -> Settings:
         stages[name] = Stage(**values[name])
     settings = Settings(**{**values, **stages})
     check_rules(settings, PREFIX)
+    for entry in settings.rules or ():
+        _check_entry(settings, entry)
+    _check_together(settings)
+    return settings
+
+
+def _check_entry(settings: Settings, entry: Any) -> None:
+    """Raise ConfigError where an entry of `rules` is no rule, or sets what no point may have."""
+    key = f"{PREFIX}rules"
+    when = entry.get("when") if isinstance(entry, Mapping) else None
+    if not (isinstance(when, Mapping) and when and len(entry) > 1):
+        raise ConfigError(key, shown(entry), f"must be settings and the points that have them, as in {EXAMPLE}")
+    for name, wanted in when.items():
+        if name not in rules(Config):
+            guesses = get_close_matches(str(name), rules(Config), n=1)
+            hint = f"; did you mean {guesses[0]}?" if guesses else ""
+            raise ConfigError(key, shown(entry), f"a run has no setting {name!r}{hint}")
+        is_value = partial(_is_allowed, rules(Config)[name])
+        if not (is_value(wanted) or (isinstance(wanted, list) and wanted and all(map(is_value, wanted)))):
+            raise ConfigError(f"{key}: {name}", shown(wanted), f"must be {rules(Config)[name].text}, or a list of such")
+    changes = {name: value for name, value in entry.items() if name != "when"}
+    for name, value in changes.items():
+        if name not in OF_POINTS:
+            raise ConfigError(
+                key, shown(entry), f"a point has no {name!r} of its own; settings: {' '.join(sorted(OF_POINTS))}"
+            )
+        if not _is_allowed(rules(Settings)[name], value):
+            raise ConfigError(f"{key}: {name}", shown(value), f"must be {rules(Settings)[name].text}")
+    _check_together(replace(settings, **changes), f"{key}: ")
+
+
+def _is_allowed(rule: Rule, value: object) -> bool:
+    try:
+        return rule.allows(value)
+    except (TypeError, AttributeError, ValueError):  # a value of another type
+        return False
+
+
+def _check_together(settings: Settings, prefix: str = PREFIX) -> None:
+    """Raise ConfigError for the first value that does not go with another one."""
     for name, stage in {"": settings, "prepare.": settings.prepare, "rank.": settings.rank}.items():
         if {"cluster", "clusters"} & {*(stage.sbatch or {})}:
             rule = f"must not have clusters: {PREFIX}cluster is that of all jobs, and of all of Slurm's commands"
-            raise ConfigError(f"{PREFIX}{name}sbatch", shown(stage.sbatch), rule)
+            raise ConfigError(f"{prefix}{name}sbatch", shown(stage.sbatch), rule)
     if settings.time != "UNLIMITED" and slurm.seconds(str(settings.time)) <= settings.warning + 30:
         rule = f"must exceed {PREFIX}warning={settings.warning} (seconds) by more than the 30 s between Slurm's checks"
-        raise ConfigError(f"{PREFIX}time", settings.time, rule)
+        raise ConfigError(f"{prefix}time", settings.time, rule)
     key, at_once = ("runs_at_once", settings.runs_at_once) if settings.runs_at_once else ("gpus", settings.gpu_count)
     if settings.runs_per_task and settings.runs_per_task < at_once:
         rule = f"must be at most {PREFIX}runs_per_task={settings.runs_per_task}, the runs of a task, one per GPU"
-        raise ConfigError(f"{PREFIX}{key}", getattr(settings, key), rule)
-    return settings
+        raise ConfigError(f"{prefix}{key}", getattr(settings, key), rule)

@@ -294,6 +294,11 @@ def restarts(job: str) -> int:
     return int(counts[0]) if counts and counts[0].isdecimal() else 0
 
 
+def rename(job: str, name: str) -> bool:
+    """Give a job another name; return whether Slurm accepts."""
+    return _call("scontrol", "update", f"JobId={job}", f"JobName={name}").returncode == 0
+
+
 def requeue(job: str) -> bool:
     """Requeue an array task such as 123_4 (123 alone would requeue all of its tasks); return whether Slurm accepts."""
     return _call("scontrol", "requeue", job).returncode == 0

@@ -50,12 +50,22 @@ class Submission:
     """Tasks that Slurm held because a node could not start them."""
     lost: list[str]
     """Jobs that were cancelled, since an earlier command never received their numbers."""
+    runs_per_task: int = 1
+    """Largest number of runs per task that the settings say, whatever Slurm's submit limit."""
     cluster: str = ""
     """Name of the cluster, if the settings, SLURM_CLUSTERS or the sweep's records name one."""
 
 
-def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refine: Sequence[str] = ()) -> Submission:
-    """Submit as `submit` does, and print what was submitted and the commands that follow."""
+def launch(
+    plan: Plan,
+    settings: Settings,
+    *,
+    append: bool,
+    by_hand: bool,
+    refine: Sequence[str] = (),
+    files: Sequence[Path] = (),
+) -> Submission:
+    """Submit as `submit` does; print what was submitted, the `files` of settings, and the commands that follow."""
     sweep = Sweep.of(plan)
     submission = submit(plan, settings, append=append, by_hand=by_hand, refine=refine)
     total, queued = len(submission.runs), submission.queued
@@ -64,10 +74,12 @@ def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refin
     elsewhere = f", {submission.elsewhere} training outside the queue" if submission.elsewhere else ""
     counts = f"{sweep}: {runs}, {finished} finished before, {queued} in the queue{elsewhere}"
     lines = [counts, *pruning.describe(plan)]
-    per_task = max((request.work.runs_per_task for request in submission.requests), default=1)
-    if per_task > (planned := settings.per_task(plan.config.device)):
-        change = f"{per_task} runs per task instead of hydra.launcher.runs_per_task={planned}"
+    per_task = _runs_per_task(submission.requests)
+    if per_task > submission.runs_per_task:
+        change = f"{per_task} runs per task instead of hydra.launcher.runs_per_task={submission.runs_per_task}"
         lines.append(f"Slurm's submit limit requires fewer tasks: using {change}")
+    if submission.requests and files:
+        lines.append(f"cluster settings: {' '.join(map(str, files))}")
     if submission.requests and by_hand:
         lines += ["", "the plan is written, nothing is submitted. By hand:", ""]
         lines += [f"  {line}" for line in shell_lines(submission.requests)]
@@ -82,13 +94,19 @@ def launch(plan: Plan, settings: Settings, *, append: bool, by_hand: bool, refin
     if submission.jobs:
         lines += executor.environment_notes(settings)
         lines.append(f"submitted: {_describe_jobs(submission)}")
-        lines.append(f"limit: {slurm.spelled_out(str(settings.time))} per start of a task")
+        arrays = [request for request in submission.requests if request.stage == ARRAY]
+        times = dict.fromkeys(slurm.spelled_out(str(request.options["time"])) for request in arrays)
+        lines += [f"limit: {' or '.join(times)} per start of a task"] if times else []
     if submission.jobs or queued:
         lines += ["", f"  watch:   python -m irmas.status {sweep} --watch", f"  rank:    python -m irmas.rank {sweep}"]
         scancel = f"scancel --clusters={submission.cluster}" if submission.cluster else "scancel"
         lines.append(f"  cancel:  {scancel} {' '.join([*submission.live, *submission.jobs.values()])}")
     plain_console().print("\n".join(lines))
     return submission
+
+
+def _runs_per_task(requests: Iterable[JobRequest]) -> int:
+    return max((request.work.runs_per_task for request in requests), default=1)
 
 
 def _describe_jobs(submission: Submission) -> str:
@@ -168,20 +186,20 @@ def _submit(
         run_states.record_dead_runs(state)
         tasks = [run.task for run in state.runs if run.task]
         released = [] if by_hand else _release_held([*tasks, *state.stages])
-        requests, numbers = list[JobRequest](), dict[str, str]()
+        requests, numbers, planned = list[JobRequest](), dict[str, str](), 1
         arrays = _live_jobs(tasks)
         if remaining or (arrays and not state.is_to_be_ranked):
             ids, per_task = [run.id for run in remaining], settings.per_task(plan.config.device)
-            chain = partial(job_requests, proposed, settings, ids, max_index, needs_data, arrays, refine)
-            if by_hand:
-                requests = chain(per_task=per_task)
-            else:
+            chain = partial(job_requests, sweep, settings, ids, max_index, needs_data, arrays, refine)
+            requests = chain(per_task=per_task)
+            planned = _runs_per_task(requests)
+            if not by_hand:
                 at_once = settings.at_once(plan.config.device)
                 before = Before(cluster, frozenset(task.job for task in listed))
                 requests, numbers = submit_within_limit(sweep, chain, before, per_task, len(remaining), at_once)
     live = _live_jobs([*tasks, *state.stages])
     waiting, training = (sum(run.id in ids for run in runs) for ids in (queued, elsewhere))
-    return Submission(runs, waiting, training, len(remaining), live, requests, numbers, released, lost)
+    return Submission(runs, waiting, training, len(remaining), live, requests, numbers, released, lost, planned)
 
 
 def _release_held(tasks: Iterable[Task]) -> list[str]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -17,7 +18,7 @@ import yaml
 
 from irmas.config import flatten, from_flat
 from irmas.errors import ConfigError, UserError, first_line
-from irmas.files import atomic_write, locked, reread
+from irmas.files import atomic_write, is_shared, locked, reread
 from irmas.provenance import source_digest
 from irmas.run.folder import CONFIG, FINAL, RunFolder, Status
 from irmas.sweep import source
@@ -107,6 +108,22 @@ class Sweep:
 
     def __str__(self) -> str:
         return str(self.path)
+
+    def share(self) -> None:
+        """Let the group write what this process and its jobs make, where it shares the folder (`files.is_shared`).
+
+        Raises UserError where the folder is another user's and something in it cannot be read or written.
+        """
+        is_there = os.access(self.path, os.F_OK)
+        if is_shared(self.path if is_there else self.path.parent):
+            os.umask(os.umask(0) & ~0o070)
+        if not is_there or self.path.stat().st_uid == os.getuid():
+            return
+        paths = (self.path, *self.path.rglob("*"))
+        if blocked := next((path for path in paths if not os.access(path, os.R_OK | os.W_OK)), None):
+            remedy = f"chgrp -R <group> {self} && chmod -R g+rwX {self} && find {self} -type d -exec chmod g+s {{}} +"
+            reason = f"is another user's, and {blocked} cannot be read and written here"
+            raise UserError(f"{self}: {reason}; its owner hands it over with: {remedy}")
 
     def unfinished(self, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
         return [run for run in runs if self.status(run).state not in FINAL]

@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from cluster.sweeps import Desk, table
+from cluster.sweeps import Desk, job_numbers, table
 from commands import ROOT, wait_until
 from left_behind import ranking, runs, status
 
@@ -70,3 +70,37 @@ def test_a_job_by_hand_from_inside_another_one_has_its_own_resources(desk: Desk)
     wait_until(lambda: desk.state(f"{pasted}_1") == "COMPLETED", "the task COMPLETED", 60)
     (run,) = runs(desk.sweep("inside"))
     assert status(run)["state"] == "COMPLETED"
+
+
+def test_a_clusters_file_gives_resources_per_point_mail_and_a_program_at_the_end(desk: Desk) -> None:
+    """The mail program is a stand-in, which writes down the subject and the address."""
+    mails, summary, file = desk.folder / "mails", desk.folder / "summary", desk.folder / "slurm.yaml"
+    mailer = script(desk.folder / "mailer", f'echo "$2 to $3" >>{mails}')
+    program = script(desk.folder / "program", f'echo "$1" >{summary}; cat >>{summary}; exit 3')
+    file.write_text(
+        f"account: irmas\nmail: me@site.org\nat_end: [{program}, 'a $(b)']\n"
+        "rules: [{when: {lr: 0.001}, mem: 3G, time: 20}]\n"
+    )
+    with desk.cluster.configured(f"MailProg={mailer}\n"):
+        done = desk.train("-m", "lr=0.003,0.001,0.0001", "epochs=1", "name=mailed", IRMAS_SLURM_CONFIG=str(file))
+        assert done.returncode == 0, done.stderr
+        assert f"cluster settings: {file}\n" in done.stdout
+        assert "limit: 2 h or 20 min per start of a task\n" in done.stdout
+        job = job_numbers(done.stdout)
+        assert f"array {job['array1']}_[1,3] + array {job['array2']}_[2] -> ranking {job['ranking']}\n" in done.stdout
+        for array, memory in (("array1", "2G"), ("array2", "3G")):
+            shown = desk.cluster.run("scontrol", "show", "job", job[array])
+            assert f"MinMemoryNode={memory}" in shown
+            assert "Account=irmas" in shown
+        desk.wait_for_ranking(job["ranking"])
+        name = "ranking-mailed: 3 COMPLETED"
+        wait_until(mails.exists, "the mail", 30)
+    (mail,) = mails.read_text().splitlines()
+    assert f"Name={name} Ended" in mail
+    assert mail.endswith(" to me@site.org")
+    words, head, *_ = summary.read_text().splitlines()
+    assert (words, head) == ("a $(b)", "outputs/mailed: 3 COMPLETED")
+    output = (desk.sweep("mailed") / "slurm" / f"{job['ranking']}.out").read_text()
+    assert f"at_end: {program}: ended with 3\n" in output
+    assert f"ranking job {job['ranking']}: COMPLETED" in table(desk, "mailed"), "the renamed job is still the sweep's"
+    assert desk.cluster.run("sacct", "-nPX", "-j", job["ranking"], "-o", "JobName") == name
