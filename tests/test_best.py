@@ -120,7 +120,7 @@ def test_the_first_run_of_several_seeds_represents_the_point_not_the_luckiest() 
     assert best.config(result, analysis).seed == 5
     assert best.config(result, analysis).lr == 0.001
     head = best.text(result, analysis).splitlines()[0]
-    assert "made-up: runs 1,3,5, which differ in their seed (below: seed 5, of run 1), lr=0.001" in head
+    assert "made-up: runs 1,3,5, which differ in seed (below: seed 5, of run 1), lr=0.001" in head
 
 
 # The next command

@@ -414,10 +414,10 @@ def test_classes_that_nothing_validates_are_named() -> None:
     ranking, analysis = example("two")
     assert analysis
     counts = np.array([[3, 1, 0], [0, 0, 0], [0, 2, 5]])
-    output = text((ranking, replace(analysis, confusion=Confusion(counts, ["cello", "a|b", "flute"]))))
+    output = text((ranking, replace(analysis, confusion=Confusion(counts, ["cello", "a|b", "flute"], (1,)))))
     assert "- No excerpt of a&#124;b validates the leader." in section(output, "Notes")
     assert "No excerpt of" not in text(
-        (ranking, replace(analysis, confusion=Confusion(counts[::2, ::2], ["cello", "flute"])))
+        (ranking, replace(analysis, confusion=Confusion(counts[::2, ::2], ["cello", "flute"], (1,))))
     )
 
 

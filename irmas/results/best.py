@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from irmas.config import SWEEP_WIDE, Config, flatten, shown
+from irmas.config import REPETITIONS, SWEEP_WIDE, Config, flatten, shown
 from irmas.console import counted
 from irmas.sweep.jobs import named_runs
 from irmas.sweep.plan import Plan
@@ -44,7 +44,9 @@ def text(ranking: Ranking, analysis: Analysis) -> str:
     values = " ".join(f"{key}={shown(value)}" for key, value in leader.values.items())
     runs = named_runs(leader.runs)
     if len(leader.runs) > 1:
-        runs += f", which differ in their seed (below: seed {settings.seed}, of run {leader.runs[0]})"
+        differing = [key for key in REPETITIONS if key in ranking.plan.swept]
+        own = ", ".join(f"{key} {settings.flat()[key]}" for key in differing)
+        runs += f", which differ in {' and '.join(differing)} (below: {own}, of run {leader.runs[0]})"
     head = [
         f"The leader of the sweep {ranking.plan.name}: {runs}" + (f", {values}" if values else ""),
         _accuracy(analysis, settings),
