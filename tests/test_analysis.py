@@ -66,6 +66,8 @@ def test_folds_are_one_point_whose_errors_are_as_rare_however_hard_a_fold_is() -
     assert sum(one.leader is not None and one.leader.low <= truth <= one.leader.high for one in result) >= 51
     own = [point.estimate for point in named if point.estimate]
     assert sum(estimate.low <= truth <= estimate.high for estimate in own) >= 51
+    spread = np.std([point.accuracy for point in named])
+    assert np.mean([estimate.high - estimate.low for estimate in own]) / 3.92 == pytest.approx(spread, rel=0.3)
     # The hard fold widens nothing: it is the same for all points, and no other recordings would make it.
     even = analyze(on_folds("equal", noise=OWN_STREAMS), SWEPT).points[0].estimate
     hard = analyze(on_folds("equal"), SWEPT).points[0].estimate
