@@ -76,6 +76,24 @@ def test_folds_are_one_point_whose_errors_are_as_rare_however_hard_a_fold_is() -
     assert hard.high - hard.low == pytest.approx(even.high - even.low, rel=0.1)
 
 
+def test_what_a_training_set_does_to_one_point_alone_is_noise_that_its_seeds_share() -> None:
+    noise = Noise(run=0.003, epoch=0.003, fold_point=0.02)
+    result = [analyze(on_folds("equal", number, noise, seeds=3), SWEPT) for number in range(NULLS // 2)]
+    assert {(one.noise.source, one.noise.df) for one in result if one.noise} == {("folds", 68)}
+    named = [next(point for point in one.points if point.values == NAMED) for one in result]
+    assert sum(not point.in_best_set for point in named) <= 5
+    assert sum(map(names_a_worse_level, result)) <= 5
+
+
+def test_seeds_show_training_noise_where_too_few_points_have_folds() -> None:
+    runs = [
+        replace(run, schedule="onecycle") for run in on_folds("equal", seeds=2) if NAMED.items() <= run.values.items()
+    ]
+    result = analyze(runs, SWEPT)
+    assert result.noise is not None
+    assert (len(result.points), result.noise.source, result.noise.df) == (1, "seeds", FOLDS)
+
+
 def test_the_best_point_of_several_folds_is_kept_and_found() -> None:
     for number in range(5):
         result = analyze(on_folds("one point 5 ahead", number), SWEPT)

@@ -135,6 +135,11 @@ def test_what_a_fold_does_to_all_points_alike_is_no_noise() -> None:
         variance, df = residual_variance(noise + 7 * points + effect * folds, points, folds)
         assert variance == pytest.approx(float((rest**2).sum()) / 6)
         assert df == 6
+    twice = [np.repeat(codes, 2) for codes in (points, folds)]
+    seeds = np.repeat(noise, 2) + np.tile([5.0, -5.0], 12)  # two seeds of a fold share what its training set does
+    variance, df = residual_variance(seeds, *twice)
+    assert variance == pytest.approx(2 * float((rest**2).sum()) / 6)
+    assert df == 6
     lacking = slice(1, None)  # least squares, where a run is missing
     design = np.hstack([np.eye(4)[points], np.eye(3)[folds]])[lacking]
     left = noise[lacking] - design @ np.linalg.pinv(design) @ noise[lacking]

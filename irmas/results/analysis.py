@@ -26,6 +26,7 @@ FAST, NEARLY_ALL = 0.01, 0.9
 
 Means = Sequence[tuple[float, list[Run]]]
 """Mean accuracy and runs of each point, by rank."""
+Codes = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -206,46 +207,50 @@ def _grid(points: Sequence[Point], keys: Sequence[str]) -> Grid:
 
 def _training_noise(means: Means, samples: Sequence[Sample]) -> TrainingNoise | None:
     """Return the spread among runs or, where too few points have several, the fluctuation among epochs."""
-    runs, points, folds = _layout(means, samples)
-    variance, df = comparison.residual_variance(np.array([run.accuracy for run in runs]), points, folds)
-    source = "folds" if folds.any() else "seeds"
-    by_runs = TrainingNoise(math.sqrt(variance), df, source) if df and variance > comparison.ROUNDING**2 else None
-    if by_runs and df >= FEWEST_DF:
-        return by_runs
+    runs, layouts = _layouts(means, samples)
+    found = []
+    for source, layout in layouts.items():
+        variance, df = comparison.residual_variance(np.array([run.accuracy for run in runs]), *layout)
+        if df and variance > comparison.ROUNDING**2:
+            found.append(TrainingNoise(math.sqrt(variance), df, source))
+    if enough := [noise for noise in found if noise.df >= FEWEST_DF]:
+        return enough[0]
     squares, df = 0.0, 0
     for tail in _tails(runs):
         epochs = np.arange(len(tail))
         residuals = tail - np.polyval(np.polyfit(epochs, tail, 1), epochs)
         squares += float((residuals**2).sum())
         df += len(tail) - 2
-    return TrainingNoise(math.sqrt(squares / df), df, "epochs") if df else by_runs
+    return TrainingNoise(math.sqrt(squares / df), df, "epochs") if df else next(iter(found), None)
 
 
 def _training_variance(noise: TrainingNoise | None, means: Means, samples: Sequence[Sample]) -> Variance:
     """Return one run's variance by training."""
     if not noise:
         return comparison.NO_VARIANCE
-    if noise.source == "epochs" or not samples:
+    runs, layouts = _layouts(means, samples)
+    if noise.source not in layouts or not samples:
         return Variance(noise.sd**2, noise.df, 0.0)
     whole = comparison.joined(samples)
-    runs, points, folds = _layout(means, samples)
     known = [place for place, run in enumerate(runs) if run.id in whole.scores]
     scores = np.array([whole.scores[runs[place].id] for place in known])
-    by_excerpts, _ = comparison.residual_variance(scores, points[known], folds[known])
+    by_excerpts, _ = comparison.residual_variance(scores, *(codes[known] for codes in layouts[noise.source]))
     return Variance(noise.sd**2, noise.df, by_excerpts * comparison.inflation(len(whole.sizes), whole.folds))
 
 
-def _layout(means: Means, samples: Sequence[Sample]) -> tuple[list[Run], NDArray[np.intp], NDArray[np.intp]]:
-    """Return all runs, and the number of the point and of the fold of each, (runs,).
+def _layouts(means: Means, samples: Sequence[Sample]) -> tuple[list[Run], dict[str, tuple[Codes, Codes]]]:
+    """Return all runs, and the numbers of their points and folds by the source of training noise that they show.
 
-    Folds of different splits are different ones. Where folds are not swept, there is one.
+    The seeds of a point on one fold count as a point by themselves. Folds of different splits are different ones.
     """
     places = {run: place for place, sample in enumerate(samples) for run in sample.scores}
     runs = [run for _, members in means for run in members]
     points = np.repeat(np.arange(len(means)), [len(members) for _, members in means])
     names = [None if run.fold is None else (run.fold, places.get(run.id)) for run in runs]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    return runs, points, np.array([numbers[name] for name in names])
+    folds = np.array([numbers[name] for name in names])
+    layouts = {"folds": (points, folds)} if folds.any() else {}
+    return runs, layouts | {"seeds": (points * len(numbers) + folds, np.zeros_like(folds))}
 
 
 def _tails(runs: Sequence[Run]) -> list[NDArray[np.float64]]:

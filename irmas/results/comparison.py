@@ -235,14 +235,20 @@ class Comparison:
 def residual_variance(values: Array, points: NDArray[np.intp], folds: NDArray[np.intp]) -> tuple[float, int]:
     """Return the variance around the sum of an effect of the point and one of the fold, and its degrees of freedom.
 
-    With one fold it is the variance within points. `values` are (runs,) or (runs, recordings), whose variances are
-    added up; points and folds, (runs,), are numbers.
+    With one fold it is the variance within points. With several it is that of the mean of a point's runs on a fold,
+    times their number: what a training set does to one point and not to another is in it, and all of these runs share
+    that. `values` are (runs,) or (runs, recordings), whose variances are added up; points and folds, (runs,), are
+    numbers.
     """
-    rest = _within(values.reshape(len(values), -1), points)
+    rest, units = values.reshape(len(values), -1), len(values)
+    if folds.any():
+        cells = points * (folds.max() + 1) + folds
+        rest, units = rest - _within(rest, cells), len(np.unique(cells))
+    rest = _within(rest, points)
     basis, sizes, _ = np.linalg.svd(_within(np.eye(folds.max() + 1)[folds], points), full_matrices=False)
     basis = basis[:, sizes > ROUNDING]
     rest -= basis @ (basis.T @ rest)
-    df = len(values) - len(np.unique(points)) - basis.shape[1]
+    df = units - len(np.unique(points)) - basis.shape[1]
     return (float((rest**2).sum()) / df if df else 0.0), df
 
 
