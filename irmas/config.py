@@ -104,7 +104,7 @@ class Data:
     """`recording`, `clip` (leaks), `all` (the validation excerpts are trained on too), or a csv with the columns name
     and part (train or validation)."""
     fold: Annotated[int, whole(0, 4)] = 0
-    """The fold of five that validates."""
+    """The fold of five that validates. Several values are repetitions of a point, like several seeds."""
     seed: Annotated[int, SEED] = 0
     """Seed for assigning recordings to folds."""
     conflicts: Annotated[str, one_of("keep", "drop")] = "keep"
@@ -260,6 +260,9 @@ class Prepare:
 
 SWEEP_WIDE = frozenset({"name", "device", "allow_code_change", "halving"})
 """Settings that are one for the whole sweep, and belong neither to a point nor to a winner."""
+FOLD = "data.fold"
+REPETITIONS = ("seed", FOLD)
+"""Settings whose values repeat a point: runs that differ in them alone belong to the same one."""
 WITHOUT_EFFECT = frozenset({"name", "device", "allow_code_change", "data.root", "data.cache", "data.cache_dir"})
 """Settings that change no run's result (a digest identifies the data's content), and are not part of its identity."""
 

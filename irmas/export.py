@@ -19,7 +19,7 @@ def main() -> None:
 
 
 def export(model: Path, onnx: Path) -> None:
-    """Write a model as ONNX; all seeds of a sweep's winner become one net, which averages them.
+    """Write a model as ONNX; all runs of a sweep's winner become one net, which averages them.
 
     Raises UserError if there is no model, the packages are missing, or the file cannot be written.
     """

@@ -27,7 +27,7 @@ AT_END = "word of a command that gets a summary on stdin, once for each word"
 def main() -> None:
     parser = Parser("irmas.rank", "Rank a sweep from its event files.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
-    parser.add_argument("--runs", action="store_true", help="one row per run also where points have several seeds")
+    parser.add_argument("--runs", action="store_true", help="one row per run also where points have several runs")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--table", action="store_true", help="the table alone, at once; nothing is written")
     mode.add_argument("--watch", action="store_true", help="show the table until no run trains or is in the queue")

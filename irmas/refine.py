@@ -15,7 +15,7 @@ from rich.console import Console
 
 from irmas import rank
 from irmas.cli import overrides
-from irmas.config import check_rules, rules, shown
+from irmas.config import FOLD, REPETITIONS, check_rules, rules, shown
 from irmas.console import counted, plain_console, plain_table, print_table
 from irmas.errors import ConfigError, Parser, UserError, report_errors
 from irmas.results import ending, ranking, rounds
@@ -226,7 +226,7 @@ def _announce(console: Console, sweep: Sweep, grown: Plan, analysis: Analysis | 
         named = jobs.named_runs(run.id for run in grown.runs)
         console.print(f"{sweep}: an earlier round is unfinished and comes first: {named}")
         return
-    keys = [key for key in grown.swept if key != "seed"]
+    keys = [key for key in grown.swept if key not in REPETITIONS]
     known = {combination(point.values): point for point in analysis.points}
     seeds: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for run in grown.runs:
@@ -240,9 +240,16 @@ def _announce(console: Console, sweep: Sweep, grown: Plan, analysis: Analysis | 
     number, epochs = len(grown.rounds), sum(grown.config_of(run).epochs for run in grown.runs)
     total = f"{counted(len(grown.runs), 'run')} of {counted(len(rows), 'point')}, {counted(epochs, 'epoch')}"
     console.print(f"{sweep}: round {number} {verb} {total}\n")
-    print_table(console, plain_table([*keys, "val_accuracy", "runs", "seeds to train"], rows, left=()))
+    print_table(
+        console,
+        plain_table(
+            [*keys, "val_accuracy", "runs", "seeds to train" + (" on each fold" if FOLD in grown.swept else "")],
+            rows,
+            left=(),
+        ),
+    )
     if request.is_repeated:
-        console.print(f"\nrounds are repeated until it is decided, up to {request.budget} runs in all")
+        console.print(f"\nrounds are repeated until it is decided, up to {request.budget(grown)} runs in all")
 
 
 if __name__ == "__main__":

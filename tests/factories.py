@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from irmas.config import Config, averaged_epochs, flatten, shown
+from irmas.config import FOLD, Config, averaged_epochs, flatten, shown
 from irmas.data.dataset import resolve
 from irmas.results.analysis import Analysis, analyze
 from irmas.results.ranking import Ranking
@@ -132,7 +132,7 @@ def simulated(
                 schedule=config.schedule,
                 val_excerpts=EXCERPTS,
                 source="source",
-                answers=answers(correct, per_recording=4) if predicted else None,
+                answers=answers(correct, per_recording=4, fold=values.get(FOLD, 0)) if predicted else None,
             )
         )
     finished = [run for run in runs if run.is_finished]
@@ -155,10 +155,11 @@ def _correct(ease: Any, accuracy: float) -> Any:
     return right
 
 
-def answers(correct: Any, per_recording: int) -> Answers:
-    """Return these answers to excerpts of recordings with names of their own."""
-    names = np.array([f"excerpt {number:04d}" for number in range(len(correct))])
-    return Answers(correct, names, np.array([f"recording {n // per_recording:04d}" for n in range(len(correct))]))
+def answers(correct: Any, per_recording: int, fold: int = 0) -> Answers:
+    """Return these answers to excerpts of recordings with names of their own, others in each fold."""
+    names = np.array([f"excerpt {fold}{number:04d}" for number in range(len(correct))])
+    recordings = np.array([f"recording {fold}{number // per_recording:04d}" for number in range(len(correct))])
+    return Answers(correct, names, recordings)
 
 
 def ranking_of(plan: Plan, runs: Sequence[Run]) -> Ranking:

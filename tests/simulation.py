@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from irmas.config import averaged_epochs
+from irmas.config import FOLD, averaged_epochs
+from irmas.data.split import FOLDS
 from irmas.results.runs import Answers, Run
 from irmas.run.events import VAL_ACCURACY
 
@@ -40,6 +41,10 @@ class Noise:
     """Noise that two runs share that differ only in l2."""
     epoch: float = 0.0
     """Noise of each epoch by itself."""
+    hard_fold: float = 0.0
+    """Accuracy that all runs on fold 0 lack to those on the others; the mean over five folds is not changed."""
+    fold_point: float = 0.0
+    """Noise that all runs of a fold and a point share: another training set helps one point more than another."""
 
 
 OWN_STREAMS = Noise(run=0.007, epoch=0.011)
@@ -66,13 +71,20 @@ TRUTHS: dict[str, Callable[[dict[str, Any]], float]] = {
 
 
 class Sweep:
-    """A sweep whose points can be trained again: `train` gives the runs of a point and seed."""
+    """A sweep whose points can be trained again: `train` gives the runs of a point, seed and fold."""
 
     def __init__(
-        self, rng: np.random.Generator, truth: Callable[[dict[str, Any]], float], noise: Noise, excerpts: int = 1350
+        self,
+        rng: np.random.Generator,
+        truth: Callable[[dict[str, Any]], float],
+        noise: Noise,
+        excerpts: int = 1350,
+        folds: int = 1,
     ) -> None:
-        self.rng, self.noise = rng, noise
+        """Draw the excerpts, `excerpts` in each fold."""
+        self.rng, self.noise, self.folds, self.per_fold = rng, noise, folds, excerpts
         self.truths = [truth(values) for values in GRID]
+        excerpts *= folds
         recordings = np.arange(excerpts) // PER_RECORDING
         self.names = np.array([f"{number:05d}" for number in range(excerpts)])
         self.recordings = np.array([f"{number:04d}" for number in recordings])
@@ -85,8 +97,9 @@ class Sweep:
         """Return a deviation that is drawn once for all runs with this key."""
         return self.shared.setdefault(key, float(sd * self.rng.standard_normal()))
 
-    def train(self, point: int, seed: int, run: int) -> Run:
+    def train(self, point: int, seed: int, run: int, fold: int = 0) -> Run:
         noise, values = self.noise, GRID[point]
+        rows = slice(fold * self.per_fold, (fold + 1) * self.per_fold)
         reached = (
             self.truths[point]
             + noise.run * self.rng.standard_normal()
@@ -94,22 +107,24 @@ class Sweep:
             + self._draw(noise.seed_lr, seed, values["lr"])
             + self._draw(noise.twins, seed, values["lr"], values["dropout"])
         )
+        if self.folds > 1:
+            reached += noise.hard_fold * (1 / FOLDS - (fold == 0)) + self._draw(noise.fold_point, "fold", fold, point)
         curve = reached + noise.epoch * self.rng.standard_normal(EPOCHS)
         ranked = curve[-averaged_epochs("constant", EPOCHS) :]
-        mine = np.sqrt(0.35) * self.rng.standard_normal(len(self.easy))
-        hits = ndtri(ranked.clip(0.01, 0.99))[:, None] + self.easy + mine > 0
+        mine = np.sqrt(0.35) * self.rng.standard_normal(self.per_fold)
+        hits = ndtri(ranked.clip(0.01, 0.99))[:, None] + self.easy[rows] + mine > 0
         share = hits.mean(axis=0)
         curve[-len(ranked) :] = hits.mean(axis=1)
         return Run(
             run,
-            values | {"seed": seed},
+            values | {"seed": seed} | ({FOLD: fold} if self.folds > 1 else {}),
             epoch=EPOCHS,
             accuracy=float(share.mean()),
             curves={VAL_ACCURACY: dict(enumerate(curve.tolist(), start=1))},
-            answers=Answers(share, self.names, self.recordings),
+            answers=Answers(share, self.names[rows], self.recordings[rows]),
         )
 
     def grid(self, seeds: int) -> list[Run]:
-        """Train all points with this number of seeds."""
-        pairs = itertools.product(range(len(GRID)), range(seeds))
-        return [self.train(point, seed, run) for run, (point, seed) in enumerate(pairs, start=1)]
+        """Train all points with this number of seeds, on each fold."""
+        all_runs = itertools.product(range(len(GRID)), range(seeds), range(self.folds))
+        return [self.train(point, seed, run, fold) for run, (point, seed, fold) in enumerate(all_runs, start=1)]

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from simulation import GRID, KEYS, NAMED, OWN_STREAMS, TRUTHS, Noise, Sweep
 
+from irmas.data.split import FOLDS
 from irmas.results.analysis import Analysis, analyze
 from irmas.results.runs import Run
 from irmas.run.events import VAL_ACCURACY
 
-SWEPT = [*KEYS, "seed"]
+SWEPT = [*KEYS, "seed", "data.fold"]
+HARD = replace(OWN_STREAMS, hard_fold=0.1)
+"""Noise under which fold 0 is harder than the others by ten percentage points."""
 NULLS = 60
 REMEDY = " Remove a run's folder and rerun the sweep command to train it again."
 
 
 def sweep(truth: str, seeds: int, number: int = 0, noise: Noise = OWN_STREAMS) -> list[Run]:
     return Sweep(np.random.default_rng([number, seeds]), TRUTHS[truth], noise).grid(seeds)
+
+
+def on_folds(truth: str, number: int = 0, noise: Noise = HARD, seeds: int = 1) -> list[Run]:
+    """Return a sweep on five folds of 270 excerpts, which together are as many as those of other sweeps."""
+    return Sweep(np.random.default_rng([number, 5]), TRUTHS[truth], noise, 270, FOLDS).grid(seeds)
+
+
+def without(runs: Sequence[Run], values: dict[str, Any], *folds: int) -> list[Run]:
+    """Return all runs but those of one point on these folds."""
+    return [run for run in runs if run.fold not in folds or values.items() - run.values.items()]
 
 
 def names_a_worse_level(result: Analysis) -> bool:
@@ -37,6 +51,103 @@ def test_equal_points_are_rarely_called_unequal(seeds: int) -> None:
     assert sum(one.leader is not None and one.leader.low <= truth <= one.leader.high for one in result) >= 51
     raw = np.mean([one.points[0].accuracy for one in result])
     assert np.mean([one.leader.value for one in result if one.leader]) - truth < 0.6 * (raw - truth)
+
+
+def test_folds_are_one_point_whose_errors_are_as_rare_however_hard_a_fold_is() -> None:
+    """As above, where each fold has noise of its own and one is ten percentage points harder for all points."""
+    result = [analyze(on_folds("equal", number), SWEPT) for number in range(NULLS)]
+    assert {len(one.points) for one in result} == {len(GRID)}
+    assert {(one.folds, one.excerpts, one.recordings) for one in result} == {(FOLDS, 1350, 450)}
+    assert {(one.noise.source, one.noise.df) for one in result if one.noise} == {("folds", 68)}
+    named = [next(point for point in one.points if point.values == NAMED) for one in result]
+    truth = TRUTHS["equal"](NAMED)
+    assert sum(not point.in_best_set for point in named) <= 9
+    assert sum(map(names_a_worse_level, result)) <= 9
+    assert sum(one.leader is not None and one.leader.low <= truth <= one.leader.high for one in result) >= 51
+    own = [point.estimate for point in named if point.estimate]
+    assert sum(estimate.low <= truth <= estimate.high for estimate in own) >= 51
+    spread = np.std([point.accuracy for point in named])
+    assert np.mean([estimate.high - estimate.low for estimate in own]) / 3.92 == pytest.approx(spread, rel=0.3)
+    # The hard fold widens nothing: it is the same for all points, and no other recordings would make it.
+    even = analyze(on_folds("equal", noise=OWN_STREAMS), SWEPT).points[0].estimate
+    hard = analyze(on_folds("equal"), SWEPT).points[0].estimate
+    assert even is not None
+    assert hard is not None
+    assert hard.high - hard.low == pytest.approx(even.high - even.low, rel=0.1)
+
+
+def test_what_a_training_set_does_to_one_point_alone_is_noise_that_its_seeds_share() -> None:
+    noise = Noise(run=0.003, epoch=0.003, fold_point=0.02)
+    result = [analyze(on_folds("equal", number, noise, seeds=3), SWEPT) for number in range(NULLS // 2)]
+    assert {(one.noise.source, one.noise.df) for one in result if one.noise} == {("folds", 68)}
+    named = [next(point for point in one.points if point.values == NAMED) for one in result]
+    assert sum(not point.in_best_set for point in named) <= 5
+    assert sum(map(names_a_worse_level, result)) <= 5
+
+
+def test_seeds_show_training_noise_where_too_few_points_have_folds() -> None:
+    runs = [
+        replace(run, schedule="onecycle") for run in on_folds("equal", seeds=2) if NAMED.items() <= run.values.items()
+    ]
+    result = analyze(runs, SWEPT)
+    assert result.noise is not None
+    assert (len(result.points), result.noise.source, result.noise.df) == (1, "seeds", FOLDS)
+
+
+def test_the_best_point_of_several_folds_is_kept_and_found() -> None:
+    for number in range(5):
+        result = analyze(on_folds("one point 5 ahead", number), SWEPT)
+        assert result.points[0].values == NAMED
+        assert result.points[0].in_best_set
+        assert len(result.best_set) < 16
+
+
+@pytest.mark.parametrize(("lacks", "leads"), [(0, "equal"), (1, "one point 5 ahead")])
+def test_a_point_that_lacks_a_fold_neither_wins_nor_loses_by_it(lacks: int, leads: str) -> None:
+    """Without the hard fold its mean is two percentage points too high, without another one half a point too low."""
+    for number in range(5):
+        whole = on_folds(leads, number)
+        result = analyze(without(whole, NAMED, lacks), SWEPT, [run.values for run in whole])
+        last = result.points[-1]
+        assert (last.values, last.has_all_folds, last.in_best_set, last.p_best) == (NAMED, False, None, None)
+        assert last.estimate is not None
+        assert all(point.in_best_set is not None for point in result.points[:-1])
+        assert result.unpaired == (
+            "Of 89 runs, 4 of points that lack a fold cannot be compared with the leader."
+            " Rerun the sweep command to train what is missing."
+        )
+        assert not result.is_decided
+        # The other points are compared as if it did not exist.
+        alone = analyze(without(whole, NAMED, *range(FOLDS)), SWEPT)
+        assert [point.runs for point in alone.points] == [point.runs for point in result.points[:-1]]
+        assert [effect.key for effect in result.effects] == KEYS
+        for mine, other in zip(result.effects, alone.effects, strict=True):
+            assert [level.accuracy for level in mine.levels] == pytest.approx([one.accuracy for one in other.levels])
+            assert all(level.lead for level in mine.levels if level is not mine.best)
+
+
+def test_points_that_lack_different_folds_are_not_compared_with_each_other() -> None:
+    runs = on_folds("equal")
+    for values, fold in zip(GRID, range(len(GRID)), strict=True):
+        runs = without(runs, values, fold % FOLDS)
+    result = analyze(runs, SWEPT)
+    whole = [point for point in result.points if point.has_all_folds]
+    assert result.points[: len(whole)] == tuple(whole)
+    lacking = [{*range(FOLDS)} - {run.fold for run in runs if run.id in point.runs} for point in whole]
+    assert all(folds == lacking[0] for folds in lacking)
+    assert {point.in_best_set for point in result.points if not point.has_all_folds} == {None}
+
+
+def test_a_seed_that_is_missing_on_one_fold_does_not_move_the_point() -> None:
+    runs = on_folds("equal", seeds=2)
+    lost = next(run for run in runs if run.fold == 0)
+    result = analyze([run for run in runs if run is not lost], SWEPT)
+    point = next(point for point in result.points if len(point.runs) == 2 * FOLDS - 1)
+    own = [run for run in runs if run.id in point.runs]
+    folds = [np.mean([run.accuracy or 0.0 for run in own if run.fold == fold]) for fold in range(FOLDS)]
+    assert point.accuracy == pytest.approx(np.mean(folds))
+    assert np.mean([run.accuracy or 0.0 for run in own]) > point.accuracy + 0.005  # fold 0 is hard
+    assert point.in_best_set is not None
 
 
 def test_runs_that_share_a_stream_would_break_it() -> None:

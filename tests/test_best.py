@@ -120,7 +120,9 @@ def test_the_first_run_of_several_seeds_represents_the_point_not_the_luckiest() 
     assert best.config(result, analysis).seed == 5
     assert best.config(result, analysis).lr == 0.001
     head = best.text(result, analysis).splitlines()[0]
-    assert "made-up: runs 1,3,5, which differ in their seed (below: seed 5, of run 1), lr=0.001" in head
+    assert "made-up: runs 1,3,5, which differ in seed (below: seed 5, of run 1), lr=0.001" in head
+    of_folds = best.text(*ranked({"lr": [0.001, 0.0001], "data.fold": [1, 2]}, by_lr)).splitlines()[0]
+    assert "made-up: runs 1-2, which differ in data.fold (below: data.fold 1, of run 1), lr=0.001" in of_folds
 
 
 # The next command
@@ -161,6 +163,16 @@ def test_a_single_best_point_goes_into_production() -> None:
     apart = best.next_step(*ranked({"lr": [0.005, 0.0001]}, by_lr, predicted=False))
     assert apart == NextStep(step.command, "the other points cannot be compared with run 1")
     assert "no other to compare it with" in best.next_step(*ranked({}, level)).reason
+
+
+def test_points_that_lack_a_fold_are_trained_before_the_leader_is_for_longer() -> None:
+    axes = {"lr": [0.002, 0.001], "data.fold": [0, 1]}
+    command = "python -m irmas.train -m lr=0.002,0.001 data.fold=0,1"
+    reason = "1 point cannot be compared, since runs on some folds have not finished"
+    step = best.next_step(*ranked(axes, by_lr, failed={1: "FAILED: x"}))
+    assert step == NextStep(command, reason)
+    result, analysis = ranked(axes, by_lr, failed={1: "DIVERGED: x"})  # in vain
+    assert best.next_step(result, analysis).command == best.production_command(result, analysis)
 
 
 def test_unknown_training_noise_asks_for_a_second_seed() -> None:

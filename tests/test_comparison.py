@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import studentized_range
 
 from irmas.results import comparison
-from irmas.results.comparison import NO_VARIANCE, Comparison, Variance, pooled_variance
+from irmas.results.comparison import NO_VARIANCE, Comparison, Variance, residual_variance
 from irmas.results.runs import Answers
 
 NO_EXCERPTS = np.ones(50)
@@ -113,8 +113,36 @@ def test_what_excerpts_add_to_the_spread_among_trainings_counts_once() -> None:
     assert Variance(1.0, 10, 2.0).estimate == 0.0
 
 
-def test_pooled_variance() -> None:
-    assert pooled_variance([np.array([1.0, 3.0]), np.array([5.0]), np.array([2.0, 2.0, 5.0])]) == (8 / 3, 3)
-    assert pooled_variance([np.array([1.0])]) == (0.0, 0)
-    both, df = pooled_variance([np.array([[1.0, 2.0], [3.0, 4.0]])])
-    assert (both, df) == (4.0, 1)
+def test_the_variance_within_points() -> None:
+    one = np.zeros(6, dtype=np.intp)
+    points = np.array([0, 0, 1, 2, 2, 2])
+    variance, df = residual_variance(np.array([1.0, 3.0, 5.0, 2.0, 2.0, 5.0]), points, one)
+    assert variance == pytest.approx(8 / 3)
+    assert df == 3
+    assert residual_variance(np.array([1.0]), one[:1], one[:1]) == (0.0, 0)
+    variance, df = residual_variance(np.array([[1.0, 2.0], [3.0, 4.0]]), one[:2], one[:2])
+    assert variance == pytest.approx(4.0)
+    assert df == 1
+
+
+def test_what_a_fold_does_to_all_points_alike_is_no_noise() -> None:
+    rng = np.random.default_rng(0)
+    points, folds = (codes.ravel() for codes in np.indices((4, 3)))
+    noise = rng.standard_normal(12)
+    table = noise.reshape(4, 3)
+    rest = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
+    for effect in (0.0, 100.0):
+        variance, df = residual_variance(noise + 7 * points + effect * folds, points, folds)
+        assert variance == pytest.approx(float((rest**2).sum()) / 6)
+        assert df == 6
+    twice = [np.repeat(codes, 2) for codes in (points, folds)]
+    seeds = np.repeat(noise, 2) + np.tile([5.0, -5.0], 12)  # two seeds of a fold share what its training set does
+    variance, df = residual_variance(seeds, *twice)
+    assert variance == pytest.approx(2 * float((rest**2).sum()) / 6)
+    assert df == 6
+    lacking = slice(1, None)  # least squares, where a run is missing
+    design = np.hstack([np.eye(4)[points], np.eye(3)[folds]])[lacking]
+    left = noise[lacking] - design @ np.linalg.pinv(design) @ noise[lacking]
+    variance, df = residual_variance(noise[lacking] + 9 * folds[lacking], points[lacking], folds[lacking])
+    assert variance == pytest.approx(float((left**2).sum()) / 5)
+    assert df == 5

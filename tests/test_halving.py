@@ -137,6 +137,8 @@ def test_a_sweep_is_halved_and_a_rerun_trains_nothing(commands: Commands, tmp_pa
 def test_halving_is_one_for_the_whole_sweep_and_needs_a_rung(commands: Commands, tmp_path: Path) -> None:
     refused = commands.refuse("train", "-m", "halving=2,3", folder=tmp_path)
     assert "halving=2: cannot be swept" in refused
+    refused = commands.refuse("train", "-m", "halving=2", "data.fold=0,1", folder=tmp_path)
+    assert "halving=2: would prune runs whose data.fold is harder; give one fold" in refused
     assert "halving=5: must be at most epochs=4" in commands.refuse("train", "halving=5", "epochs=4", folder=tmp_path)
     assert "halving=1: must be a whole number from 2 to 100, or null" in commands.refuse(
         "train", "halving=1", folder=tmp_path

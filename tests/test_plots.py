@@ -65,7 +65,7 @@ def drawn(values: Sequence[dict[str, Any]], matrix: Confusion | None = None, **o
 
 def confusion(classes: Sequence[str] = CODES) -> Confusion:
     counts = np.random.default_rng(0).integers(0, 9, (len(classes), len(classes)))
-    return Confusion(counts + 20 * np.eye(len(classes), dtype=np.int64), list(classes))
+    return Confusion(counts + 20 * np.eye(len(classes), dtype=np.int64), list(classes), (1,))
 
 
 FOUR = ["accuracy.png", "heatmap.png", "curves.png", "confusion.png"]
@@ -179,19 +179,21 @@ def test_a_point_with_seeds_has_its_mean_and_the_band_of_its_runs() -> None:
 
 
 def test_the_confusion_matrix_names_its_run_and_its_own_n() -> None:
-    def title(levels: dict[str, Any]) -> str:
+    def title(levels: dict[str, Any], shown: int = 1) -> str:
         _, analysis = sweep(combinations(levels))
-        counts = np.array([[3, 1], [0, 5]])
-        return plots._confusion(analysis.points[0], Confusion(counts, ["a", "b"])).texts[0].get_text()
+        matrix = Confusion(np.array([[3, 1], [0, 5]]), ["a", "b"], analysis.points[0].runs[:shown])
+        return plots._confusion(analysis.points[0], matrix).texts[0].get_text()
 
     assert title({"lr": (0.1, 0.2)}) == "Confusion matrix of run 2, the leader, n = 9 excerpts"
     seeds = title({"lr": (0.1, 0.2), "seed": (1, 2, 3)})
     assert seeds == "Confusion matrix of run 4, the first of the leader's 3, n = 9 excerpts"
+    folds = title({"lr": (0.1, 0.2), "data.fold": (0, 1, 2)}, shown=3)
+    assert folds == "Confusion matrix of runs 4-6, the leader, n = 9 excerpts"
 
 
 def test_rows_of_the_confusion_matrix_are_true_and_columns_predicted() -> None:
     counts = np.array([[0, 0, 7], [5, 0, 0], [0, 5, 0]])
-    picture = pixels(drawn(combinations({}), Confusion(counts, ["a", "b", "c"]))["confusion.png"])
+    picture = pixels(drawn(combinations({}), Confusion(counts, ["a", "b", "c"], (1,)))["confusion.png"])
     dark = places(picture, "#08306B")  # all of a row
     cells = (dark - dark.min(axis=0)) * 3 // (np.ptp(dark, axis=0) + 1)
     assert {tuple(cell) for cell in cells.tolist()} == {(0, 2), (1, 0), (2, 1)}

@@ -405,6 +405,43 @@ def test_a_point_with_seeds_has_one_row_and_every_run_its_own_on_request(tmp_pat
     assert [line for line in done.stdout.splitlines() if line.split()[:4] == ["2", "4", "0.1", "2"]]
 
 
+def test_folds_and_seeds_are_one_row_and_a_point_that_lacks_a_fold_comes_last(tmp_path: Path) -> None:
+    sweep = planned(tmp_path, {"lr": (0.1, 0.2, 0.3), "data.fold": (0, 1), "seed": (1, 2)})
+    by_run = {
+        (run.overrides["lr"], run.overrides["data.fold"], run.overrides["seed"]): run.id for run in sweep.plan.runs
+    }
+    accuracies = {(0.1, 0): 0.5, (0.1, 1): 0.75, (0.2, 0): 0.25, (0.2, 1): 0.75, (0.3, 1): 0.75}  # fold 0 is hard
+    for (lr, fold, seed), number in by_run.items():
+        if (lr, fold) in accuracies and (lr, fold, seed) != (0.1, 0, 2):
+            write_run(sweep, number, [(accuracies[lr, fold], 1.0)])
+    result = ranking.rank(sweep)
+    table = ranking.table(result)
+    assert [column.header for column in table.columns][-2:] == ["loss", "seeds x folds"]
+    # The mean over folds: the harder one counts as much as the other, though it lacks a seed.
+    assert [(row[0], row[2], row[3], row[-1]) for row in cells(table)] == [
+        ("1", "0.1", "62.50%", "3/4"),
+        ("2", "0.2", "50.00%", "4/4"),
+        ("3", "0.3", "75.00%", "2/4"),
+    ]
+    ranking.write(result)
+    with (sweep.path / "ranking.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 12
+    assert next((line["rank"], line["point_accuracy"]) for line in lines if line["lr"] == "0.1") == ("1", "0.625")
+    assert sorted(row[3] for row in cells(ranking.table(result, by_run=True))[:3]) == ["0", "1", "1"]
+
+
+def test_the_confusion_matrix_of_the_leader_holds_each_fold_once(tmp_path: Path) -> None:
+    sweep = planned(tmp_path, {"data.fold": (0, 1), "seed": (1, 2)})
+    for run in sweep.plan.runs:
+        answer(write_run(sweep, run.id, [(0.5, 1.0)]), 32)
+    result = ranking.analyze(ranking.rank(sweep))
+    assert result
+    assert result.confusion
+    firsts = [min(run.id for run in sweep.plan.runs if run.overrides["data.fold"] == fold) for fold in (0, 1)]
+    assert (result.confusion.runs, result.confusion.counts.sum()) == (tuple(firsts), 128)
+
+
 def test_accuracy_on_training_data_carries_a_warning_in_every_output(tmp_path: Path, commands: Commands) -> None:
     sweep = planned(tmp_path, {}, Config(data=Data(split="all")))
     write_run(sweep, 1, [(0.5, 1.0)])

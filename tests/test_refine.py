@@ -99,6 +99,23 @@ def test_a_neighbor_whose_settings_do_not_fit_is_refused() -> None:
         rounds.fresh_runs(plan, plan.runs[:1], 1, {"dropout": 1.5})
 
 
+def test_where_folds_are_swept_a_fresh_seed_is_trained_on_each_of_them() -> None:
+    plan = grid({"dropout": [0.3, 0.5], "data.fold": [0, 1, 2]})
+    leader = plan.runs[4]
+    added = rounds.fresh_runs(plan, [leader, plan.runs[0]], 2, {"dropout": 0.7})
+
+    def repetitions(dropout: float) -> list[tuple[int, int]]:
+        configs = map(plan.config_of, added)
+        return [(config.seed, config.data.fold) for config in configs if config.dropout == dropout]
+
+    fresh = [(seed, fold) for seed in (1, 2) for fold in (0, 1, 2)]
+    assert repetitions(0.5) == repetitions(0.3) == fresh
+    assert repetitions(0.7) == [(0, 0), (0, 1), (0, 2), *fresh]
+    assert len(added) == 21
+    assert added[0].folder_name == "007-dropout=0.5,data.fold=0,seed=1"
+    assert Request(candidates=2, seeds=2).budget(plan) == 3 * Request(candidates=2, seeds=2).budget(grid(GRID))
+
+
 def test_fresh_runs_are_not_halved_since_only_lucky_ones_would_count() -> None:
     plan = grid(GRID, replace(Config(), halving=3))
     added = rounds.fresh_runs(plan, plan.runs[:1], 1, {})

@@ -15,7 +15,7 @@ import pytest
 from factories import REPORT, SEEDS, Values, renamed, simulated
 
 from irmas.config import Augment, Config, Data
-from irmas.results import report
+from irmas.results import plots, report
 from irmas.results.analysis import Analysis
 from irmas.results.comparison import Estimate, TrainingNoise
 from irmas.results.ranking import Ranking
@@ -69,6 +69,7 @@ def example(name: str) -> Result:
     return simulated(axes, **{"accuracy": flat} | options)
 
 
+FOLDED = {"lr": [0.001, 0.0001], "dropout": [0.3, 0.4], "data.fold": [0, 1, 2, 3, 4]}
 SWEEPS: Mapping[str, Any] = {
     "report": (REPORT, {"accuracy": slow, "training_sd": 0.015}),
     "seeds": (SEEDS, {"accuracy": slow, "training_sd": 0.015}),
@@ -81,6 +82,9 @@ SWEEPS: Mapping[str, Any] = {
     "two": ({"lr": [0.001, 0.0001]}, {"training_sd": 0.015}),
     "one of two": ({"lr": [0.001, 0.0001]}, {"failed": {1: "FAILED: x"}}),
     "none of two": ({"lr": [0.001, 0.0001]}, {"failed": {1: "FAILED: x", 2: "RUNNING"}}),
+    "folds": (FOLDED, {"accuracy": slow, "training_sd": 0.015}),
+    "a fold is missing": (FOLDED, {"accuracy": slow, "training_sd": 0.015, "failed": {2: "FAILED: x"}}),
+    "folds of one cycle": (FOLDED, {"accuracy": slow, "training_sd": 0.015, "base": ONE_CYCLE}),
     "only seeds": ({"seed": [0, 1, 2]}, {}),
     "groups": ({"model": ["report", "deep"], "data.fold": [0, 1], "augment": ["none", "specaugment"]}, {}),
     "strings": ({"schedule": ["constant", "onecycle"], "class_weights": [True, False], "data.pool": [1, 2]}, {}),
@@ -196,6 +200,7 @@ def test_the_leaders_expected_accuracy_is_beside_the_observed_one() -> None:
     [
         ("report", "percentage points per run, from the fluctuation of the last epochs, since there is one seed."),
         ("seeds", "percentage points per run, from the seeds."),
+        ("folds", "percentage points per run, from the folds, other excerpts included."),
         ("one cycle", "one seed and an annealed learning rate cannot show it; a second seed is needed."),
         ("one epoch", "one seed and so few epochs cannot show it; a second seed is needed."),
     ],
@@ -204,7 +209,27 @@ def test_the_source_of_the_training_noise_is_named(name: str, words: str) -> Non
     output = section(text(example(name)), "Summary")
     assert words in output
     assert output.count("Training noise") == 1
-    assert "1200 excerpts of 300 recordings validate." in output
+    n, folds = (6000, ", in 5 folds") if name == "folds" else (1200, "")
+    assert f"{n} excerpts of {n // 4} recordings validate{folds}." in output
+
+
+def test_folds_show_training_noise_where_one_seed_does_not() -> None:
+    ranking, analysis = example("folds of one cycle")
+    assert analysis
+    assert (len(analysis.points), analysis.noise and analysis.noise.source) == (4, "folds")
+    assert "**Undecided:**" not in text((ranking, analysis))
+
+
+def test_a_missing_fold_is_named_and_its_point_is_no_cell_of_the_grid() -> None:
+    ranking, analysis = example("a fold is missing")
+    assert analysis
+    assert "- Of 19 runs, 4 of points that lack a fold cannot be compared with the leader. Rerun" in text(
+        (ranking, analysis)
+    )
+    heatmap = plots._heatmap(ranking, analysis)
+    assert heatmap
+    assert len(heatmap.axes[0].texts) == 3
+    assert "a fold is missing" in " ".join(note.get_text() for note in heatmap.texts)
 
 
 def test_noise_of_epochs_in_spite_of_seeds_is_explained() -> None:
@@ -414,10 +439,10 @@ def test_classes_that_nothing_validates_are_named() -> None:
     ranking, analysis = example("two")
     assert analysis
     counts = np.array([[3, 1, 0], [0, 0, 0], [0, 2, 5]])
-    output = text((ranking, replace(analysis, confusion=Confusion(counts, ["cello", "a|b", "flute"]))))
+    output = text((ranking, replace(analysis, confusion=Confusion(counts, ["cello", "a|b", "flute"], (1,)))))
     assert "- No excerpt of a&#124;b validates the leader." in section(output, "Notes")
     assert "No excerpt of" not in text(
-        (ranking, replace(analysis, confusion=Confusion(counts[::2, ::2], ["cello", "flute"])))
+        (ranking, replace(analysis, confusion=Confusion(counts[::2, ::2], ["cello", "flute"], (1,))))
     )
 
 

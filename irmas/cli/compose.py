@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from irmas.config import SWEEP_WIDE, Config, check
+from irmas.config import FOLD, SWEEP_WIDE, Config, check
 from irmas.data.dataset import resolve
 from irmas.errors import ConfigError, UserError
 from irmas.sweep.plan import PlannedRun, expand
@@ -49,6 +49,8 @@ class Composer:
         swept = {key: value for key, value in pairs if key not in self.fixed}
         for key in swept.keys() & SWEEP_WIDE:
             raise ConfigError(key, swept[key], "cannot be swept; it applies to the whole sweep")
+        if FOLD in swept and self.base.halving is not None:
+            raise ConfigError("halving", self.base.halving, f"would prune runs whose {FOLD} is harder; give one fold")
         return swept
 
     def _change(self, overrides: Mapping[str, str]) -> Mapping[str, Any]:

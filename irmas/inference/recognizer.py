@@ -111,7 +111,7 @@ class Recognizer:
 
 
 def model_files(path: Path) -> list[Path]:
-    """Return a file itself, a run's model file, or those of a sweep's winner, one for each of its seeds.
+    """Return a file itself, a run's model file, or those of a sweep's winner, one for each of its runs.
 
     Raises UserError if there is none.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from irmas.config import averaged_epochs
+from irmas.config import REPETITIONS, averaged_epochs
 from irmas.results import comparison
 from irmas.results.comparison import Comparison, Estimate, Sample, TrainingNoise, Variance
 from irmas.results.effects import Effect, Grid, main_effects
@@ -19,21 +20,25 @@ from irmas.results.posterior import posterior
 from irmas.results.runs import Confusion, Run, by_accuracy
 
 FEWEST_DF, TAIL = 4, 4
-"""Fewest degrees of freedom of the spread among seeds; fewest epochs at a run's end through which a line is drawn."""
+"""Fewest degrees of freedom of the spread among runs; fewest epochs at a run's end through which a line is drawn."""
 FAST, NEARLY_ALL = 0.01, 0.9
 """Gain of accuracy per epoch above which more epochs change more than settings do; share of runs that must rise."""
+
+Means = Sequence[tuple[float, list[Run]]]
+"""Mean accuracy and runs of each point, by rank."""
+Codes = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class Point:
-    """The finished runs that differ only in their seed."""
+    """The finished runs that differ only in seed and fold."""
 
     values: dict[str, Any]
-    """Values of the swept keys without the seed."""
+    """Values of the swept keys without seed and fold."""
     runs: tuple[int, ...]
     """IDs of the runs, ascending."""
     accuracy: float
-    """Mean accuracy of the runs, 0 to 1."""
+    """Mean accuracy of the runs, 0 to 1; of several folds, the mean over them."""
     estimate: Estimate | None = None
     """Accuracy of these settings, trained again and validated on other recordings, with its own 95 % interval, which
     makes no allowance for a point that was chosen. None without predictions."""
@@ -43,6 +48,8 @@ class Point:
     """Approximate probability of being the best."""
     expected_loss: float | None = None
     """Approximate accuracy that choosing the point is expected to lose to the best one, 0 to 1."""
+    has_all_folds: bool = True
+    """False where the point lacks a fold that the leader has, so that its accuracy cannot be compared."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class Analysis:
     """The leader's accuracy without the luck of having been chosen, with a 95 % interval, as `Point.estimate`; None
     without predictions or training noise."""
     noise: TrainingNoise | None
-    """Training noise; None where neither seeds nor epochs show it."""
+    """Training noise; None where neither runs nor epochs show it."""
     effects: tuple[Effect, ...]
     """Effects of all keys with two levels or more that the finished points distinguish."""
     rise: Estimate | None
@@ -71,9 +78,11 @@ class Analysis:
     confidence: float
     """Confidence of the best set: 0.95, or more after rounds of `irmas.refine`, which test the same sweep again."""
     confusion: Confusion | None = None
-    """Confusion matrix of the leader's run with the lowest ID; None without its predictions."""
+    """Confusion matrix of the leader's run with the lowest ID, on each fold; None without its predictions."""
     problems: Sequence[str] = ()
     """Predictions that could not be read, and why."""
+    folds: int = 1
+    """Number of folds of each point that is compared."""
 
     @property
     def best_set(self) -> tuple[Point, ...]:
@@ -93,7 +102,7 @@ class Analysis:
 
 @dataclass(frozen=True)
 class _Group:
-    """The points whose runs were all validated on one sample."""
+    """The points whose runs were all validated on one sample, or on those of the same folds."""
 
     numbers: list[int]
     """Numbers of the points by rank, ascending; 0 is the leader."""
@@ -109,16 +118,23 @@ def analyze(
     `planned` are the settings of all runs of the sweep, by which its points are ordered. `rounds` is how often the
     sweep was refined: each round takes half of the error rate that the one before had.
     """
-    keys = [key for key in swept if key != "seed"]
+    keys = [key for key in swept if key not in REPETITIONS]
     means = by_accuracy(runs, planned)
+    folds = [{run.fold for run in members} for _, members in means]
     points = [
-        Point({key: seeds[0].values[key] for key in keys}, tuple(run.id for run in seeds), mean)
-        for mean, seeds in means
+        Point(
+            {key: members[0].values[key] for key in keys},
+            tuple(run.id for run in members),
+            mean,
+            has_all_folds=own >= folds[0],
+        )
+        for (mean, members), own in zip(means, folds, strict=True)
     ]
-    noise = _training_noise(runs, [np.array([run.accuracy for run in seeds]) for _, seeds in means])
+    samples = comparison.samples({run.id: run.answers for run in runs if run.answers})
+    noise = _training_noise(means, samples)
     confidence = 1 - (1 - comparison.CONFIDENCE) / 2**rounds
-    grid = _grid(points, keys)
-    groups = _groups(points, runs, noise)
+    grid, whole = _grid(points, keys), [number for number, point in enumerate(points) if point.has_all_folds]
+    groups = _groups(means, samples, _training_variance(noise, means, samples))
     leading = next((group for group in groups if group.numbers[0] == 0), None)
     leader, everywhere, known = None, None, _estimates(points, groups)
     if leading and noise:
@@ -126,38 +142,51 @@ def analyze(
         leader, in_best_set = belief.leader, leading.comparison.best_set(confidence)
         for number, *verdict in zip(leading.numbers, in_best_set, belief.p_best, belief.expected_loss, strict=True):
             known[number] |= dict(zip(("in_best_set", "p_best", "expected_loss"), verdict, strict=True))
-        everywhere = leading.comparison if len(leading.numbers) == len(points) else None
+        everywhere = leading.comparison if leading.numbers == whole else None
     rise, still_rising = _rise(runs)
     return Analysis(
         points=tuple(replace(point, **values) for point, values in zip(points, known, strict=True)),
         leader=leader,
         noise=noise,
-        effects=main_effects(grid, np.array([point.accuracy for point in points]), everywhere),
+        effects=main_effects(grid.take(whole), np.array([points[number].accuracy for number in whole]), everywhere),
         rise=rise,
         still_rising=still_rising,
         excerpts=len(leading.sample.excerpts) if leading else 0,
         recordings=len(leading.sample.sizes) if leading else 0,
-        unpaired=_unpaired(runs, points[0], leading),
+        folds=len(folds[0]),
+        unpaired=_unpaired(runs, points, leading),
         confidence=confidence,
     )
 
 
-def _groups(points: Sequence[Point], runs: Sequence[Run], noise: TrainingNoise | None) -> list[_Group]:
+def _groups(means: Means, samples: Sequence[Sample], variance: Variance) -> list[_Group]:
     """Return the points that can be compared with each other; each is in one group at most."""
+    places = {run: place for place, sample in enumerate(samples) for run in sample.scores}
+    together: dict[frozenset[int], list[int]] = defaultdict(list)
+    for number, (_, members) in enumerate(means):
+        if all(run.id in places for run in members):
+            together[frozenset(places[run.id] for run in members)].append(number)
     groups = []
-    for sample in comparison.samples({run.id: run.answers for run in runs if run.answers}):
-        numbers = [number for number, point in enumerate(points) if sample.scores.keys() >= set(point.runs)]
-        if numbers:
-            members = [points[number] for number in numbers]
-            compared = Comparison(
-                np.array([point.accuracy for point in members]),
-                np.array([np.mean([sample.scores[run] for run in point.runs], axis=0) for point in members]),
-                np.array([len(point.runs) for point in members]),
-                sample.sizes,
-                _training_variance(noise, sample, [point.runs for point in members]),
-            )
-            groups.append(_Group(numbers, sample, compared))
+    for folds, numbers in together.items():
+        sample = comparison.joined([samples[place] for place in sorted(folds)])
+        weights = [_weights(means[number][1]) for number in numbers]
+        scores = [np.array([sample.scores[run.id] for run in means[number][1]]) for number in numbers]
+        compared = Comparison(
+            np.array([means[number][0] for number in numbers]),
+            np.array([own @ by_run for own, by_run in zip(weights, scores, strict=True)]),
+            np.array([1 / (own @ own) for own in weights]),
+            sample.sizes,
+            variance,
+            sample.folds,
+        )
+        groups.append(_Group(numbers, sample, compared))
     return groups
+
+
+def _weights(members: Sequence[Run]) -> NDArray[np.float64]:
+    """Return the weight of each run in the mean of its point, as `runs.mean` has it."""
+    folds = Counter(run.fold for run in members)
+    return np.array([1 / (len(folds) * folds[run.fold]) for run in members])
 
 
 def _estimates(points: Sequence[Point], groups: Sequence[_Group]) -> list[dict[str, Any]]:
@@ -176,30 +205,52 @@ def _grid(points: Sequence[Point], keys: Sequence[str]) -> Grid:
     return Grid.of([points[number].values for number in by_run], keys).take(np.argsort(by_run).tolist())
 
 
-def _training_noise(runs: Sequence[Run], points: Sequence[NDArray[np.float64]]) -> TrainingNoise | None:
-    """Return the spread among seeds or, where too few points have several, the fluctuation among epochs."""
-    variance, df = comparison.pooled_variance(points)
-    by_seeds = TrainingNoise(math.sqrt(variance), df, "seeds") if df and variance > comparison.ROUNDING**2 else None
-    if by_seeds and df >= FEWEST_DF:
-        return by_seeds
+def _training_noise(means: Means, samples: Sequence[Sample]) -> TrainingNoise | None:
+    """Return the spread among runs or, where too few points have several, the fluctuation among epochs."""
+    runs, layouts = _layouts(means, samples)
+    found = []
+    for source, layout in layouts.items():
+        variance, df = comparison.residual_variance(np.array([run.accuracy for run in runs]), *layout)
+        if df and variance > comparison.ROUNDING**2:
+            found.append(TrainingNoise(math.sqrt(variance), df, source))
+    if enough := [noise for noise in found if noise.df >= FEWEST_DF]:
+        return enough[0]
     squares, df = 0.0, 0
     for tail in _tails(runs):
         epochs = np.arange(len(tail))
         residuals = tail - np.polyval(np.polyfit(epochs, tail, 1), epochs)
         squares += float((residuals**2).sum())
         df += len(tail) - 2
-    return TrainingNoise(math.sqrt(squares / df), df, "epochs") if df else by_seeds
+    return TrainingNoise(math.sqrt(squares / df), df, "epochs") if df else next(iter(found), None)
 
 
-def _training_variance(noise: TrainingNoise | None, sample: Sample, runs: Sequence[Sequence[int]]) -> Variance:
-    """Return one run's variance by training, with the IDs of the runs of each point."""
+def _training_variance(noise: TrainingNoise | None, means: Means, samples: Sequence[Sample]) -> Variance:
+    """Return one run's variance by training."""
     if not noise:
         return comparison.NO_VARIANCE
-    if noise.source != "seeds":
+    runs, layouts = _layouts(means, samples)
+    if noise.source not in layouts or not samples:
         return Variance(noise.sd**2, noise.df, 0.0)
-    by_excerpts, _ = comparison.pooled_variance([np.array([sample.scores[run] for run in ids]) for ids in runs])
-    n = len(sample.sizes)
-    return Variance(noise.sd**2, noise.df, by_excerpts * n / (n - 1))
+    whole = comparison.joined(samples)
+    known = [place for place, run in enumerate(runs) if run.id in whole.scores]
+    scores = np.array([whole.scores[runs[place].id] for place in known])
+    by_excerpts, _ = comparison.residual_variance(scores, *(codes[known] for codes in layouts[noise.source]))
+    return Variance(noise.sd**2, noise.df, by_excerpts * comparison.inflation(len(whole.sizes), whole.folds))
+
+
+def _layouts(means: Means, samples: Sequence[Sample]) -> tuple[list[Run], dict[str, tuple[Codes, Codes]]]:
+    """Return all runs, and the numbers of their points and folds by the source of training noise that they show.
+
+    The seeds of a point on one fold count as a point by themselves. Folds of different splits are different ones.
+    """
+    places = {run: place for place, sample in enumerate(samples) for run in sample.scores}
+    runs = [run for _, members in means for run in members]
+    points = np.repeat(np.arange(len(means)), [len(members) for _, members in means])
+    names = [None if run.fold is None else (run.fold, places.get(run.id)) for run in runs]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    folds = np.array([numbers[name] for name in names])
+    layouts = {"folds": (points, folds)} if folds.any() else {}
+    return runs, layouts | {"seeds": (points * len(numbers) + folds, np.zeros_like(folds))}
 
 
 def _tails(runs: Sequence[Run]) -> list[NDArray[np.float64]]:
@@ -223,14 +274,22 @@ def _rise(runs: Sequence[Run]) -> tuple[Estimate | None, bool]:
     return Estimate(mean, mean - half, mean + half), bool(mean > FAST and (slopes > 0).mean() >= NEARLY_ALL)
 
 
-def _unpaired(runs: Sequence[Run], leader: Point, leading: _Group | None) -> str:
+def _unpaired(runs: Sequence[Run], points: Sequence[Point], leading: _Group | None) -> str:
     """Return the sentence on runs that cannot be compared with the leader."""
-    missing = {run.id for run in runs if not run.answers}
+    leader, missing = points[0], {run.id for run in runs if not run.answers}
     remedy = " Remove a run's folder and rerun the sweep command to train it again." if missing else ""
     if not leading:
         why = "lacks predictions" if missing & set(leader.runs) else "was validated on a single recording"
         return f"The leader (run {leader.runs[0]}) {why}: nothing can be compared with it.{remedy}"
-    elsewhere = {run.id for run in runs} - missing - leading.sample.scores.keys()
-    causes = {"without predictions": missing, "validated on other excerpts": elsewhere}
-    left_out = " and ".join(f"{len(ids)} {cause}" for cause, ids in causes.items() if ids)
+    lacking = {run for point in points if not point.has_all_folds for run in point.runs} - missing
+    if lacking and not remedy:
+        remedy = " Rerun the sweep command to train what is missing."
+    elsewhere = {run.id for run in runs} - missing - lacking - leading.sample.scores.keys()
+    causes = {
+        "without predictions": missing,
+        "of points that lack a fold": lacking,
+        "validated on other excerpts": elsewhere,
+    }
+    parts = [f"{len(ids)} {cause}" for cause, ids in causes.items() if ids]
+    left_out = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 2 else parts)
     return f"Of {len(runs)} runs, {left_out} cannot be compared with the leader.{remedy}" if left_out else ""

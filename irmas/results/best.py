@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from irmas.config import SWEEP_WIDE, Config, flatten, shown
+from irmas.config import REPETITIONS, SWEEP_WIDE, Config, flatten, shown
 from irmas.console import counted
+from irmas.run.folder import FINAL
 from irmas.sweep.jobs import named_runs
 from irmas.sweep.plan import Plan
 from irmas.sweep.sweep import OUTPUTS
@@ -44,7 +45,9 @@ def text(ranking: Ranking, analysis: Analysis) -> str:
     values = " ".join(f"{key}={shown(value)}" for key, value in leader.values.items())
     runs = named_runs(leader.runs)
     if len(leader.runs) > 1:
-        runs += f", which differ in their seed (below: seed {settings.seed}, of run {leader.runs[0]})"
+        differing = [key for key in REPETITIONS if key in ranking.plan.swept]
+        own = ", ".join(f"{key} {settings.flat()[key]}" for key in differing)
+        runs += f", which differ in {' and '.join(differing)} (below: {own}, of run {leader.runs[0]})"
     head = [
         f"The leader of the sweep {ranking.plan.name}: {runs}" + (f", {values}" if values else ""),
         _accuracy(analysis, settings),
@@ -88,9 +91,13 @@ def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
         words = ["python -m irmas.refine", f"{OUTPUTS}/{ranking.plan.name}", *_launcher(ranking.plan)]
         reason = f"{size} of {total} points are in the best set; fresh seeds of the first of them narrow it"
         return NextStep(" ".join(words), reason)
+    lacking = [point for point in analysis.points if not point.has_all_folds]
+    if lacking and ranking.plan.command and any(run.state not in FINAL for run in ranking.runs):
+        reason = f"{counted(len(lacking), 'point')} cannot be compared, since runs on some folds have not finished"
+        return NextStep(_train(*_words(ranking.plan), is_sweep=True), reason)
     reason = f"the other points cannot be compared with {leader}"
     if analysis.is_decided:
-        reason = f"{leader} is better than every other point"
+        reason = f"{leader} {'is' if len(analysis.points[0].runs) == 1 else 'are'} better than every other point"
     if total == 1:
         reason = "one point has finished, and no other to compare it with"
     return NextStep(production_command(ranking, analysis), reason)

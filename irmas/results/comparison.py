@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
-from irmas.results.runs import Answers
+from irmas.results.runs import NAMES, Answers
 
 Array = NDArray[np.float64]
 
@@ -49,7 +49,9 @@ class Sample:
     sizes: Array
     """Number of excerpts of each recording, (recordings,)."""
     scores: dict[int, Array]
-    """Scores by run, (recordings,): correct answers beyond accuracy x size, per excerpt of the sample; sum 0."""
+    """Scores by run, (recordings,): correct answers beyond accuracy x size, per excerpt that validates it; sum 0."""
+    folds: int = 1
+    """Number of sets of excerpts that are joined here, each of which validates runs of its own."""
 
     def add(self, run: int, answers: Answers) -> bool:
         """Add the run if it was validated on these excerpts, in whatever order; return whether it was."""
@@ -78,6 +80,24 @@ def samples(answers: Mapping[int, Answers]) -> list[Sample]:
     return [sample for sample in result if len(sample.sizes) > 1]
 
 
+def joined(samples: Sequence[Sample]) -> Sample:
+    """Return one sample, such as that of all folds. A run's scores are 0 for recordings that do not validate it."""
+    if len(samples) == 1:
+        return samples[0]
+    excerpts, recordings = (np.concatenate([getattr(one, name) for one in samples]) for name in NAMES)
+    _, codes = np.unique(recordings, return_inverse=True)
+    sizes = np.bincount(codes).astype(np.float64)
+    result, first = Sample(excerpts, recordings, codes, sizes, {}, len(samples)), 0
+    for sample in samples:
+        places = np.zeros(len(sample.sizes), dtype=np.intp)
+        places[sample.codes] = codes[first : first + len(sample.codes)]
+        first += len(sample.codes)
+        for run, scores in sample.scores.items():
+            result.scores[run] = np.zeros(len(sizes))
+            result.scores[run][places] = scores
+    return result
+
+
 @dataclass(frozen=True)
 class TrainingNoise:
     """Spread of one run's accuracy between trainings of the same settings, on the same excerpts."""
@@ -85,7 +105,8 @@ class TrainingNoise:
     sd: float
     df: int
     source: str
-    """`seeds`, for the spread among the runs of a point, or `epochs`, for the fluctuation of the last epochs."""
+    """`seeds`, for the spread among the runs of a point; `folds`, for that beyond what a fold does to all points alike;
+    `epochs`, for the fluctuation of the last epochs."""
 
 
 @dataclass(frozen=True)
@@ -116,31 +137,38 @@ def draw(n: int) -> NDArray[np.integer]:
     return np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
 
 
-def widening(n: int) -> float:
-    """Return the factor by which to widen deviations in resamples of n recordings, at least two.
+def inflation(n: int, folds: int = 1) -> float:
+    """Return n / (n - folds): scores of n recordings vary too little, since their sum over each fold is 0."""
+    return n / max(n - folds, 1)
 
-    It is sqrt(n / (n - 1)) times Student's t over the normal quantile (Hesterberg 2015, expanded percentiles).
+
+def widening(n: int, folds: int = 1) -> float:
+    """Return the factor by which to widen deviations in resamples of n recordings, at least two in each fold.
+
+    It is sqrt(n / (n - folds)) times Student's t over the normal quantile (Hesterberg 2015, expanded percentiles).
     """
     tail = (1 + CONFIDENCE) / 2
-    return float(math.sqrt(n / (n - 1)) * stdtrit(n - 1, tail) / ndtri(tail))
+    return float(math.sqrt(inflation(n, folds)) * stdtrit(max(n - folds, 1), tail) / ndtri(tail))
 
 
-def resample(sizes: Array) -> Array:
+def resample(sizes: Array, folds: int = 1) -> Array:
     """Return weights, (resamples, recordings): weights times scores are a resample's accuracy minus the observed one.
 
     A weight is how often the recording was drawn, over the relative size of everything that was drawn, widened.
     """
     counts = draw(len(sizes))
-    return np.asarray(counts * (widening(len(sizes)) * sizes.sum() / (counts @ sizes))[:, None])
+    return np.asarray(counts * (widening(len(sizes), folds) * sizes.sum() / (counts @ sizes))[:, None])
 
 
 class Comparison:
     """The points that were validated on one set of excerpts, with draws of their noise."""
 
-    def __init__(self, accuracies: Array, scores: Array, runs: Array, sizes: Array, variance: Variance) -> None:
+    def __init__(
+        self, accuracies: Array, scores: Array, runs: Array, sizes: Array, variance: Variance, folds: int = 1
+    ) -> None:
         """Draw the noise of points: accuracies and numbers of runs, (points,), scores, (points, recordings)."""
         self.accuracies, self.runs, self.variance = accuracies, runs, variance
-        self.by_excerpts = scores @ resample(sizes).T
+        self.by_excerpts = scores @ resample(sizes, folds).T
         """Deviations of the accuracies by the choice of recordings, (points, resamples)."""
         rng = np.random.default_rng(SEED + 1)
         drawn = np.sqrt(variance.from_chi_square(rng.chisquare(variance.df, RESAMPLES))) if variance.df else np.zeros(1)
@@ -204,11 +232,28 @@ class Comparison:
         return np.quantile(largest, CONFIDENCE) * errors, (1 + beyond) / (1 + RESAMPLES)
 
 
-def pooled_variance(values: Sequence[Array]) -> tuple[float, int]:
-    """Return the variance within groups and its degrees of freedom; values are (runs,) or (runs, recordings).
+def residual_variance(values: Array, points: NDArray[np.intp], folds: NDArray[np.intp]) -> tuple[float, int]:
+    """Return the variance around the sum of an effect of the point and one of the fold, and its degrees of freedom.
 
-    Of several columns the variances are added up.
+    With one fold it is the variance within points. With several it is that of the mean of a point's runs on a fold,
+    times their number: what a training set does to one point and not to another is in it, and all of these runs share
+    that. `values` are (runs,) or (runs, recordings), whose variances are added up; points and folds, (runs,), are
+    numbers.
     """
-    squares = sum(float(((group - group.mean(axis=0)) ** 2).sum()) for group in values)
-    df = sum(len(group) - 1 for group in values)
-    return (squares / df if df else 0.0), df
+    rest, units = values.reshape(len(values), -1), len(values)
+    if folds.any():
+        cells = points * (folds.max() + 1) + folds
+        rest, units = rest - _within(rest, cells), len(np.unique(cells))
+    rest = _within(rest, points)
+    basis, sizes, _ = np.linalg.svd(_within(np.eye(folds.max() + 1)[folds], points), full_matrices=False)
+    basis = basis[:, sizes > ROUNDING]
+    rest -= basis @ (basis.T @ rest)
+    df = units - len(np.unique(points)) - basis.shape[1]
+    return (float((rest**2).sum()) / df if df else 0.0), df
+
+
+def _within(values: Array, points: NDArray[np.intp]) -> Array:
+    """Return values, (runs, columns), minus the mean of their point."""
+    sums = np.zeros((points.max() + 1, values.shape[1]))
+    np.add.at(sums, points, values)
+    return np.asarray(values - (sums / np.maximum(np.bincount(points), 1)[:, None])[points])

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irmas.config import rule, shown
+from irmas.config import REPETITIONS, rule, shown
 from irmas.results.comparison import Comparison, Estimate
 
 Array = NDArray[np.float64]
 
 MOST_LEVELS = 24
 """Most values of a key that is a factor of a grid; those of others were drawn at random."""
-LABELS = frozenset({"seed", "data.seed", "data.fold", "data.render_seed"})
+LABELS = frozenset({*REPETITIONS, "data.seed", "data.render_seed"})
 """Keys whose whole numbers name something: nothing lies beyond the last of them."""
 
 

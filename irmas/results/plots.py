@@ -67,7 +67,7 @@ def draw(ranking: Ranking, analysis: Analysis) -> dict[str, bytes]:
 def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
     points = analysis.points[:MOST_POINTS]
     marks = [mark for mark in MARKS if any(point.in_best_set is mark[0] for point in points)]
-    with_seeds = any(len(point.runs) > 1 for point in points)
+    with_runs = any(len(point.runs) > 1 for point in points)
     has_bars, trainings = any(point.estimate for point in points), " and other trainings" if analysis.noise else ""
     notes = [
         _excerpts(ranking, analysis),
@@ -77,7 +77,7 @@ def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
         analysis.unpaired,
     ]
     title = f"val_accuracy of {_counted(ranking, analysis)}, best first"
-    figure = new_figure(0.7 + 0.165 * len(points), title, notes, len(marks) + with_seeds)
+    figure = new_figure(0.7 + 0.165 * len(points), title, notes, len(marks) + with_runs)
     axes = figure.subplots()
     axes.grid(axis="x")
     for in_best_set, meaning, style in marks:
@@ -87,7 +87,7 @@ def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
             axes.hlines(*zip(*bars, strict=True), color=style["color"], linewidth=1.2)
         x, y = [100 * point.accuracy for _, point in drawn], [place for place, _ in drawn]
         axes.plot(x, y, label=meaning, linestyle="none", markersize=4.5, **style)
-    if with_seeds:
+    if with_runs:
         accuracies = {run.id: run.accuracy or 0.0 for run in ranking.runs}
         places = [(run, place) for place, point in enumerate(points) for run in point.runs if len(point.runs) > 1]
         x, y = [100 * accuracies[run] for run, _ in places], [place for _, place in places]
@@ -129,7 +129,9 @@ def _heatmap(ranking: Ranking, analysis: Analysis) -> Figure | None:
     places = [*zip(*(codes[key] for key in levels), strict=True)]
     leader, panels = places[0], dict[tuple[int, ...], Array]()  # in the order of the best point in each
     for point, place in zip(analysis.points, places, strict=True):
-        panels.setdefault(place[2:], np.full(sizes[:2], np.nan))[place[:2]] = 100 * point.accuracy
+        panel = panels.setdefault(place[2:], np.full(sizes[:2], np.nan))
+        if point.has_all_folds:
+            panel[place[:2]] = 100 * point.accuracy
     high = CELL_HEIGHT * n_rows + 0.2 + LINE * len(others)
     most_across = max(1, int(PANELS_WIDTH / max(0.4 * n_columns, 1.2)))
     chosen = sorted(list(panels)[: min(MOST_PANELS, most_across * max(1, int(PANELS_HEIGHT / high)))])
@@ -140,7 +142,7 @@ def _heatmap(ranking: Ranking, analysis: Analysis) -> Figure | None:
     notes = [
         f"{_counted(ranking, analysis)}; {_excerpts(ranking, analysis)}",
         f"Framed: the leader, {_named(analysis.points[0])}.",
-        "Hatched: no finished run." if np.isnan(accuracies).any() else "",
+        "Hatched: no finished run, or a fold is missing." if np.isnan(accuracies).any() else "",
         f"{len(chosen)} of {len(panels)} panels, those with the best points." if len(panels) > len(chosen) else "",
     ]
     title = f"val_accuracy by {shortened(rows, 24)} and {shortened(columns, 24)}"
@@ -185,7 +187,7 @@ def _draw_panel(axes: Axes, panel: Array, accuracies: Array, framed: tuple[int, 
 
 
 def _curves(ranking: Ranking, analysis: Analysis) -> Figure:
-    """Draw the mean over the seeds of each point, and the first points in front with the band of their seeds."""
+    """Draw the mean over the runs of each point, and the first points in front with the band of their runs."""
     front, others = analysis.points[: len(LINES)], analysis.points[len(LINES) :]
     finished = {run for point in analysis.points for run in point.runs}
     unfinished = [run.id for run in ranking.runs if run.id not in finished and run.curve]
@@ -195,7 +197,7 @@ def _curves(ranking: Ranking, analysis: Analysis) -> Figure:
     followers = {1: "", 2: " and the next"}.get(len(front), f" and the next {len(front) - 1}")
     notes = [
         _excerpts(ranking, analysis),
-        "Lines: means over a point's seeds; bands: from its lowest to its highest run."
+        "Lines: means over a point's runs; bands: from its lowest to its highest run."
         if any(len(point.runs) > 1 for point in front)
         else "",
         f"In front: the leader{followers}; grey: all others." if others or unfinished else "",
@@ -208,7 +210,7 @@ def _curves(ranking: Ranking, analysis: Analysis) -> Figure:
     for axes, tag, factor in ((left, VAL_ACCURACY, 100), (right, VAL_LOSS, 1)):
         curves = {run.id: run.curves.get(tag, {}) for run in ranking.runs}
         axes.grid()
-        behind = [_mean(_over_seeds(curves, point)) for point in others] + [curves[run] for run in unfinished]
+        behind = [_mean(_over_runs(curves, point)) for point in others] + [curves[run] for run in unfinished]
         axes.plot(*_joined(behind, factor), color=FAINT, linewidth=0.7, marker=".", markersize=2)
         for place, point in enumerate(front):
             _draw_curve(axes, curves, point, factor, place)
@@ -224,25 +226,25 @@ def _curves(ranking: Ranking, analysis: Analysis) -> Figure:
 
 
 def _draw_curve(axes: Axes, curves: Mapping[int, Curve], point: Point, factor: float, place: int) -> None:
-    """Draw a point's mean and, of several seeds, the band from the lowest to the highest run."""
+    """Draw a point's mean and, of several runs, the band from the lowest to the highest run."""
     color, dash, shape = LINES[place]
-    layer, values = 9 - place, _over_seeds(curves, point)
+    layer, values = 9 - place, _over_runs(curves, point)
     style: dict[str, Any] = {"color": color, "linestyle": dash, "marker": shape, "markersize": 3}
     label = f"{named_runs(point.runs)}  {_named(point)}"
     axes.plot(*_joined([_mean(values)], factor), label=label, zorder=layer, **style)
     if len(point.runs) > 1:
-        low, high = ([factor * edge(seeds) for seeds in values.values()] for edge in (min, max))
+        low, high = ([factor * edge(own) for own in values.values()] for edge in (min, max))
         axes.fill_between([*values], low, high, color=color, alpha=0.18, linewidth=0, zorder=layer - 5)
 
 
-def _over_seeds(curves: Mapping[int, Curve], point: Point) -> dict[int, list[float]]:
+def _over_runs(curves: Mapping[int, Curve], point: Point) -> dict[int, list[float]]:
     """Return the values of the point's runs by epoch, for the epochs that all have."""
     runs = [curves[run] for run in point.runs]
     return {epoch: [curve[epoch] for curve in runs] for epoch in runs[0] if all(epoch in curve for curve in runs)}
 
 
 def _mean(values: Mapping[int, Sequence[float]]) -> Curve:
-    return {epoch: math.fsum(seeds) / len(seeds) for epoch, seeds in values.items()}
+    return {epoch: math.fsum(own) / len(own) for epoch, own in values.items()}
 
 
 def _joined(curves: Iterable[Curve], factor: float) -> tuple[list[float], list[float]]:
@@ -259,14 +261,15 @@ def _joined(curves: Iterable[Curve], factor: float) -> tuple[list[float], list[f
 
 def _confusion(leader: Point, confusion: Confusion) -> Figure:
     counts, n = confusion.counts, len(confusion.classes)
-    seeds = f", the first of the leader's {len(leader.runs)}" if len(leader.runs) > 1 else ", the leader"
+    is_part = len(leader.runs) > len(confusion.runs)
+    which = f"the first of the leader's {len(leader.runs)}" if is_part else "the leader"
     notes = [
         f"The leader: {_named(leader)}." if leader.values else "",
         f"{100 * np.trace(counts) / max(counts.sum(), 1):.1f} % are right in the last epoch.",
         "Color: per cent of the row, so that the diagonal is each class's recall.",
         "Numbers: per cent and, small, excerpts." if n <= MOST_COUNTED else "",
     ]
-    title = f"Confusion matrix of run {leader.runs[0]}{seeds}, n = {counts.sum():,} excerpts"
+    title = f"Confusion matrix of {named_runs(confusion.runs)}, {which}, n = {counts.sum():,} excerpts"
     names = [shortened(name, 16) for name in confusion.classes]
     width, height = 4.6, min(4.6, 0.4 * n)
     figure = new_figure(0.4 + height + turned_height(names, width / n), title, notes)

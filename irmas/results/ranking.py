@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from irmas.config import shown
+from irmas.config import FOLD, REPETITIONS, shown
 from irmas.console import plain_table
 from irmas.files import atomic_write, write_csv
 from irmas.results import runs
@@ -28,6 +28,8 @@ from irmas.sweep.sweep import Sweep
 if TYPE_CHECKING:  # scipy takes half a second to import
     from irmas.results.analysis import Analysis, Point
 
+NAMES = {"seed": "seeds", FOLD: "folds"}
+"""Names of the values of each repetition."""
 STYLES = {COMPLETED: "green", PENDING: "dim", RUNNING: "cyan"}
 STYLES |= dict.fromkeys((CANCELLED, PRUNED, NOT_SUBMITTED), "yellow")
 
@@ -47,7 +49,7 @@ class Ranking:
 
 
 def rank(sweep: Sweep, state: SweepState | None = None) -> Ranking:
-    """Rank points by the mean of the validation accuracy `events.RANKED` over their runs; ties by loss.
+    """Rank points by the mean of the validation accuracy `events.RANKED` over their folds and runs; ties by loss.
 
     Slurm is not queried again where `state` is passed. Runs of an earlier version, which lack that accuracy, are ranked
     by their last epoch where the sweep has no others, and have no rank where it has.
@@ -179,14 +181,14 @@ def styled(state: str) -> Text:
 
 
 def table(ranking: Ranking, analysis: Analysis | None = None, *, by_run: bool = False) -> Table:
-    """Return a table with one row per point where there are seeds, and otherwise, or `by_run`, with one per run.
+    """Return a table with one row per point where seeds or folds are swept, and otherwise, or `by_run`, one per run.
 
     A point has the means over its finished runs. With an analysis there are intervals, and marks of the best set.
     """
-    of_points = "seed" in ranking.plan.swept and not by_run
+    repeated = [] if by_run else [key for key in REPETITIONS if key in ranking.plan.swept]
     groups: dict[Any, list[Run]] = defaultdict(list)
     for run in ranking.runs:
-        groups[combination(run.values) if of_points else run.id].append(run)
+        groups[combination(run.values) if repeated else run.id].append(run)
     points = _by_run(analysis)
     rows = list[dict[str, str | Text]]()
     for group in groups.values():
@@ -194,26 +196,24 @@ def table(ranking: Ranking, analysis: Analysis | None = None, *, by_run: bool = 
         members = finished or group
         rank, values = group[0].rank, group[0].values
         row: dict[str, str | Text] = {"rank": "-" if rank is None else str(rank)}
-        row["runs" if of_points else "run"] = ranges(run.id for run in group)
-        row |= {key: shown(value) for key, value in values.items() if not (of_points and key == "seed")}
-        row["val_accuracy"] = _mean([run.accuracy for run in members], ".2%")
-        row["last"] = _mean([run.last_accuracy for run in members], ".2%")
+        row["runs" if repeated else "run"] = ranges(run.id for run in group)
+        row |= {key: shown(value) for key, value in values.items() if key not in repeated}
+        row["val_accuracy"] = _shown(runs.mean(members, lambda run: run.accuracy), ".2%")
+        row["last"] = _shown(runs.mean(members, lambda run: run.last_accuracy), ".2%")
         if analysis:
             point = points.get(members[0].id)
             interval, in_best_set = (point.estimate, point.in_best_set) if point else (None, None)
             row["95 % interval"] = f"{100 * interval.low:.1f} - {interval.high:.1%}" if interval else "-"
             row["best set"] = {None: "-", True: "yes", False: "no"}[in_best_set]
-        row["loss"] = _mean([run.loss for run in members], ".3f")
-        if of_points:
+        row["loss"] = _shown(runs.mean(members, lambda run: run.loss), ".3f")
+        if repeated:
             style = "green" if len(finished) == len(group) else "yellow"
-            row["seeds"] = Text(f"{len(finished)}/{len(group)}", style=style)
+            row[" x ".join(NAMES[key] for key in repeated)] = Text(f"{len(finished)}/{len(group)}", style=style)
         else:
             row["state"] = styled(group[0].state)
         rows.append(row)
     return plain_table(list(rows[0]), [list(row.values()) for row in rows], left=["state"])
 
 
-def _mean(values: Sequence[float | None], format_: str) -> str:
-    """Return the mean of the known values as text."""
-    known = [value for value in values if value is not None]
-    return format(math.fsum(known) / len(known), format_) if known else "-"
+def _shown(value: float | None, format_: str) -> str:
+    return "-" if value is None else format(value, format_)

@@ -14,12 +14,13 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-from irmas.config import shown
+from irmas.config import REPETITIONS, shown
 from irmas.console import counted
 from irmas.files import atomic_write
 from irmas.results import best, plots
 from irmas.results.analysis import Analysis, Point
 from irmas.results.ranking import Ranking, warnings
+from irmas.results.runs import mean
 from irmas.run.events import replace_images
 from irmas.sweep.jobs import named_runs
 from irmas.sweep.pruning import describe
@@ -168,7 +169,7 @@ def _claims(ranking: Ranking, analysis: Analysis) -> dict[str, Any] | None:
 
     None for any other grid than that report's.
     """
-    if set(ranking.plan.swept) - {"seed"} != DEDUCED.keys():
+    if {*ranking.plan.swept}.difference(REPETITIONS) != DEDUCED.keys():
         return None
     if any({run.values[key] for run in ranking.runs} != levels for key, levels in DEDUCED.items()):
         return None
@@ -194,8 +195,8 @@ def _verdict(is_confirmed: bool, is_refuted: bool) -> bool | None:
 
 def _last_accuracy(ranking: Ranking, point: Point) -> str:
     """Return the mean accuracy of the last epoch over the point's runs, per cent."""
-    known = [run.last_accuracy for run in ranking.runs if run.id in point.runs and run.last_accuracy is not None]
-    return percent(math.fsum(known) / len(known), 2) if known else "-"
+    last = mean([run for run in ranking.runs if run.id in point.runs], lambda run: run.last_accuracy)
+    return "-" if last is None else percent(last, 2)
 
 
 def _levels_shown(ranking: Ranking, key: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from itertools import count, islice
+from itertools import count, islice, product
 from typing import TYPE_CHECKING, Annotated, Any
 
-from irmas.config import FLAG, SWEEP_WIDE, Rule, check, one_of, shown, whole
+from irmas.config import FLAG, FOLD, REPETITIONS, SWEEP_WIDE, Rule, check, one_of, shown, whole
 from irmas.console import counted
 from irmas.errors import UserError
 from irmas.sweep.jobs import named_runs
@@ -37,7 +37,7 @@ class Request:
     candidates: Annotated[int, MANY] = _setting(
         3, "points to train again: the leader, and those with the smallest expected loss"
     )
-    seeds: Annotated[int, MANY] = _setting(3, "fresh seeds of each of these points")
+    seeds: Annotated[int, MANY] = _setting(3, "fresh seeds of each of these points, on each fold where folds are swept")
     edges: Annotated[bool, FLAG] = _setting(
         False, "true: for each edge of the grid that the ranking names, train the leader's neighbor beyond it, too"
     )
@@ -48,7 +48,7 @@ class Request:
         0.5, "with until=decided: points are equally good if choosing any loses at most this much, in percentage points"
     )
     runs: Annotated[int | None, MANY] = _setting(
-        None, f"with until=decided: most runs of all rounds together (default: {ROUNDS} * candidates * seeds)"
+        None, f"with until=decided: most runs of all rounds together (default: {ROUNDS} * candidates * seeds * folds)"
     )
     dry_run: Annotated[bool, FLAG] = _setting(False, "true: show what would be trained, and write nothing")
     allow_code_change: Annotated[bool, FLAG] = _setting(False, "as in irmas.train")
@@ -57,9 +57,9 @@ class Request:
     def is_repeated(self) -> bool:
         return self.until == "decided"
 
-    @property
-    def budget(self) -> int:
-        return ROUNDS * self.candidates * self.seeds if self.runs is None else self.runs
+    def budget(self, plan: Plan) -> int:
+        """Return the most runs that all rounds together may add to a sweep."""
+        return ROUNDS * self.candidates * self.seeds * len(_folds(plan)) if self.runs is None else self.runs
 
     @property
     def overrides(self) -> list[str]:
@@ -90,12 +90,12 @@ def decided(analysis: Analysis, request: Request) -> str:
 
 def spent(plan: Plan, analysis: Analysis, request: Request, runs: Sequence[PlannedRun]) -> str:
     """Return the message that a round with these runs exceeds the budget; empty where it does not."""
-    used = len(plan.refined)
-    if not request.is_repeated or used + len(runs) <= request.budget:
+    used, budget = len(plan.refined), request.budget(plan)
+    if not request.is_repeated or used + len(runs) <= budget:
         return ""
     return (
         f"not decided: {counted(len(analysis.best_set), 'point')} in the best set. Another round has {len(runs)} runs, "
-        f"and {used} of runs={request.budget} are used; runs={used + len(runs)} or fewer candidates= allow it"
+        f"and {used} of runs={budget} are used; runs={used + len(runs)} or fewer candidates= allow it"
     )
 
 
@@ -123,8 +123,9 @@ def fresh_runs(plan: Plan, points: Sequence[PlannedRun], seeds: int, beyond: Map
     """Return the runs of a round, numbered behind those of `plan`.
 
     Each of `points`, a run of which stands for it, gets the smallest seeds that no run of the sweep has, since those of
-    the sweep have chosen the points. The leader, the first one, gets neighbors: its settings with one key's value
-    replaced by that in `beyond`, with all the seeds that the leader then has.
+    the sweep have chosen the points; where folds are swept, on each of them, since a point is the mean over all. The
+    leader, the first one, gets neighbors: its settings with one key's value replaced by that in `beyond`, with all the
+    seeds that the leader then has.
 
     Raises ConfigError where a neighbor's settings do not fit together.
     """
@@ -132,12 +133,13 @@ def fresh_runs(plan: Plan, points: Sequence[PlannedRun], seeds: int, beyond: Map
     fresh = list(islice((seed for seed in count() if seed not in used), seeds))
     leader = points[0]
     of_leader = {seed for run, seed in zip(plan.runs, used, strict=True) if _settings(run) == _settings(leader)}
-    # The seed varies slowest, so that points have equally many seeds after an interruption.
-    runs = [_with(plan, point, seed=seed) for seed in fresh for point in points]
-    for seed in sorted({*fresh, *of_leader}):
-        runs += [_with(plan, leader, **{key: value, "seed": seed}) for key, value in beyond.items()]
-    known = {_settings(run, with_seed=True) for run in plan.runs}
-    runs = [run for run in runs if _settings(run, with_seed=True) not in known]
+    # Seed and fold vary slowest, so that points have equally many runs after an interruption.
+    folds = _folds(plan)
+    runs = [_with(plan, point, {"seed": seed} | fold) for seed in fresh for fold in folds for point in points]
+    for seed, fold in product(sorted({*fresh, *of_leader}), folds):
+        runs += [_with(plan, leader, {key: value, "seed": seed} | fold) for key, value in beyond.items()]
+    known = {_settings(run, SWEEP_WIDE) for run in plan.runs}
+    runs = [run for run in runs if _settings(run, SWEEP_WIDE) not in known]
     runs = [replace(run, id=number) for number, run in enumerate(runs, start=len(plan.runs) + 1)]
     for run in runs:
         check(plan.config_of(run))
@@ -156,13 +158,19 @@ def with_round(plan: Plan, runs: Sequence[PlannedRun], name: str, *, allow_code_
     return replace(whole, runs=list(runs), rounds=rounds)
 
 
-def _settings(run: PlannedRun, *, with_seed: bool = False) -> str:
-    """Return the settings that distinguish a point or, `with_seed`, a run."""
-    ignored = SWEEP_WIDE if with_seed else SWEEP_WIDE | {"seed"}
+def _folds(plan: Plan) -> list[dict[str, Any]]:
+    """Return the setting of each fold of a sweep; of one that does not sweep them, a single mapping without any."""
+    if FOLD not in plan.swept:
+        return [{}]
+    return [{FOLD: fold} for fold in sorted({plan.value(run, FOLD) for run in plan.runs})]
+
+
+def _settings(run: PlannedRun, ignored: Collection[str] = SWEEP_WIDE.union(REPETITIONS)) -> str:
+    """Return the settings that distinguish a point or, with those of a repetition, a run."""
     return str(sorted((key, value) for key, value in run.changes.items() if key not in ignored))
 
 
-def _with(plan: Plan, run: PlannedRun, **values: Any) -> PlannedRun:
+def _with(plan: Plan, run: PlannedRun, values: dict[str, Any]) -> PlannedRun:
     """Return a copy of a run with these settings and without halving, which would keep lucky seeds only."""
     base = plan.config.flat()
     changes = {key: value for key, value in (run.changes | values | {"halving": None}).items() if value != base[key]}

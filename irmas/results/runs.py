@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from irmas.config import anneals, averaged_epochs, shown
+from irmas.config import FOLD, REPETITIONS, anneals, averaged_epochs, shown
 from irmas.errors import DataError, in_words
 from irmas.files import reread
 from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS, RunScalars, read_all
@@ -39,11 +39,13 @@ class Answers:
 
 @dataclass(frozen=True)
 class Confusion:
-    """The confusion matrix of a run in its last epoch."""
+    """The confusion matrix of a run, or of one on each fold, in the last epoch."""
 
     counts: NDArray[np.integer]
     """(classes, classes): rows true, columns predicted."""
     classes: list[str]
+    runs: tuple[int, ...]
+    """IDs of the runs."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ class Run:
     """Rank of the run's point; of a PRUNED run, its own."""
     point_accuracy: float | None = None
     """Mean accuracy of the point's finished runs, which is ranked."""
+
+    @property
+    def fold(self) -> int | None:
+        """Fold that validates; None where folds are not swept."""
+        return self.values.get(FOLD)
 
     @property
     def is_finished(self) -> bool:
@@ -149,23 +156,28 @@ def _finite(value: float | None) -> float | None:
 
 
 def with_answers(sweep: Sweep, runs: Sequence[Run]) -> tuple[list[Run], Confusion | None, list[str]]:
-    """Return finished runs with their answers, the confusion matrix of the leader's first run, and the problems.
+    """Return finished runs with their answers, the confusion matrix of the leader, and the problems.
+
+    The matrix is that of the leader's run with the lowest ID, on each fold.
 
     A run without predictions, or with damaged ones, is returned without answers.
     """
     from irmas.run import predictions
 
     answered, problems = list[Run](), list[str]()
-    first = min((run.id for run in runs if run.rank == 1), default=0)
-    confusion, previous = None, None
+    leading = sorted((run for run in runs if run.rank == 1), key=lambda run: -run.id)
+    first = {run.fold: run.id for run in leading}.values()
+    confusion: Confusion | None = None
+    previous = None
     for run in runs:
         try:
             own = predictions.read(sweep.run_folder(sweep.plan.runs[run.id - 1]).predictions)
         except (DataError, OSError) as error:
             problems.append(f"run {run.id}: {in_words(error)}; it keeps its rank, and loses its interval")
             own = None
-        if own and run.id == first:
-            confusion = Confusion(own.confusion, own.classes.tolist())
+        if own and run.id in first:
+            counts, earlier = (own.confusion + confusion.counts, confusion.runs) if confusion else (own.confusion, ())
+            confusion = Confusion(counts, own.classes.tolist(), (*earlier, run.id))
         answers = _answers(own, previous) if own else None
         answered.append(replace(run, answers=answers))
         previous = answers or previous
@@ -184,24 +196,41 @@ def _answers(predictions: Predictions, previous: Answers | None) -> Answers:
 
 def combination(values: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the settings that the runs of a point have in common, as text."""
-    return tuple(shown(value) for key, value in values.items() if key != "seed")
+    return tuple(shown(value) for key, value in values.items() if key not in REPETITIONS)
+
+
+def mean(runs: Iterable[Run], value: Callable[[Run], float | None]) -> float | None:
+    """Return the mean over folds of the mean over the runs of a fold; None where no value is known.
+
+    A fold of which a seed is missing counts like the others, since it may be harder than they are.
+    """
+    by_fold: dict[int | None, list[float]] = defaultdict(list)
+    for run in runs:
+        if (known := value(run)) is not None:
+            by_fold[run.fold].append(known)
+    # With fsum, runs with the same accuracies in another order have the same mean.
+    return math.fsum(math.fsum(own) / len(own) for own in by_fold.values()) / len(by_fold) if by_fold else None
 
 
 def by_accuracy(runs: Sequence[Run], planned: Iterable[Mapping[str, Any]] = ()) -> list[tuple[float, list[Run]]]:
     """Return points as mean accuracy and runs, these by ID; the best first, ties by mean loss, then by the lowest ID.
 
-    `planned` are the settings of all runs of the sweep, finished or not. Points with more planned seeds than others,
-    which `irmas.refine` has trained again, come before these: of a point that was not, luck has chosen the seed.
+    Points that lack a fold come last: theirs may be the easy ones. `planned` are the settings of all runs of the sweep,
+    finished or not. Points with more planned runs than others, which `irmas.refine` has trained again, come before
+    these: of a point that was not, luck has chosen the seed.
     """
-    seeds = Counter(map(combination, planned))
-    fewest = min(seeds.values(), default=0)
+    repetitions = Counter(map(combination, planned))
+    fewest = min(repetitions.values(), default=0)
     points: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: run.id):
         points[combination(run.values)].append(run)
+    folds = {settings: frozenset(run.fold for run in members) for settings, members in points.items()}
+    shared = Counter(folds.values())
+    compared = max(shared, key=lambda folds: (len(folds), shared[folds]), default=frozenset())
     keyed = []
     for settings, members in points.items():
-        # With fsum, seeds with the same accuracies in another order have the same mean.
-        accuracy = math.fsum(run.accuracy or 0.0 for run in members) / len(members)
-        loss = math.fsum(math.inf if run.loss is None else run.loss for run in members) / len(members)
-        keyed.append(((seeds[settings] <= fewest, -accuracy, loss), accuracy, members))
+        accuracy = mean(members, lambda run: run.accuracy) or 0.0
+        loss = mean(members, lambda run: math.inf if run.loss is None else run.loss)
+        behind = (len(compared - folds[settings]), repetitions[settings] <= fewest)
+        keyed.append(((*behind, -accuracy, loss), accuracy, members))
     return [(accuracy, members) for _, accuracy, members in sorted(keyed, key=lambda point: point[0])]
