@@ -8,12 +8,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -22,7 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from irmas.config import check_rules
-from irmas.errors import ConfigError, RunFailedError, UserError
+from irmas.errors import ConfigError, RunFailedError
 from irmas.sweep.settings import LAUNCHERS, PREFIX, LocalSettings, read
 
 if TYPE_CHECKING:
@@ -53,28 +51,18 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Launch the grid of `hydra.sweeper.params` and of the command line, of which `arguments` are the texts."""
+        from irmas.cli.space import propose
+
         if not isinstance(self.params, Mapping):
             raise ConfigError("hydra.sweeper.params", self.params, "must be settings and their values")
         shipped = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in self.params.items()])
         overrides = {override.key_or_group: override for override in shipped} | self.task.of_runs
-        axes = {key: _values(replace(override, config_loader=self.loader)) for key, override in overrides.items()}
-        # The seed varies slowest, so that more seeds append runs and renumber none.
-        slowest_first = sorted(axes, key=lambda key: key != "seed")
-        runs = [dict(zip(slowest_first, run, strict=True)) for run in product(*(axes[key] for key in slowest_first))]
-        returns = self.grid_launcher.launch([[f"{key}={run[key]}" for key in axes] for run in runs], initial_job_idx=0)
+        located = {key: replace(override, config_loader=self.loader) for key, override in overrides.items()}
+        runs = [[f"{key}={text}" for key, text in run.items()] for run in propose(located)]
+        returns = self.grid_launcher.launch(runs, initial_job_idx=0)
         if any(job.status is JobStatus.FAILED for job in returns):
             raise SystemExit(1)
         return [returns]
-
-
-def _values(override: Override) -> list[str]:
-    if not override.is_sweep_override():
-        return [override.get_value_element_as_str()]
-    if not override.is_discrete_sweep():
-        raise UserError(f"{override.input_line}: a grid needs values, as in {override.key_or_group}=0.1,0.2")
-    if not (values := list(override.sweep_string_iterator())):
-        raise UserError(f"{override.input_line}: holds no value to sweep")
-    return values
 
 
 class IrmasLauncher(Launcher):
