@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.config_store import ConfigStore
@@ -43,14 +44,15 @@ class GridSweeper(Sweeper):
         self.params = params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.loader = hydra_context.config_loader
+        self.loader, self.points = hydra_context.config_loader, config.points
         self.task = cast("Task", task_function)
-        self.grid_launcher = Plugins.instance().instantiate_launcher(
+        launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        self.grid_launcher = cast("IrmasLauncher", launcher)
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Launch the grid of `hydra.sweeper.params` and of the command line, of which `arguments` are the texts."""
+        """Launch the runs of `hydra.sweeper.params` and of the command line, of which `arguments` are the texts."""
         from irmas.cli.space import propose
 
         if not isinstance(self.params, Mapping):
@@ -58,7 +60,9 @@ class GridSweeper(Sweeper):
         shipped = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in self.params.items()])
         overrides = {override.key_or_group: override for override in shipped} | self.task.of_runs
         located = {key: replace(override, config_loader=self.loader) for key, override in overrides.items()}
-        runs = [[f"{key}={text}" for key, text in run.items()] for run in propose(located)]
+        proposal = propose(located, self.points)
+        self.grid_launcher.origins = proposal.origins
+        runs = [[f"{key}={text}" for key, text in run.items()] for run in proposal.runs]
         returns = self.grid_launcher.launch(runs, initial_job_idx=0)
         if any(job.status is JobStatus.FAILED for job in returns):
             raise SystemExit(1)
@@ -73,6 +77,8 @@ class IrmasLauncher(Launcher):
     """Overrides of hydra.launcher.* that the launcher was made from, among others."""
     refine_arguments: Sequence[str] = ()
     """Arguments of `irmas.refine`, where a ranking job is to submit the next round."""
+    origins: Mapping[str, str] = MappingProxyType({})
+    """Places in a file of the overrides that stand there, by override."""
     has_jobs = False
     """True where jobs train and rank, and submit the next round."""
 
@@ -89,7 +95,7 @@ class IrmasLauncher(Launcher):
         from irmas.sweep.sweep import Sweep
 
         self.check()
-        composer = Composer(self.loader, self.config, self.task.of_runs)
+        composer = Composer(self.loader, self.config, self.task.of_runs, self.origins)
         plan = freeze(composer.base, composer.runs(job_overrides), self.name, self.task.typed)
         # A sweeper that proposes runs in batches keeps to the name of its first.
         self.name = plan.name

@@ -220,6 +220,9 @@ class Config:
     """Weighting of the loss by inverse class frequencies."""
     label_smoothing: Annotated[float, SHARE] = 0.0
     """Share of each target that is spread evenly over all classes, in train/loss too."""
+    points: Annotated[str | None, path("the path of a csv with one row per point, whose columns are settings")] = None
+    """A csv of points to train: one row per point, its columns are settings or groups; an empty cell leaves its key
+    alone."""
     halving: Annotated[int | None, whole(2, 100)] = None
     """Successive halving (ASHA): a run passes a rung only if it is among the best 1 / halving so far."""
     data: Data = field(default_factory=Data)
@@ -242,9 +245,11 @@ class Prepare:
     features: Features = field(default_factory=Features)
 
 
-SWEEP_WIDE = frozenset({"name", "device", "allow_code_change", "halving"})
+SWEEP_WIDE = frozenset({"name", "device", "allow_code_change", "points", "halving"})
 """Settings that are one for the whole sweep, and belong neither to a point nor to a winner."""
-WITHOUT_EFFECT = frozenset({"name", "device", "allow_code_change", "data.root", "data.cache", "data.cache_dir"})
+WITHOUT_EFFECT = frozenset(
+    {"name", "device", "allow_code_change", "points", "data.root", "data.cache", "data.cache_dir"}
+)
 """Settings that change no run's result (a digest identifies the data's content), and are not part of its identity."""
 
 

@@ -10,7 +10,7 @@ import yaml
 from commands import irmas
 from forked_commands import Commands
 
-from irmas.config import Config, flatten
+from irmas.config import SWEEP_WIDE, Config, flatten
 from irmas.results.best import END
 
 MISTAKES = [
@@ -100,6 +100,9 @@ MISTAKES = [
     (["data=folder"], ["data.root=", "must be a folder"]),
     (["data=folder", "data.root=nowhere"], ["data.root", "nowhere", "no such folder"]),
     (["data.cache=nowhere"], ["data.cache", "nowhere", "no such folder"]),
+    (["points=missing.csv", "data=standin"], ["missing.csv: No such file"]),
+    (["points=~/a.csv", "data=standin"], ["~/a.csv"]),
+    (["-m", "points=a.csv,b.csv", "data=standin"], ["points=a.csv", "whole sweep"]),
     ([], ["data.root", "python -m irmas.prepare download=true", "data=standin"]),
 ]
 
@@ -112,6 +115,23 @@ def test_a_mistake_is_one_message_and_writes_nothing(
     result = commands.refuse("train", *arguments, *launcher, folder=tmp_path)
     for text in wanted:
         assert text in result
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("0.1,0.3,\n0.2,1.5,\n", "line 3, column dropout: dropout=1.5: must be at least 0 and less than 1"),
+        ("0.1,many,\n", "line 2, column dropout: dropout=many: must be at least 0 and less than 1"),
+        ("0.1,,depp\n", "line 2, column model: model=depp: must be one of deep, report"),
+        ("0.1,0.3,\n0.1,,\n0.1,0.4,\n", "line 2, column lr: lr=0.1 dropout=0.4: appears twice in the sweep"),
+    ],
+)
+def test_a_wrong_value_in_a_file_of_points_is_named_by_line_and_column(
+    rows: str, message: str, commands: Commands, tmp_path: Path
+) -> None:
+    (tmp_path / "p.csv").write_text(f"lr,dropout,model\n{rows}")
+    result = commands.refuse("train", "points=p.csv", "data=standin", "hydra/launcher=local", folder=tmp_path)
+    assert result.startswith(f"irmas.train: p.csv: {message}")
 
 
 @pytest.mark.parametrize("arguments", [["dropout=0.3"], ["-m", "data=standin", "features=small,report"]])
@@ -167,9 +187,7 @@ def test_a_whole_best_of_an_earlier_version_takes_defaults_and_a_truncated_one_i
     commands: Commands, tmp_path: Path
 ) -> None:
     settings = {key: value for key, value in asdict(Config(lr=0.01)).items() if key not in ("dropout", "augment")}
-    own = {
-        key: value for key, value in settings.items() if key not in ("name", "device", "allow_code_change", "halving")
-    }
+    own = {key: value for key, value in settings.items() if key not in SWEEP_WIDE}
     text = yaml.safe_dump(own, sort_keys=False)
     best, call = tmp_path / "best.yaml", ["train", "best=best.yaml", "hydra/launcher=local"]
     best.write_text(text + END.format(len(flatten(own))))

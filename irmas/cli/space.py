@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override, RangeSweep
 
+from irmas.cli import points
 from irmas.errors import UserError
 
 
-def propose(overrides: Mapping[str, Override]) -> list[dict[str, str]]:
-    """Return the values of each run by key, as on the command line: every combination. Raise UserError."""
+@dataclass(frozen=True)
+class Proposal:
+    """The runs that a command asks for."""
+
+    runs: list[dict[str, str]]
+    """Values of each run by key, as on the command line."""
+    origins: dict[str, str] = field(default_factory=dict)
+    """Places of overrides that a file gives, by override."""
+
+
+def propose(overrides: Mapping[str, Override], listed: str | None) -> Proposal:
+    """Return every combination of the values and of the rows of the file of points `listed`. Raise UserError."""
     axes = {key: _values(override) for key, override in overrides.items()}
+    rows = points.read(Path(listed)) if listed else []
+    for key in axes:
+        if line := next((row.line for row in rows if key in row.cells), None):
+            reason = f"{listed} has a column {key} (line {line}); give it in one of the two"
+            raise UserError(f"{overrides[key].input_line}: {reason}")
+    chosen = [row.cells for row in rows] or [{}]
     # The seed varies slowest, so that more seeds append runs and renumber none.
-    runs = _combinations({key: axes[key] for key in sorted(axes, key=lambda key: key != "seed")})
-    return [{key: run[key] for key in axes} for run in runs]
+    seeds = _combinations({key: values for key, values in axes.items() if key == "seed"})
+    grid = _combinations({key: values for key, values in axes.items() if key != "seed"})
+    order = dict.fromkeys([*(key for cells in chosen for key in cells), *axes])
+    runs = [seed | cells | values for seed in seeds for cells in chosen for values in grid]
+    ordered = [{key: run[key] for key in order if key in run} for run in runs]
+    return Proposal(ordered, points.origins(Path(listed), rows) if listed else {})
 
 
 def _combinations(axes: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:

@@ -68,8 +68,8 @@ class Plan:
         return [self.config_of(run) for run in firsts.values()]
 
     def value(self, run: PlannedRun, key: str) -> Any:
-        """Return the value of a swept key in a run; of a group, the name of its option."""
-        return run.overrides[key] if key in run.overrides else self.config.flat().get(key)
+        """Return the value of a swept key in a run; of a group, the name of its option, or `-` where none is chosen."""
+        return run.overrides[key] if key in run.overrides else (self.config.flat() | run.changes).get(key, "-")
 
 
 def freeze(base: Config, runs: Sequence[PlannedRun], name: str | None, command: Sequence[str] = ()) -> Plan:
