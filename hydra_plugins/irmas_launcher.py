@@ -26,6 +26,7 @@ from irmas.sweep.settings import LAUNCHERS, PREFIX, LocalSettings, read
 
 if TYPE_CHECKING:
     from irmas.cli.overrides import Task
+    from irmas.config import Search
     from irmas.run.folder import Status
     from irmas.sweep.plan import Plan
 
@@ -45,6 +46,7 @@ class GridSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader, self.points = hydra_context.config_loader, config.points
+        self.search = cast("Search", OmegaConf.to_object(config.search))
         self.task = cast("Task", task_function)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -60,8 +62,8 @@ class GridSweeper(Sweeper):
         shipped = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in self.params.items()])
         overrides = {override.key_or_group: override for override in shipped} | self.task.of_runs
         located = {key: replace(override, config_loader=self.loader) for key, override in overrides.items()}
-        proposal = propose(located, self.points)
-        self.grid_launcher.origins = proposal.origins
+        proposal = propose(located, self.points, self.search)
+        self.grid_launcher.origins, self.grid_launcher.space = proposal.origins, proposal.space
         runs = [[f"{key}={text}" for key, text in run.items()] for run in proposal.runs]
         returns = self.grid_launcher.launch(runs, initial_job_idx=0)
         if any(job.status is JobStatus.FAILED for job in returns):
@@ -79,6 +81,8 @@ class IrmasLauncher(Launcher):
     """Arguments of `irmas.refine`, where a ranking job is to submit the next round."""
     origins: Mapping[str, str] = MappingProxyType({})
     """Places in a file of the overrides that stand there, by override."""
+    space: Mapping[str, str] = MappingProxyType({})
+    """Intervals and lists from which a search has drawn the runs, as they were typed, by key."""
     has_jobs = False
     """True where jobs train and rank, and submit the next round."""
 
@@ -96,7 +100,9 @@ class IrmasLauncher(Launcher):
 
         self.check()
         composer = Composer(self.loader, self.config, self.task.of_runs, self.origins)
-        plan = freeze(composer.base, composer.runs(job_overrides), self.name, self.task.typed)
+        if composer.base.search.method != "none" and not self.space:
+            raise ConfigError("search", composer.base.search.method, "only hydra/sweeper=grid draws points")
+        plan = freeze(composer.base, composer.runs(job_overrides), self.name, self.task.typed, self.space)
         # A sweeper that proposes runs in batches keeps to the name of its first.
         self.name = plan.name
         data_job.check(Sweep.of(plan))

@@ -199,7 +199,12 @@ def _last_accuracy(ranking: Ranking, point: Point) -> str:
 
 
 def _levels_shown(ranking: Ranking, key: str) -> str:
-    """Return the values of a swept key; those of a group with what they change of the base configuration."""
+    """Return the values of a swept key; those of a group with what they change of the base configuration.
+
+    Of a key that a search has drawn, return the interval or list as it was typed.
+    """
+    if key in ranking.plan.space:
+        return plain(ranking.plan.space[key])
     changes: dict[str, dict[str, None]] = {}  # ordered sets
     for run in ranking.plan.runs:
         of_value = changes.setdefault(plain(ranking.plan.value(run, key)), {})
