@@ -35,6 +35,13 @@ def shown(value: object) -> str:
     return str(value)
 
 
+def brief(value: object) -> str:
+    """Return a value for a table or a picture: as `shown`, but fractions with four significant digits at most."""
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(brief, value)) + "]"
+    return shown(float(f"{value:.4g}") if isinstance(value, float) else value)
+
+
 def one_of(*allowed: str | bool) -> Rule:
     listed = ", ".join(map(shown, allowed))
     return Rule(lambda value: value in allowed, f"one of {listed}" if len(allowed) > 1 else listed)

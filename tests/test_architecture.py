@@ -42,6 +42,7 @@ IMPORTED_BY = {
     "tensorboard": {"irmas.run.events"},
     "pickle": {"irmas.run.checkpoint"},
     "jinja2": {"irmas.results.report"},
+    "optuna": {"irmas.results.importances"},
     "pooch": {"irmas.data.download"},
     "filelock": {"irmas.files"},
 }

@@ -102,12 +102,18 @@ class _Group:
 
 
 def analyze(
-    runs: Sequence[Run], swept: Sequence[str], planned: Iterable[Mapping[str, Any]] = (), rounds: int = 0
+    runs: Sequence[Run],
+    swept: Sequence[str],
+    planned: Iterable[Mapping[str, Any]] = (),
+    rounds: int = 0,
+    *,
+    is_grid: bool = True,
 ) -> Analysis:
     """Return what a sweep's finished runs, at least one, allow to conclude. The same runs give the same numbers.
 
     `planned` are the settings of all runs of the sweep, by which its points are ordered. `rounds` is how often the
-    sweep was refined: each round takes half of the error rate that the one before had.
+    sweep was refined: each round takes half of the error rate that the one before had. Without `is_grid`, as of points
+    that a search has drawn, keys have no main effects.
     """
     keys = [key for key in swept if key != "seed"]
     means = by_accuracy(runs, planned)
@@ -117,7 +123,7 @@ def analyze(
     ]
     noise = _training_noise(runs, [np.array([run.accuracy for run in seeds]) for _, seeds in means])
     confidence = 1 - (1 - comparison.CONFIDENCE) / 2**rounds
-    grid = _grid(points, keys)
+    grid = _grid(points, keys if is_grid else [])
     groups = _groups(points, runs, noise)
     leading = next((group for group in groups if group.numbers[0] == 0), None)
     leader, everywhere, known = None, None, _estimates(points, groups)
