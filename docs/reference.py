@@ -15,11 +15,11 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # of several checkouts with one environment, this one
 
-from irmas.config import Augment, Config, Data, Features, Model, flatten, rules, shown  # noqa: E402
+from irmas.config import Augment, Config, Data, Features, Model, Search, flatten, rules, shown  # noqa: E402
 from irmas.sweep.settings import LAUNCHERS, PREFIX  # noqa: E402
 
 PAGE = ROOT / "docs" / "configuration.md"
-GROUPS = {"data": Data, "features": Features, "model": Model, "augment": Augment}
+GROUPS = {"data": Data, "features": Features, "model": Model, "augment": Augment, "search": Search}
 HEAD = """# Settings
 
 `python docs/reference.py` writes this page from `irmas/config.py`, `irmas/sweep/settings.py` and `conf/`; a test keeps

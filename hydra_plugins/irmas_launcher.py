@@ -8,13 +8,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -23,11 +22,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from irmas.config import check_rules
-from irmas.errors import ConfigError, RunFailedError, UserError
+from irmas.errors import ConfigError, RunFailedError
 from irmas.sweep.settings import LAUNCHERS, PREFIX, LocalSettings, changed, read
 
 if TYPE_CHECKING:
     from irmas.cli.overrides import Task
+    from irmas.config import Search
     from irmas.run.folder import Status
     from irmas.sweep.plan import Plan
 
@@ -46,36 +46,30 @@ class GridSweeper(Sweeper):
         self.params = params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.loader = hydra_context.config_loader
+        self.loader, self.points = hydra_context.config_loader, config.points
+        self.search = cast("Search", OmegaConf.to_object(config.search))
         self.task = cast("Task", task_function)
-        self.grid_launcher = Plugins.instance().instantiate_launcher(
+        launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        self.grid_launcher = cast("IrmasLauncher", launcher)
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Launch the grid of `hydra.sweeper.params` and of the command line, of which `arguments` are the texts."""
+        """Launch the runs of `hydra.sweeper.params` and of the command line, of which `arguments` are the texts."""
+        from irmas.cli.space import propose
+
         if not isinstance(self.params, Mapping):
             raise ConfigError("hydra.sweeper.params", self.params, "must be settings and their values")
         shipped = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in self.params.items()])
         overrides = {override.key_or_group: override for override in shipped} | self.task.of_runs
-        axes = {key: _values(replace(override, config_loader=self.loader)) for key, override in overrides.items()}
-        # The seed varies slowest, so that more seeds append runs and renumber none.
-        slowest_first = sorted(axes, key=lambda key: key != "seed")
-        runs = [dict(zip(slowest_first, run, strict=True)) for run in product(*(axes[key] for key in slowest_first))]
-        returns = self.grid_launcher.launch([[f"{key}={run[key]}" for key in axes] for run in runs], initial_job_idx=0)
+        located = {key: replace(override, config_loader=self.loader) for key, override in overrides.items()}
+        proposal = propose(located, self.points, self.search)
+        self.grid_launcher.origins, self.grid_launcher.space = proposal.origins, proposal.space
+        runs = [[f"{key}={text}" for key, text in run.items()] for run in proposal.runs]
+        returns = self.grid_launcher.launch(runs, initial_job_idx=0)
         if any(job.status is JobStatus.FAILED for job in returns):
             raise SystemExit(1)
         return [returns]
-
-
-def _values(override: Override) -> list[str]:
-    if not override.is_sweep_override():
-        return [override.get_value_element_as_str()]
-    if not override.is_discrete_sweep():
-        raise UserError(f"{override.input_line}: a grid needs values, as in {override.key_or_group}=0.1,0.2")
-    if not (values := list(override.sweep_string_iterator())):
-        raise UserError(f"{override.input_line}: holds no value to sweep")
-    return values
 
 
 class IrmasLauncher(Launcher):
@@ -86,6 +80,10 @@ class IrmasLauncher(Launcher):
     """Files with the cluster's settings, from which the launcher's were made."""
     refine_arguments: Sequence[str] = ()
     """Arguments of `irmas.refine`, where a ranking job is to submit the next round."""
+    origins: Mapping[str, str] = MappingProxyType({})
+    """Places in a file of the overrides that stand there, by override."""
+    space: Mapping[str, str] = MappingProxyType({})
+    """Intervals and lists from which a search has drawn the runs, as they were typed, by key."""
     has_jobs = False
     """True where jobs train and rank, and submit the next round."""
 
@@ -102,8 +100,10 @@ class IrmasLauncher(Launcher):
         from irmas.sweep.sweep import Sweep
 
         self.check()
-        composer = Composer(self.loader, self.config, self.task.of_runs)
-        plan = freeze(composer.base, composer.runs(job_overrides), self.name, self.task.typed)
+        composer = Composer(self.loader, self.config, self.task.of_runs, self.origins)
+        if composer.base.search.method != "none" and not self.space:
+            raise ConfigError("search", composer.base.search.method, "only hydra/sweeper=grid draws points")
+        plan = freeze(composer.base, composer.runs(job_overrides), self.name, self.task.typed, self.space)
         # A sweeper that proposes runs in batches keeps to the name of its first.
         self.name = plan.name
         Sweep.of(plan).share()

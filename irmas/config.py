@@ -37,6 +37,13 @@ def shown(value: object) -> str:
     return str(value)
 
 
+def brief(value: object) -> str:
+    """Return a value for a table or a picture: as `shown`, but fractions with four significant digits at most."""
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(brief, value)) + "]"
+    return shown(float(f"{value:.4g}") if isinstance(value, float) else value)
+
+
 def one_of(*allowed: str | bool) -> Rule:
     listed = ", ".join(map(shown, allowed))
     return Rule(lambda value: value in allowed, f"one of {listed}" if len(allowed) > 1 else listed)
@@ -205,6 +212,19 @@ class Augment:
 
 
 @dataclass
+class Search:
+    """The points that a sweep trains: every combination of its values, or as many as are drawn."""
+
+    method: Annotated[str, one_of("none", "random")] = "none"
+    """`none` (every combination) or `random` (a scrambled Sobol sequence, which fills the space evenly)."""
+    runs: Annotated[int | None, whole(1, 10_000)] = None
+    """search=random only: number of points to draw, each of which all swept seeds and folds repeat; a larger number
+    extends the sweep."""
+    seed: Annotated[int | None, SEED] = None
+    """search=random only: seed of the points."""
+
+
+@dataclass
 class Config:
     """One training run."""
 
@@ -236,12 +256,16 @@ class Config:
     """Weighting of the loss by inverse class frequencies."""
     label_smoothing: Annotated[float, SHARE] = 0.0
     """Share of each target that is spread evenly over all classes, in train/loss too."""
+    points: Annotated[str | None, path("the path of a csv with one row per point, whose columns are settings")] = None
+    """A csv of points to train: one row per point, its columns are settings or groups; an empty cell leaves its key
+    alone."""
     halving: Annotated[int | None, whole(2, 100)] = None
     """Successive halving (ASHA): a run passes a rung only if it is among the best 1 / halving so far."""
     data: Data = field(default_factory=Data)
     features: Features = field(default_factory=Features)
     model: Model = field(default_factory=Model)
     augment: Augment = field(default_factory=Augment)
+    search: Search = field(default_factory=Search)
 
     def flat(self) -> dict[str, Any]:
         """Return all settings by dotted key, the inverse of `from_flat`."""
@@ -258,12 +282,16 @@ class Prepare:
     features: Features = field(default_factory=Features)
 
 
-SWEEP_WIDE = frozenset({"name", "device", "allow_code_change", "halving"})
+SEARCH = frozenset({"points", "search.method", "search.runs", "search.seed"})
+"""Settings that say which runs a sweep has."""
+SWEEP_WIDE = SEARCH | {"name", "device", "allow_code_change", "halving", "search"}
 """Settings that are one for the whole sweep, and belong neither to a point nor to a winner."""
 FOLD = "data.fold"
 REPETITIONS = ("seed", FOLD)
 """Settings whose values repeat a point: runs that differ in them alone belong to the same one."""
-WITHOUT_EFFECT = frozenset({"name", "device", "allow_code_change", "data.root", "data.cache", "data.cache_dir"})
+WITHOUT_EFFECT = (
+    frozenset({"name", "device", "allow_code_change", "data.root", "data.cache", "data.cache_dir"}) | SEARCH
+)
 """Settings that change no run's result (a digest identifies the data's content), and are not part of its identity."""
 
 
@@ -288,6 +316,18 @@ def rule(key: str) -> Rule:
     return rules(Config)[key]
 
 
+def number_type(key: str) -> type | None:
+    """Return int or float for a run's setting that is a number; None for any other key."""
+    if key not in rules(Config):
+        return None
+    schema: type = Config
+    *groups, name = key.split(".")
+    for group in groups:
+        schema = get_type_hints(schema)[group]
+    hint = get_type_hints(schema)[name]
+    return next((kind for kind in (int, float) if kind in (hint, *get_args(hint))), None)
+
+
 def check_rules(settings: Any, prefix: str = "") -> None:
     """Raise ConfigError for the first value in a dataclass that breaks its rule; `prefix` stands before its key."""
     schema: type = type(settings)
@@ -303,6 +343,8 @@ def check(config: Config | Prepare) -> None:
     data, features = config.data, config.features
     if isinstance(config, Config) and config.halving is not None and config.halving > config.epochs:
         raise ConfigError("halving", config.halving, f"must be at most epochs={config.epochs}")
+    if isinstance(config, Config):
+        check_search(config.search)
     for key, source in {"size": "standin", "render_seed": "standin", "recordings": "folder"}.items():
         if getattr(data, key) is not None and data.source != source:
             raise ConfigError(f"data.{key}", getattr(data, key), f"only data={source} takes it")
@@ -320,6 +362,17 @@ def check(config: Config | Prepare) -> None:
         raise ConfigError("features.seconds", features.seconds, "must give 1 to 65536 frames, see hop_length")
     if data.cache is None and features.resampling is None:
         raise ConfigError("features.resampling", "null", "must be kaiser_best or hann")
+
+
+def check_search(search: Search) -> None:
+    """Raise ConfigError for the first value that breaks its rule, or that does not go with the method."""
+    check_rules(search, "search.")
+    for key in ("runs", "seed"):
+        value = getattr(search, key)
+        if value is not None and search.method == "none":
+            raise ConfigError(f"search.{key}", value, "only search=random takes it")
+        if value is None and search.method != "none":
+            raise ConfigError(f"search.{key}", "null", "search=random needs it")
 
 
 def first_difference(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str | None:

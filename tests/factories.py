@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from irmas.config import FOLD, Config, averaged_epochs, flatten, shown
+from irmas.config import FOLD, Config, Search, averaged_epochs, flatten, shown
 from irmas.data.dataset import resolve
 from irmas.results.analysis import Analysis, analyze
 from irmas.results.ranking import Ranking
@@ -64,6 +64,18 @@ def grid(axes: Mapping[str, Sequence[Any]], base: Config | None = None, name: st
     return Plan(name, list(axes), "data", "source", "commit", base or Config(), runs, command)
 
 
+def listed(points: Sequence[Values], space: Mapping[str, str] | None = None, base: Config | None = None) -> Plan:
+    """Return the plan of these points, of settings alone, which a search has drawn from `space`."""
+    base = base or Config()
+    flat = base.flat()
+    runs = [
+        PlannedRun(number, dict(point), {key: value for key, value in point.items() if flat[key] != value})
+        for number, point in enumerate(points, start=1)
+    ]
+    base = replace(base, search=Search("random", len(points), 0)) if space else base
+    return Plan("drawn", [*points[0]], "data", "source", "commit", base, runs, [], space=dict(space or {}))
+
+
 def write_run(
     sweep: Sweep,
     number: int,
@@ -90,7 +102,7 @@ def write_run(
 
 
 def simulated(
-    axes: Mapping[str, Sequence[Any]],
+    axes: Mapping[str, Sequence[Any]] | Plan,
     accuracy: Callable[[Values], float],
     *,
     pace: float = 2.0,
@@ -99,12 +111,12 @@ def simulated(
     predicted: bool = True,
     base: Config | None = None,
 ) -> tuple[Ranking, Analysis | None]:
-    """Return a sweep without files: a run for each combination, `accuracy` up to training noise.
+    """Return a sweep without files: a run for each combination, or of a plan; `accuracy` up to training noise.
 
     `failed` are runs that ended so, by ID. Runs are right on much the same excerpts, four to a recording.
     """
     rng = np.random.default_rng(0)
-    plan = grid(axes, resolve(base or Config()), "made-up")
+    plan = axes if isinstance(axes, Plan) else grid(axes, resolve(base or Config()), "made-up")
     easy = np.repeat(rng.standard_normal(EXCERPTS // 4), 4) + 2 * rng.standard_normal(EXCERPTS)
     runs = list[Run]()
     for planned in plan.runs:
@@ -136,7 +148,7 @@ def simulated(
             )
         )
     finished = [run for run in runs if run.is_finished]
-    return ranking_of(plan, runs), analyze(finished, list(axes)) if finished else None
+    return ranking_of(plan, runs), analyze(finished, plan.swept, is_grid=not plan.space) if finished else None
 
 
 def rise(accuracy: float, epochs: int, pace: float) -> list[float]:

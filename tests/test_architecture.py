@@ -30,7 +30,13 @@ LAYERS = (
 COMMANDS = {"train", "prepare", "rank", "refine", "status", "evaluate", "predict", "export"}
 """Modules at the top of the package that are commands; the others there are the base."""
 IMPORTED_BY = {
-    "hydra": {"irmas.cli.overrides", "irmas.cli.compose", "irmas.prepare", "hydra_plugins.irmas_launcher"},
+    "hydra": {
+        "irmas.cli.overrides",
+        "irmas.cli.compose",
+        "irmas.cli.space",
+        "irmas.prepare",
+        "hydra_plugins.irmas_launcher",
+    },
     "submitit": {"irmas.sweep.executor"},
     "subprocess": {
         "irmas.sweep.slurm",
@@ -42,6 +48,7 @@ IMPORTED_BY = {
     "tensorboard": {"irmas.run.events"},
     "pickle": {"irmas.run.checkpoint"},
     "jinja2": {"irmas.results.report"},
+    "optuna": {"irmas.results.importances"},
     "pooch": {"irmas.data.download"},
     "filelock": {"irmas.files"},
 }

@@ -12,7 +12,7 @@ from commands import irmas
 from forked_commands import Commands
 
 from irmas.cli import overrides
-from irmas.config import Config, flatten
+from irmas.config import SWEEP_WIDE, Config, flatten
 from irmas.errors import UserError
 from irmas.results.best import END
 
@@ -97,12 +97,32 @@ MISTAKES = [
     (["-m", "name=a,b"], ["name=a", "whole sweep"]),
     (["-m", "data=standin", "dropout=0.3,1.5"], ["dropout=1.5", "less than 1"]),
     (["-m", "data=standin", "dropout=0.3,0.30"], ["dropout=0.3", "twice"]),
-    (["-m", "data=standin", "lr=interval(0.1,1)"], ["lr=interval(0.1,1)", "a grid needs values"]),
+    (["-m", "data=standin", "lr=interval(0.1,1)"], ["lr=interval(0.1,1): search=random draws", "a grid needs values"]),
     (["-m", "data=standin", "model=report,depp"], ["model=depp", "deep, report"]),
     (["data.size=200"], ["data.size=200", "only data=standin"]),
     (["data=folder"], ["data.root=", "must be a folder"]),
     (["data=folder", "data.root=nowhere"], ["data.root", "nowhere", "no such folder"]),
     (["data.cache=nowhere"], ["data.cache", "nowhere", "no such folder"]),
+    (["search=halton"], ["search=halton", "none, random"]),
+    (["search.runs=3", "data=standin"], ["search.runs=3", "only search=random"]),
+    (["search=random", "data=standin"], ["search=random: needs settings"]),
+    (["search=random", "lr=1,2", "search.runs=0"], ["search.runs=0", "from 1 to 10000"]),
+    (["search=random", "lr=1,2", "search.runs=null"], ["search.runs=null", "needs it"]),
+    (["search=random", "lr=1,2", "search.runs=3"], ["search.runs=3", "at most 2"]),
+    (["search=random,none", "lr=1,2", "data=standin"], ["search=random", "whole sweep"]),
+    (["search=random", "lr=1,2", "points=a.csv"], ["points=a.csv", "one of the two"]),
+    (["search=random", "dropout=interval(0.1,1)"], ["dropout=interval(0.1,1): its end 1 must be at least 0 and less"]),
+    (["search=random", "batch_size=interval(2.5,9)"], ["batch_size=interval(2.5,9): its end 2.5 must be a whole"]),
+    (["search=random", "lr=interval(2,1)"], ["lr=interval(2,1)", "below the second"]),
+    (["search=random", "l2=tag(log,interval(0,1))"], ["l2=tag(log,interval(0,1))", "above 0"]),
+    (["search=random", "lr=tag(log,choice(1,2))"], ["lr=tag(log,choice(1,2))", "only an interval is tagged"]),
+    (["search=random", "lr=tag(exp,interval(1,2))"], ["lr=tag(exp,interval(1,2))", "tag(log,interval("]),
+    (["search=random", "schedule=interval(1,2)"], ["schedule=interval(1,2)", "only a number"]),
+    (["search=random", "lr=1,2", "seed=interval(0,2)"], ["seed=interval(0,2)", "needs values, as in seed=0,1"]),
+    (["search=random", "lr=0.1,20", "search.runs=2", "data=standin"], ["lr=20", "at most 10"]),
+    (["points=missing.csv", "data=standin"], ["missing.csv: No such file"]),
+    (["points=~/a.csv", "data=standin"], ["~/a.csv"]),
+    (["-m", "points=a.csv,b.csv", "data=standin"], ["points=a.csv", "whole sweep"]),
     ([], ["data.root", "python -m irmas.prepare download=true", "data=standin"]),
 ]
 
@@ -133,6 +153,23 @@ def test_without_a_slurm_runs_train_here(monkeypatch: pytest.MonkeyPatch, tmp_pa
     (tmp_path / "slurm").mkdir()
     with pytest.raises(UserError, match=re.escape(f"has a Slurm ({tmp_path}/slurm)")):
         overrides.default_launcher()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("0.1,0.3,\n0.2,1.5,\n", "line 3, column dropout: dropout=1.5: must be at least 0 and less than 1"),
+        ("0.1,many,\n", "line 2, column dropout: dropout=many: must be at least 0 and less than 1"),
+        ("0.1,,depp\n", "line 2, column model: model=depp: must be one of deep, own, report"),
+        ("0.1,0.3,\n0.1,,\n0.1,0.4,\n", "line 2, column lr: lr=0.1 dropout=0.4: appears twice in the sweep"),
+    ],
+)
+def test_a_wrong_value_in_a_file_of_points_is_named_by_line_and_column(
+    rows: str, message: str, commands: Commands, tmp_path: Path
+) -> None:
+    (tmp_path / "p.csv").write_text(f"lr,dropout,model\n{rows}")
+    result = commands.refuse("train", "points=p.csv", "data=standin", "hydra/launcher=local", folder=tmp_path)
+    assert result.startswith(f"irmas.train: p.csv: {message}")
 
 
 @pytest.mark.parametrize("arguments", [["dropout=0.3"], ["-m", "data=standin", "features=small,report"]])
@@ -188,9 +225,7 @@ def test_a_whole_best_of_an_earlier_version_takes_defaults_and_a_truncated_one_i
     commands: Commands, tmp_path: Path
 ) -> None:
     settings = {key: value for key, value in asdict(Config(lr=0.01)).items() if key not in ("dropout", "augment")}
-    own = {
-        key: value for key, value in settings.items() if key not in ("name", "device", "allow_code_change", "halving")
-    }
+    own = {key: value for key, value in settings.items() if key not in SWEEP_WIDE}
     text = yaml.safe_dump(own, sort_keys=False)
     best, call = tmp_path / "best.yaml", ["train", "best=best.yaml", "hydra/launcher=local"]
     best.write_text(text + END.format(len(flatten(own))))

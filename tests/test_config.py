@@ -13,7 +13,9 @@ from irmas.config import (
     Data,
     Model,
     Prepare,
+    Search,
     averaged_epochs,
+    brief,
     check,
     first_difference,
     from_flat,
@@ -125,6 +127,7 @@ def test_the_digest_of_a_run_is_that_of_the_settings_that_change_it() -> None:
     alike = [
         replace(one, seed=7),
         replace(one, name="x", device="cuda", allow_code_change=True, halving=3),
+        replace(one, points="points.csv", search=Search("random", 8, 1)),
         replace(one, data=replace(one.data, root="/a", cache="/b", cache_dir="/c", recordings="/d.csv")),
         from_flat(one.flat()),
     ]
@@ -178,3 +181,19 @@ def test_null_is_allowed_where_the_type_has_none(key: str) -> None:
 def test_a_third_of_the_epochs_but_at_most_five_are_averaged(epoch: int, averaged: int) -> None:
     assert averaged_epochs("constant", epoch) == averaged_epochs("plateau", epoch) == averaged
     assert averaged_epochs("onecycle", epoch) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.1 + 0.2, "0.3"),
+        (0.00012345, "0.0001234"),
+        (1.0, "1.0"),
+        (12345, "12345"),
+        ([0.123456, 8], "[0.1235,8]"),
+        (None, "null"),
+        ("deep", "deep"),
+    ],
+)
+def test_a_table_has_four_significant_digits_at_most(value: object, text: str) -> None:
+    assert brief(value) == text

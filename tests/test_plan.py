@@ -15,7 +15,7 @@ from factories import read_plan, run_folder, write_plan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irmas.config import Config, flatten
+from irmas.config import Config, Search, flatten
 from irmas.data import dataset
 from irmas.errors import ConfigError, UserError
 from irmas.sweep.plan import Plan, PlannedRun, expand, freeze
@@ -205,6 +205,29 @@ def test_a_plan_keeps_its_source_until_a_change_is_allowed(tmp_path: Path) -> No
     assert read_plan(tmp_path) == plan
     plan, _ = write_plan(tmp_path, replace(make({}), source="edited", commit="later"))
     assert (plan.source, plan.config.allow_code_change) == ("edited", False)
+
+
+def test_a_search_grows_and_is_not_mixed_with_another_one(tmp_path: Path) -> None:
+    def search(lrs: list[str], runs: int, seed: int = 0, space: str = "interval(0.01,0.1)") -> Plan:
+        return replace(make({"lr": lrs}, Config(search=Search("random", runs, seed))), space={"lr": space})
+
+    write_plan(tmp_path, search(["0.01", "0.02"], 2))
+    plan, _ = write_plan(tmp_path, search(["0.01", "0.02", "0.03"], 3))
+    assert read_plan(tmp_path) == plan
+    assert (plan.config.search.runs, len(plan.runs)) == (3, 3)
+    assert plan.searched == "search=random search.runs=3 search.seed=0 lr=interval(0.01,0.1)"
+    assert make({"lr": ["0.1"]}).searched == ""
+    refused = {
+        r"^search\.runs=2: sweep mine has 3": search(["0.01", "0.02"], 2),
+        r"^search\.seed=1: sweep mine was made with search\.seed=0": search(["0.04", "0.05", "0.06"], 3, 1),
+        r"searches lr=interval\(0\.01,0\.1\), and this command lr=interval\(0\.01,0\.2\)": search(
+            ["0.04", "0.05", "0.06"], 3, space="interval(0.01,0.2)"
+        ),
+        r"^search\.method=none: ": make({"lr": ["0.01", "0.02", "0.03"]}),
+    }
+    for message, other in refused.items():
+        with pytest.raises(ConfigError, match=message):
+            write_plan(tmp_path, other)
 
 
 def test_batches_of_a_proposing_sweeper_are_appended(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from left_behind import ranking, runs, status
 
 from irmas import refine
 from irmas.config import Config, Data
+from irmas.data import dataset
 from irmas.errors import ConfigError, UserError
 from irmas.files import held_by_many
 from irmas.results import rounds
@@ -49,6 +50,13 @@ GRID = {"dropout": [0.3, 0.5], "lr": [0.001, 0.0001]}
 
 
 # ---- which runs a round adds
+
+
+def test_a_round_leaves_what_a_search_has_drawn_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "digest", lambda _: "data")
+    plan = replace(grid(GRID), space={"lr": "interval(0.0001,0.001)"})
+    added = rounds.fresh_runs(plan, plan.runs[:1], 2, {})
+    assert rounds.with_round(plan, added, "mine", allow_code_change=False).space == plan.space
 
 
 def test_a_round_adds_seeds_that_no_run_has_the_same_for_all_points() -> None:

@@ -128,6 +128,32 @@ def test_swept_groups_lists_and_seeds_are_points_like_any_other(
         assert sum(line.endswith(",3\n") for line in file) == entries[0]["val_excerpts"]
 
 
+def test_a_file_of_points_is_frozen_and_a_longer_one_extends_the_sweep(
+    standin: list[str], tmp_path: Path, commands: Commands
+) -> None:
+    file, command = tmp_path / "points.csv", ["points=points.csv", *standin, "epochs=1", "name=listed"]
+    file.write_text("model,lr\ndeep,\n,0.01\n")
+    assert commands.train(*command, folder=tmp_path).code == 0
+    file.write_text("model,lr\n,0.02\ndeep,\n,0.01\n")
+    done = commands.train(*command, "seed=0,1", folder=tmp_path)
+    assert "6 runs, 2 finished before" in done.stdout
+    assert [run.name for run in runs(tmp_path / "outputs" / "listed")] == [
+        "001-model=deep",
+        "002-lr=0.01",
+        "003-lr=0.02,seed=0",
+        "004-lr=0.02,seed=1",
+        "005-model=deep,seed=1",
+        "006-lr=0.01,seed=1",
+    ]
+    values = {entry["id"]: (entry["model"], entry["lr"]) for entry in ranking(tmp_path / "outputs" / "listed")}
+    assert values[1] == values[5] == ("deep", 0.001)
+    assert values[2] == ("-", 0.01)
+    file.write_text("model,lr\n,0.02\n,0.01\n")
+    assert "that sweep holds model=deep" in commands.refuse(
+        "train", *command, "seed=0,1", "hydra/launcher=local", folder=tmp_path
+    )
+
+
 def test_a_run_that_fails_does_not_take_the_others_along(
     standin: list[str], tmp_path: Path, commands: Commands
 ) -> None:

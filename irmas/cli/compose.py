@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -11,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from irmas.cli.overrides import explained
 from irmas.config import FOLD, SWEEP_WIDE, Config, check
 from irmas.data.dataset import resolve
 from irmas.errors import ConfigError, UserError
@@ -20,11 +22,18 @@ from irmas.sweep.plan import PlannedRun, expand
 class Composer:
     """Composes the configurations of one command line.
 
-    Of its `overrides`, by key and without Hydra's own, those that sweep no values are the same for every run.
+    Of its `overrides`, by key and without Hydra's own, those that sweep no values are the same for every run. `origins`
+    names the places in a file of overrides that stand there, for messages.
     """
 
-    def __init__(self, loader: ConfigLoader, master: DictConfig, overrides: Mapping[str, Override]) -> None:
-        self.loader, self.master = loader, master
+    def __init__(
+        self,
+        loader: ConfigLoader,
+        master: DictConfig,
+        overrides: Mapping[str, Override],
+        origins: Mapping[str, str] | None = None,
+    ) -> None:
+        self.loader, self.master, self.origins = loader, master, origins or {}
         self.parser = OverridesParser.create(config_loader=loader)
         self.fixed = {key: str(o.input_line) for key, o in overrides.items() if not o.is_sweep_override()}
         self.tree = self._compose([])
@@ -39,8 +48,9 @@ class Composer:
         seen: set[str] = set()
         for run, overrides in zip(runs, swept, strict=True):
             if str(run.changes) in seen:
-                values = " ".join(f"{key}={text}" for key, text in overrides.items())
-                raise UserError(f"{values}: appears twice in the sweep; list each value once")
+                pairs = [f"{key}={text}" for key, text in overrides.items()]
+                with self._located(pairs):
+                    raise UserError(f"{' '.join(pairs)}: appears twice in the sweep; list each value once")
             seen.add(str(run.changes))
         return runs
 
@@ -59,6 +69,11 @@ class Composer:
         Hydra composes groups; one setting is put in its place, which is 80 times faster.
         """
         pairs = [f"{key}={text}" for key, text in overrides.items()]
+        with self._located(pairs):
+            flat = self._composed(pairs, overrides).flat()
+        return {name: value for name, value in flat.items() if name in overrides or value != self.flat_base[name]}
+
+    def _composed(self, pairs: list[str], overrides: Collection[str]) -> Config:
         key = next(iter(overrides))
         if key in self.flat_base:
             if key not in self.trees:
@@ -67,8 +82,21 @@ class Composer:
             OmegaConf.update(tree, key, self.parser.parse_override(pairs[0]).value(), force_add=False)
         else:
             tree = self._compose(pairs)
-        flat = self._to_config(tree, {*overrides, *self.fixed}).flat()
-        return {name: value for name, value in flat.items() if name in overrides or value != self.flat_base[name]}
+        return self._to_config(tree, {*overrides, *self.fixed})
+
+    @contextmanager
+    def _located(self, pairs: Collection[str]) -> Iterator[None]:
+        """Let errors of the block begin with the place in a file where one of these overrides stands, if one does."""
+        places = {pair: self.origins[pair] for pair in pairs if pair in self.origins}
+        if not places:
+            yield
+            return
+        try:
+            with explained():
+                yield
+        except UserError as error:
+            named = next((pair for pair in places if str(error).startswith(pair)), next(iter(places)))
+            raise UserError(f"{places[named]}: {error}") from None
 
     def _compose(self, swept: list[str]) -> DictConfig:
         tree = self.loader.load_sweep_config(self.master, [*self.fixed.values(), *swept])

@@ -78,14 +78,14 @@ def run(command: str, schema: type[Config | Prepare], function: Callable[[DictCo
     # Otherwise Hydra reports errors itself, and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as orderly as Ctrl-C
-    with errors(), _explained():
+    with errors(), explained():
         options, typed = _read_arguments(command, schema)
-        overrides = _parse(typed, schema)
+        overrides = parse(typed, schema)
         if "best" in overrides:
             overrides = _take_best(overrides)
         if schema is Config and "hydra/launcher" not in overrides:
             name = default_launcher(is_shown="-m" not in options)
-            overrides |= _parse([f"hydra/launcher={name}"], schema)
+            overrides |= parse([f"hydra/launcher={name}"], schema)
         # Without the --, --info would take the first override for what it is to show.
         sys.argv[1:] = [*options, "--", *(str(override.input_line) for override in overrides.values())]
         ConfigStore.instance().store(name="schema" if schema is Config else "prepare_schema", node=schema)
@@ -112,12 +112,12 @@ def launcher(texts: Sequence[str], *, with_files: bool) -> IrmasLauncher:
     `with_files`, the defaults of its settings are those of the cluster's files.
     """
     ConfigStore.instance().store(name="schema", node=Config)
-    with _explained():
-        overrides = _parse(texts, Config)
+    with explained():
+        overrides = parse(texts, Config)
         if swept := [override.input_line for override in overrides.values() if override.is_sweep_override()]:
             raise UserError(f"{swept[0]}: applies to the whole sweep and takes one value")
         if "hydra/launcher" not in overrides:
-            overrides |= _parse([f"hydra/launcher={default_launcher()}"], Config)
+            overrides |= parse([f"hydra/launcher={default_launcher()}"], Config)
         is_on_slurm = overrides["hydra/launcher"].value() == "slurm"
         files = _take_cluster_files() if with_files and is_on_slurm else ()
         texts = [str(override.input_line) for override in overrides.values()]
@@ -182,7 +182,7 @@ def _read_arguments(command: str, schema: type[Config | Prepare]) -> tuple[list[
     return ["-m", *options] if schema is Config and not is_shown else options, overrides
 
 
-def _parse(texts: Sequence[str], schema: type) -> dict[str, Override]:
+def parse(texts: Sequence[str], schema: type) -> dict[str, Override]:
     """Return overrides by key. Raise UserError for the first that is refused."""
     overrides: dict[str, Override] = {}
     for override in map(_with_list_as_text, OverridesParser.create().parse_overrides(list(texts))):
@@ -207,13 +207,8 @@ def _refusal(override: Override, schema: type) -> str | None:
 
     Hydra itself advises `+key=value` for a key that does not exist, and then runs with the default value.
     """
-    key, value, settings = override.key_or_group, override.value(), rules(schema).keys()
-    groups = {path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"} | {"best"}
-    if schema is Prepare:
-        groups &= {"data", "features"}
+    key, value, groups = override.key_or_group, override.value(), _groups(schema)
     options = sorted(path.stem for path in (CONF / key).glob("[!.]*.yaml")) if key in groups else []
-    guesses = get_close_matches(key, settings | groups, n=2)
-    hint = f"; did you mean {' or '.join(guesses)}?" if guesses else ""
     is_hydras = bool(HYDRAS.match(key))
     is_plain = not (override.is_add() or override.is_force_add() or override.is_delete() or override.package)
     refusals = {
@@ -224,14 +219,29 @@ def _refusal(override: Override, schema: type) -> str | None:
         and not all(isinstance(option, str | QuotedString | Glob) for option in _values(override)),
         "of Hydra's own settings only hydra/launcher, hydra/sweeper and theirs, as in hydra.launcher.partition=gpu, "
         "are taken, and those by irmas.train alone": is_hydras and (schema is Prepare or not TAKEN.fullmatch(key)),
-        f"there is no setting {key!r}{hint}\n  settings: {' '.join(sorted(settings))}\n"
-        f"  groups: {' '.join(sorted(groups))}": not is_hydras and key not in settings | groups,
+        unknown(key, schema): not is_hydras and bool(unknown(key, schema)),
         # Sweepers of others may want settings added.
         f"settings are only given a value, as in {key}=...; none is added, deleted or moved with + ++ ~ @": (
             not is_plain and not key.startswith("hydra.sweeper.")
         ),
     }
     return next((reason for reason, applies in refusals.items() if applies), None)
+
+
+def unknown(key: str, schema: type) -> str:
+    """Return why a key is neither a setting nor a group; empty if it is one."""
+    settings, groups = rules(schema).keys(), _groups(schema)
+    if key in settings | groups:
+        return ""
+    guesses = get_close_matches(key, settings | groups, n=2)
+    hint = f"; did you mean {' or '.join(guesses)}?" if guesses else ""
+    listed = f"\n  settings: {' '.join(sorted(settings))}\n  groups: {' '.join(sorted(groups))}"
+    return f"there is no setting {key!r}{hint}{listed}"
+
+
+def _groups(schema: type) -> set[str]:
+    groups = {path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"} | {"best"}
+    return groups & {"data", "features"} if schema is Prepare else groups
 
 
 def _values(override: Override) -> list[Any]:
@@ -292,7 +302,8 @@ def _read_best(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
+    """Raise UserError, in one message, for what Hydra or OmegaConf refuses in the block."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:

@@ -111,12 +111,18 @@ class _Group:
 
 
 def analyze(
-    runs: Sequence[Run], swept: Sequence[str], planned: Iterable[Mapping[str, Any]] = (), rounds: int = 0
+    runs: Sequence[Run],
+    swept: Sequence[str],
+    planned: Iterable[Mapping[str, Any]] = (),
+    rounds: int = 0,
+    *,
+    is_grid: bool = True,
 ) -> Analysis:
     """Return what a sweep's finished runs, at least one, allow to conclude. The same runs give the same numbers.
 
     `planned` are the settings of all runs of the sweep, by which its points are ordered. `rounds` is how often the
-    sweep was refined: each round takes half of the error rate that the one before had.
+    sweep was refined: each round takes half of the error rate that the one before had. Without `is_grid`, as of points
+    that a search has drawn, keys have no main effects.
     """
     keys = [key for key in swept if key not in REPETITIONS]
     means = by_accuracy(runs, planned)
@@ -133,7 +139,8 @@ def analyze(
     samples = comparison.samples({run.id: run.answers for run in runs if run.answers})
     noise = _training_noise(means, samples)
     confidence = 1 - (1 - comparison.CONFIDENCE) / 2**rounds
-    grid, whole = _grid(points, keys), [number for number, point in enumerate(points) if point.has_all_folds]
+    grid = _grid(points, keys if is_grid else [])
+    whole = [number for number, point in enumerate(points) if point.has_all_folds]
     groups = _groups(means, samples, _training_variance(noise, means, samples))
     leading = next((group for group in groups if group.numbers[0] == 0), None)
     leader, everywhere, known = None, None, _estimates(points, groups)

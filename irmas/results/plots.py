@@ -15,8 +15,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from irmas import plot_style
-from irmas.config import shown
+from irmas.config import brief
 from irmas.plot_style import BLUE, CHARACTER, FAINT, LINE, VERMILLION, name_ticks, new_figure, shortened, turned_height
+from irmas.results import importances
 from irmas.results.analysis import Analysis, Point
 from irmas.results.effects import Grid
 from irmas.results.ranking import Ranking
@@ -48,13 +49,15 @@ MARKS: tuple[tuple[bool | None, str, dict[str, Any]], ...] = (
 def draw(ranking: Ranking, analysis: Analysis) -> dict[str, bytes]:
     """Return PNG files, 15 cm wide, by name. The same input gives the same bytes.
 
-    Pictures without data are left out: the heat map without two keys that have several values (or with too many of
-    them), the confusion matrix without predictions of the leader.
+    Pictures without data are left out: the heat map without two keys that have several values (or with too many, or
+    continuous ones), the confusion matrix without predictions of the leader.
     """
     with plot_style.our_style():
         figures = {
             "accuracy.png": _accuracy(ranking, analysis),
-            "heatmap.png": _heatmap(ranking, analysis),
+            "heatmap.png": None
+            if importances.axes(analysis.points, ranking.plan.space)
+            else _heatmap(ranking, analysis),
             "curves.png": _curves(ranking, analysis),
             "confusion.png": _confusion(analysis.points[0], analysis.confusion) if analysis.confusion else None,
         }
@@ -70,13 +73,13 @@ def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
     with_runs = any(len(point.runs) > 1 for point in points)
     has_bars, trainings = any(point.estimate for point in points), " and other trainings" if analysis.noise else ""
     notes = [
-        _excerpts(ranking, analysis),
+        excerpts(ranking, analysis),
         f"Bars: 95 % intervals of each point by itself, for other recordings{trainings}." if has_bars else "",
         "Points are compared on the same excerpts, so that bars may overlap." if has_bars and len(marks) > 1 else "",
         f"The first {len(points)} of {len(analysis.points)} points." if len(points) < len(analysis.points) else "",
         analysis.unpaired,
     ]
-    title = f"val_accuracy of {_counted(ranking, analysis)}, best first"
+    title = f"val_accuracy of {population(ranking, analysis)}, best first"
     figure = new_figure(0.7 + 0.165 * len(points), title, notes, len(marks) + with_runs)
     axes = figure.subplots()
     axes.grid(axis="x")
@@ -122,7 +125,8 @@ def _heatmap(ranking: Ranking, analysis: Analysis) -> Figure | None:
     whole = Grid.of([point.values for point in analysis.points], analysis.points[0].values, most=math.inf)
     levels = dict(sorted(whole.levels.items(), key=lambda item: -len(item[1])))
     sizes = [len(values) for values in levels.values()]
-    if len(levels) < 2 or sizes[0] > MOST_ROWS or sizes[1] > MOST_COLUMNS:
+    is_continuous = bool(importances.axes(analysis.points, ranking.plan.space))
+    if len(levels) < 2 or sizes[0] > MOST_ROWS or sizes[1] > MOST_COLUMNS or is_continuous:
         return None
     (rows, columns, *others), (n_rows, n_columns) = levels, sizes[:2]
     codes = dict(zip(whole.levels, whole.codes.tolist(), strict=True))
@@ -140,7 +144,7 @@ def _heatmap(ranking: Ranking, analysis: Analysis) -> Figure | None:
     wide = PANELS_WIDTH / across
     accuracies = np.array([panels[place] for place in chosen])
     notes = [
-        f"{_counted(ranking, analysis)}; {_excerpts(ranking, analysis)}",
+        f"{population(ranking, analysis)}; {excerpts(ranking, analysis)}",
         f"Framed: the leader, {_named(analysis.points[0])}.",
         "Hatched: no finished run, or a fold is missing." if np.isnan(accuracies).any() else "",
         f"{len(chosen)} of {len(panels)} panels, those with the best points." if len(panels) > len(chosen) else "",
@@ -196,14 +200,14 @@ def _curves(ranking: Ranking, analysis: Analysis) -> Figure:
     is_cut = max(losses, default=0) > 1.5 * highest
     followers = {1: "", 2: " and the next"}.get(len(front), f" and the next {len(front) - 1}")
     notes = [
-        _excerpts(ranking, analysis),
+        excerpts(ranking, analysis),
         "Lines: means over a point's runs; bands: from its lowest to its highest run."
         if any(len(point.runs) > 1 for point in front)
         else "",
         f"In front: the leader{followers}; grey: all others." if others or unfinished else "",
         f"Losses above {highest:.3g} are cut off." if is_cut else "",
     ]
-    title = f"Validation accuracy and loss by epoch, {_counted(ranking, analysis)}"
+    title = f"Validation accuracy and loss by epoch, {population(ranking, analysis)}"
     figure = new_figure(2.5, title, notes, legend_lines=len(front))
     left, right = figure.subplots(1, 2)
     last = max(epoch for run in ranking.runs for epoch in run.curves.get(VAL_ACCURACY, {}))
@@ -295,13 +299,15 @@ def _confusion(leader: Point, confusion: Confusion) -> Figure:
 # ---- text
 
 
-def _counted(ranking: Ranking, analysis: Analysis) -> str:
+def population(ranking: Ranking, analysis: Analysis) -> str:
+    """Return the number of points, and of runs where it is another one."""
     finished = sum(len(point.runs) for point in analysis.points)
     runs = f"{finished} runs" if finished == len(ranking.runs) else f"{finished} of {len(ranking.runs)} runs"
     return runs if finished == len(analysis.points) else f"{len(analysis.points)} points ({runs})"
 
 
-def _excerpts(ranking: Ranking, analysis: Analysis) -> str:
+def excerpts(ranking: Ranking, analysis: Analysis) -> str:
+    """Return the number of validation excerpts and of their recordings."""
     if analysis.excerpts:
         return f"n = {analysis.excerpts:,} excerpts of {analysis.recordings:,} recordings."
     leader = next(run for run in ranking.runs if run.id == analysis.points[0].runs[0])
@@ -313,5 +319,5 @@ def _named(point: Point) -> str:
 
 
 def _text(value: object) -> str:
-    """Return a value as it is written on the command line, but a fraction with five digits."""
-    return f"{value:.5g}" if isinstance(value, float) else shown(value)
+    """Return a value as in a table, but without the zero of 1.0."""
+    return f"{value:.4g}" if isinstance(value, float) else brief(value)

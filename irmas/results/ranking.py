@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from irmas.config import FOLD, REPETITIONS, shown
+from irmas.config import FOLD, REPETITIONS, brief, shown
 from irmas.console import plain_table
 from irmas.files import atomic_write, write_csv
 from irmas.results import runs
@@ -84,7 +84,7 @@ def analyze(ranking: Ranking) -> Analysis | None:
         return None
     answered, confusion, problems = runs.with_answers(ranking.sweep, finished)
     plan, planned = ranking.plan, [run.values for run in ranking.runs]
-    result = analysis.analyze(answered, plan.swept, planned, len(plan.rounds))
+    result = analysis.analyze(answered, plan.swept, planned, len(plan.rounds), is_grid=not plan.space)
     return replace(result, confusion=confusion, problems=problems)
 
 
@@ -197,7 +197,7 @@ def table(ranking: Ranking, analysis: Analysis | None = None, *, by_run: bool = 
         rank, values = group[0].rank, group[0].values
         row: dict[str, str | Text] = {"rank": "-" if rank is None else str(rank)}
         row["runs" if repeated else "run"] = ranges(run.id for run in group)
-        row |= {key: shown(value) for key, value in values.items() if key not in repeated}
+        row |= {key: brief(value) for key, value in values.items() if key not in repeated}
         row["val_accuracy"] = _shown(runs.mean(members, lambda run: run.accuracy), ".2%")
         row["last"] = _shown(runs.mean(members, lambda run: run.last_accuracy), ".2%")
         if analysis:

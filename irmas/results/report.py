@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-from irmas.config import REPETITIONS, shown
+from irmas.config import REPETITIONS, brief
 from irmas.console import counted
 from irmas.files import atomic_write
-from irmas.results import best, plots
+from irmas.results import best, importances, plots, search_plots
 from irmas.results.analysis import Analysis, Point
 from irmas.results.ranking import Ranking, warnings
 from irmas.results.runs import mean
@@ -46,7 +46,7 @@ def write(ranking: Ranking, analysis: Analysis | None) -> Path:
     """
     sweep, pictures = ranking.sweep, dict[str, bytes]()
     if analysis and len(analysis.points) > 1:
-        pictures = plots.draw(ranking, analysis)
+        pictures = plots.draw(ranking, analysis) | search_plots.draw(ranking, analysis)
     sweep.plots.mkdir(exist_ok=True)
     for stale in set(sweep.plots.glob("*.png")) - {sweep.plots / name for name in pictures}:
         stale.unlink()
@@ -97,6 +97,7 @@ def markdown(ranking: Ranking, analysis: Analysis | None, pictures: Sequence[str
         "pictures": pictures,
         "analysis": analysis,
         "claims": None,
+        "keys": None,
     }
     values |= _sweep_values(ranking, analysis) | (_analysis_values(ranking, analysis) if analysis else {})
     lines = [line.rstrip() for line in _render("report.md.j2", **values).strip().splitlines()]
@@ -161,7 +162,20 @@ def _analysis_values(ranking: Ranking, analysis: Analysis) -> dict[str, Any]:
         "edges": any(effect.beyond is not None for effect in analysis.effects),
         "averaged": sorted({min(averaged), max(averaged)}),
         "claims": _claims(ranking, analysis),
+        "keys": _keys(ranking, analysis),
     }
+
+
+def _keys(ranking: Ranking, analysis: Analysis) -> dict[str, Any] | None:
+    """Return what the report shows of continuous values, the most important key first; None for a grid."""
+    axes, points = importances.axes(analysis.points, ranking.plan.space), analysis.points
+    if not axes:
+        return None
+    shares = importances.importances(axes, [point.accuracy for point in points])
+    count = importances.best(len(points))
+    rows = [(axis.key, (shares or {}).get(axis.key), axis.described(count)) for axis in axes]
+    rows.sort(key=lambda row: -(row[1] or 0.0))
+    return {"rows": rows, "count": count, "shares": shares, "fewest": importances.FEWEST}
 
 
 def _claims(ranking: Ranking, analysis: Analysis) -> dict[str, Any] | None:
@@ -200,7 +214,12 @@ def _last_accuracy(ranking: Ranking, point: Point) -> str:
 
 
 def _levels_shown(ranking: Ranking, key: str) -> str:
-    """Return the values of a swept key; those of a group with what they change of the base configuration."""
+    """Return the values of a swept key; those of a group with what they change of the base configuration.
+
+    Of a key that a search has drawn, return the interval or list as it was typed.
+    """
+    if key in ranking.plan.space:
+        return plain(ranking.plan.space[key])
     changes: dict[str, dict[str, None]] = {}  # ordered sets
     for run in ranking.plan.runs:
         of_value = changes.setdefault(plain(ranking.plan.value(run, key)), {})
@@ -244,7 +263,7 @@ def listed(words: Sequence[str]) -> str:
 
 def plain(value: Any) -> str:
     """Return a setting's value as plain text: a path may hold characters that are special in Markdown or HTML."""
-    return re.sub(r"[\\`*_<>&|()~]", lambda match: f"&#{ord(match[0])};", shown(value))
+    return re.sub(r"[\\`*_<>&|()~]", lambda match: f"&#{ord(match[0])};", brief(value))
 
 
 def setting(key: str, value: Any) -> str:

@@ -154,7 +154,7 @@ def with_round(plan: Plan, runs: Sequence[PlannedRun], name: str, *, allow_code_
     added = [run for run in runs if run.id > len(plan.runs)]
     rounds = [*plan.rounds, [added[0].id, added[-1].id]] if added else plan.rounds
     config = replace(plan.config, allow_code_change=allow_code_change)
-    whole = freeze(config, [*plan.runs, *added], name, plan.command)
+    whole = freeze(config, [*plan.runs, *added], name, plan.command, plan.space)
     return replace(whole, runs=list(runs), rounds=rounds)
 
 

@@ -52,6 +52,15 @@ class Plan:
     """First and last run of each round of `irmas.refine`."""
     builders: list[str] = field(default_factory=list)
     """Builders of the runs' nets, whose source belongs to that of the sweep."""
+    space: dict[str, str] = field(default_factory=dict)
+    """Intervals and lists from which `search` drew the points, as they were typed, by key; empty without a search."""
+
+    @property
+    def searched(self) -> str:
+        """The overrides that make the points of a search; empty without one."""
+        search = self.config.search
+        head = f"search={search.method} search.runs={search.runs} search.seed={search.seed} "
+        return head + _overrides(self.space) if self.space else ""
 
     @property
     def refined(self) -> set[int]:
@@ -70,12 +79,20 @@ class Plan:
         return [self.config_of(run) for run in firsts.values()]
 
     def value(self, run: PlannedRun, key: str) -> Any:
-        """Return the value of a swept key in a run; of a group, the name of its option."""
-        return run.overrides[key] if key in run.overrides else self.config.flat().get(key)
+        """Return the value of a swept key in a run; of a group, the name of its option, or `-` where none is chosen."""
+        return run.overrides[key] if key in run.overrides else (self.config.flat() | run.changes).get(key, "-")
 
 
-def freeze(base: Config, runs: Sequence[PlannedRun], name: str | None, command: Sequence[str] = ()) -> Plan:
+def freeze(
+    base: Config,
+    runs: Sequence[PlannedRun],
+    name: str | None,
+    command: Sequence[str] = (),
+    space: Mapping[str, str] | None = None,
+) -> Plan:
     """Return the plan of these runs under `name`, that of the configuration, or one made from the swept keys.
+
+    A search drew the points of the runs from `space`.
 
     Raises DataError where the data of a run is absent and cannot be rendered.
     """
@@ -84,8 +101,8 @@ def freeze(base: Config, runs: Sequence[PlannedRun], name: str | None, command: 
     swept = list(dict.fromkeys(key for run in runs for key in run.overrides))
     names = {run.changes.get("model.builder", base.model.builder) for run in runs} - {None}
     builders = sorted(map(str, names))
-    source, commit = provenance.source_digest(builders), provenance.git_commit()
-    plan = Plan(name or base.name or "", swept, "", source, commit, base, list(runs), list(command), builders=builders)
+    source, commit, folder = provenance.source_digest(builders), provenance.git_commit(), name or base.name or ""
+    plan = Plan(folder, swept, "", source, commit, base, list(runs), list(command), [], builders, dict(space or {}))
     if builders:
         from irmas.learning.own import check
 
@@ -192,9 +209,20 @@ def _numbered(old: Plan, new: Plan, runs: Sequence[PlannedRun], swept: set[str])
 def _refuse_other_settings(old: Plan, new: Plan, swept: set[str]) -> None:
     flat_old, flat_new = old.config.flat(), new.config.flat()
     for key in flat_old:
-        if key not in WITHOUT_EFFECT | swept and flat_old[key] != flat_new[key]:
+        is_free = key in (WITHOUT_EFFECT - {"search.method", "search.seed"}) | swept
+        if not is_free and flat_old[key] != flat_new[key]:
             reason = f"sweep {old.name} was made with {key}={shown(flat_old[key])}"
             raise ConfigError(key, shown(flat_new[key]), f"{reason}; give that, or another name")
+    if old.space != new.space:
+        reason = f"that sweep searches {_overrides(old.space)}, and this command {_overrides(new.space)}"
+        raise ConfigError("name", old.name, f"{reason}; give the same intervals and lists, or another name")
+    fewer, before = new.config.search.runs, old.config.search.runs
+    if fewer and before and fewer < before:
+        raise ConfigError("search.runs", fewer, f"sweep {old.name} has {before}, and only grows; or give another name")
+
+
+def _overrides(values: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={text}" for key, text in values.items())
 
 
 def _refuse_missing_runs(old: Plan, new: Plan, missing: Sequence[PlannedRun]) -> None:
