@@ -100,3 +100,17 @@ def progress_bars(console: Console) -> Bars:
 def counted(n: int, one: str) -> str:
     """Return `1 run`, `3 runs`."""
     return f"{n} {one}" if n == 1 else f"{n} {one}s"
+
+
+def byte_size(size: float) -> str:
+    """Return `512 B`, `81.2 MB`."""
+    units = ("B", "kB", "MB", "GB", "TB")
+    power = next((power for power in range(4) if size < 999.5 * 1000**power), 4)
+    return f"{size / 1000**power:.3g} {units[power]}"
+
+
+def age(seconds: float) -> str:
+    """Return a time in its largest unit: `12 s`, `5 min`, `3 h`, `20 d`."""
+    units = {"d": 86400, "h": 3600, "min": 60, "s": 1}
+    name, length = next((unit for unit in units.items() if seconds >= unit[1]), ("s", 1))
+    return f"{max(int(seconds), 0) // length} {name}"

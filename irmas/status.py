@@ -1,4 +1,4 @@
-"""Show the states of the runs of a sweep: `python -m irmas.status outputs/<name>`."""
+"""Show the states of the runs of a sweep, `python -m irmas.status outputs/<name>`, or all sweeps in outputs/."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from rich.text import Text
 from irmas.config import shown
 from irmas.console import plain_console, plain_table, print_table, width
 from irmas.errors import Parser, UserError, report_errors
+from irmas.results import listing
 from irmas.results.ranking import styled
 from irmas.run.events import RANKED, VAL_LOSS
 from irmas.run.folder import COMPLETED, PENDING, PRUNED, RUNNING
 from irmas.sweep.jobs import named_runs
 from irmas.sweep.run_states import NOT_SUBMITTED, RunState, SweepState, sweep_state
-from irmas.sweep.sweep import Sweep
+from irmas.sweep.sweep import OUTPUTS, Sweep
 
 REFRESH_S = 5.0
 CONFIRM_S = 1.0
@@ -37,13 +38,20 @@ QUIET = (COMPLETED, PRUNED, PENDING, NOT_SUBMITTED, RUNNING)
 
 
 def main() -> None:
-    parser = Parser("irmas.status", "Show the states of the runs of a sweep.")
-    parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
+    parser = Parser("irmas.status", "Show the states of the runs of a sweep, or all sweeps.")
+    parser.add_argument(
+        "sweep", type=Path, nargs="?", metavar="outputs/<name>", help="default: a list of all in outputs/"
+    )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--watch", action="store_true", help="update until nothing of the sweep is running or queued")
     mode.add_argument("--log", type=int, metavar="ID", help="print the log of one run")
     with report_errors("irmas.status"):
         args = parser.parse_args()
+        if args.sweep is None:
+            if args.watch or args.log is not None:
+                raise UserError("--watch and --log: need a sweep, outputs/<name>")
+            show_all(OUTPUTS)
+            return
         if args.log is not None:
             sys.stdout.write(log(Sweep.open(args.sweep), args.log))
             return
@@ -52,6 +60,18 @@ def main() -> None:
         except KeyboardInterrupt:  # ends the display; the sweep keeps running
             sys.exit(130)
         show(state)
+
+
+def show_all(outputs: Path) -> None:
+    """Print one row per sweep of a folder. Raises UserError where there is none."""
+    entries, notes = listing.listed(outputs) if outputs.is_dir() else ([], [])
+    if not entries:
+        remedy = "change to the folder that has it, or start a sweep with python -m irmas.train"
+        raise UserError(f"no sweep is in {outputs}/ of {Path.cwd()}; {remedy}")
+    console = plain_console()
+    print_table(console, listing.table(entries))
+    for text in [*(f"{entry.path}: {entry.problem}" for entry in entries if entry.problem), *notes]:
+        console.print(text, style="yellow")
 
 
 def look(path: Path) -> SweepState:
