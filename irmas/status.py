@@ -64,7 +64,7 @@ def main() -> None:
 
 def show_all(outputs: Path) -> None:
     """Print one row per sweep of a folder. Raises UserError where there is none."""
-    entries, notes = listing.listed(outputs) if outputs.is_dir() else ([], [])
+    entries, notes = listing.read(outputs) if outputs.is_dir() else ([], [])
     if not entries:
         remedy = "change to the folder that has it, or start a sweep with python -m irmas.train"
         raise UserError(f"no sweep is in {outputs}/ of {Path.cwd()}; {remedy}")

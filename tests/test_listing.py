@@ -16,7 +16,8 @@ from forked_commands import Commands, contents
 from irmas.config import Config, Data
 from irmas.console import age, byte_size
 from irmas.files import disk_usage
-from irmas.results.listing import Listed, listed
+from irmas.results import listing
+from irmas.results.listing import Listed
 from irmas.run.events import RANKED
 from irmas.run.folder import COMPLETED, FAILED, PENDING, RUNNING, Status
 from irmas.run.lease import Writer
@@ -45,7 +46,7 @@ def record(sweep: Sweep, number: int, status: Status) -> None:
 
 
 def entries(folder: Path) -> dict[str, Listed]:
-    return {entry.path.name: entry for entry in listed(folder / "outputs")[0]}
+    return {entry.path.name: entry for entry in listing.read(folder / "outputs")[0]}
 
 
 def test_the_list_has_states_best_point_age_and_size_and_writes_nothing(tmp_path: Path, commands: Commands) -> None:
@@ -134,7 +135,7 @@ def test_without_slurms_reply_the_states_are_those_recorded_and_the_reason_is_gi
         raise SlurmError("squeue", "is not installed here")
 
     monkeypatch.setattr(slurm, "queue", queue)
-    found, notes = listed(tmp_path / "outputs")
+    found, notes = listing.read(tmp_path / "outputs")
     assert [dict(entry.states) for entry in found] == 2 * [{COMPLETED: 1, RUNNING: 1, PENDING: 2}]
     assert notes == ["squeue: is not installed here: states are those that the runs last recorded"]
 

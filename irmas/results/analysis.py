@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,16 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Group:
+    """The points whose runs were all validated on one sample."""
+
+    numbers: list[int]
+    """Numbers of the points by rank, ascending; 0 is the leader."""
+    sample: Sample
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
 class Analysis:
     """Conclusions from the finished runs of a sweep."""
 
@@ -74,6 +84,8 @@ class Analysis:
     """Confusion matrix of the leader's run with the lowest ID; None without its predictions."""
     problems: Sequence[str] = ()
     """Predictions that could not be read, and why."""
+    group: Group | None = field(default=None, compare=False, repr=False)
+    """The leader, and the points that can be compared with it; None where there is nothing to compare."""
 
     @property
     def best_set(self) -> tuple[Point, ...]:
@@ -89,16 +101,6 @@ class Analysis:
         """Return the leader and the points with the smallest expected loss, at most `count`, all in the best set."""
         rest = sorted(self.best_set[1:], key=lambda point: point.expected_loss or 0.0)
         return [self.points[0], *rest][:count]
-
-
-@dataclass(frozen=True)
-class _Group:
-    """The points whose runs were all validated on one sample."""
-
-    numbers: list[int]
-    """Numbers of the points by rank, ascending; 0 is the leader."""
-    sample: Sample
-    comparison: Comparison
 
 
 def analyze(
@@ -139,10 +141,11 @@ def analyze(
         recordings=len(leading.sample.sizes) if leading else 0,
         unpaired=_unpaired(runs, points[0], leading),
         confidence=confidence,
+        group=leading,
     )
 
 
-def _groups(points: Sequence[Point], runs: Sequence[Run], noise: TrainingNoise | None) -> list[_Group]:
+def _groups(points: Sequence[Point], runs: Sequence[Run], noise: TrainingNoise | None) -> list[Group]:
     """Return the points that can be compared with each other; each is in one group at most."""
     groups = []
     for sample in comparison.samples({run.id: run.answers for run in runs if run.answers}):
@@ -156,11 +159,11 @@ def _groups(points: Sequence[Point], runs: Sequence[Run], noise: TrainingNoise |
                 sample.sizes,
                 _training_variance(noise, sample, [point.runs for point in members]),
             )
-            groups.append(_Group(numbers, sample, compared))
+            groups.append(Group(numbers, sample, compared))
     return groups
 
 
-def _estimates(points: Sequence[Point], groups: Sequence[_Group]) -> list[dict[str, Any]]:
+def _estimates(points: Sequence[Point], groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Return each point's field `estimate`. Where all excerpts are right, or none, resampling them shows nothing."""
     known: list[dict[str, Any]] = [{} for _ in points]
     for group in groups:
@@ -223,7 +226,7 @@ def _rise(runs: Sequence[Run]) -> tuple[Estimate | None, bool]:
     return Estimate(mean, mean - half, mean + half), bool(mean > FAST and (slopes > 0).mean() >= NEARLY_ALL)
 
 
-def _unpaired(runs: Sequence[Run], leader: Point, leading: _Group | None) -> str:
+def _unpaired(runs: Sequence[Run], leader: Point, leading: Group | None) -> str:
     """Return the sentence on runs that cannot be compared with the leader."""
     missing = {run.id for run in runs if not run.answers}
     remedy = " Remove a run's folder and rerun the sweep command to train it again." if missing else ""

@@ -42,7 +42,7 @@ class Listed:
     """Reason why the sweep cannot be read."""
 
 
-def listed(outputs: Path) -> tuple[list[Listed], list[str]]:
+def read(outputs: Path) -> tuple[list[Listed], list[str]]:
     """Return the sweeps of a folder, the last active one first, and the reasons why Slurm's replies are missing.
 
     Slurm is queried once for all of them. A sweep that cannot be read has a `problem`. Raises OSError where the folder
