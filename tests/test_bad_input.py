@@ -157,7 +157,7 @@ def test_preparing_is_refused_before_anything_is_made(
     assert message in commands.refuse("prepare", *arguments, folder=folder)
 
 
-READERS = ["rank", "refine", "status", "sweep.array_task", "sweep.data_job"]
+READERS = ["rank", "refine", "status", "clean", "sweep.array_task", "sweep.data_job"]
 
 
 def test_a_cache_that_is_there_needs_no_folder_that_can_be_written(
