@@ -97,7 +97,10 @@ def _print(console: Console, result: Ranking, analysis: Analysis | None, *, by_r
     completed = sum(run.state == COMPLETED for run in result.runs)
     pruned = sum(run.state == PRUNED for run in result.runs)
     counts = f"{completed} of {len(result.runs)} runs finished" + (f", {pruned} stopped early" if pruned else "")
-    console.print(f"\n{result.sweep}: {counts}, by val_accuracy (last: the last epoch by itself)\n")
+    console.print(f"\n{result.sweep}: {counts}, by val_accuracy (last: the last epoch by itself)")
+    if note := result.plan.config.note:
+        console.print(f"note: {note}")
+    console.print()
     if result.plan.config.data.split == "all":
         text = "data.split=all: val_accuracy means nothing: the validation excerpts were trained on\n"
         console.print(text, style="yellow")

@@ -141,7 +141,7 @@ def show(state: SweepState) -> None:
 
 def screen(state: SweepState, console: Console) -> Group:
     """Return what fits on a terminal: runs that need attention first, those that finished or wait if there is room."""
-    room = max(console.height - 5 - len(state.stages), 1)
+    room = max(console.height - 5 - str(header(state)).count("\n"), 1)
     urgency = [RUNNING, *sorted({run.status.state for run in state.runs} - set(QUIET)), *QUIET]
     by_urgency = sorted(state.runs, key=lambda run: urgency.index(run.status.state))
     left_out = len(state.runs) - room
@@ -157,6 +157,8 @@ def header(state: SweepState) -> Text:
     counts = Counter(run.status.state for run in state.runs)
     parts = [Text.assemble(f"{count} ", styled(name)) for name, count in sorted(counts.items())]
     lines = [Text.assemble(f"{state.sweep}: ", Text(", ").join(parts))]
+    if note := state.sweep.plan.config.note:
+        lines.append(Text(f"note: {note}"))
     for stage in state.stages:
         place = f" on {stage.node}" if stage.node else f" ({stage.reason})" if stage.reason else ""
         lines.append(Text.assemble(f"{stage.name} job {stage.id}: ", styled(stage.state), f"{place}  {stage.elapsed}"))

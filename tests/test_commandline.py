@@ -10,7 +10,7 @@ import yaml
 from commands import irmas
 from forked_commands import Commands
 
-from irmas.config import Config, flatten
+from irmas.config import SWEEP_WIDE, Config, flatten
 from irmas.results.best import END
 
 MISTAKES = [
@@ -92,6 +92,9 @@ MISTAKES = [
     (["name=../elsewhere"], ["name=../elsewhere", "letters"]),
     (["name=" + "x" * 101], ["name=", "up to 100"]),
     (["-m", "name=a,b"], ["name=a", "whole sweep"]),
+    (["-m", "note='a','b'"], ["note='a'", "whole sweep"]),
+    (["note=" + "x" * 201], ["note=", "one line of up to 200"]),
+    (["note=a\nb"], ["note=a", "one line of up to 200"]),
     (["-m", "data=standin", "dropout=0.3,1.5"], ["dropout=1.5", "less than 1"]),
     (["-m", "data=standin", "dropout=0.3,0.30"], ["dropout=0.3", "twice"]),
     (["-m", "data=standin", "lr=interval(0.1,1)"], ["lr=interval(0.1,1)", "a grid needs values"]),
@@ -135,6 +138,15 @@ def test_options_and_settings_stand_in_any_order(commands: Commands, tmp_path: P
     assert "-m" not in commands.refuse("train", "data=standin", "-m", "lr=-1", "hydra/launcher=local", folder=tmp_path)
 
 
+@pytest.mark.parametrize(
+    "note", ["first try, 2 convs", "it's (a) [test] {x}: 50% of ${y} #1", "C:\\", "a\\'b", "x=1,2", "", "ünï ☃"]
+)
+def test_a_note_is_any_line_of_text(note: str, commands: Commands, tmp_path: Path) -> None:
+    result = commands.run("train", f"note={note}", "-m", "--cfg", "job", folder=tmp_path)
+    assert result.code == 0, result.stderr
+    assert yaml.safe_load(result.stdout)["note"].replace("\\${", "${") == note
+
+
 @pytest.mark.parametrize("arguments", [["--info"], ["lr=0.1", "-i"], ["--info", "defaults", "--", "lr=0.1"]])
 def test_what_hydra_shows_of_itself_takes_settings_too(
     arguments: list[str], commands: Commands, tmp_path: Path
@@ -167,9 +179,7 @@ def test_a_whole_best_of_an_earlier_version_takes_defaults_and_a_truncated_one_i
     commands: Commands, tmp_path: Path
 ) -> None:
     settings = {key: value for key, value in asdict(Config(lr=0.01)).items() if key not in ("dropout", "augment")}
-    own = {
-        key: value for key, value in settings.items() if key not in ("name", "device", "allow_code_change", "halving")
-    }
+    own = {key: value for key, value in settings.items() if key not in SWEEP_WIDE}
     text = yaml.safe_dump(own, sort_keys=False)
     best, call = tmp_path / "best.yaml", ["train", "best=best.yaml", "hydra/launcher=local"]
     best.write_text(text + END.format(len(flatten(own))))

@@ -51,7 +51,7 @@ def entries(folder: Path) -> dict[str, Listed]:
 
 def test_the_list_has_states_best_point_age_and_size_and_writes_nothing(tmp_path: Path, commands: Commands) -> None:
     made(tmp_path, "older", [0.5, 0.25, 0.25, 0.375])
-    sweep = made(tmp_path, "newer", [0.75])
+    sweep = made(tmp_path, "newer", [0.75], note="wider, as discussed")
     (tmp_path / "outputs" / "no-sweep").mkdir()
     record(sweep, 2, Status(FAILED, updated=time.time()))
     before = contents(tmp_path)
@@ -60,6 +60,7 @@ def test_the_list_has_states_best_point_age_and_size_and_writes_nothing(tmp_path
     head, first, second = [line.split() for line in done.stdout.splitlines()]
     assert head == ["sweep", "runs", "val_accuracy", "age", "size", "note"]
     assert " ".join(first).startswith("outputs/newer 1 COMPLETED, 1 FAILED, 2 PENDING 75.00% ")
+    assert " ".join(first).endswith(" kB wider, as discussed")
     # A point is as good as the mean of its seeds.
     assert " ".join(second).startswith("outputs/older 4 COMPLETED 37.50% 1 h ")
     assert contents(tmp_path) == before

@@ -147,12 +147,14 @@ def test_the_confusion_matrix_is_of_the_leaders_first_run(tmp_path: Path) -> Non
     assert without.confusion is None
 
 
-def test_the_table_alone_writes_nothing(sweep: Sweep, commands: Commands) -> None:
+def test_the_table_alone_writes_nothing(tmp_path: Path, commands: Commands) -> None:
+    sweep = planned(tmp_path, {"lr": LRS}, Config(note="[bold] steps"))
     write_run(sweep, 1, [(0.5, 1.0)])
     before = contents(sweep.path)
     done = commands.run("rank", "outputs/mine", "--table", folder=sweep.path.parent.parent)
     assert (done.code, done.stderr) == (0, "")
     assert "50.00%" in done.stdout
+    assert "\nnote: [bold] steps\n" in done.stdout
     assert contents(sweep.path) == before
 
 

@@ -145,12 +145,13 @@ def test_what_cannot_be_compared_says_why(changes: dict[str, Any], reason: str) 
 
 def test_settings_that_differ_are_listed_as_a_command_gives_them() -> None:
     few = side(0.6, base=Config(name="a", device="cpu"))
-    many = side(0.6, {"dropout": [n / 10 for n in range(9)]}, name="b", base=Config(name="b", lr=0.01))
+    many = side(0.6, {"dropout": [n / 10 for n in range(9)]}, name="b", base=Config(name="b", note="faster", lr=0.01))
     many = replace(many, ranking=renamed(many.ranking, source="other"))
     assert settings([few, many]) == {
         "dropout": ["0.4,0.5", "0.0, 0.1, ... 0.8 (9 values)"],
         "lr": ["0.001", "0.01"],
         "seed": ["0,1,2", "0"],
+        "note": ["-", "faster"],
         "digest of the source": ["source", "other"],
     }
     assert settings([few, few]) == {}

@@ -38,6 +38,7 @@ class Listed:
     """Accuracy of the first point by rank, 0 to 1; None where no run has finished, or data.split=all."""
     updated: float
     """Unix time of the last activity of a run or, where none has begun, of the plan."""
+    note: str = ""
     problem: str = ""
     """Reason why the sweep cannot be read."""
 
@@ -55,7 +56,7 @@ def read(outputs: Path) -> tuple[list[Listed], list[str]]:
             sweeps.append(Sweep.open(path))
         except (UserError, OSError) as error:
             entries.append(
-                Listed(path, disk_usage(path), {}, None, path.stat().st_mtime, in_words(error) or repr(error))
+                Listed(path, disk_usage(path), {}, None, path.stat().st_mtime, problem=in_words(error) or repr(error))
             )
     states = _states(sweeps)
     entries += map(_entry, states)
@@ -79,6 +80,7 @@ def _entry(state: SweepState) -> Listed:
         Counter(run.status.state for run in state.runs),
         points[0][0] if points else None,
         max(run.status.updated for run in state.runs) or sweep.plan_file.stat().st_mtime,
+        plan.config.note or "",
     )
 
 
@@ -125,4 +127,4 @@ def _row(entry: Listed) -> list[str | Text]:
     counts = [Text.assemble(f"{count} ", styled(name)) for name, count in sorted(entry.states.items())]
     runs = Text("cannot be read", style="red") if entry.problem else Text(", ").join(counts)
     accuracy = "-" if entry.accuracy is None else f"{entry.accuracy:.2%}"
-    return [str(entry.path), runs, accuracy, age(time.time() - entry.updated), byte_size(entry.size), ""]
+    return [str(entry.path), runs, accuracy, age(time.time() - entry.updated), byte_size(entry.size), entry.note]

@@ -94,6 +94,7 @@ def settings(sides: Sequence[Side]) -> dict[str, list[str]]:
     keys = [key for key in plans[0].config.flat() if key not in WITHOUT_EFFECT]
     rows = {key: [_values(plan, key) for plan in plans] for key in keys}
     rows |= {
+        "note": [plan.config.note or "-" for plan in plans],
         "digest of the data": [plan.data for plan in plans],
         "digest of the source": [plan.source for plan in plans],
     }

@@ -147,6 +147,8 @@ def extended(
         rounds.append([added[0].id, added[-1].id])
     source = old if keeps_source and not new.config.allow_code_change else new
     flat_new = new.config.flat()
+    if new.config.note is None:
+        flat_new["note"] = old.config.note
     plan = replace(
         new,
         swept=list(dict.fromkeys(old.swept + new.swept)),
