@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from irmas.config import shown
-from irmas.console import counted, plain_console, plain_table, print_table
+from irmas.console import counted, plain_console, plain_table, print_json, print_table
 from irmas.errors import Parser, UserError, report_errors
 from irmas.files import atomic_write, obstacle
 from irmas.sweep.slurm import ranges
@@ -25,6 +25,7 @@ def main() -> None:
     add, default = parser.add_argument, "compare-<names>.png beside the first sweep"
     add("sweeps", type=Path, nargs="+", metavar="outputs/<name>", help="two or more; the first is the baseline")
     add("--picture", type=Path, metavar="name.png", help=f"default: {default}")
+    add("--json", action="store_true", help="as JSON (docs/json.md)")
     with report_errors("irmas.compare"):
         args = parser.parse_args()
         if not 2 <= len(args.sweeps) == len({path.resolve() for path in args.sweeps}):
@@ -34,7 +35,7 @@ def main() -> None:
             raise UserError(f"--picture {picture}: must end with .png")
         if reason := obstacle(picture.parent):
             raise UserError(f"--picture {picture}: {reason}")
-        compare([Sweep.open(path) for path in args.sweeps], picture)
+        compare([Sweep.open(path) for path in args.sweeps], picture, as_json=args.json)
 
 
 def default_picture(sweeps: Sequence[Path]) -> Path:
@@ -42,14 +43,26 @@ def default_picture(sweeps: Sequence[Path]) -> Path:
     return sweeps[0].parent / f"compare-{names[:200]}.png"
 
 
-def compare(sweeps: Sequence[Sweep], picture: Path) -> None:
+def compare(sweeps: Sequence[Sweep], picture: Path, *, as_json: bool = False) -> None:
     """Print what differs and how far the best points are apart, and draw it. Raises OSError."""
     from irmas.results import side_by_side
 
-    first, *others = sides = [side_by_side.Side.read(sweep) for sweep in sweeps]
-    found = [side_by_side.compared(first, other) for other in others]
+    sides = [side_by_side.Side.read(sweep) for sweep in sweeps]
+    found = [side_by_side.compared(sides[0], other) for other in sides[1:]]
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(picture, side_by_side.draw(sides, found))
+    if as_json:
+        print_json(side_by_side.as_json(sides, found) | {"picture": str(picture)})
+    else:
+        _print(sides, found)
+        plain_console().print(f"\npicture: {picture}")
+
+
+def _print(sides: Sequence[Side], found: Sequence[Difference | str]) -> None:
+    from irmas.results.side_by_side import settings
+
     console = plain_console()
-    rows = [[key, *values] for key, values in side_by_side.settings(sides).items()]
+    rows = [[key, *values] for key, values in settings(sides).items()]
     heads = ["setting", *(side.name for side in sides)]
     if rows:
         print_table(console, plain_table(heads, rows, left=heads))
@@ -57,15 +70,12 @@ def compare(sweeps: Sequence[Sweep], picture: Path) -> None:
         console.print("the settings are the same")
     console.print()
     print_table(console, best_points(sides))
-    for other, difference in zip(others, found, strict=True):
+    for other, difference in zip(sides[1:], found, strict=True):
         console.print()
-        for line in sentences(first, other, difference):
+        for line in sentences(sides[0], other, difference):
             console.print(line)
     for text in dict.fromkeys(note for side in sides for note in side.notes):
         console.print(text, style="yellow")
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(picture, side_by_side.draw(sides, found))
-    console.print(f"\npicture: {picture}")
 
 
 def best_points(sides: Sequence[Side]) -> Table:

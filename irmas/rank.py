@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from irmas import status
-from irmas.console import plain_console, print_table
+from irmas.console import plain_console, print_json, print_table
 from irmas.errors import Parser, UserError, in_words, report_errors
 from irmas.results import ranking
 from irmas.results.ranking import Ranking
@@ -26,16 +26,22 @@ def main() -> None:
     parser = Parser("irmas.rank", "Rank a sweep from its event files.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     parser.add_argument("--runs", action="store_true", help="one row per run also where points have several seeds")
+    parser.add_argument("--json", action="store_true", help="with --table: as JSON (docs/json.md)")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--table", action="store_true", help="the table alone, at once; nothing is written")
     mode.add_argument("--watch", action="store_true", help="show the table until no run trains or is in the queue")
     with report_errors("irmas.rank"):
         args = parser.parse_args()
+        if args.json and not args.table:
+            raise UserError("--json: goes with --table")
         if args.watch:
             watch(args.sweep, by_run=args.runs)
         if args.table:
             result = ranking.rank(Sweep.open(args.sweep))
-            _print(plain_console(), result, None, by_run=args.runs)
+            if args.json:
+                print_json(ranking.as_json(result))
+            else:
+                _print(plain_console(), result, None, by_run=args.runs)
         else:
             result = show(args.sweep, by_run=args.runs)
         # A job that ranks nothing is to be FAILED, so that whoever waits for it, or for Slurm's mail, learns of it.

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -115,6 +116,23 @@ def _on_cluster(cluster: str, named: Sequence[tuple[Sweep, set[str]]]) -> list[S
             ]
     except SlurmError as error:
         return [without_slurm(sweep, error) for sweep, _ in named]
+
+
+def as_json(entries: Sequence[Listed], notes: Sequence[str]) -> dict[str, Any]:
+    """Return the list as docs/json.md describes it."""
+    sweeps = [
+        {
+            "sweep": str(entry.path),
+            "states": entry.states,
+            "val_accuracy": entry.accuracy,
+            "updated": entry.updated,
+            "bytes": entry.size,
+            "note": entry.note or None,
+            "problem": entry.problem or None,
+        }
+        for entry in entries
+    ]
+    return {"sweeps": sweeps, "warnings": list(notes)}
 
 
 def table(entries: Sequence[Listed]) -> Table:

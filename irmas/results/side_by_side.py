@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -173,6 +173,36 @@ def _interval(value: float, noise: Array) -> Estimate:
         value + np.quantile(noise, [(1 - comparison.CONFIDENCE) / 2, (1 + comparison.CONFIDENCE) / 2])
     ).tolist()
     return Estimate(value, low, high)
+
+
+def as_json(sides: Sequence[Side], differences: Sequence[Difference | str]) -> dict[str, Any]:
+    """Return settings, best points and differences as docs/json.md describes them."""
+    return {
+        "sweeps": [_side_as_json(side) for side in sides],
+        "settings": settings(sides),
+        "differences": [
+            {"sweep": side.name, "baseline": sides[0].name} | _difference_as_json(found)
+            for side, found in zip(sides[1:], differences, strict=True)
+        ],
+        "warnings": [note for side in sides for note in side.notes],
+    }
+
+
+def _side_as_json(side: Side) -> dict[str, Any]:
+    best, analysis = side.best, side.analysis
+    entry: dict[str, Any] = {"sweep": side.name, "note": side.ranking.plan.config.note, "points": 0, "best_set": 0}
+    if best is None or analysis is None:
+        return entry | {"best": None}
+    values = {"settings": best.values, "runs": best.runs, "val_accuracy": best.accuracy}
+    values["interval"] = asdict(best.estimate) if best.estimate else None
+    values["expected"] = asdict(analysis.leader) if analysis.leader else None
+    return entry | {"points": len(analysis.points), "best_set": len(analysis.best_set), "best": values}
+
+
+def _difference_as_json(found: Difference | str) -> dict[str, Any]:
+    if isinstance(found, str):
+        return {"not_compared": found}
+    return asdict(found) | {"is_shown": found.is_shown}
 
 
 # ---- the picture
