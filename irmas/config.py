@@ -77,6 +77,7 @@ NAME = Rule(
     lambda value: bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+=,-]{0,99}", value)),
     "up to 100 letters, digits and . _ + = , - that begin with a letter or digit",
 )
+NOTE = Rule(lambda value: len(value) <= 200 and value.isprintable(), "one line of up to 200 characters")
 SPLIT = Rule(
     lambda value: value in ("recording", "clip", "all") or (value.endswith(".csv") and value.isprintable()),
     "recording, clip, all, or the path of a .csv with the columns name and part",
@@ -243,6 +244,9 @@ class Config:
     runs with the same seed share none of them."""
     name: Annotated[str | None, NAME] = None
     """Name of the sweep, in `outputs/<name>`; null makes one from the swept keys and a digest of plan and data."""
+    note: Annotated[str | None, NOTE] = None
+    """A line about the sweep, shown wherever it is listed; a rerun with another note replaces it, without one keeps it.
+    """
     device: Annotated[str, one_of("auto", "cuda", "cpu")] = "auto"
     """`auto`: a GPU where there is one. A run that was allocated a GPU and does not see it fails."""
     allow_code_change: Annotated[bool, FLAG] = False
@@ -284,14 +288,12 @@ class Prepare:
 
 SEARCH = frozenset({"points", "search.method", "search.runs", "search.seed"})
 """Settings that say which runs a sweep has."""
-SWEEP_WIDE = SEARCH | {"name", "device", "allow_code_change", "halving", "search"}
+SWEEP_WIDE = SEARCH | {"name", "note", "device", "allow_code_change", "halving", "search"}
 """Settings that are one for the whole sweep, and belong neither to a point nor to a winner."""
 FOLD = "data.fold"
 REPETITIONS = ("seed", FOLD)
 """Settings whose values repeat a point: runs that differ in them alone belong to the same one."""
-WITHOUT_EFFECT = (
-    frozenset({"name", "device", "allow_code_change", "data.root", "data.cache", "data.cache_dir"}) | SEARCH
-)
+WITHOUT_EFFECT = SEARCH | {"name", "note", "device", "allow_code_change", "data.root", "data.cache", "data.cache_dir"}
 """Settings that change no run's result (a digest identifies the data's content), and are not part of its identity."""
 
 

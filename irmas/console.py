@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import json
+import math
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -12,6 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 WIDEST = 9999
+JSON_VERSION = 1
+"""Raise it whenever an entry of docs/json.md is removed or changes its meaning."""
 MANY_WINDOWS = 1000
 """Windows that take long enough for a line where no bar is shown."""
 
@@ -42,6 +48,20 @@ def print_table(console: Console, table: Table) -> None:
     before, console.width = console.width, WIDEST
     console.print(table)
     console.width = before
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print one object of docs/json.md. Numbers that are not finite become null, as JSON has none."""
+    text = json.dumps({"version": JSON_VERSION} | _finite(content), indent=1, allow_nan=False)
+    sys.stdout.write(f"{text}\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def width(console: Console, table: Table) -> int:
@@ -107,3 +127,17 @@ def duration(seconds: int) -> str:
 def counted(n: int, one: str) -> str:
     """Return `1 run`, `3 runs`."""
     return f"{n} {one}" if n == 1 else f"{n} {one}s"
+
+
+def byte_size(size: float) -> str:
+    """Return `512 B`, `81.2 MB`."""
+    units = ("B", "kB", "MB", "GB", "TB")
+    power = next((power for power in range(4) if size < 999.5 * 1000**power), 4)
+    return f"{size / 1000**power:.3g} {units[power]}"
+
+
+def age(seconds: float) -> str:
+    """Return a time in its largest unit: `12 s`, `5 min`, `3 h`, `20 d`."""
+    units = {"d": 86400, "h": 3600, "min": 60, "s": 1}
+    name, length = next((unit for unit in units.items() if seconds >= unit[1]), ("s", 1))
+    return f"{max(int(seconds), 0) // length} {name}"

@@ -13,7 +13,7 @@ import platform
 import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -198,3 +198,13 @@ def obstacle(folder: Path) -> str:
     if not nearest.is_dir():
         return f"{nearest} is not a folder"
     return "" if os.access(nearest, os.W_OK | os.X_OK) else f"{nearest} cannot be written"
+
+
+def disk_usage(path: Path) -> int:
+    """Return the bytes that the files of a folder, or a file, take on disk, as far as they can be read."""
+    files = [path] if path.is_file() else (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+    total = 0
+    for file in files:
+        with suppress(OSError):
+            total += 512 * file.lstat().st_blocks
+    return total

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from irmas import status
-from irmas.console import plain_console, print_table
+from irmas.console import plain_console, print_json, print_table
 from irmas.errors import Parser, UserError, in_words, report_errors
 from irmas.results import ending, ranking
 from irmas.results.ranking import Ranking
@@ -28,17 +28,23 @@ def main() -> None:
     parser = Parser("irmas.rank", "Rank a sweep from its event files.")
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     parser.add_argument("--runs", action="store_true", help="one row per run also where points have several runs")
+    parser.add_argument("--json", action="store_true", help="with --table: as JSON (docs/json.md)")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--table", action="store_true", help="the table alone, at once; nothing is written")
     mode.add_argument("--watch", action="store_true", help="show the table until no run trains or is in the queue")
     parser.add_argument("--at-end", action="append", default=[], metavar="WORD", help=AT_END)
     with report_errors("irmas.rank"):
         args = parser.parse_args()
+        if args.json and not args.table:
+            raise UserError("--json: goes with --table")
         if args.watch:
             watch(args.sweep, by_run=args.runs)
         if args.table:
             result = ranking.rank(Sweep.open(args.sweep))
-            _print(plain_console(), result, None, by_run=args.runs)
+            if args.json:
+                print_json(ranking.as_json(result))
+            else:
+                _print(plain_console(), result, None, by_run=args.runs)
         else:
             Sweep.open(args.sweep, []).share()
             result = show(args.sweep, by_run=args.runs)
@@ -102,9 +108,12 @@ def _print(console: Console, result: Ranking, analysis: Analysis | None, *, by_r
     completed = sum(run.state == COMPLETED for run in result.runs)
     pruned = sum(run.state == PRUNED for run in result.runs)
     counts = f"{completed} of {len(result.runs)} runs finished" + (f", {pruned} stopped early" if pruned else "")
-    console.print(f"\n{result.sweep}: {counts}, by val_accuracy (last: the last epoch by itself)\n")
+    console.print(f"\n{result.sweep}: {counts}, by val_accuracy (last: the last epoch by itself)")
+    if note := result.plan.config.note:
+        console.print(f"note: {note}")
     if result.plan.searched:
-        console.print(f"{result.plan.searched}\n")
+        console.print(f"\n{result.plan.searched}")
+    console.print()
     if result.plan.config.data.split == "all":
         text = "data.split=all: val_accuracy means nothing: the validation excerpts were trained on\n"
         console.print(text, style="yellow")

@@ -1,4 +1,4 @@
-"""Show the states of the runs of a sweep: `python -m irmas.status outputs/<name>`."""
+"""Show the states of the runs of a sweep, `python -m irmas.status outputs/<name>`, or all sweeps in outputs/."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from rich.table import Table
 from rich.text import Text
 
 from irmas.config import shown
-from irmas.console import plain_console, plain_table, print_table, width
+from irmas.console import plain_console, plain_table, print_json, print_table, width
 from irmas.errors import Parser, UserError, report_errors
+from irmas.results import listing
 from irmas.results.ranking import styled
 from irmas.run.events import RANKED, VAL_LOSS
 from irmas.run.folder import COMPLETED, PENDING, PRUNED, RUNNING
 from irmas.sweep.jobs import named_runs
 from irmas.sweep.run_states import NOT_SUBMITTED, RunState, SweepState, sweep_state
-from irmas.sweep.sweep import Sweep
+from irmas.sweep.sweep import OUTPUTS, Sweep
 
 REFRESH_S = 5.0
 CONFIRM_S = 1.0
@@ -37,13 +38,21 @@ QUIET = (COMPLETED, PRUNED, PENDING, NOT_SUBMITTED, RUNNING)
 
 
 def main() -> None:
-    parser = Parser("irmas.status", "Show the states of the runs of a sweep.")
-    parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
+    parser = Parser("irmas.status", "Show the states of the runs of a sweep, or all sweeps.")
+    parser.add_argument(
+        "sweep", type=Path, nargs="?", metavar="outputs/<name>", help="default: a list of all in outputs/"
+    )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--watch", action="store_true", help="update until nothing of the sweep is running or queued")
+    mode.add_argument("--json", action="store_true", help="as JSON (docs/json.md)")
     mode.add_argument("--log", type=int, metavar="ID", help="print the log of one run")
     with report_errors("irmas.status"):
         args = parser.parse_args()
+        if args.sweep is None:
+            if args.watch or args.log is not None:
+                raise UserError("--watch and --log: need a sweep, outputs/<name>")
+            show_all(OUTPUTS, as_json=args.json)
+            return
         if args.log is not None:
             sys.stdout.write(log(Sweep.open(args.sweep), args.log))
             return
@@ -51,7 +60,25 @@ def main() -> None:
             state = watch(args.sweep) if args.watch else look(args.sweep)
         except KeyboardInterrupt:  # ends the display; the sweep keeps running
             sys.exit(130)
-        show(state)
+        if args.json:
+            print_json(as_json(state))
+        else:
+            show(state)
+
+
+def show_all(outputs: Path, *, as_json: bool = False) -> None:
+    """Print one row per sweep of a folder. Raises UserError where there is none."""
+    entries, notes = listing.read(outputs) if outputs.is_dir() else ([], [])
+    if not entries:
+        remedy = "change to the folder that has it, or start a sweep with python -m irmas.train"
+        raise UserError(f"no sweep is in {outputs}/ of {Path.cwd()}; {remedy}")
+    if as_json:
+        print_json(listing.as_json(entries, notes))
+        return
+    console = plain_console()
+    print_table(console, listing.table(entries))
+    for text in [*(f"{entry.path}: {entry.problem}" for entry in entries if entry.problem), *notes]:
+        console.print(text, style="yellow")
 
 
 def look(path: Path) -> SweepState:
@@ -121,7 +148,7 @@ def show(state: SweepState) -> None:
 
 def screen(state: SweepState, console: Console) -> Group:
     """Return what fits on a terminal: runs that need attention first, those that finished or wait if there is room."""
-    room = max(console.height - 5 - len(state.stages), 1)
+    room = max(console.height - 5 - str(header(state)).count("\n"), 1)
     urgency = [RUNNING, *sorted({run.status.state for run in state.runs} - set(QUIET)), *QUIET]
     by_urgency = sorted(state.runs, key=lambda run: urgency.index(run.status.state))
     left_out = len(state.runs) - room
@@ -137,6 +164,8 @@ def header(state: SweepState) -> Text:
     counts = Counter(run.status.state for run in state.runs)
     parts = [Text.assemble(f"{count} ", styled(name)) for name, count in sorted(counts.items())]
     lines = [Text.assemble(f"{state.sweep}: ", Text(", ").join(parts))]
+    if note := state.sweep.plan.config.note:
+        lines.append(Text(f"note: {note}"))
     for stage in state.stages:
         place = f" on {stage.node}" if stage.node else f" ({stage.reason})" if stage.reason else ""
         lines.append(Text.assemble(f"{stage.name} job {stage.id}: ", styled(stage.state), f"{place}  {stage.elapsed}"))
@@ -152,6 +181,47 @@ def table(state: SweepState, runs: Sequence[RunState], left_out: Collection[str]
     rows = [_cells(run, {key: base.get(key) for key in plan.swept} | run.planned.overrides) for run in runs]
     heads = [head for head in (rows[0] if rows else {}) if head not in left_out]
     return plain_table(heads, ([row[head] for head in heads] for row in rows), left=("state", "task", "node"))
+
+
+def as_json(state: SweepState) -> dict[str, Any]:
+    """Return the content of the table as docs/json.md describes it."""
+    plan = state.sweep.plan
+    jobs = [
+        {
+            "stage": task.name,
+            "job": task.id,
+            "state": task.state,
+            "node": task.node or None,
+            "elapsed_s": task.elapsed_s,
+        }
+        for task in state.stages
+    ]
+    return {
+        "sweep": str(state.sweep),
+        "note": plan.config.note,
+        "is_live": state.is_live,
+        "jobs": jobs,
+        "runs": [_run_as_json(run, {key: plan.value(run.planned, key) for key in plan.swept}) for run in state.runs],
+        "warnings": [state.note] if state.note else [],
+    }
+
+
+def _run_as_json(run: RunState, settings: dict[str, Any]) -> dict[str, Any]:
+    status, task, metrics = run.status, run.task, run.status.metrics or {}
+    return {
+        "id": run.planned.id,
+        "settings": settings,
+        "state": status.state,
+        "message": status.message or None,
+        "exit_code": status.exit_code,
+        "task": task.id if task else status.job or None,
+        "node": (task.node if task else "") or status.node or None,
+        "elapsed_s": _elapsed_s(run),
+        "epoch": status.epoch,
+        "epochs": status.epochs,
+        "val_accuracy": metrics.get(RANKED),
+        "val_loss": metrics.get(VAL_LOSS),
+    }
 
 
 def _cells(run: RunState, swept: Mapping[str, Any]) -> dict[str, str | Text]:
@@ -173,13 +243,18 @@ def _cells(run: RunState, swept: Mapping[str, Any]) -> dict[str, str | Text]:
 
 
 def _elapsed(run: RunState) -> str:
-    """Return the time since the last start of the task; outside Slurm, since the first start of the run."""
-    status, seconds = run.status, 0.0
-    if run.task is not None:
-        seconds = run.task.elapsed_s
-    elif status.started:
-        seconds = (time.time() if status.state == RUNNING else status.updated) - status.started
+    seconds = _elapsed_s(run)
     return str(timedelta(seconds=int(seconds))) if seconds else "-"
+
+
+def _elapsed_s(run: RunState) -> float:
+    """Return the time since the last start of the task; outside Slurm, since the first start of the run."""
+    status = run.status
+    if run.task is not None:
+        return run.task.elapsed_s
+    if status.started:
+        return (time.time() if status.state == RUNNING else status.updated) - status.started
+    return 0.0
 
 
 def failures(state: SweepState) -> Iterator[Text]:

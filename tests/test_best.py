@@ -339,7 +339,7 @@ COMMANDS = [
     f"{STANDIN} lr=0.001 -m recipe=report,strong",
     f"{STANDIN} -m 'schedule=choice(constant,plateau)' epochs=5,10",
     f"{STANDIN} sweep=capacity",
-    f"{STANDIN} lr=0.01",
+    f"{STANDIN} lr=0.01 'note=of this sweep, only'",
 ]
 
 
@@ -354,7 +354,8 @@ def test_the_command_trains_the_same_points_for_longer(
     printed = best.next_step(replace(rising, sweep=Sweep.of(plan)), analysis).command
     again = plan_of(commands, tmp_path, slurm, *shlex.split(printed.removeprefix("python -m irmas.train ")))
     expected = [
-        flatten(asdict(plan.config_of(point))) | {"name": again.name, "epochs": 3 * plan.value(point, "epochs")}
+        flatten(asdict(plan.config_of(point)))
+        | {"name": again.name, "note": None, "epochs": 3 * plan.value(point, "epochs")}
         for point in plan.runs
     ]
     assert [flatten(asdict(again.config_of(point))) for point in again.runs] == expected

@@ -95,6 +95,9 @@ MISTAKES = [
     (["name=../elsewhere"], ["name=../elsewhere", "letters"]),
     (["name=" + "x" * 101], ["name=", "up to 100"]),
     (["-m", "name=a,b"], ["name=a", "whole sweep"]),
+    (["-m", "note='a','b'"], ["note='a'", "whole sweep"]),
+    (["note=" + "x" * 201], ["note=", "one line of up to 200"]),
+    (["note=a\nb"], ["note=a", "one line of up to 200"]),
     (["-m", "data=standin", "dropout=0.3,1.5"], ["dropout=1.5", "less than 1"]),
     (["-m", "data=standin", "dropout=0.3,0.30"], ["dropout=0.3", "twice"]),
     (["-m", "data=standin", "lr=interval(0.1,1)"], ["lr=interval(0.1,1): search=random draws", "a grid needs values"]),
@@ -191,6 +194,15 @@ def test_options_and_settings_stand_in_any_order(commands: Commands, tmp_path: P
     assert result.code == 0
     assert "dropout: 0.2\nlr: 0.1\n" in result.stdout
     assert "-m" not in commands.refuse("train", "data=standin", "-m", "lr=-1", "hydra/launcher=local", folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "note", ["first try, 2 convs", "it's (a) [test] {x}: 50% of ${y} #1", "C:\\", "a\\'b", "x=1,2", "", "ünï ☃"]
+)
+def test_a_note_is_any_line_of_text(note: str, commands: Commands, tmp_path: Path) -> None:
+    result = commands.run("train", f"note={note}", "-m", "--cfg", "job", folder=tmp_path)
+    assert result.code == 0, result.stderr
+    assert yaml.safe_load(result.stdout)["note"].replace("\\${", "${") == note
 
 
 @pytest.mark.parametrize("arguments", [["--info"], ["lr=0.1", "-i"], ["--info", "defaults", "--", "lr=0.1"]])

@@ -126,7 +126,7 @@ def test_the_digest_of_a_run_is_that_of_the_settings_that_change_it() -> None:
     assert int(digest, 16) >= 0
     alike = [
         replace(one, seed=7),
-        replace(one, name="x", device="cuda", allow_code_change=True, halving=3),
+        replace(one, name="x", note="y", device="cuda", allow_code_change=True, halving=3),
         replace(one, points="points.csv", search=Search("random", 8, 1)),
         replace(one, data=replace(one.data, root="/a", cache="/b", cache_dir="/c", recordings="/d.csv")),
         from_flat(one.flat()),

@@ -57,6 +57,13 @@ def test_a_sweep_that_lost_its_plan_gets_it_from_the_same_command_and_from_no_ot
     assert read_plan(tmp_path) == make(REPORT)
 
 
+@pytest.mark.parametrize(("given", "kept"), [("second", "second"), (None, "first"), ("", "")])
+def test_a_rerun_replaces_the_note_or_keeps_it(given: str | None, kept: str, tmp_path: Path) -> None:
+    write_plan(tmp_path, make(REPORT, Config(note="first")))
+    write_plan(tmp_path, make(REPORT, Config(note=given)))
+    assert read_plan(tmp_path) == make(REPORT, Config(note=kept))
+
+
 def test_run_ids_are_the_reports() -> None:
     plan = make(REPORT)
     values = {run.id: tuple(run.overrides.values()) for run in plan.runs}

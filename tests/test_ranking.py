@@ -14,10 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from commands import ENVIRONMENT, ROOT, start
-from factories import REPORT, SEEDS, grid, simulated, write_run
+from factories import REPORT, SEEDS, answer, grid, simulated, write_run
 from forked_commands import Commands, contents
 from left_behind import status
 from rich.console import Console
@@ -26,10 +25,8 @@ from rich.table import Table
 from irmas.config import Config, Data
 from irmas.console import width
 from irmas.results import ranking
-from irmas.run import predictions
 from irmas.run.events import event_files
-from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PENDING, PRUNED, RUNNING, RunFolder
-from irmas.run.predictions import Predictions
+from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PENDING, PRUNED, RUNNING
 from irmas.sweep.sweep import Sweep
 
 LRS = (0.1, 0.2, 0.3, 0.4)
@@ -74,16 +71,6 @@ def analyzed(result: ranking.Ranking) -> list[int]:
     """Return the IDs of the runs from which conclusions are drawn."""
     analysis = ranking.analyze(result)
     return [run for point in analysis.points for run in point.runs] if analysis else []
-
-
-def answer(folder: RunFolder, correct: int) -> None:
-    """Write predictions of which `correct` of 64 are right, two excerpts per recording."""
-    names = np.array([f"{number:02d}" for number in range(64)])
-    targets = np.zeros(64, dtype=int)
-    predicted = (np.arange(64) >= correct).astype(int)
-    recordings = np.array([f"{number // 2}" for number in range(64)])
-    answers = Predictions(np.array(["cel", "flu"]), names, recordings, targets, predicted, 1.0 - predicted)
-    predictions.write(folder.predictions, answers)
 
 
 def test_intervals_and_the_best_set_come_from_the_predictions(sweep: Sweep, commands: Commands) -> None:
@@ -160,12 +147,14 @@ def test_the_confusion_matrix_is_of_the_leaders_first_run(tmp_path: Path) -> Non
     assert without.confusion is None
 
 
-def test_the_table_alone_writes_nothing(sweep: Sweep, commands: Commands) -> None:
+def test_the_table_alone_writes_nothing(tmp_path: Path, commands: Commands) -> None:
+    sweep = planned(tmp_path, {"lr": LRS}, Config(note="[bold] steps"))
     write_run(sweep, 1, [(0.5, 1.0)])
     before = contents(sweep.path)
     done = commands.run("rank", "outputs/mine", "--table", folder=sweep.path.parent.parent)
     assert (done.code, done.stderr) == (0, "")
     assert "50.00%" in done.stdout
+    assert "\nnote: [bold] steps\n" in done.stdout
     assert contents(sweep.path) == before
 
 

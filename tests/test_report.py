@@ -266,6 +266,12 @@ def test_of_many_keys_four_are_in_the_summary_and_all_in_the_table() -> None:
     assert len(tables(section(output, "Keys"))[0]) == 6
 
 
+def test_the_note_is_below_the_title() -> None:
+    result = simulated(REPORT, flat, base=Config(note="as *discussed*"))
+    assert text(result).startswith("# Tuning report: made-up\n\nas &#42;discussed&#42;\n\n## Summary\n")
+    assert text(simulated(REPORT, flat)).startswith("# Tuning report: made-up\n\n## Summary\n")
+
+
 def test_without_a_finished_run_the_report_is_short() -> None:
     output = text(example("none of two"))
     assert "None of 2 runs has finished" in output

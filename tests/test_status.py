@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -218,10 +219,12 @@ def test_tasks_stages_and_reasons_of_slurm_are_shown(sweep: Path) -> None:
         RunState(points[2], Status(NOT_SUBMITTED), None, None),
     ]
     stage = Task("6", None, "COMPLETED", node="n1", elapsed="0:30", name="data")
-    state = SweepState(MINE, runs, [stage], "squeue: no answer")
+    noted = replace(MINE, plan=replace(MINE.plan, config=Config(note="with [bold] masks")))
+    state = SweepState(noted, runs, [stage], "squeue: no answer")
     head = str(status.header(state)).splitlines()
     assert head == [
         "outputs/mine: 1 NOT_SUBMITTED, 1 PENDING, 1 RUNNING",
+        "note: with [bold] masks",
         "data job 6: COMPLETED on n1  0:30",
         "squeue: no answer",
     ]

@@ -185,12 +185,21 @@ def _read_arguments(command: str, schema: type[Config | Prepare]) -> tuple[list[
 def parse(texts: Sequence[str], schema: type) -> dict[str, Override]:
     """Return overrides by key. Raise UserError for the first that is refused."""
     overrides: dict[str, Override] = {}
-    for override in map(_with_list_as_text, OverridesParser.create().parse_overrides(list(texts))):
+    for override in map(_with_list_as_text, OverridesParser.create().parse_overrides([*map(_with_note_quoted, texts)])):
         key = override.key_or_group
         if reason := f"{key} is given twice" if key in overrides else _refusal(override, schema):
             raise UserError(f"{override.input_line}: {reason}")
         overrides[key] = override
     return overrides
+
+
+def _with_note_quoted(text: str) -> str:
+    """Quote a note for Hydra, which would read commas, brackets and ${} in it; one that is quoted already stays."""
+    key, _, note = text.partition("=")
+    if key != "note" or note in ("", "null") or note[0] in "'\"":
+        return text
+    escaped = re.sub(r"(\\*)('|\$\{|$)", lambda match: 2 * match[1] + ("\\" + match[2] if match[2] else ""), note)
+    return f"note='{escaped}'"
 
 
 def _with_list_as_text(override: Override) -> Override:

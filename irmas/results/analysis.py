@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,16 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Group:
+    """The points whose runs were all validated on one sample, or on those of the same folds."""
+
+    numbers: list[int]
+    """Numbers of the points by rank, ascending; 0 is the leader."""
+    sample: Sample
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
 class Analysis:
     """Conclusions from the finished runs of a sweep."""
 
@@ -83,6 +93,8 @@ class Analysis:
     """Predictions that could not be read, and why."""
     folds: int = 1
     """Number of folds of each point that is compared."""
+    group: Group | None = field(default=None, compare=False, repr=False)
+    """The leader, and the points that can be compared with it; None where there is nothing to compare."""
 
     @property
     def best_set(self) -> tuple[Point, ...]:
@@ -98,16 +110,6 @@ class Analysis:
         """Return the leader and the points with the smallest expected loss, at most `count`, all in the best set."""
         rest = sorted(self.best_set[1:], key=lambda point: point.expected_loss or 0.0)
         return [self.points[0], *rest][:count]
-
-
-@dataclass(frozen=True)
-class _Group:
-    """The points whose runs were all validated on one sample, or on those of the same folds."""
-
-    numbers: list[int]
-    """Numbers of the points by rank, ascending; 0 is the leader."""
-    sample: Sample
-    comparison: Comparison
 
 
 def analyze(
@@ -163,10 +165,11 @@ def analyze(
         folds=len(folds[0]),
         unpaired=_unpaired(runs, points, leading),
         confidence=confidence,
+        group=leading,
     )
 
 
-def _groups(means: Means, samples: Sequence[Sample], variance: Variance) -> list[_Group]:
+def _groups(means: Means, samples: Sequence[Sample], variance: Variance) -> list[Group]:
     """Return the points that can be compared with each other; each is in one group at most."""
     places = {run: place for place, sample in enumerate(samples) for run in sample.scores}
     together: dict[frozenset[int], list[int]] = defaultdict(list)
@@ -186,7 +189,7 @@ def _groups(means: Means, samples: Sequence[Sample], variance: Variance) -> list
             variance,
             sample.folds,
         )
-        groups.append(_Group(numbers, sample, compared))
+        groups.append(Group(numbers, sample, compared))
     return groups
 
 
@@ -196,7 +199,7 @@ def _weights(members: Sequence[Run]) -> NDArray[np.float64]:
     return np.array([1 / (len(folds) * folds[run.fold]) for run in members])
 
 
-def _estimates(points: Sequence[Point], groups: Sequence[_Group]) -> list[dict[str, Any]]:
+def _estimates(points: Sequence[Point], groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Return each point's field `estimate`. Where all excerpts are right, or none, resampling them shows nothing."""
     known: list[dict[str, Any]] = [{} for _ in points]
     for group in groups:
@@ -281,7 +284,7 @@ def _rise(runs: Sequence[Run]) -> tuple[Estimate | None, bool]:
     return Estimate(mean, mean - half, mean + half), bool(mean > FAST and (slopes > 0).mean() >= NEARLY_ALL)
 
 
-def _unpaired(runs: Sequence[Run], points: Sequence[Point], leading: _Group | None) -> str:
+def _unpaired(runs: Sequence[Run], points: Sequence[Point], leading: Group | None) -> str:
     """Return the sentence on runs that cannot be compared with the leader."""
     leader, missing = points[0], {run.id for run in runs if not run.answers}
     remedy = " Remove a run's folder and rerun the sweep command to train it again." if missing else ""

@@ -141,8 +141,8 @@ def _launcher(plan: Plan) -> list[str]:
 
 
 def _words(plan: Plan, *without: str) -> list[str]:
-    """Return the overrides of the sweep's command, quoted for a shell, without these keys."""
-    return [shlex.quote(word) for word in plan.command if word.partition("=")[0] not in without]
+    """Return the overrides of the sweep's command, quoted for a shell, without these keys and its note."""
+    return [shlex.quote(word) for word in plan.command if word.partition("=")[0] not in (*without, "note")]
 
 
 def _train(*words: str, is_sweep: bool = False) -> str:

@@ -127,6 +127,11 @@ class Variance:
         """Return the variances that would have led to this mean square with these values of chi square."""
         return np.maximum(self.mean_square * self.df / chi_square - self.by_excerpts, 0)
 
+    def draw(self, rng: np.random.Generator, runs: Array) -> Array:
+        """Return deviations by training of points with these numbers of runs, (points, resamples)."""
+        drawn = np.sqrt(self.from_chi_square(rng.chisquare(self.df, RESAMPLES))) if self.df else np.zeros(1)
+        return np.asarray(drawn * rng.standard_normal((len(runs), RESAMPLES)) / np.sqrt(runs)[:, None])
+
 
 NO_VARIANCE = Variance(0.0, 0, 0.0)
 
@@ -170,12 +175,9 @@ class Comparison:
         self.accuracies, self.runs, self.variance = accuracies, runs, variance
         self.by_excerpts = scores @ resample(sizes, folds).T
         """Deviations of the accuracies by the choice of recordings, (points, resamples)."""
-        rng = np.random.default_rng(SEED + 1)
-        drawn = np.sqrt(variance.from_chi_square(rng.chisquare(variance.df, RESAMPLES))) if variance.df else np.zeros(1)
         self.training = variance.estimate / runs
         """Variance of each point's mean by training, (points,)."""
-        by_training = drawn * rng.standard_normal(self.by_excerpts.shape) / np.sqrt(runs)[:, None]
-        self.noise = self.by_excerpts + by_training
+        self.noise = self.by_excerpts + variance.draw(np.random.default_rng(SEED + 1), runs)
 
     def intervals(self) -> list[Estimate]:
         """Return each point's accuracy with its own 95 % interval."""

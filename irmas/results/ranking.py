@@ -137,11 +137,25 @@ def write(ranking: Ranking, analysis: Analysis | None = None) -> list[Path]:
 
     Raises OSError, with the file's name, where one cannot be written.
     """
-    points = _by_run(analysis)
-    entries = [_entry(run, points.get(run.id)) for run in ranking.runs]
+    entries = _entries(ranking, analysis)
     write_csv(ranking.sweep.ranking_csv, list(entries[0]), [entry.values() for entry in entries])
     atomic_write(ranking.sweep.ranking_json, json.dumps(entries, indent=1) + "\n")
     return [ranking.sweep.ranking_csv, ranking.sweep.ranking_json]
+
+
+def as_json(ranking: Ranking) -> dict[str, Any]:
+    """Return the content of the table without an analysis, as docs/json.md describes it."""
+    runs = [
+        {"settings": run.values} | {key: value for key, value in entry.items() if key not in run.values}
+        for run, entry in zip(ranking.runs, _entries(ranking), strict=True)
+    ]
+    notes = {"warnings": [*warnings(ranking), *filter(None, [ranking.state.note])], "problems": ranking.problems}
+    return {"sweep": str(ranking.sweep), "note": ranking.plan.config.note, "runs": runs} | notes
+
+
+def _entries(ranking: Ranking, analysis: Analysis | None = None) -> list[dict[str, Any]]:
+    points = _by_run(analysis)
+    return [_entry(run, points.get(run.id)) for run in ranking.runs]
 
 
 def _by_run(analysis: Analysis | None) -> dict[int, Point]:

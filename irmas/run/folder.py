@@ -139,6 +139,11 @@ class RunFolder:
         return self.path / "checkpoint.pt"
 
     @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoint, the one before it, and what a killed process has left of one."""
+        return sorted([*self.path.glob("checkpoint*.pt"), *self.path.glob(".checkpoint.pt.*")])
+
+    @property
     def model(self) -> Path:
         """The net of a finished run."""
         return self.path / MODEL

@@ -176,6 +176,8 @@ def extended(
         reason = f"sweep {old.name} keeps the source of its submission, which lacks it"
         raise ConfigError("model.builder", unknown[0], f"{reason}; allow_code_change=true or another name takes it")
     flat_new = new.config.flat()
+    if new.config.note is None:
+        flat_new["note"] = old.config.note
     plan = replace(
         new,
         swept=list(dict.fromkeys(old.swept + new.swept)),

@@ -91,18 +91,15 @@ def sweep_state(sweep: Sweep, *, is_final: bool = False, cluster: str = "") -> S
     cluster is the one that the job records name, or else `cluster`, SLURM_CLUSTERS, or that of this machine.
     """
     if not sweep.slurm.is_dir():
-        return _without_slurm(sweep)
+        return without_slurm(sweep)
     try:
-        if not os.access(sweep.slurm, os.R_OK | os.X_OK):
-            raise UserError(f"{sweep.slurm}: cannot be read")
-        names = _names_by_hand(sweep) | {record.name for record in jobs.recorded_jobs(sweep)}
+        names = job_names(sweep)
         cluster = jobs.recorded_cluster(sweep) or cluster or slurm.named_cluster()
         with slurm.on_cluster(cluster):
             queued = slurm.queue(sorted(names))
             return with_slurm(sweep, queued, partial(_settled_accounting, queued) if is_final else slurm.accounting)
     except UserError as error:
-        reason = error.reason if isinstance(error, SlurmError) else error
-        return _without_slurm(sweep, f"{reason}: states are those that the runs last recorded")
+        return without_slurm(sweep, error)
 
 
 def _settled_accounting(queued: Iterable[Task], numbers: Iterable[str]) -> list[Task]:
@@ -148,7 +145,10 @@ def _trains_outside(folder: RunFolder, recorded: Status, view: _SlurmView) -> bo
     return folder.status().state == RUNNING
 
 
-def _without_slurm(sweep: Sweep, note: str = "") -> SweepState:
+def without_slurm(sweep: Sweep, error: UserError | None = None) -> SweepState:
+    """Return how the runs stand by what they recorded; `error` is why Slurm's reply is missing where it should not."""
+    reason = error.reason if isinstance(error, SlurmError) else error
+    note = f"{reason}: states are those that the runs last recorded" if error else ""
     read, now = [(run, *_read(sweep.run_folder(run), on_slurm=False)) for run in sweep.plan.runs], time.time()
     runs = [RunState(run, status.with_silence(now), None, recorded) for run, status, recorded in read]
     return SweepState(sweep, runs, [], note, is_held(sweep.pool_lock))
@@ -340,6 +340,13 @@ def _view(sweep: Sweep, queued: Iterable[Task]) -> _SlurmView:
         if is_ours[task.job]:
             tasks[task.id] = task
     return _SlurmView(sweep, records, works, tasks, time.time())
+
+
+def job_names(sweep: Sweep) -> set[str]:
+    """Return the names that jobs of the sweep may have. Raises UserError where their records cannot be read."""
+    if not os.access(sweep.slurm, os.R_OK | os.X_OK):
+        raise UserError(f"{sweep.slurm}: cannot be read")
+    return _names_by_hand(sweep) | {record.name for record in jobs.recorded_jobs(sweep)}
 
 
 def _names_by_hand(sweep: Sweep) -> set[str]:
