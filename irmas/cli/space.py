@@ -13,11 +13,8 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from irmas.cli import points
 from irmas.cli.draw import Interval, Listed, draw
-from irmas.config import Search, check_search, number_type, rule
+from irmas.config import REPETITIONS, Search, check_search, number_type, rule
 from irmas.errors import ConfigError, UserError
-
-REPEATED = ("seed", "data.fold")
-"""Keys whose values repeat every point that is drawn."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,9 @@ def propose(overrides: Mapping[str, Override], listed: str | None, search: Searc
     """
     check_search(search)
     is_random = search.method == "random"
-    drawn_from = {key: o for key, o in overrides.items() if is_random and o.is_sweep_override() and key not in REPEATED}
+    drawn_from = {
+        key: o for key, o in overrides.items() if is_random and o.is_sweep_override() and key not in REPETITIONS
+    }
     if is_random and listed:
         raise UserError(f"points={listed}: lists the points, and search=random draws them; give one of the two")
     if is_random and not drawn_from:
@@ -55,7 +54,7 @@ def propose(overrides: Mapping[str, Override], listed: str | None, search: Searc
         _refuse_columns(listed, rows, [overrides[key] for key in axes])
         chosen, origins = [row.cells for row in rows], points.origins(Path(listed), rows)
     # The seed varies slowest, so that more seeds append runs and renumber none.
-    repeated = REPEATED if drawn_from else ("seed",)
+    repeated = REPETITIONS if drawn_from else ("seed",)
     repetitions = _combinations({key: axes[key] for key in repeated if key in axes})
     grid = _combinations({key: values for key, values in axes.items() if key not in repeated})
     columns = dict.fromkeys(key for point in chosen for key in point if key not in overrides)
@@ -111,7 +110,7 @@ def _values(override: Override) -> list[str]:
         return [override.get_value_element_as_str()]
     if not override.is_discrete_sweep():
         key = override.key_or_group
-        if key in REPEATED:
+        if key in REPETITIONS:
             raise UserError(f"{override.input_line}: repeats every point and needs values, as in {key}=0,1")
         reason = "search=random draws from an interval; a grid needs values"
         raise UserError(f"{override.input_line}: {reason}, as in {key}=0.1,0.2")
