@@ -175,6 +175,10 @@ class Settings(Stage):
     """Resources of the job after the array, which ranks whatever finished."""
     _target_: str = "hydra_plugins.irmas_launcher.SlurmLauncher"
 
+    def options(self) -> dict[str, Any]:
+        gres = f"gpu:{self.gpus}" if self.gpus else None
+        return {"gres": gres, "constraint": self.constraint, "exclude": self.exclude} | super().options()
+
     def script_options(self) -> list[str]:
         """Return the options of slurm/irmas.sbatch, which stand before the stage."""
         setup = [] if self.setup is None else [f"--setup={Path(self.setup).absolute()}"]
