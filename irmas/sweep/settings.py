@@ -79,7 +79,9 @@ SCRIPT = Rule(
 )
 COMMAND = Rule(lambda value: _is_line(value) and bool(_words(value)), "a command, quoted as for the shell")
 SRUN = Rule(
-    lambda value: value is None or (isinstance(value, Mapping) and all(map(_is_line, value.values()))),
+    lambda value: (
+        isinstance(value, Mapping | None) and all(item is None or _is_line(item) for item in (value or {}).values())
+    ),
     "long options of srun, as in {mpi: none}, or null",
 )
 WORDS = Rule(
