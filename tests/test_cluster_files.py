@@ -56,6 +56,9 @@ def test_each_file_adds_to_the_one_before_and_the_command_line_to_all(
     typed = launched("hydra.launcher.qos=typed", "hydra.launcher.sbatch={comment: x}", "hydra.launcher.account=null")
     assert (typed.qos, typed.account, typed.partition) == ("typed", None, "gpu")
     assert typed.sbatch == {"nice": 5, "reservation": "course", "comment": "x"}
+    files[2].write_text("sbatch: {nice: null}\nsrun: {mpi: none, cpu_bind: none}\n")
+    assert launched("hydra.launcher.srun.mpi=null").srun == {"mpi": None, "cpu_bind": "none"}
+    assert launched().options()["nice"] is None
     monkeypatch.setenv(CLUSTER_FILE, "")
     assert launched() == read(values()), "no file is read"
 

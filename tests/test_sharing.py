@@ -89,7 +89,10 @@ def test_a_colleague_resumes_a_run_and_ranks(colleagues: Commands, folder: Path)
 @pytest.mark.parametrize("closed", ["slurm", "plan.yaml", "."])
 def test_a_colleague_who_lacks_access_learns_what_is_needed(colleagues: Commands, folder: Path, closed: str) -> None:
     sweep = by_hand(colleagues, folder)
+    (sweep / "slurm" / "1_1.out").touch(0o640)
     give_to_owner(sweep)
+    by_hand(colleagues, folder)
+    give_to_owner(sweep)  # also what the colleague has written
     (sweep / closed).chmod(mode(sweep / closed) & ~0o020)
     for command, words in (("train", [*GRID, "hydra/launcher=slurm"]), ("refine", ["outputs/mine"])):
         message = colleagues.refuse(command, *words, folder=folder)

@@ -7,6 +7,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,21 +67,7 @@ def job_requests(
     `refine`, the arguments of `irmas.refine`, the ranking job submits the next round. With a throttle each array waits
     for the one before: Slurm's own, %6, counts the tasks of one array only.
     """
-
-    def request(name: str, stage: str, own: Settings, resources: Stage, script_stage: str, *args: str) -> JobRequest:
-        options = {
-            "job-name": job_name(stage, sweep),
-            "output": f"{sweep.slurm}/{'%A_%a' if stage == ARRAY else '%j'}.out",
-            "signal": f"USR2@{settings.warning}" if stage == ARRAY else "TERM@30",
-            "open-mode": "append",
-            "requeue": True,
-            "clusters": settings.cluster,
-            "account": own.account,
-            "qos": own.qos,
-        }
-        arguments = [*settings.script_options(), script_stage, str(sweep), *args]
-        return JobRequest(name, stage, options | resources.options(), arguments)
-
+    request = partial(_request, sweep)
     data = [request("data", DATA, settings, settings.prepare, "data")] if needs_data else []
     throttle = "" if settings.throttle is None else f"%{settings.throttle}"
     device = sweep.plan.config.device
@@ -88,12 +75,10 @@ def job_requests(
     arrays, before = list[JobRequest](), tuple(queued)
     for own, members in _by_settings(sweep, settings, ids):
         at_once = ["--runs-at-once", str(own.runs_at_once)] if own.runs_at_once else []
-        gres = f"gpu:{own.gpus}" if own.gpus else None
-        of_array = {"gres": gres, "constraint": own.constraint, "exclude": own.exclude}
         for work, indices in _arrays(members, max(least, own.per_task(device)), max_index):
             args = [*work.arguments(), *at_once, "--requeues", str(own.requeues)]
             array = request(f"array{len(arrays) + 1}", ARRAY, own, own, "train", *args)
-            options = {"array": f"{indices}{throttle}"} | of_array | array.options
+            options = {"array": f"{indices}{throttle}"} | array.options
             after = before if throttle else ()
             arrays.append(replace(array, options=options, work=work, after_ok="data" if data else "", after_any=after))
             before = (arrays[-1].name,)
@@ -102,6 +87,24 @@ def job_requests(
     mail = {"mail-user": settings.mail, "mail-type": "END,FAIL"} if settings.mail else {}
     after = (*queued, *(array.name for array in arrays))
     return [*data, *arrays, replace(ranking, options=mail | ranking.options, after_any=after)]
+
+
+def _request(
+    sweep: Sweep, name: str, stage: str, settings: Settings, resources: Stage, script_stage: str, *args: str
+) -> JobRequest:
+    """Return the request for a job with these settings, of which `resources` are those of its stage."""
+    options = {
+        "job-name": job_name(stage, sweep),
+        "output": f"{sweep.slurm}/{'%A_%a' if stage == ARRAY else '%j'}.out",
+        "signal": f"USR2@{settings.warning}" if stage == ARRAY else "TERM@30",
+        "open-mode": "append",
+        "requeue": True,
+        "clusters": settings.cluster,
+        "account": settings.account,
+        "qos": settings.qos,
+    }
+    arguments = [*settings.script_options(), script_stage, str(sweep), *args]
+    return JobRequest(name, stage, options | resources.options(), arguments)
 
 
 def _by_settings(sweep: Sweep, settings: Settings, ids: Sequence[int]) -> list[tuple[Settings, list[int]]]:

@@ -79,7 +79,9 @@ SCRIPT = Rule(
 )
 COMMAND = Rule(lambda value: _is_line(value) and bool(_words(value)), "a command, quoted as for the shell")
 SRUN = Rule(
-    lambda value: value is None or (isinstance(value, Mapping) and all(map(_is_line, value.values()))),
+    lambda value: (
+        isinstance(value, Mapping | None) and all(item is None or _is_line(item) for item in (value or {}).values())
+    ),
     "long options of srun, as in {mpi: none}, or null",
 )
 WORDS = Rule(
@@ -174,6 +176,10 @@ class Settings(Stage):
     rank: Stage = field(default_factory=lambda: Stage("${..partition}", cpus=1, mem="2G", time=30))
     """Resources of the job after the array, which ranks whatever finished."""
     _target_: str = "hydra_plugins.irmas_launcher.SlurmLauncher"
+
+    def options(self) -> dict[str, Any]:
+        gres = f"gpu:{self.gpus}" if self.gpus else None
+        return {"gres": gres, "constraint": self.constraint, "exclude": self.exclude} | super().options()
 
     def script_options(self) -> list[str]:
         """Return the options of slurm/irmas.sbatch, which stand before the stage."""

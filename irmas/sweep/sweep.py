@@ -119,10 +119,12 @@ class Sweep:
             os.umask(os.umask(0) & ~0o070)
         if not is_there or self.path.stat().st_uid == os.getuid():
             return
-        paths = (self.path, *self.path.rglob("*"))
-        if blocked := next((path for path in paths if not os.access(path, os.R_OK | os.W_OK)), None):
+        for path in (self.path, *self.path.rglob("*")):
+            # Slurm chooses the mode of a job's output, which nothing else writes.
+            if os.access(path, os.R_OK if path.parent == self.slurm else os.R_OK | os.W_OK):
+                continue
             remedy = f"chgrp -R <group> {self} && chmod -R g+rwX {self} && find {self} -type d -exec chmod g+s {{}} +"
-            reason = f"is another user's, and {blocked} cannot be read and written here"
+            reason = f"is another user's, and {path} cannot be read and written here"
             raise UserError(f"{self}: {reason}; its owner hands it over with: {remedy}")
 
     def unfinished(self, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
