@@ -14,6 +14,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from scipy.special import ndtri, stdtrit
 
 from irmas.results.runs import NAMES, Answers
@@ -256,6 +257,7 @@ def residual_variance(values: Array, points: NDArray[np.intp], folds: NDArray[np
 
 def _within(values: Array, points: NDArray[np.intp]) -> Array:
     """Return values, (runs, columns), minus the mean of their point."""
-    sums = np.zeros((points.max() + 1, values.shape[1]))
-    np.add.at(sums, points, values)
+    sums = (
+        csr_array((np.ones(len(points)), (points, np.arange(len(points))))) @ values
+    )  # np.add.at takes three times as long
     return np.asarray(values - (sums / np.maximum(np.bincount(points), 1)[:, None])[points])
