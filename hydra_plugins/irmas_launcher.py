@@ -80,8 +80,8 @@ class IrmasLauncher(Launcher):
     """Files with the cluster's settings, from which the launcher's were made."""
     refine_arguments: Sequence[str] = ()
     """Arguments of `irmas.refine`, where a ranking job is to submit the next round."""
-    origins: Mapping[str, str] = MappingProxyType({})
-    """Places in a file of the overrides that stand there, by override."""
+    origins: Mapping[str, str] | None = None
+    """Places in a file of the overrides that stand there, by override; None where another sweeper proposes the runs."""
     space: Mapping[str, str] = MappingProxyType({})
     """Intervals and lists from which a search has drawn the runs, as they were typed, by key."""
     has_jobs = False
@@ -101,8 +101,10 @@ class IrmasLauncher(Launcher):
 
         self.check()
         composer = Composer(self.loader, self.config, self.task.of_runs, self.origins)
-        if composer.base.search.method != "none" and not self.space:
-            raise ConfigError("search", composer.base.search.method, "only hydra/sweeper=grid draws points")
+        if self.origins is None:  # another sweeper proposes the runs
+            for key, value in {"points": composer.base.points, "search.runs": composer.base.search.runs}.items():
+                if value is not None:
+                    raise ConfigError(key, value, "only hydra/sweeper=grid takes it")
         plan = freeze(composer.base, composer.runs(job_overrides), self.name, self.task.typed, self.space)
         # A sweeper that proposes runs in batches keeps to the name of its first.
         self.name = plan.name

@@ -318,18 +318,6 @@ def rule(key: str) -> Rule:
     return rules(Config)[key]
 
 
-def number_type(key: str) -> type | None:
-    """Return int or float for a run's setting that is a number; None for any other key."""
-    if key not in rules(Config):
-        return None
-    schema: type = Config
-    *groups, name = key.split(".")
-    for group in groups:
-        schema = get_type_hints(schema)[group]
-    hint = get_type_hints(schema)[name]
-    return next((kind for kind in (int, float) if kind in (hint, *get_args(hint))), None)
-
-
 def check_rules(settings: Any, prefix: str = "") -> None:
     """Raise ConfigError for the first value in a dataclass that breaks its rule; `prefix` stands before its key."""
     schema: type = type(settings)

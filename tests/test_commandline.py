@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import irmas
+from commands import ROOT, irmas
 from forked_commands import Commands
 
 from irmas.cli import overrides
@@ -180,6 +180,40 @@ def test_prepare_takes_only_its_own_settings_and_no_sweep(
     arguments: list[str], commands: Commands, tmp_path: Path
 ) -> None:
     commands.refuse("prepare", *arguments, folder=tmp_path)
+
+
+OTHER = """
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+
+
+class OtherSweeper(Sweeper):
+    def setup(self, *, hydra_context, task_function, config):
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments):
+        self.launcher.launch([["dropout=0.1"]], initial_job_idx=0)
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="other", node={"_target_": "hydra_plugins.other.OtherSweeper"})
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["search=random"], "search.runs=32: only hydra/sweeper=grid"), (["points=a.csv"], "points=a.csv: only hydra/sw")],
+)
+def test_another_sweeper_neither_draws_nor_lists_points(arguments: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "hydra_plugins").mkdir()
+    (tmp_path / "hydra_plugins" / "other.py").write_text(OTHER)
+    command = ["hydra/sweeper=other", "data=standin", *arguments]
+    done = irmas("train", *command, cwd=tmp_path, PYTHONPATH=f"{ROOT}:{tmp_path}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"irmas.train: {message}")
+    assert [path.name for path in tmp_path.iterdir()] == ["hydra_plugins"]
 
 
 def test_rank_names_the_sweeps_that_there_are(commands: Commands, tmp_path: Path) -> None:

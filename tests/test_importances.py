@@ -6,17 +6,20 @@ import io
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from factories import REPORT, listed, simulated
+from factories import REPORT, listed, simulated, write_run
+from forked_commands import Commands
 from PIL import Image
 
 from irmas.cli.draw import Interval, Listed, draw
 from irmas.results import importances, plots, ranking, report, search_plots
 from irmas.results.analysis import Analysis
 from irmas.results.ranking import Ranking
+from irmas.sweep.sweep import Sweep
 
 SPACE = {"lr": "tag(log,interval(1e-4,1e-2))", "dropout": "interval(0.1,0.6)", "schedule": "constant,plateau"}
 
@@ -74,6 +77,29 @@ def test_a_grid_has_main_effects_and_a_search_importances(large: tuple[Ranking, 
     assert " to " in rows[4]
     assert "(plots/scatter.png)" in text
     assert "(plots/parallel.png)" in text
+
+
+def test_the_ranking_says_what_was_searched_and_keeps_exact_values(tmp_path: Path, commands: Commands) -> None:
+    points = [{"lr": lr, "l2": l2} for lr in (0.1 + 0.2, 0.0123456) for l2 in (0.1, 0.2)]
+    space = {"lr": "interval(0.01,0.4)", "l2": "0.1,0.2"}
+    sweep = Sweep(tmp_path / "outputs" / "drawn", listed(points, space)).write()[0]
+    for number in range(1, 5):
+        write_run(sweep, number, [(number / 8, 1.0)])
+    analysis = ranking.analyze(ranking.rank(sweep))
+    assert analysis
+    assert analysis.effects == ()
+    printed = commands.run("rank", "outputs/drawn", folder=tmp_path).stdout
+    assert "\nsearch=random search.runs=4 search.seed=0 lr=interval(0.01,0.4) l2=0.1,0.2\n" in printed
+    rows = [line.split()[:4] for line in printed.splitlines() if line.endswith("COMPLETED")]
+    assert rows == [
+        ["1", "4", "0.01235", "0.2"],
+        ["2", "3", "0.01235", "0.1"],
+        ["3", "2", "0.3", "0.2"],
+        ["4", "1", "0.3", "0.1"],
+    ]
+    lines = (sweep.path / "ranking.csv").read_text().splitlines()
+    assert lines[1].startswith("1,4,0.0123456,0.2,")
+    assert lines[4].startswith("4,1,0.30000000000000004,0.1,")
 
 
 def test_points_of_a_file_with_continuous_values_are_drawn_too() -> None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from irmas.cli import points
 from irmas.cli.draw import Interval, Listed, draw
-from irmas.config import REPETITIONS, Search, check_search, number_type, rule
+from irmas.config import REPETITIONS, Config, Search, check_search, rule, rules
 from irmas.errors import ConfigError, UserError
 
 
@@ -85,7 +85,7 @@ def _dimension(override: Override) -> Interval | Listed:
         raise UserError(f"{override.input_line}: only an interval is tagged, as in {key}=tag(log,interval(0.001,0.01))")
     if not isinstance(typed, IntervalSweep):
         return Listed(list(dict.fromkeys(_values(override))))
-    if (kind := number_type(key)) is None:
+    if (kind := _number_type(key)) is None:
         raise UserError(f"{override.input_line}: only a number has an interval; list the values, as in {key}=a,b")
     assert typed.start is not None
     assert typed.end is not None
@@ -98,6 +98,18 @@ def _dimension(override: Override) -> Interval | Listed:
     if tags and low <= 0:
         raise ConfigError(key, _typed(override), "with tag(log,...), both ends must be above 0")
     return Interval(low, high, is_log=bool(tags), is_whole=kind is int)
+
+
+def _number_type(key: str) -> type | None:
+    """Return int or float for a setting that is a number, None for any other key."""
+    if key not in rules(Config):
+        return None
+    schema: type = Config
+    *groups, name = key.split(".")
+    for group in groups:
+        schema = get_type_hints(schema)[group]
+    hint = get_type_hints(schema)[name]
+    return next((kind for kind in (int, float) if kind in (hint, *get_args(hint))), None)
 
 
 def _combinations(axes: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
