@@ -160,7 +160,19 @@ def test_what_hydra_shows_of_itself_takes_settings_too(
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "prepare", "rank", "refine", "status", "evaluate", "sweep.array_task", "sweep.data_job"]
+    "command",
+    [
+        "train",
+        "prepare",
+        "rank",
+        "refine",
+        "status",
+        "compare",
+        "clean",
+        "evaluate",
+        "sweep.array_task",
+        "sweep.data_job",
+    ],
 )
 def test_a_real_command_refuses_like_a_fork_of_one(command: str, tmp_path: Path) -> None:
     done = irmas(command, "--nope", cwd=tmp_path)
@@ -170,7 +182,7 @@ def test_a_real_command_refuses_like_a_fork_of_one(command: str, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["train", "prepare", "rank", "refine"])
+@pytest.mark.parametrize("command", ["train", "prepare", "rank", "refine", "compare", "clean"])
 def test_help_shows_how_to_call_the_command(command: str, tmp_path: Path) -> None:
     done = irmas(command, "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
