@@ -91,7 +91,7 @@ def best_points(sides: Sequence[Side]) -> Table:
         expected = f"{analysis.leader.value:.2%}" if analysis.leader else "-"
         values = " ".join(f"{key}={shown(value)}" for key, value in best.values.items()) or "-"
         row = [side.name, values, ranges(best.runs), f"{best.accuracy:.2%}", interval, expected]
-        rows.append([*row, str(len(analysis.points)), str(len(analysis.best_set))])
+        rows.append([*row, str(len(analysis.points)), str(len(analysis.best_set)) if analysis.noise else "-"])
     return plain_table(heads, rows, left=("sweep", "best point", "runs"))
 
 

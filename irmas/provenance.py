@@ -21,7 +21,7 @@ REPORTED = ("torch", "torchaudio", "numpy", "hydra-core", "omegaconf", "submitit
 
 
 NOT_TRAINING = (
-    *("train.py", "prepare.py", "rank.py", "refine.py", "status.py", "compare.py", "clean.py"),
+    *("__main__.py", "train.py", "prepare.py", "rank.py", "refine.py", "status.py", "compare.py", "clean.py"),
     *("evaluate.py", "predict.py", "export.py"),
     *("cli/", "evaluation/", "inference/", "results/", "plot_style.py", "data/download.py"),
     *("sweep/executor.py", "sweep/run_states.py", "sweep/sbatch.py", "sweep/submit.py"),

@@ -27,7 +27,19 @@ LAYERS = (
     "base",
 )
 """Packages from the top; those of one layer do not import each other."""
-COMMANDS = {"train", "prepare", "rank", "refine", "status", "compare", "clean", "evaluate", "predict", "export"}
+COMMANDS = {
+    "__main__",
+    "train",
+    "prepare",
+    "rank",
+    "refine",
+    "status",
+    "compare",
+    "clean",
+    "evaluate",
+    "predict",
+    "export",
+}
 """Modules at the top of the package that are commands; the others there are the base."""
 IMPORTED_BY = {
     "hydra": {

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
-from commands import ROOT, irmas
+from commands import ENVIRONMENT, ROOT, irmas
 from forked_commands import Commands
+from test_architecture import COMMANDS
 
 from irmas.cli import overrides
 from irmas.config import SWEEP_WIDE, Config, flatten
@@ -249,7 +252,19 @@ def test_what_hydra_shows_of_itself_takes_settings_too(
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "prepare", "rank", "refine", "status", "evaluate", "sweep.array_task", "sweep.data_job"]
+    "command",
+    [
+        "train",
+        "prepare",
+        "rank",
+        "refine",
+        "status",
+        "compare",
+        "clean",
+        "evaluate",
+        "sweep.array_task",
+        "sweep.data_job",
+    ],
 )
 def test_a_real_command_refuses_like_a_fork_of_one(command: str, tmp_path: Path) -> None:
     done = irmas(command, "--nope", cwd=tmp_path)
@@ -259,12 +274,45 @@ def test_a_real_command_refuses_like_a_fork_of_one(command: str, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["train", "prepare", "rank", "refine"])
+@pytest.mark.parametrize("command", ["train", "prepare", "rank", "refine", "compare", "clean"])
 def test_help_shows_how_to_call_the_command(command: str, tmp_path: Path) -> None:
     done = irmas(command, "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"python -m irmas.{command}" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def main(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "irmas", *arguments]
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+def test_one_name_for_all_commands_lists_them_and_loads_little(tmp_path: Path) -> None:
+    done = main("--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    _, _, listed = done.stdout.partition("commands:\n")
+    assert {line.split()[0] for line in listed.splitlines()} == COMMANDS - {"__main__"}
+    assert all((ROOT / "irmas" / f"{command}.py").is_file() for command in COMMANDS)
+    code = "import sys, irmas.__main__; print(sorted({'torch', 'hydra', 'numpy', 'rich'} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert loaded.stdout == "[]\n", loaded.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["status", "outputs/x"], ["rank", "--help"], ["train", "lr=0.1", "--cfg", "job"], ["train", "lr=-1"]]
+)
+def test_a_command_does_the_same_under_either_name(arguments: list[str], tmp_path: Path) -> None:
+    done, module = main(*arguments, cwd=tmp_path), irmas(arguments[0], *arguments[1:], cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (module.returncode, module.stdout, module.stderr)
+
+
+@pytest.mark.parametrize(("arguments", "wanted"), [([], "required: command"), (["statsu"], "'statsu'")])
+def test_a_wrong_command_is_one_message(arguments: list[str], wanted: str, tmp_path: Path) -> None:
+    done = main(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert wanted in done.stderr
+    assert done.stderr.startswith("irmas: ")
+    assert done.stderr.endswith("; python -m irmas --help shows what it takes\n")
 
 
 def test_a_whole_best_of_an_earlier_version_takes_defaults_and_a_truncated_one_is_refused(

@@ -24,19 +24,20 @@ CALLS = (
     ["status"],
     ["status", "outputs/a"],
     ["rank", "outputs/a", "--table"],
-    ["compare", "outputs/a", "outputs/b"],
+    ["compare", "outputs/a", "outputs/b", "outputs/c"],
 )
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two sweeps of three runs, of which the second one has failed and the third one has not begun."""
+    """A folder with two sweeps of three runs (the second one failed, the third one has not begun) and an empty one."""
     folder = tmp_path_factory.mktemp("home")
     for name in ("a", "b"):
         plan = grid({"lr": (0.1, 0.2, 0.3)}, Config(note=f"[{name}]"), name)
         sweep = Sweep(folder / "outputs" / name, plan).write()[0]
         answer(write_run(sweep, 1, [(0.5, 1.5), (0.75, 1.25)]), 48)
         write_run(sweep, 2, [(0.5, 1.5)], FAILED, "Traceback ...\nValueError: no")
+    Sweep(folder / "outputs" / "c", grid({"lr": (0.1,)}, name="c")).write()
     return folder
 
 
@@ -74,7 +75,7 @@ def test_the_list_of_sweeps(home: Path, commands: Commands) -> None:
     (home / "outputs" / "bad").mkdir(exist_ok=True)
     (home / "outputs" / "bad" / "plan.yaml").write_text("{")
     by_name = {entry["sweep"]: entry for entry in printed(["status"], home, commands)["sweeps"]}
-    assert by_name.keys() == {"outputs/a", "outputs/b", "outputs/bad"}
+    assert by_name.keys() == {"outputs/a", "outputs/b", "outputs/c", "outputs/bad"}
     assert by_name["outputs/a"]["states"] == {"COMPLETED": 1, "FAILED": 1, "PENDING": 1}
     assert by_name["outputs/a"]["note"] == "[a]"
     assert "is damaged" in by_name["outputs/bad"]["problem"]
@@ -102,12 +103,14 @@ def test_the_ranking_is_that_of_the_table(home: Path, commands: Commands) -> Non
 
 
 def test_the_comparison_is_that_of_the_text(home: Path, commands: Commands) -> None:
-    content = printed(["compare", "outputs/a", "outputs/b"], home, commands)
+    content = printed(["compare", "outputs/a", "outputs/b", "outputs/c"], home, commands)
     best = content["sweeps"][0]["best"]
     assert (best["settings"], best["runs"], best["val_accuracy"]) == ({"lr": 0.1}, [1], 0.75)
     assert best["interval"]["low"] < 0.75 < best["interval"]["high"]
-    assert content["settings"] == {"note": ["[a]", "[b]"]}
-    (difference,) = content["differences"]
+    assert content["settings"] == {"lr": ["0.1,0.2,0.3", "0.1,0.2,0.3", "0.1"], "note": ["[a]", "[b]", "-"]}
+    difference, refused = content["differences"]
+    assert content["sweeps"][2]["best"] is None
+    assert refused["not_compared"] == "no run of outputs/c has finished"
     assert (difference["sweep"], difference["baseline"], difference["excerpts"]) == ("outputs/b", "outputs/a", 64)
     assert (difference["observed"]["value"], difference["is_shown"]) == (0, False)
     assert (home / content["picture"]).is_file()

@@ -101,4 +101,5 @@ def test_installed_into_another_folder_every_command_works(tmp_path: Path) -> No
         "-m", "irmas.train", *small, "epochs=1", "name=there", "hydra/launcher=local"
     )
     assert "1 of 1 runs finished" in python("-m", "irmas.rank", "outputs/there")
+    assert "outputs/there  1 COMPLETED" in python(f"{site}/bin/irmas", "status")
     assert "132 excerpts" in python("-m", "irmas.prepare", *small)

@@ -25,7 +25,7 @@ from rich.table import Table
 from irmas.config import Config, Data
 from irmas.console import width
 from irmas.results import ranking
-from irmas.run.events import event_files
+from irmas.run.events import RANKED, VAL_ACCURACY, VAL_LOSS, event_files
 from irmas.run.folder import COMPLETED, DIVERGED, FAILED, PENDING, PRUNED, RUNNING
 from irmas.sweep.sweep import Sweep
 
@@ -317,6 +317,25 @@ def test_json_and_csv_can_be_read_back(sweep: Sweep) -> None:
     assert float(lines[0]["val_accuracy"]) == 0.5
 
 
+def test_the_curves_have_one_row_per_scalar(tmp_path: Path) -> None:
+    sweep = planned(tmp_path, {"lr": (0.1, 0.2), "model.filters": ([8, 16],)})
+    write_run(sweep, 1, [(0.5, 1.5), (0.75, 1.0)])
+    write_run(sweep, 2, [(0.25, math.nan)], DIVERGED)
+    paths = ranking.write(ranking.rank(sweep))
+    assert paths[-1] == sweep.path / "curves.csv"
+    with paths[-1].open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert list(lines[0]) == ["id", "lr", "model.filters", "epoch", "tag", "value"]
+    known = {(line["id"], line["tag"], line["epoch"]): float(line["value"]) for line in lines}
+    assert len(known) == len(lines) == 9
+    assert known["1", VAL_ACCURACY, "2"] == known["1", RANKED, "2"] == 0.75
+    assert math.isnan(known["2", VAL_LOSS, "1"])
+    assert {(line["id"], line["lr"], line["model.filters"]) for line in lines} == {
+        ("1", "0.1", "[8,16]"),
+        ("2", "0.2", "[8,16]"),
+    }
+
+
 def test_damage_is_named_and_the_sound_rest_is_used(sweep: Sweep) -> None:
     folder = write_run(sweep, 1, [(0.5, 1.0), (0.75, 0.5)])
     (path,) = event_files(folder.path)
@@ -441,7 +460,8 @@ def test_accuracy_on_training_data_carries_a_warning_in_every_output(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("name", "is_folder"), [("ranking.csv", True), ("plots", False), ("summary", False), ("best.yaml", True)]
+    ("name", "is_folder"),
+    [("ranking.csv", True), ("curves.csv", True), ("plots", False), ("summary", False), ("best.yaml", True)],
 )
 def test_a_ranking_that_cannot_be_written_is_still_printed(
     sweep: Sweep, name: str, is_folder: bool, commands: Commands

@@ -195,6 +195,7 @@ def test_three_sweeps_one_of_which_has_other_excerpts(tmp_path: Path, commands: 
     done = commands.run("compare", *call, folder=tmp_path)
     assert (done.code, done.stderr) == (0, "")
     assert "outputs/b - outputs/a: +0.00 points" in done.stdout
+    assert ", p = 1.000, paired on 64 excerpts of 32 recordings" in done.stdout
     assert "no difference is shown" in done.stdout
     reason = "data.source=irmas and standin, data.size=null and 330, data.render_seed=null and 1"
     assert f"outputs/c - outputs/a: not compared: validated on different excerpts: {reason}" in done.stdout

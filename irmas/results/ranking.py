@@ -1,11 +1,11 @@
-"""Runs of a sweep -> their order, as a table, ranking.csv and ranking.json."""
+"""Runs of a sweep -> their order, as a table, ranking.csv, ranking.json and curves.csv."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,14 +133,29 @@ def _all_old(read: Sequence[Run]) -> bool:
 
 
 def write(ranking: Ranking, analysis: Analysis | None = None) -> list[Path]:
-    """Write ranking.csv and ranking.json, one entry per run in the ranking's order, and return their paths.
+    """Write ranking.csv and ranking.json, one entry per run in the ranking's order, and curves.csv; return their paths.
 
     Raises OSError, with the file's name, where one cannot be written.
     """
     entries = _entries(ranking, analysis)
     write_csv(ranking.sweep.ranking_csv, list(entries[0]), [entry.values() for entry in entries])
     atomic_write(ranking.sweep.ranking_json, json.dumps(entries, indent=1) + "\n")
-    return [ranking.sweep.ranking_csv, ranking.sweep.ranking_json]
+    columns = ["id", *ranking.plan.swept, "epoch", "tag", "value"]
+    write_csv(ranking.sweep.curves_csv, columns, _scalars(sorted(ranking.runs, key=lambda run: run.id)))
+    return [ranking.sweep.ranking_csv, ranking.sweep.ranking_json, ranking.sweep.curves_csv]
+
+
+def _scalars(runs: Sequence[Run]) -> Iterator[list[Any]]:
+    """Yield one row per scalar: the run, its swept settings, epoch, tag and value."""
+    for run in runs:
+        settings = _swept(run).values()
+        for tag, curve in run.curves.items():
+            yield from ([run.id, *settings, epoch, tag, value] for epoch, value in curve.items())
+
+
+def _swept(run: Run) -> dict[str, Any]:
+    """Return numbers as they are, and other values as on the command line."""
+    return {key: value if isinstance(value, int | float) else shown(value) for key, value in run.values.items()}
 
 
 def as_json(ranking: Ranking) -> dict[str, Any]:
@@ -164,11 +179,10 @@ def _by_run(analysis: Analysis | None) -> dict[int, Point]:
 
 
 def _entry(run: Run, point: Point | None) -> dict[str, Any]:
-    swept = {key: value if isinstance(value, int | float) else shown(value) for key, value in run.values.items()}
     return {
         "rank": run.rank,
         "id": run.id,
-        **swept,
+        **_swept(run),
         "val_accuracy": run.accuracy,
         "last_val_accuracy": run.last_accuracy,
         "val_loss": run.loss,

@@ -46,11 +46,8 @@ class Side:
         """Sentences, without their periods, about files and runs that limit the ranking."""
         problems = [*self.ranking.problems, *(self.analysis.problems if self.analysis else ())]
         texts = [f"could not be read: {text}" for text in problems]
-        texts += [
-            *ranking.warnings(self.ranking),
-            self.analysis.unpaired if self.analysis else "",
-            self.ranking.state.note,
-        ]
+        texts += [*ranking.warnings(self.ranking), self.ranking.state.note]
+        texts += [self.analysis.unpaired] if self.analysis else []
         return [f"{self.name}: {text}" for text in texts if text]
 
     @property
@@ -117,7 +114,7 @@ def compared(first: Side, other: Side) -> Difference | str:
         if side.settings["data.split"] == "all":
             return f"{side.name} trained on the validation excerpts (data.split=all)"
         if not side.analysis.group:
-            return side.analysis.unpaired.rstrip(".")
+            return f"{side.name}: {side.analysis.unpaired.rstrip('.')}"
     return _other_excerpts(first, other) or difference(first, other)
 
 
@@ -156,23 +153,21 @@ def difference(first: Side, other: Side) -> Difference:
     rng = np.random.default_rng(comparison.SEED + 3)
     ahead, behind = _group(other).comparison, _group(first).comparison
     noise = ahead.by_excerpts[0] - behind.by_excerpts[0]
-    for compared in (ahead, behind):
-        noise = noise + compared.variance.draw(rng, compared.runs[:1])[0]
+    for side in (ahead, behind):
+        noise = noise + side.variance.draw(rng, side.runs[:1])[0]
     observed = float(ahead.accuracies[0] - behind.accuracies[0])
     expected = None
     if first.luck is not None and other.luck is not None:
         expected = _interval(observed - other.luck + first.luck, noise)
-    beyond = int((np.abs(noise) >= abs(observed)).sum())
+    beyond = int((np.abs(noise) >= abs(observed) - comparison.ROUNDING).sum())
     sample = _group(first).sample
     p = (1 + beyond) / (1 + comparison.RESAMPLES)
     return Difference(_interval(observed, noise), p, expected, len(sample.excerpts), len(sample.sizes))
 
 
 def _interval(value: float, noise: Array) -> Estimate:
-    low, high = (
-        value + np.quantile(noise, [(1 - comparison.CONFIDENCE) / 2, (1 + comparison.CONFIDENCE) / 2])
-    ).tolist()
-    return Estimate(value, low, high)
+    tails = [(1 - comparison.CONFIDENCE) / 2, (1 + comparison.CONFIDENCE) / 2]
+    return Estimate(value, *(value + np.quantile(noise, tails)).tolist())
 
 
 def as_json(sides: Sequence[Side], differences: Sequence[Difference | str]) -> dict[str, Any]:
@@ -196,7 +191,8 @@ def _side_as_json(side: Side) -> dict[str, Any]:
     values = {"settings": best.values, "runs": best.runs, "val_accuracy": best.accuracy}
     values["interval"] = asdict(best.estimate) if best.estimate else None
     values["expected"] = asdict(analysis.leader) if analysis.leader else None
-    return entry | {"points": len(analysis.points), "best_set": len(analysis.best_set), "best": values}
+    size = len(analysis.best_set) if analysis.noise else None
+    return entry | {"points": len(analysis.points), "best_set": size, "best": values}
 
 
 def _difference_as_json(found: Difference | str) -> dict[str, Any]:

@@ -61,6 +61,7 @@ class Sweep:
     runs_file = _Inside(RUNS)
     ranking_csv = _Inside("ranking.csv")
     ranking_json = _Inside("ranking.json")
+    curves_csv = _Inside("curves.csv")
     report = _Inside("report.md")
     page = _Inside("report.html")
     plots = _Inside("plots")
