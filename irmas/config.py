@@ -19,9 +19,17 @@ from irmas.errors import ConfigError
 class Rule:
     """The values that a setting may have, in the annotation of its field: `Annotated[int, whole(1, 9)]`."""
 
-    allows: Callable[[Any], bool]
+    holds: Callable[[Any], bool]
+    """Whether the rule holds for a value of the setting's type; it may raise for another one."""
     text: str
     """The allowed values, in words that follow "must be"."""
+
+    def allows(self, value: object) -> bool:
+        """Return whether the setting may have a value, of whatever type: lists take anything."""
+        try:
+            return self.holds(value)
+        except (TypeError, AttributeError, ValueError, OverflowError):
+            return False
 
 
 def shown(value: object) -> str:

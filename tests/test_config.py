@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -197,3 +199,29 @@ def test_a_third_of_the_epochs_but_at_most_five_are_averaged(epoch: int, average
 )
 def test_a_table_has_four_significant_digits_at_most(value: object, text: str) -> None:
     assert brief(value) == text
+
+
+STRANGE: tuple[Any, ...] = (
+    [[8, 16], [32]],
+    {"a": 1},
+    [None],
+    [],
+    "",
+    "x" * 300,
+    math.nan,
+    math.inf,
+    -(10**30),
+    True,
+    None,
+    [True],
+    "~",
+)
+
+
+@pytest.mark.parametrize("schema", [Config, Settings, LocalSettings])
+def test_a_rule_answers_whatever_the_value(schema: type) -> None:
+    """Hydra's grammar nests lists and mappings at will, and a list takes anything."""
+    for key, allowed in rules(schema).items():
+        assert {allowed.allows(value) for value in STRANGE} <= {True, False}, key
+    with pytest.raises(ConfigError, match=r"model.filters=\[\[8,16\],\[32\]\]: must be a list of 1 to 12"):
+        check(Config(model=Model(filters=[[8, 16], [32]])))  # type: ignore[list-item]

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
-from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
@@ -310,7 +309,7 @@ def _check_entry(settings: Settings, entry: Any) -> None:
             guesses = get_close_matches(str(name), rules(Config), n=1)
             hint = f"; did you mean {guesses[0]}?" if guesses else ""
             raise ConfigError(key, shown(entry), f"a run has no setting {name!r}{hint}")
-        is_value = partial(_is_allowed, rules(Config)[name])
+        is_value = rules(Config)[name].allows
         if not (is_value(wanted) or (isinstance(wanted, list) and wanted and all(map(is_value, wanted)))):
             raise ConfigError(f"{key}: {name}", shown(wanted), f"must be {rules(Config)[name].text}, or a list of such")
     changes = {name: value for name, value in entry.items() if name != "when"}
@@ -319,16 +318,9 @@ def _check_entry(settings: Settings, entry: Any) -> None:
             raise ConfigError(
                 key, shown(entry), f"a point has no {name!r} of its own; settings: {' '.join(sorted(OF_POINTS))}"
             )
-        if not _is_allowed(rules(Settings)[name], value):
+        if not rules(Settings)[name].allows(value):
             raise ConfigError(f"{key}: {name}", shown(value), f"must be {rules(Settings)[name].text}")
     _check_together(replace(settings, **changes), f"{key}: ")
-
-
-def _is_allowed(rule: Rule, value: object) -> bool:
-    try:
-        return rule.allows(value)
-    except (TypeError, AttributeError, ValueError):  # a value of another type
-        return False
 
 
 def _check_together(settings: Settings, prefix: str = PREFIX) -> None:
