@@ -28,7 +28,7 @@ class Rule:
         """Return whether the setting may have a value, of whatever type: lists take anything."""
         try:
             return self.holds(value)
-        except (TypeError, AttributeError, ValueError, OverflowError):
+        except (TypeError, AttributeError, ValueError, OverflowError, OSError):
             return False
 
 

@@ -395,7 +395,7 @@ def test_submitit_has_the_methods_that_the_executor_relies_on(monkeypatch: pytes
         ({"rules": [3]}, "hydra.launcher.rules=3: must be settings and the points that have them"),
         ({"rules": [{"mem": "1G"}]}, "hydra.launcher.rules=.*must be settings and the points that have them"),
         ({"rules": [{"when": {"lr": 0.1}}]}, "hydra.launcher.rules=.*must be settings and the points that have them"),
-        ({"rules": [{"when": {"model": 2}, "mem": 1}]}, "rules=.*a run has no setting 'model'; did you mean model.ro"),
+        ({"rules": [{"when": {"model": 2}, "mem": 1}]}, "rules=.*a run has no setting 'model'; did you mean model."),
         ({"rules": [{"when": {"lr": "x"}, "mem": 1}]}, "hydra.launcher.rules: lr=x: must be a number above 0"),
         ({"rules": [{"when": {"lr": []}, "mem": 1}]}, "hydra.launcher.rules: lr=.*: must be a number above 0"),
         ({"rules": [{"when": {"lr": 0.1}, "throttle": 3}]}, "rules=.*a point has no 'throttle' of its own; settings:"),

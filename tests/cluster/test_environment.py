@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -104,3 +105,19 @@ def test_a_clusters_file_gives_resources_per_point_mail_and_a_program_at_the_end
     assert f"at_end: {program}: ended with 3\n" in output
     assert f"ranking job {job['ranking']}: COMPLETED" in table(desk, "mailed"), "the renamed job is still the sweep's"
     assert desk.cluster.run("sacct", "-nPX", "-j", job["ranking"], "-o", "JobName") == name
+
+
+def test_jobs_write_a_shared_sweep_for_its_group(desk: Desk) -> None:
+    (desk.folder / "outputs").mkdir()
+    (desk.folder / "outputs").chmod(0o2775)
+    before = os.umask(0o077)
+    try:
+        job = desk.submit("-m", "seed=1", "epochs=1", "name=shared")
+    finally:
+        os.umask(before)
+    desk.wait_for_ranking(job["ranking"])
+    written = [path for path in desk.sweep("shared").rglob("*") if not path.is_symlink()]
+    assert any(path.name == "model.pt" for path in written)
+    closed = [path for path in written if path.stat().st_mode & 0o060 != 0o060 and path.suffix != ".out"]
+    assert closed == []
+    assert all(path.stat().st_mode & 0o040 for path in written), "a job's output can be read"
