@@ -148,6 +148,21 @@ def test_a_sweep_of_an_earlier_version_leaves_the_leader_to_be_trained_for_longe
     assert step.command == "python -m irmas.train best=outputs/made-up epochs=15 name=made-up-15"
 
 
+def test_where_a_search_or_a_file_sets_the_epochs_the_leader_is_trained_for_longer() -> None:
+    result, analysis = ranked(REPORT, level, base=Config(epochs=5), pace=5.0)
+    by_file = {"config": replace(result.plan.config, points="p.csv"), "swept": [*result.plan.swept, "epochs"]}
+    for changes in ({"space": {"epochs": "interval(2,5)"}}, by_file):
+        step = best.next_step(renamed(result, **changes), analysis)
+        assert step.command == "python -m irmas.train best=outputs/made-up epochs=15 name=made-up-15"
+
+
+def test_no_second_seed_is_proposed_where_a_file_sets_the_seed() -> None:
+    result, _ = ranked({"lr": [0.002, 0.001]}, by_lr)
+    assert "seed=0,1" in (best._second_seed(result) or "")
+    by_file = renamed(result, config=replace(result.plan.config, points="p.csv"), swept=["lr", "seed"])
+    assert best._second_seed(by_file) is None
+
+
 def test_several_points_in_the_best_set_are_refined() -> None:
     result, analysis = ranked(SEEDS, level, training_sd=0.015)
     assert best.next_step(result, analysis) == NextStep(
@@ -339,6 +354,7 @@ COMMANDS = [
     f"{STANDIN} lr=0.001 -m recipe=report,strong",
     f"{STANDIN} -m 'schedule=choice(constant,plateau)' epochs=5,10",
     f"{STANDIN} sweep=capacity",
+    f"{STANDIN} search=random search.runs=3 'lr=tag(log,interval(1e-4,1e-2))' model=report,deep seed=0,1",
     f"{STANDIN} lr=0.01 'note=of this sweep, only'",
 ]
 

@@ -110,7 +110,9 @@ def _longer(ranking: Ranking, analysis: Analysis) -> str:
     epochs = [LONGER * value for value in planned]
     stem = plan.name.removesuffix(f"-{max(planned)}")
     name = f"{stem[: 99 - len(str(max(epochs)))]}-{max(epochs)}"
-    words = _words(plan, "epochs", "name") or [_override("best", f"{OUTPUTS}/{plan.name}")]
+    words = [] if _is_of_points(plan, "epochs") else _words(plan, "epochs", "name")
+    if not words:
+        words, epochs = [_override("best", f"{OUTPUTS}/{plan.name}")], [max(epochs)]
     is_sweep = len(epochs) > 1 or any("," in word for word in words)
     return _train(*words, _override("epochs", *epochs), _override("name", name), is_sweep=is_sweep)
 
@@ -119,10 +121,16 @@ def _second_seed(ranking: Ranking) -> str | None:
     """Return the command that grows the sweep by a second seed; None where several seeds or no command is known."""
     plan = ranking.plan
     seed, *others = {plan.value(run, "seed") for run in plan.runs}
-    if others or not plan.command:
+    if others or not plan.command or _is_of_points(plan, "seed"):
         return None
     words = [_override("seed", seed, seed + 1), _override("name", plan.name)]
     return _train(*_words(plan, "seed", "name"), *words, is_sweep=True)
+
+
+def _is_of_points(plan: Plan, key: str) -> bool:
+    """Return whether a search or a file of points sets this key, which the command line then cannot."""
+    typed = {word.partition("=")[0] for word in plan.command}
+    return key in plan.space or (plan.config.points is not None and key in plan.swept and key not in typed)
 
 
 def production_command(ranking: Ranking, analysis: Analysis) -> str:
