@@ -20,7 +20,7 @@ class Rule:
     """The values that a setting may have, in the annotation of its field: `Annotated[int, whole(1, 9)]`."""
 
     holds: Callable[[Any], bool]
-    """Whether the rule holds for a value of the setting's type; it may raise for another one."""
+    """Function that returns whether a value of the setting's type is allowed; for one of another type it may raise."""
     text: str
     """The allowed values, in words that follow "must be"."""
 

@@ -77,7 +77,7 @@ def test_each_row_of_a_file_is_a_point_and_an_empty_cell_sets_nothing(tmp_path: 
         ("lr,l2\n1,2\n1\n", "line 3 has 1 cells, and the header 2"),
         ("lr,l2\n1,2\n1.0,2.0\n", "line 3 repeats line 2"),
         ('lr,model\n1,report\n2,"report,deep"\n', "line 3, column model: model=report,deep: a cell holds one value"),
-        ("lr,model\n1,3\n", "line 2, column model: model=3: must be one of deep, report"),
+        ("lr,model\n1,3\n", "line 2, column model: model=3: must be one of deep, own, report"),
         ("lr\nü\n", "line 2, column lr: lr=ü: cannot be read as key=value"),
         ('lr\n"1\n', "is no csv in UTF-8 (unexpected end of data)"),
     ],

@@ -122,9 +122,9 @@ def launch(plan: Plan, at_once: int | None, *, append: bool = False) -> list[Sta
         console.print(line)
     if finished < len(runs):
         at_once = min(at_once or len(gpus(sweep)) or cpu_count(), len(runs))
-        if not shutil.which("sbatch"):
-            count = "1 run" if at_once == 1 else f"{at_once} runs"
-            console.print(f"sbatch is not on the PATH: training here, {count} at a time")
+        count = "1 run" if at_once == 1 else f"{at_once} runs"
+        reason = "" if shutil.which("sbatch") else " (sbatch is not on the PATH)"
+        console.print(f"training here, {count} at a time{reason}")
         if copy is None:
             _train_all(sweep, runs, at_once)
         else:

@@ -256,7 +256,7 @@ def _ended(recorded: Status, task: Task | None, output: str) -> Status:
         state = task.state
         if exit_code is None and task.exit_code:  # 3:0 is the exit code 3, 0:9 is signal 9
             number, signal = map(int, task.exit_code.split(":"))
-            exit_code = number or -signal
+            exit_code = number or (-signal if task.exit_code != jobs.NOT_OPENED else None)
         code = f"exit code {task.exit_code}" if task.exit_code else task.reason
         reason = ", ".join(part for part in (f"{state} in Slurm", MEANING.get(state), code, output) if part)
     effect = f"resume it after epoch {recorded.epoch}" if recorded.epoch else "restart it"
