@@ -57,7 +57,8 @@ def test_the_reports_sweep_is_trained_ranked_and_left_alone_afterwards(
     command = ["sweep=report", *standin, "epochs=1", "name=report"]
     done = commands.train(*command, folder=tmp_path, PATH=str(tmp_path))
     assert done.code == 0, done.stderr
-    assert re.search(r"^training here, [0-9]+ runs? at a time( \(sbatch is not on the PATH\))?$", done.stdout, re.MULTILINE)
+    where = r"^training here, [0-9]+ runs? at a time \(sbatch is not on the PATH\)$"
+    assert re.search(where, done.stdout, re.MULTILINE)
     sweep = tmp_path / "outputs" / "report"
     entries = ranking(sweep)
     assert [entry["rank"] for entry in entries] == list(range(1, 19))
