@@ -27,7 +27,7 @@ from irmas.inference.timeline import Timeline, clock
 from irmas.labels import CODES
 from irmas.learning.model import Classifier
 from irmas.learning.net import with_self_test
-from irmas.plot_style import BLUE, as_png, our_style
+from irmas.plot_style import BLUE, as_file, our_style
 from irmas.run import model_file
 
 RATE = 16000
@@ -335,5 +335,5 @@ def test_many_classes_and_long_names_fit(features: Features) -> None:
     found = Timeline(6.0, names, np.array([0.0, 2, 4]), np.array([2.0, 4, 6]), probabilities)
     log_mel_db = np.full((features.n_mels, 50), -40, np.float32)
     with our_style():
-        png = as_png(timeline_plot._figure("$x^2$ " * 30 + ".wav", found, log_mel_db, LogMel(features)))
+        png = as_file(timeline_plot._figure("$x^2$ " * 30 + ".wav", found, log_mel_db, LogMel(features)))
     assert not is_cut(pixels(png))

@@ -45,7 +45,7 @@ def draw(result: Evaluation) -> bytes:
         left.set_ylim(len(classes) - 0.4, -0.6)
         handles = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
         style.add_legend(figure, handles, columns=3)
-        return style.as_png(figure)
+        return style.as_file(figure)
 
 
 def _draw_f1(axes: Axes, classes: list[ClassMetrics], mean: float) -> None:

@@ -16,7 +16,7 @@ from irmas.data.features import LogMel
 from irmas.files import visible
 from irmas.inference.timeline import SOUND_THRESHOLD, Timeline, clock, read_windows
 from irmas.labels import INSTRUMENTS
-from irmas.plot_style import BLUE, FAINT, as_png, new_figure, our_style, shortened
+from irmas.plot_style import BLUE, FAINT, as_file, new_figure, our_style, shortened
 
 COLUMNS = 900
 """Columns of the spectrogram, about as many as the picture has pixels for."""
@@ -36,7 +36,7 @@ def draw(path: Path, timeline: Timeline, front_end: LogMel) -> bytes:
     """
     log_mel_db = spectrogram(path, timeline.seconds, front_end)
     with our_style():
-        return as_png(_figure(visible(path.name), timeline, log_mel_db, front_end))
+        return as_file(_figure(visible(path.name), timeline, log_mel_db, front_end))
 
 
 def spectrogram(path: Path, seconds: float, front_end: LogMel) -> NDArray[np.float32]:

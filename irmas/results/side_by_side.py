@@ -229,7 +229,7 @@ def draw(sides: Sequence[Side], differences: Sequence[Difference | str]) -> byte
         left.set_yticks(range(len(sides)), [plot_style.shortened(side.ranking.sweep.path.name, 30) for side in sides])
         left.set_ylim(len(sides) - 0.5, -0.5)
         plot_style.add_legend(figure, left.get_legend_handles_labels()[0], columns=3)
-        return plot_style.as_png(figure)
+        return plot_style.as_file(figure)
 
 
 def _draw_accuracies(axes: Axes, sides: Sequence[Side]) -> None:
