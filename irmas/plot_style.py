@@ -114,6 +114,11 @@ def drawable(names: Sequence[str]) -> list[str]:
     return [marks.get(name, name) for name in names]
 
 
+def numbering(names: Sequence[str], file: str) -> str:
+    """Return the note on names that the font cannot draw, which `file` lists in this order; empty without such."""
+    return f"#1: the first of the classes in {file}, and so on." if without_glyphs(names) else ""
+
+
 def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 

@@ -13,7 +13,7 @@ from rich.live import Live
 from irmas import status
 from irmas.console import plain_console, print_json, print_table
 from irmas.errors import Parser, UserError, in_words, report_errors
-from irmas.files import VECTOR
+from irmas.files import FIGURES, VECTOR
 from irmas.results import ending, ranking
 from irmas.results.ranking import Ranking
 from irmas.run.folder import COMPLETED, FINAL, PENDING, PRUNED
@@ -31,8 +31,7 @@ def main() -> None:
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     parser.add_argument("--runs", action="store_true", help="one row per run also where points have several runs")
     parser.add_argument("--json", action="store_true", help="with --table: as JSON (docs/json.md)")
-    figures = "the figures in these formats too, beside PNG"
-    parser.add_argument("--figures", nargs="+", choices=VECTOR, default=[], help=figures)
+    parser.add_argument("--figures", nargs="+", choices=VECTOR, default=[], help=FIGURES)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--table", action="store_true", help="the table alone, at once; nothing is written")
     mode.add_argument("--watch", action="store_true", help="show the table until no run trains or is in the queue")

@@ -245,6 +245,7 @@ def test_a_sound_of_any_form_is_classified_and_drawn(
     assert progress.total == progress.done == len(found.starts)
     drawn = timeline_plot.draw(file, found, LogMel(recognizer.nets[0].features))
     assert not is_cut(pixels(drawn))
+    assert timeline_plot.draw(file, found, LogMel(recognizer.nets[0].features), "pdf").startswith(b"%PDF")
 
 
 def test_a_rate_that_cannot_be_resampled_names_its_file(model: Path, tmp_path: Path) -> None:
