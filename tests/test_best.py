@@ -17,6 +17,7 @@ from forked_commands import Commands
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+import irmas
 from irmas.cli import overrides
 from irmas.config import SWEEP_WIDE, Config, Data, Features, Model, flatten
 from irmas.results import best, ranking, report
@@ -506,7 +507,9 @@ def test_the_winner_of_a_sweep_is_trained_for_longer(
     done = commands.train("best=outputs/two", "epochs=2", "name=two-production", folder=tmp_path)
     assert done.code == 0, done.stderr
     production = Sweep.open(tmp_path / "outputs" / "two-production")
-    assert [(run.rank, run.epoch) for run in ranking.rank(production).runs] == [(1, 2)]
+    (run,) = ranking.rank(production).runs
+    assert (run.rank, run.epoch) == (1, 2)
+    assert (run.train_excerpts, run.versions["irmas"]) == (132 - run.val_excerpts, irmas.__version__)
     (trained,) = production.runs.glob("*/config.yaml")
     expected = replace(config, lr=0.01, epochs=2, name="two-production")
     assert yaml.safe_load(trained.read_text()) == asdict(expected)
