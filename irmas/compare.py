@@ -11,7 +11,7 @@ from rich.table import Table
 from irmas.config import shown
 from irmas.console import counted, plain_console, plain_table, print_json, print_table
 from irmas.errors import Parser, UserError, report_errors
-from irmas.files import atomic_write, obstacle
+from irmas.files import PICTURES, atomic_write, obstacle
 from irmas.sweep.slurm import ranges
 from irmas.sweep.sweep import Sweep
 
@@ -24,15 +24,15 @@ def main() -> None:
     parser = Parser("irmas.compare", "Compare the settings and the best points of several sweeps.")
     add, default = parser.add_argument, "compare-<names>.png beside the first sweep"
     add("sweeps", type=Path, nargs="+", metavar="outputs/<name>", help="two or more; the first is the baseline")
-    add("--picture", type=Path, metavar="name.png", help=f"default: {default}")
+    add("--picture", type=Path, metavar="name.png", help=f"or .pdf or .svg; default: {default}")
     add("--json", action="store_true", help="as JSON (docs/json.md)")
     with report_errors("irmas.compare"):
         args = parser.parse_args()
         if not 2 <= len(args.sweeps) == len({path.resolve() for path in args.sweeps}):
             raise UserError("compares two sweeps or more, each given once: python -m irmas.compare outputs/a outputs/b")
         picture = args.picture or default_picture(args.sweeps)
-        if picture.suffix != ".png":
-            raise UserError(f"--picture {picture}: must end with .png")
+        if picture.suffix not in PICTURES:
+            raise UserError(f"--picture {picture}: must end with {' or '.join(PICTURES)}")
         if reason := obstacle(picture.parent):
             raise UserError(f"--picture {picture}: {reason}")
         compare([Sweep.open(path) for path in args.sweeps], picture, as_json=args.json)
@@ -50,7 +50,7 @@ def compare(sweeps: Sequence[Sweep], picture: Path, *, as_json: bool = False) ->
     sides = [side_by_side.Side.read(sweep) for sweep in sweeps]
     found = [side_by_side.compared(sides[0], other) for other in sides[1:]]
     picture.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(picture, side_by_side.draw(sides, found))
+    atomic_write(picture, side_by_side.draw(sides, found, picture.suffix[1:]))
     if as_json:
         print_json(side_by_side.as_json(sides, found) | {"picture": str(picture)})
     else:

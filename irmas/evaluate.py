@@ -16,7 +16,7 @@ from irmas.errors import UserError, report_errors
 from irmas.evaluation import evaluator, testset
 from irmas.evaluation.evaluator import DROP, MIXED, Evaluation, Options
 from irmas.evaluation.protocol import MAX, MEAN, ORACLE, TUNED, Metric, RuleMetrics
-from irmas.files import obstacle
+from irmas.files import FIGURES, VECTOR, obstacle
 from irmas.inference.recognizer import Recognizer
 from irmas.labels import INSTRUMENTS
 from irmas.learning.device import set_up
@@ -38,6 +38,7 @@ def main() -> None:
     threshold = f"the fixed threshold (default: {DEFAULT_THRESHOLD})"
     add("--threshold", type=number(0.001, 1), default=DEFAULT_THRESHOLD, metavar="T", help=threshold)
     add("--damaged", choices=("refuse", DROP), default="refuse", help="files that cannot be used (default: refuse)")
+    add("--figures", nargs="+", choices=VECTOR, default=[], help=FIGURES)
     out = "for the results (default: evaluation/<name of DATA> in MODEL's folder)"
     add("--out", type=Path, metavar="FOLDER", help=out)
     with report_errors("irmas.evaluate"):
@@ -69,7 +70,7 @@ def evaluate(args: Namespace) -> None:
         raise UserError(f"{folder}: {reason}; --out FOLDER writes elsewhere")
     options = Options(args.aggregate, args.threshold, args.damaged)
     result = evaluator.evaluate(recognizer, files, data, options, folder, progress)
-    written = evaluator.write(folder, result)
+    written = evaluator.write(folder, result, args.figures)
     _print(console, result)
     console.print(f"\nwritten: {' '.join(map(str, written))}")
     if any(metrics.rule.name == TUNED for metrics in result.rules):

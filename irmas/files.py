@@ -24,6 +24,11 @@ log = logging.getLogger(__name__)
 
 WITHOUT_FLOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 """Errors of flock on a file system that lacks it: Lustre mounted without `-o flock`, NFS without lockd, others."""
+PNG, VECTOR = "png", ("pdf", "svg")
+"""Formats of pictures."""
+FIGURES = "the figures in these formats too, beside PNG"
+PICTURES = tuple(f".{format_}" for format_ in (PNG, *VECTOR))
+"""Endings of their files."""
 READS = 3
 """Number of attempts to read a file that others replace."""
 

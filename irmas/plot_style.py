@@ -1,4 +1,4 @@
-"""The style of all pictures: PNG for print at 15 cm width, readable without color too."""
+"""The style of all pictures: PNG, PDF or SVG for print at 15 cm width, readable without color too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import math
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,10 @@ import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from irmas.files import PNG
 
 WIDTH = 15 / 2.54  # inches, as all lengths below
 DPI = 200
@@ -25,11 +28,14 @@ CHARACTER, LINE, TITLE = 0.07, 0.155, 0.32
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 INK, GREY, FAINT = "#262C38", "#68707E", "#C4C9D1"
 DASHES = (0, (4, 3))
+FONT = "DejaVu Sans"
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
+    "font.family": FONT,
     "font.size": 8,
     "axes.titlesize": 8,
     "text.parse_math": False,  # a $ in a setting is a $
+    "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
+    "svg.hashsalt": "irmas",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
@@ -50,7 +56,18 @@ def our_style() -> Iterator[None]:
         yield
 
 
-def as_png(figure: Figure) -> bytes:
+WITHOUT = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+"""Entries without which the same figure gives the same bytes."""
+
+
+def as_files(figures: Mapping[str, Figure | None], formats: Iterable[str]) -> dict[str, bytes]:
+    """Return the files of the figures that there are, `name.format`."""
+    wanted = [PNG, *formats]
+    drawn = [(name, figure) for name, figure in figures.items() if figure]
+    return {f"{name}.{format_}": as_file(figure, format_) for name, figure in drawn for format_ in wanted}
+
+
+def as_file(figure: Figure, format_: str = PNG) -> bytes:
     """Return a picture's file; the same figure gives the same bytes."""
     file = io.BytesIO()
     # Laid out here: savefig would draw everything once more for it.
@@ -58,7 +75,7 @@ def as_png(figure: Figure) -> bytes:
     assert layout
     layout.execute(figure)
     figure.set_layout_engine("none")
-    figure.savefig(file, format="png", metadata={"Software": None})
+    figure.savefig(file, format=format_, metadata=WITHOUT[format_])
     return file.getvalue()
 
 
@@ -82,6 +99,24 @@ def add_legend(figure: Figure, handles: Sequence[Artist], columns: int = 1) -> N
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": corner, "borderaxespad": 0, "ncols": columns}
     legend = figure.legend(handles=handles, labelspacing=0.35, **place)
     legend.set_in_layout(False)
+
+
+def without_glyphs(names: Sequence[str]) -> dict[str, str]:
+    """Return names that the font cannot draw, by what stands in their place: `#3` for the third."""
+    font = get_font(findfont(FONT))
+    marked = {f"#{place}": name for place, name in enumerate(names, start=1)}
+    return {mark: name for mark, name in marked.items() if not all(font.get_char_index(ord(letter)) for letter in name)}
+
+
+def drawable(names: Sequence[str]) -> list[str]:
+    """Return the names as pictures show them."""
+    marks = {name: mark for mark, name in without_glyphs(names).items()}
+    return [marks.get(name, name) for name in names]
+
+
+def numbering(names: Sequence[str], file: str) -> str:
+    """Return the note on names that the font cannot draw, which `file` lists in this order; empty without such."""
+    return f"#1: the first of the classes in {file}, and so on." if without_glyphs(names) else ""
 
 
 def shortened(text: str, most: int) -> str:

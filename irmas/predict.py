@@ -18,7 +18,7 @@ from irmas.console import MANY_WINDOWS, ConsoleProgress, plain_console, plain_ta
 from irmas.data.excerpts import AUDIO
 from irmas.data.sound import SHORTER_S, read_form
 from irmas.errors import DataError, Parser, UserError, report_errors
-from irmas.files import atomic_write, errors_name, obstacle, visible
+from irmas.files import PICTURES, atomic_write, errors_name, obstacle, visible
 from irmas.inference.timeline import HOPS_S, SOUND_THRESHOLD, WINDOWS_S, Span, Timeline, clock
 from irmas.labels import INSTRUMENTS
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from irmas.inference.recognizer import Recognizer
 
 STDOUT = Path("-")
-PICTURE = ".png"
 ROWS, SPANS = 3, 5
 """Instruments that are shown in any case; and the most times that are shown of one, the longest."""
 
@@ -63,7 +62,7 @@ def main() -> None:
     add = parser.add_argument
     add("files", type=Path, nargs="+", metavar="FILE", help="sound files, or folders of them")
     add("--json", type=Path, metavar="PATH", help="one line of JSON per file; - for stdout, alone")
-    add("--picture", type=Path, metavar="PATH", help="name.png, or a folder for one picture per file")
+    add("--picture", type=Path, metavar="PATH", help="name.png, .pdf or .svg, or a folder for one PNG per file")
     with report_errors("irmas.predict"):
         predict(parser.parse_args())
 
@@ -131,12 +130,12 @@ def _refuse_unwritable(option: str, path: Path) -> None:
 
 def _picture_paths(option: Path, sounds: Mapping[Path, Path]) -> dict[Path, Path]:
     """Return the path of each sound file's picture. Raises UserError if one is unusable."""
-    is_file = option.suffix.lower() == PICTURE and not option.is_dir()
+    is_file = option.suffix.lower() in PICTURES and not option.is_dir()
     if option.suffix and not is_file and not option.is_dir():
-        raise UserError(f"--picture {option}: pictures are {PICTURE}; a folder's name has no ending")
+        raise UserError(f"--picture {option}: pictures are {', '.join(PICTURES)}; a folder's name has no ending")
     if is_file and len(sounds) > 1:
         raise UserError(f"--picture {option}: is one picture, and there are {len(sounds)} files: name a folder")
-    pictures = {sound: option if is_file else option / name.with_suffix(PICTURE) for sound, name in sounds.items()}
+    pictures = {sound: option if is_file else option / name.with_suffix(PICTURES[0]) for sound, name in sounds.items()}
     sources: dict[Path, Path] = {}
     for sound, picture in pictures.items():
         if sources.setdefault(picture, sound) != sound:
@@ -155,9 +154,9 @@ def _predict_file(file: Path, recognizer: Recognizer, args: Namespace, output: I
     if picture:
         from irmas.inference import timeline_plot  # here, because it imports matplotlib
 
-        png = timeline_plot.draw(file, timeline, recognizer.front_ends[0])
+        content = timeline_plot.draw(file, timeline, recognizer.front_ends[0], picture.suffix[1:].lower())
         picture.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(picture, png)
+        atomic_write(picture, content)
     if args.json:
         with errors_name(args.json):
             output.write(_as_json(file, timeline) + "\n")

@@ -13,6 +13,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from irmas import __version__
 from irmas.errors import ConfigError, first_line
 
 PACKAGE = Path(__file__).parent
@@ -120,5 +121,7 @@ def git_commit() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that results depend on."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in REPORTED}
+    """Return the versions of this package, of Python and of the libraries that results depend on."""
+    return {"irmas": __version__, "python": platform.python_version()} | {
+        name: metadata.version(name) for name in REPORTED
+    }

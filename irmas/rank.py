@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from rich.live import Live
 from irmas import status
 from irmas.console import plain_console, print_json, print_table
 from irmas.errors import Parser, UserError, in_words, report_errors
+from irmas.files import FIGURES, VECTOR
 from irmas.results import ending, ranking
 from irmas.results.ranking import Ranking
 from irmas.run.folder import COMPLETED, FINAL, PENDING, PRUNED
@@ -29,6 +31,7 @@ def main() -> None:
     parser.add_argument("sweep", type=Path, metavar="outputs/<name>")
     parser.add_argument("--runs", action="store_true", help="one row per run also where points have several runs")
     parser.add_argument("--json", action="store_true", help="with --table: as JSON (docs/json.md)")
+    parser.add_argument("--figures", nargs="+", choices=VECTOR, default=[], help=FIGURES)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--table", action="store_true", help="the table alone, at once; nothing is written")
     mode.add_argument("--watch", action="store_true", help="show the table until no run trains or is in the queue")
@@ -37,6 +40,8 @@ def main() -> None:
         args = parser.parse_args()
         if args.json and not args.table:
             raise UserError("--json: goes with --table")
+        if args.figures and args.table:
+            raise UserError("--figures: --table writes nothing")
         if args.watch:
             watch(args.sweep, by_run=args.runs)
         if args.table:
@@ -47,7 +52,7 @@ def main() -> None:
                 _print(plain_console(), result, None, by_run=args.runs)
         else:
             Sweep.open(args.sweep, []).share()
-            result = show(args.sweep, by_run=args.runs)
+            result = show(args.sweep, by_run=args.runs, figures=args.figures)
             ending.announce(result, args.at_end)
         # A job that ranks nothing is to be FAILED, so that whoever waits for it, or for Slurm's mail, learns of it.
         if ranking.unranked(result) or all(run.rank is None for run in result.runs):
@@ -74,10 +79,10 @@ def watch(path: Path, *, by_run: bool = False) -> None:
         console.print(f"{path}: nothing is running or queued; rerun the sweep command to train the remaining runs")
 
 
-def show(path: Path, *, by_run: bool = False) -> Ranking:
+def show(path: Path, *, by_run: bool = False, figures: Sequence[str] = ()) -> Ranking:
     """Print the ranking of a sweep's folder; write it there with report and pictures, and final states of dead runs.
 
-    Raises OSError where a file cannot be read or written.
+    `figures` are the formats of the pictures beside PNG. Raises OSError where a file cannot be read or written.
     """
     # Here, since `--table` and irmas.status answer without scipy and matplotlib.
     from irmas.results import report
@@ -92,7 +97,7 @@ def show(path: Path, *, by_run: bool = False) -> Ranking:
         run_states.record_dead_runs(result.state)
         try:
             written = ranking.write(result, analysis)
-            page = report.write(result, analysis)
+            page = report.write(result, analysis, figures)
         except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
             raise UserError(f"{in_words(error)}; blocks a file of the ranking: move it away, and rank again") from error
     console.print(f"\nwritten: {' '.join(map(str, written))}")
@@ -100,7 +105,9 @@ def show(path: Path, *, by_run: bool = False) -> Ranking:
     console.print(f"curves:  tensorboard --logdir {path}")
     if analysis:
         step = next_step(result, analysis)
-        console.print(f"next:    {step.command}\nwhy:     {step.reason}")
+        for command in step.command.splitlines():
+            console.print(f"next:    {command}")
+        console.print(f"why:     {step.reason}")
     return result
 
 

@@ -17,9 +17,10 @@ from forked_commands import Commands
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+import irmas
 from irmas.cli import overrides
 from irmas.config import SWEEP_WIDE, Config, Data, Features, Model, flatten
-from irmas.results import best, ranking
+from irmas.results import best, ranking, report
 from irmas.results.analysis import Analysis
 from irmas.results.best import NextStep
 from irmas.results.ranking import Ranking
@@ -110,7 +111,7 @@ def test_the_file_says_whether_the_leader_is_the_best() -> None:
     assert re.search(r"\n# val_accuracy \d\d\.\d\d % after 15 epochs\n", alone)
     single = best.text(*ranked({}, level))
     assert "points" not in single
-    assert re.findall(r"^# (\w+)", single, re.MULTILINE) == ["The", "val_accuracy", "Production", "end"]
+    assert re.findall(r"^# (\w+)", single, re.MULTILINE) == ["The", "val_accuracy", "end"]
 
 
 def test_the_first_run_of_several_seeds_represents_the_point_not_the_luckiest() -> None:
@@ -177,7 +178,31 @@ def test_a_single_best_point_goes_into_production() -> None:
     assert step == NextStep(best.production_command(result, analysis), "run 1 is better than every other point")
     apart = best.next_step(*ranked({"lr": [0.005, 0.0001]}, by_lr, predicted=False))
     assert apart == NextStep(step.command, "the other points cannot be compared with run 1")
-    assert "no other to compare it with" in best.next_step(*ranked({}, level)).reason
+    only = ranked({"lr": [0.005, 0.0001]}, by_lr, failed={2: "FAILED: x"})
+    assert best.next_step(*only) == NextStep(step.command, "one point has finished, and no other to compare it with")
+
+
+@pytest.mark.parametrize(
+    ("data", "tested"),
+    [
+        (Data(), "data/IRMAS-TestingData-Part*"),
+        (Data(source="standin", size=330), "standin"),
+        (Data(source="folder", split="all"), "DATA"),
+        (Data(source="folder"), "DATA"),
+    ],
+)
+def test_a_single_configuration_is_put_to_use_not_into_production(data: Data, tested: str) -> None:
+    for axes in ({}, {"seed": [0, 1]}, {"data.fold": [0, 1]}):
+        result, analysis = ranked(axes, level, base=Config(epochs=5, data=data), pace=5.0)
+        assert analysis.still_rising
+        step = best.next_step(result, analysis)
+        assert step.command.splitlines() == [
+            f"python -m irmas.evaluate outputs/made-up {tested}",
+            "python -m irmas.predict outputs/made-up song.mp3",
+            "python -m irmas.export outputs/made-up model.onnx",
+        ]
+        assert "roduction" not in best.text(result, analysis)
+        assert step.command in report.markdown(result, analysis, [])
 
 
 def test_points_that_lack_a_fold_are_trained_before_the_leader_is_for_longer() -> None:
@@ -482,7 +507,9 @@ def test_the_winner_of_a_sweep_is_trained_for_longer(
     done = commands.train("best=outputs/two", "epochs=2", "name=two-production", folder=tmp_path)
     assert done.code == 0, done.stderr
     production = Sweep.open(tmp_path / "outputs" / "two-production")
-    assert [(run.rank, run.epoch) for run in ranking.rank(production).runs] == [(1, 2)]
+    (run,) = ranking.rank(production).runs
+    assert (run.rank, run.epoch) == (1, 2)
+    assert (run.train_excerpts, run.versions["irmas"]) == (132 - run.val_excerpts, irmas.__version__)
     (trained,) = production.runs.glob("*/config.yaml")
     expected = replace(config, lr=0.01, epochs=2, name="two-production")
     assert yaml.safe_load(trained.read_text()) == asdict(expected)

@@ -60,7 +60,7 @@ def read_scores(folder: Path, classes: list[str]) -> tuple[np.ndarray[Any, Any],
 
 
 def test_a_sweeps_winner_on_a_test_part(commands: Commands, home: Path, part: Path) -> None:
-    result = commands.run("evaluate", "outputs/two", str(part), folder=home)
+    result = commands.run("evaluate", "outputs/two", str(part), "--figures", "pdf", folder=home)
     assert (result.code, result.stderr) == (0, ""), result
     folder = home / "outputs" / "two" / "evaluation" / part.name
     assert f"written: {folder.relative_to(home)}/results.json" in result.stdout
@@ -86,6 +86,7 @@ def test_a_sweeps_winner_on_a_test_part(commands: Commands, home: Path, part: Pa
     assert "oracle (chosen on this very data: optimistic)" in result.stdout
     assert read_test_part(folder / "mixtures")[1] == []
     assert (folder / "classes.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "classes.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_a_run_on_its_own_corpus_is_judged_by_what_validated(

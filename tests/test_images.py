@@ -97,3 +97,13 @@ def test_a_long_title_stays_over_its_panel() -> None:
     half = long.shape[1] // 2
     assert np.array_equal(long[:, half:], short[:, half:])
     assert not np.array_equal(long[:, :half], short[:, :half])
+
+
+def test_a_class_that_the_font_cannot_name_is_a_number() -> None:
+    counts = np.eye(3, dtype=np.int64)
+    chinese, numbers = ["cello", "小提琴", "oboe"], ["cello", "#2", "oboe"]
+    assert np.array_equal(confusion_matrix(counts, chinese), confusion_matrix(counts, numbers))
+    for latin in ("flute", "a & b", "Bass_2"):
+        assert not np.array_equal(
+            confusion_matrix(counts, [latin, "oboe", "x"]), confusion_matrix(counts, ["#1", "oboe", "x"])
+        )

@@ -11,16 +11,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
 import pytest
 from commands import ROOT
 from factories import REPORT, answers, grid, ranking_of
+from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from PIL import Image
 
 from irmas import plot_style
+from irmas.files import PNG, VECTOR
 from irmas.labels import CODES
 from irmas.results import plots
 from irmas.results.analysis import Analysis, analyze
@@ -121,7 +124,7 @@ def test_grey_curves_are_named_where_there_are_any() -> None:
     [
         ({"dropout": (0.3, 0.4), "lr": (0.1, 0.2)}, {"confusion.png"}),
         ({"lr": (0.1, 0.2)}, {"confusion.png", "heatmap.png"}),
-        ({}, {"confusion.png", "heatmap.png"}),
+        ({}, {"confusion.png", "heatmap.png", "accuracy.png"}),
     ],
 )
 def test_pictures_without_data_are_left_out(levels: dict[str, Any], left_out: set[str]) -> None:
@@ -182,13 +185,15 @@ def test_the_confusion_matrix_names_its_run_and_its_own_n() -> None:
     def title(levels: dict[str, Any], shown: int = 1) -> str:
         _, analysis = sweep(combinations(levels))
         matrix = Confusion(np.array([[3, 1], [0, 5]]), ["a", "b"], analysis.points[0].runs[:shown])
-        return plots._confusion(analysis.points[0], matrix).texts[0].get_text()
+        return plots._confusion(analysis, matrix).texts[0].get_text()
 
     assert title({"lr": (0.1, 0.2)}) == "Confusion matrix of run 2, the leader, n = 9 excerpts"
     seeds = title({"lr": (0.1, 0.2), "seed": (1, 2, 3)})
     assert seeds == "Confusion matrix of run 4, the first of the leader's 3, n = 9 excerpts"
     folds = title({"lr": (0.1, 0.2), "data.fold": (0, 1, 2)}, shown=3)
     assert folds == "Confusion matrix of runs 4-6, the leader, n = 9 excerpts"
+    assert title({}) == "Confusion matrix of run 1, n = 9 excerpts"
+    assert title({"seed": (1, 2, 3)}) == "Confusion matrix of run 1, the first of 3, n = 9 excerpts"
 
 
 def test_rows_of_the_confusion_matrix_are_true_and_columns_predicted() -> None:
@@ -197,6 +202,46 @@ def test_rows_of_the_confusion_matrix_are_true_and_columns_predicted() -> None:
     dark = places(picture, "#08306B")  # all of a row
     cells = (dark - dark.min(axis=0)) * 3 // (np.ptp(dark, axis=0) + 1)
     assert {tuple(cell) for cell in cells.tolist()} == {(0, 2), (1, 0), (2, 1)}
+
+
+def test_classes_whose_names_the_font_lacks_are_numbers() -> None:
+    names = ["小提琴", "cello", "Flöte", "орган", "गिटार"]
+    assert plot_style.without_glyphs(names) == {"#1": "小提琴", "#5": "गिटार"}
+    assert plot_style.drawable(names) == ["#1", "cello", "Flöte", "орган", "#5"]
+    _, analysis = sweep(combinations({}))
+    figure = plots._confusion(analysis, confusion(names))
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == plot_style.drawable(names)
+    assert "The report names the classes with #." in figure.texts[1].get_text().replace("\n", " ")
+
+
+def test_figures_are_vectors_on_request_the_same_bytes_again() -> None:
+    ranking, analysis = sweep(combinations({"lr": (0.1, 0.2)}))
+    files = plots.draw(ranking, analysis, VECTOR)
+    assert files == plots.draw(ranking, analysis, VECTOR)
+    assert {*files} == {f"{name}.{ending}" for name in ("accuracy", "curves") for ending in (PNG, *VECTOR)}
+    assert files["curves.png"] == plots.draw(ranking, analysis)["curves.png"]
+    assert files["curves.pdf"].startswith(b"%PDF")
+    assert b"/Type3" not in files["curves.pdf"]
+    assert ElementTree.fromstring(files["curves.svg"]).tag.endswith("svg")  # noqa: S314  matplotlib's own
+
+
+def test_pictures_need_no_color() -> None:
+    styles = [*plots.LINES, *((mark["color"], None, mark["marker"]) for *_, mark in plots.MARKS)]
+    assert len({dash for _, dash, _ in plots.LINES}) == len({shape for *_, shape in plots.LINES}) == len(plots.LINES)
+    assert len({mark["marker"] for *_, mark in plots.MARKS}) == len(plots.MARKS)
+    assert all(lightness(to_rgb(color)) < 75 for color, *_ in styles)  # on white
+    for name in ("cividis", "Blues"):
+        shades = np.array([lightness(color[:3]) for color in matplotlib.colormaps[name](np.linspace(0, 1, 11))])
+        steps = np.diff(shades)
+        assert (np.sign(steps) == np.sign(steps[0])).all()
+        assert abs(steps).min() > 3
+
+
+def lightness(color: Sequence[float]) -> float:
+    """Return L* of a color, 0 to 100: what a grayscale print keeps."""
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in color]
+    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+    return 116 * luminance ** (1 / 3) - 16 if luminance > 0.008856 else 903.3 * luminance
 
 
 ODD = {
@@ -222,7 +267,7 @@ def test_no_sweep_is_too_small_large_or_odd(
     values: list[dict[str, Any]], options: dict[str, Any], classes: Sequence[str]
 ) -> None:
     pictures = drawn(values, confusion(classes), **options)
-    assert {"accuracy.png", "confusion.png"} <= pictures.keys()
+    assert {"curves.png", "confusion.png"} <= pictures.keys()
     for name, png in pictures.items():
         assert not is_cut(pixels(png)), name
 

@@ -27,7 +27,7 @@ from irmas.inference.timeline import Timeline, clock
 from irmas.labels import CODES
 from irmas.learning.model import Classifier
 from irmas.learning.net import with_self_test
-from irmas.plot_style import BLUE, as_png, our_style
+from irmas.plot_style import BLUE, as_file, our_style
 from irmas.run import model_file
 
 RATE = 16000
@@ -245,6 +245,7 @@ def test_a_sound_of_any_form_is_classified_and_drawn(
     assert progress.total == progress.done == len(found.starts)
     drawn = timeline_plot.draw(file, found, LogMel(recognizer.nets[0].features))
     assert not is_cut(pixels(drawn))
+    assert timeline_plot.draw(file, found, LogMel(recognizer.nets[0].features), "pdf").startswith(b"%PDF")
 
 
 def test_a_rate_that_cannot_be_resampled_names_its_file(model: Path, tmp_path: Path) -> None:
@@ -335,5 +336,5 @@ def test_many_classes_and_long_names_fit(features: Features) -> None:
     found = Timeline(6.0, names, np.array([0.0, 2, 4]), np.array([2.0, 4, 6]), probabilities)
     log_mel_db = np.full((features.n_mels, 50), -40, np.float32)
     with our_style():
-        png = as_png(timeline_plot._figure("$x^2$ " * 30 + ".wav", found, log_mel_db, LogMel(features)))
+        png = as_file(timeline_plot._figure("$x^2$ " * 30 + ".wav", found, log_mel_db, LogMel(features)))
     assert not is_cut(pixels(png))

@@ -373,6 +373,34 @@ def test_the_command_prints_every_column_reason_and_the_next_command(sweep: Swee
     ]
 
 
+def test_one_configuration_has_every_figure_and_in_the_formats_that_are_named(
+    tmp_path: Path, commands: Commands
+) -> None:
+    sweep = planned(tmp_path, {"seed": (1, 2)})
+    for number in (1, 2):
+        answer(write_run(sweep, number, [(0.25, 1.0), (0.75, 0.5)]), 48 - number)
+    folder = sweep.path.parent.parent
+    for figures, endings in (("pdf svg", ("pdf", "png", "svg")), ("svg", ("png", "svg")), ("", ("png",))):
+        done = commands.run(
+            "rank", "outputs/mine", *(["--figures", *figures.split()] if figures else []), folder=folder
+        )
+        assert (done.code, done.stderr) == (0, "")
+        names = [f"{name}.{ending}" for name in ("confusion", "curves") for ending in endings]
+        assert sorted(path.name for path in sweep.plots.iterdir()) == names
+    page = sweep.page.read_text()
+    assert page.count('src="data:image/png') == 2
+    assert re.search(r"<strong>One point:</strong> runs 1-2, 75\.0&nbsp;% observed\..* 95&nbsp;%: [\d.]+ to", page)
+    assert [line.split(maxsplit=1)[1] for line in done.stdout.splitlines()[-4:-1]] == [
+        "python -m irmas.evaluate outputs/mine data/IRMAS-TestingData-Part*",
+        "python -m irmas.predict outputs/mine song.mp3",
+        "python -m irmas.export outputs/mine model.onnx",
+    ]
+    assert "--table writes nothing" in commands.refuse(
+        "rank", "outputs/mine", "--table", "--figures", "pdf", folder=folder
+    )
+    assert "invalid choice: 'jpg'" in commands.refuse("rank", "outputs/mine", "--figures", "jpg", folder=folder)
+
+
 def cells(table: Table) -> list[list[str]]:
     return [[str(cell) for cell in row] for row in zip(*(column.cells for column in table.columns), strict=True)]
 

@@ -59,7 +59,7 @@ def tables(text: str) -> list[list[list[str]]]:
 
 def words(text: str) -> int:
     """Count the words beside tables, pictures and commands."""
-    prose = re.sub(r"```.*?```|^\|.*$|^!\[.*$", "", text, flags=re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"(?s:```.*?```)|^\|.*$|^!\[.*$", "", text, flags=re.MULTILINE)
     return len([word for word in prose.split() if re.search(r"\w", word)])
 
 

@@ -191,7 +191,7 @@ def test_three_sweeps_one_of_which_has_other_excerpts(tmp_path: Path, commands: 
     written(tmp_path, "a", [20])
     written(tmp_path, "b", [20])
     written(tmp_path, "c", [30], data=Data(source="standin", size=330, render_seed=1))
-    call = ["outputs/a", "outputs/b", "outputs/c", "--picture", "mine.png"]
+    call = ["outputs/a", "outputs/b", "outputs/c", "--picture", "mine.svg"]
     done = commands.run("compare", *call, folder=tmp_path)
     assert (done.code, done.stderr) == (0, "")
     assert "outputs/b - outputs/a: +0.00 points" in done.stdout
@@ -199,7 +199,7 @@ def test_three_sweeps_one_of_which_has_other_excerpts(tmp_path: Path, commands: 
     assert "no difference is shown" in done.stdout
     reason = "data.source=irmas and standin, data.size=null and 330, data.render_seed=null and 1"
     assert f"outputs/c - outputs/a: not compared: validated on different excerpts: {reason}" in done.stdout
-    assert (tmp_path / "mine.png").is_file()
+    assert "<svg" in (tmp_path / "mine.svg").read_text()
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_three_sweeps_one_of_which_has_other_excerpts(tmp_path: Path, commands: 
         (["outputs/a"], "compares two sweeps or more"),
         (["outputs/a", "outputs/../outputs/a"], "each given once"),
         (["outputs/a", "outputs/other"], "outputs/other: no sweep is here"),
-        (["outputs/a", "outputs/b", "--picture", "mine.jpg"], "must end with .png"),
+        (["outputs/a", "outputs/b", "--picture", "mine.jpg"], "must end with .png or .pdf or .svg"),
         (["outputs/a", "outputs/b", "--picture", "outputs/a/plan.yaml/x.png"], "plan.yaml is not a folder"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -204,19 +204,24 @@ def _cache_scores(
     return np.array(scores)
 
 
-def write(folder: Path, result: Evaluation) -> list[Path]:
-    """Write results, scores and picture; return their paths. Raises OSError, with the file's path."""
+def write(folder: Path, result: Evaluation, formats: Iterable[str] = ()) -> list[Path]:
+    """Write results, scores and the picture, as PNG and in other formats; return their paths.
+
+    Raises OSError, with the file's path.
+    """
     from irmas.evaluation import class_plot  # here, because matplotlib takes a while to import
 
     folder.mkdir(parents=True, exist_ok=True)
-    results, table, picture = written = [folder / name for name in ("results.json", "scores.csv", "classes.png")]
+    results, table = written = [folder / name for name in ("results.json", "scores.csv")]
     atomic_write(results, json.dumps(_as_json(result), indent=1) + "\n")
     rows = (
         [excerpt.name, excerpt.group, " ".join(excerpt.labels), *(f"{score:.6f}" for score in scores)]
         for excerpt, scores in zip(result.excerpts, result.scored.scores, strict=True)
     )
     write_csv(table, ["name", result.data.source, "labels", *result.scored.classes], rows)
-    atomic_write(picture, class_plot.draw(result))
+    for name, picture in class_plot.draw(result, formats).items():
+        atomic_write(folder / name, picture)
+        written.append(folder / name)
     return written
 
 

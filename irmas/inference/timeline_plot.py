@@ -13,10 +13,10 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 from numpy.typing import NDArray
 
 from irmas.data.features import LogMel
-from irmas.files import visible
+from irmas.files import PNG, visible
 from irmas.inference.timeline import SOUND_THRESHOLD, Timeline, clock, read_windows
 from irmas.labels import INSTRUMENTS
-from irmas.plot_style import BLUE, FAINT, as_png, new_figure, our_style, shortened
+from irmas.plot_style import BLUE, FAINT, as_file, drawable, new_figure, numbering, our_style, shortened
 
 COLUMNS = 900
 """Columns of the spectrogram, about as many as the picture has pixels for."""
@@ -29,14 +29,14 @@ TICKS, STEPS_S = 8, (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900,
 LIGHT_BLUE = "#B8D7EA"
 
 
-def draw(path: Path, timeline: Timeline, front_end: LogMel) -> bytes:
-    """Return a PNG. The file is read again, block by block, for a spectrogram by the front end.
+def draw(path: Path, timeline: Timeline, front_end: LogMel, format_: str = PNG) -> bytes:
+    """Return a picture. The file is read again, block by block, for a spectrogram by the front end.
 
     Raises DataError, naming the file, if it has become unreadable.
     """
     log_mel_db = spectrogram(path, timeline.seconds, front_end)
     with our_style():
-        return as_png(_figure(visible(path.name), timeline, log_mel_db, front_end))
+        return as_file(_figure(visible(path.name), timeline, log_mel_db, front_end), format_)
 
 
 def spectrogram(path: Path, seconds: float, front_end: LogMel) -> NDArray[np.float32]:
@@ -70,13 +70,14 @@ def _figure(name: str, timeline: Timeline, log_mel_db: NDArray[np.float32], fron
         f"dark where it is {SOUND_THRESHOLD:g} or more; beside it the mean of all windows.",
         "Hatched: silent." if silence else "",
         f"The first {LANES} of {len(timeline.classes)} classes." if len(timeline.classes) > LANES else "",
+        numbering(timeline.classes, "JSON"),
     ]
     heights = SPECTROGRAM_HEIGHT, LANE_HEIGHT * len(order)
     figure = new_figure(sum(heights) + 0.45, shortened(name, 50), notes)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=heights)
     _draw_spectrogram(above, log_mel_db, timeline.seconds, front_end)
     edges, scores = timeline.moments()
-    labels = [timeline.classes[index] for index in order]
+    labels = [drawable(timeline.classes)[index] for index in order]
     for lane, index in enumerate(order):
         _draw_lane(below, lane, edges, scores[:, index])
     for begin, end in silence:

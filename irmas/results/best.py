@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from irmas.results.analysis import Analysis
     from irmas.results.ranking import Ranking
 
+TEST_DATA = {"irmas": "data/IRMAS-TestingData-Part*", "standin": "standin"}
+"""Data that tests a net, by the source of their training data."""
 PRODUCTION_EPOCHS, LONGER = 50, 3
 """Epochs of the run that follows the sweep; factor by which to raise the epochs where runs are still improving."""
 END = "# end of {} settings\n"
@@ -31,6 +33,7 @@ class NextStep:
     """The command that helps most after a ranking, and why: a sentence without its period."""
 
     command: str
+    """One line, or several for commands that use the net."""
     reason: str
 
 
@@ -52,7 +55,7 @@ def text(ranking: Ranking, analysis: Analysis) -> str:
         f"The leader of the sweep {ranking.plan.name}: {runs}" + (f", {values}" if values else ""),
         _accuracy(analysis, settings),
         *_rivals(analysis),
-        f"Production run: {production_command(ranking, analysis)}",
+        *([] if _has_one_point(ranking.plan) else [f"Production run: {production_command(ranking, analysis)}"]),
     ]
     named = {key: value for key, value in asdict(settings).items() if key not in SWEEP_WIDE}
     content = yaml.safe_dump(named, sort_keys=False, allow_unicode=True) + END.format(len(flatten(named)))
@@ -80,6 +83,9 @@ def _rivals(analysis: Analysis) -> list[str]:
 def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
     """Return the command that helps most after this ranking, and why."""
     total, size = len(analysis.points), len(analysis.best_set)
+    if total == 1 and _has_one_point(ranking.plan):
+        reason = "the only configuration is trained, and other music shows what it is worth"
+        return NextStep("\n".join(_uses(ranking.plan)), reason)
     leader = named_runs(analysis.points[0].runs)
     has_one_seed = all(len(point.runs) == 1 for point in analysis.points)
     if total > 1 and analysis.still_rising:
@@ -101,6 +107,19 @@ def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
     if total == 1:
         reason = "one point has finished, and no other to compare it with"
     return NextStep(production_command(ranking, analysis), reason)
+
+
+def _has_one_point(plan: Plan) -> bool:
+    """Return whether the runs repeat one configuration, as those of a production do."""
+    return not {*plan.swept}.difference(REPETITIONS)
+
+
+def _uses(plan: Plan) -> list[str]:
+    """Return the commands that test, apply and export the nets of a sweep; a user completes their file names."""
+    sweep, data = f"{OUTPUTS}/{plan.name}", plan.config.data
+    tested = TEST_DATA.get(data.source if data.cache is None else "", "DATA")
+    commands = (f"evaluate {sweep} {tested}", f"predict {sweep} song.mp3", f"export {sweep} model.onnx")
+    return [f"python -m irmas.{command}" for command in commands]
 
 
 def _longer(ranking: Ranking, analysis: Analysis) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from irmas import plot_style
 from irmas.config import brief
+from irmas.console import counted
 from irmas.plot_style import BLUE, CHARACTER, FAINT, LINE, VERMILLION, name_ticks, new_figure, shortened, turned_height
 from irmas.results import importances
 from irmas.results.analysis import Analysis, Point
@@ -46,22 +47,20 @@ MARKS: tuple[tuple[bool | None, str, dict[str, Any]], ...] = (
 """Meanings and styles of marks by `Point.in_best_set`."""
 
 
-def draw(ranking: Ranking, analysis: Analysis) -> dict[str, bytes]:
-    """Return PNG files, 15 cm wide, by name. The same input gives the same bytes.
+def draw(ranking: Ranking, analysis: Analysis, formats: Iterable[str] = ()) -> dict[str, bytes]:
+    """Return PNG files, 15 cm wide, by name, and the same in other formats. The same input gives the same bytes.
 
     Pictures without data are left out: the heat map without two keys that have several values (or with too many, or
-    continuous ones), the confusion matrix without predictions of the leader.
+    continuous ones), the accuracies of a single point, the confusion matrix without predictions of the leader.
     """
     with plot_style.our_style():
         figures = {
-            "accuracy.png": _accuracy(ranking, analysis),
-            "heatmap.png": None
-            if importances.axes(analysis.points, ranking.plan.space)
-            else _heatmap(ranking, analysis),
-            "curves.png": _curves(ranking, analysis),
-            "confusion.png": _confusion(analysis.points[0], analysis.confusion) if analysis.confusion else None,
+            "accuracy": _accuracy(ranking, analysis) if len(analysis.points) > 1 else None,
+            "heatmap": None if importances.axes(analysis.points, ranking.plan.space) else _heatmap(ranking, analysis),
+            "curves": _curves(ranking, analysis),
+            "confusion": _confusion(analysis, analysis.confusion) if analysis.confusion else None,
         }
-        return {name: plot_style.as_png(figure) for name, figure in figures.items() if figure}
+        return plot_style.as_files(figures, formats)
 
 
 # ---- points in the order of their rank
@@ -263,18 +262,21 @@ def _joined(curves: Iterable[Curve], factor: float) -> tuple[list[float], list[f
 # ---- the leader's errors
 
 
-def _confusion(leader: Point, confusion: Confusion) -> Figure:
-    counts, n = confusion.counts, len(confusion.classes)
-    is_part = len(leader.runs) > len(confusion.runs)
-    which = f"the first of the leader's {len(leader.runs)}" if is_part else "the leader"
+def _confusion(analysis: Analysis, confusion: Confusion) -> Figure:
+    leader, counts, n = analysis.points[0], confusion.counts, len(confusion.classes)
+    is_part, is_alone = len(leader.runs) > len(confusion.runs), len(analysis.points) == 1
+    which = "" if is_alone else ", the leader"
+    if is_part:
+        which = f", the first of {len(leader.runs)}" if is_alone else f", the first of the leader's {len(leader.runs)}"
     notes = [
-        f"The leader: {_named(leader)}." if leader.values else "",
+        f"The leader: {_named(leader)}." if leader.values and not is_alone else "",
         f"{100 * np.trace(counts) / max(counts.sum(), 1):.1f} % are right in the last epoch.",
         "Color: per cent of the row, so that the diagonal is each class's recall.",
         "Numbers: per cent and, small, excerpts." if n <= MOST_COUNTED else "",
+        "The report names the classes with #." if plot_style.without_glyphs(confusion.classes) else "",
     ]
-    title = f"Confusion matrix of {named_runs(confusion.runs)}, {which}, n = {counts.sum():,} excerpts"
-    names = [shortened(name, 16) for name in confusion.classes]
+    title = f"Confusion matrix of {named_runs(confusion.runs)}{which}, n = {counts.sum():,} excerpts"
+    names = [shortened(name, 16) for name in plot_style.drawable(confusion.classes)]
     width, height = 4.6, min(4.6, 0.4 * n)
     figure = new_figure(0.4 + height + turned_height(names, width / n), title, notes)
     axes = figure.subplots()
@@ -302,8 +304,9 @@ def _confusion(leader: Point, confusion: Confusion) -> Figure:
 def population(ranking: Ranking, analysis: Analysis) -> str:
     """Return the number of points, and of runs where it is another one."""
     finished = sum(len(point.runs) for point in analysis.points)
-    runs = f"{finished} runs" if finished == len(ranking.runs) else f"{finished} of {len(ranking.runs)} runs"
-    return runs if finished == len(analysis.points) else f"{len(analysis.points)} points ({runs})"
+    total, points = len(ranking.runs), len(analysis.points)
+    runs = counted(finished, "run") if finished == total else f"{finished} of {counted(total, 'run')}"
+    return runs if finished == points else f"{counted(points, 'point')} ({runs})"
 
 
 def excerpts(ranking: Ranking, analysis: Analysis) -> str:

@@ -14,13 +14,14 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
+from irmas import plot_style
 from irmas.config import REPETITIONS, brief
 from irmas.console import counted
-from irmas.files import atomic_write
-from irmas.results import best, importances, plots, search_plots
+from irmas.files import PNG, VECTOR, atomic_write
+from irmas.results import best, comparison, importances, latex, plots, search_plots
 from irmas.results.analysis import Analysis, Point
 from irmas.results.ranking import Ranking, warnings
-from irmas.results.runs import mean
+from irmas.results.runs import Run, mean
 from irmas.run.events import replace_images
 from irmas.sweep.jobs import named_runs
 from irmas.sweep.pruning import describe
@@ -33,25 +34,30 @@ MOST_VALUES = 24
 LIMITS = {"most_keys": 4, "most_levels": 6, "most_unranked": 8, "equal": 0.005}
 """Most keys in the summary, leads of a key, and reasons for missing ranks that are listed; largest expected loss of
 accuracy of points that are called equally good."""
+SOFTWARE = {"irmas": "irmas", "torch": "PyTorch", "torchaudio": "torchaudio", "numpy": "NumPy", "python": "Python"}
+"""Names of the libraries that a paper cites."""
 DEDUCED = {"dropout": {0.3, 0.4, 0.5}, "lr": {0.001, 0.0005, 0.0001}, "l2": {0.001, 0.0001}}
 """The grid from which the reproduced report drew its deductions."""
 BASELINE, SLOW, PLATEAU = {"dropout": 0.5, "l2": 0.001}, 0.0001, 0.8
 """Settings that it calls over-regularized, the learning rate that it calls too slow, the accuracy that it reaches."""
 
 
-def write(ranking: Ranking, analysis: Analysis | None) -> Path:
+def write(ranking: Ranking, analysis: Analysis | None, formats: Sequence[str] = ()) -> Path:
     """Write report, pictures and best.yaml; return the path of the HTML page. The same ranking writes the same bytes.
 
-    `analysis` is None where no run has finished. Raises OSError, with the file's path.
+    The pictures are PNG, and of these `formats` too. `analysis` is None where no run has finished. Raises OSError, with
+    the file's path.
     """
-    sweep, pictures = ranking.sweep, dict[str, bytes]()
-    if analysis and len(analysis.points) > 1:
-        pictures = plots.draw(ranking, analysis) | search_plots.draw(ranking, analysis)
+    sweep, files = ranking.sweep, dict[str, bytes]()
+    if analysis:
+        files = plots.draw(ranking, analysis, formats) | search_plots.draw(ranking, analysis, formats)
     sweep.plots.mkdir(exist_ok=True)
-    for stale in set(sweep.plots.glob("*.png")) - {sweep.plots / name for name in pictures}:
-        stale.unlink()
-    for name, png in pictures.items():
-        atomic_write(sweep.plots / name, png)
+    for stale in {path for ending in (PNG, *VECTOR) for path in sweep.plots.glob(f"*.{ending}")}:
+        if stale.name not in files:
+            stale.unlink()
+    for name, content in files.items():
+        atomic_write(sweep.plots / name, content)
+    pictures = {name: content for name, content in files.items() if name.endswith(PNG)}
     if pictures:
         show_on_tensorboard(sweep, pictures)
     text = markdown(ranking, analysis, list(pictures))
@@ -59,6 +65,10 @@ def write(ranking: Ranking, analysis: Analysis | None) -> Path:
     atomic_write(sweep.page, html(text, pictures))
     if analysis:
         atomic_write(sweep.best, best.text(ranking, analysis))
+        (_, points), *_ = latex.tables(markdown(ranking, analysis, [], top=plots.MOST_POINTS), ranking.plan.name)
+        _, *others = latex.tables(text, ranking.plan.name)
+        atomic_write(sweep.ranking_tex, points)
+        atomic_write(sweep.results_tex, "\n".join([latex.measured(text), *(table for _, table in others)]))
     return sweep.page
 
 
@@ -87,8 +97,11 @@ def html(text: str, pictures: Mapping[str, bytes]) -> str:
     return _render("report.html.j2", title=title[1] if title else "", body=body)
 
 
-def markdown(ranking: Ranking, analysis: Analysis | None, pictures: Sequence[str]) -> str:
-    """Return the report of a ranking. `pictures` are the file names of those that exist in plots/ beside the report."""
+def markdown(ranking: Ranking, analysis: Analysis | None, pictures: Sequence[str], top: int = TOP) -> str:
+    """Return the report of a ranking with its first `top` points.
+
+    `pictures` are the file names of those that exist in plots/ beside the report.
+    """
     functions = [percent, whole, counted, listed, plain, code, ranges, setting]
     values = {function.__name__: function for function in functions} | {
         "runs": named_runs,
@@ -99,7 +112,8 @@ def markdown(ranking: Ranking, analysis: Analysis | None, pictures: Sequence[str
         "claims": None,
         "keys": None,
     }
-    values |= _sweep_values(ranking, analysis) | (_analysis_values(ranking, analysis) if analysis else {})
+    values |= _sweep_values(ranking, analysis)
+    values |= _analysis_values(ranking, analysis) | {"top": analysis.points[:top]} if analysis else {}
     lines = [line.rstrip() for line in _render("report.md.j2", **values).strip().splitlines()]
     # Branches of the template leave blank lines.
     return "".join(f"{line}\n" for line, before in zip(lines, ["", *lines], strict=False) if line or before)
@@ -137,6 +151,7 @@ def _sweep_values(ranking: Ranking, analysis: Analysis | None) -> dict[str, Any]
         "halving": describe(plan),
         "states": ", ".join(f"{n} {state}" for state, n in sorted(states.items())),
         "unranked": [{"ids": ids, "state": state, "reason": reason} for (state, reason), ids in without_rank.items()],
+        "undrawn": plot_style.without_glyphs(confusion.classes) if confusion else {},
         "unseen": [plain(name) for name, row in recall if not row.any()],
         "warnings": warnings(ranking),
         "slurm_is_silent": ranking.state.note and bool(without_rank),
@@ -153,7 +168,6 @@ def _analysis_values(ranking: Ranking, analysis: Analysis) -> dict[str, Any]:
     averaged = {run.averaged_epochs for run in finished}
     return {
         "step": best.next_step(ranking, analysis),
-        "top": analysis.points[:TOP],
         "best_ranks": ranges(best_set),
         "not_compared": sum(point.in_best_set is None for point in analysis.points[1:]),
         "one_seed": all(len(point.runs) == 1 for point in analysis.points),
@@ -163,6 +177,22 @@ def _analysis_values(ranking: Ranking, analysis: Analysis) -> dict[str, Any]:
         "averaged": sorted({min(averaged), max(averaged)}),
         "claims": _claims(ranking, analysis),
         "keys": _keys(ranking, analysis),
+    } | _measured(ranking, finished)
+
+
+def _measured(ranking: Ranking, finished: Sequence[Run]) -> dict[str, Any]:
+    """Return how finished runs were made."""
+    plan, ids = ranking.plan, [run.id for run in finished]
+    planned = [plan.runs[number - 1] for number in sorted(ids)]
+    values = {key: sorted({plan.value(run, key) for run in planned}) for key in ("seed", "epochs")}
+    libraries = {name: sorted({run.versions[name] for run in finished if name in run.versions}) for name in SOFTWARE}
+    return {
+        "finished": len(finished),
+        "seeds": [str(seed) for seed in values["seed"]],
+        "epochs": [str(epochs) for epochs in values["epochs"]],
+        "train_excerpts": next((run.train_excerpts for run in finished if run.rank == 1), 0),
+        "software": [f"{SOFTWARE[name]} {listed(found)}" for name, found in libraries.items() if found],
+        "resamples": comparison.RESAMPLES,
     }
 
 

@@ -73,6 +73,10 @@ class Run:
     """Reason for the state, one line."""
     source: str = ""
     """Digests of the package's source that trained the run, in this order, separated by spaces."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions of Python and libraries that trained the run."""
+    train_excerpts: int = 0
+    """Number of excerpts that trained it; 0 for a run of an earlier version."""
     answers: Answers | None = None
     """Answers to the validation excerpts; None until they are read, or where the predictions are missing."""
     rank: int | None = None
@@ -123,10 +127,12 @@ def _run(sweep: Sweep, state: RunState, scalars: RunScalars) -> tuple[Run, list[
     planned, status, plan, folder = state.planned, state.status, sweep.plan, sweep.run_folder(state.planned).path
     accuracies = scalars.values.get(VAL_ACCURACY, {})
     epoch = max(accuracies, default=0)
-    problems, source = list(scalars.problems), ""
+    problems, origin = list(scalars.problems), dict[str, Any]()
     try:
         provenance = json.loads(reread((folder / PROVENANCE).read_text))
-        source = " ".join([*provenance.get("earlier_sources", []), provenance["source"]])
+        origin["source"] = " ".join([*provenance.get("earlier_sources", []), provenance["source"]])
+        origin["versions"] = {name: str(version) for name, version in provenance.get("versions", {}).items()}
+        origin["train_excerpts"] = int(provenance.get("train_excerpts", 0))
     except FileNotFoundError:
         pass
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -147,7 +153,7 @@ def _run(sweep: Sweep, state: RunState, scalars: RunScalars) -> tuple[Run, list[
         schedule=planned.changes.get("schedule", plan.config.schedule),
         val_excerpts=status.val_excerpts,
         message=status.reason,
-        source=source,
+        **origin,
     ), problems
 
 

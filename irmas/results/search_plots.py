@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,15 +28,18 @@ FEWEST_FOR_TREND, SPAN = 10, 0.6
 """Fewest points through which a trend is drawn, and the share of them that each of its places follows."""
 
 
-def draw(ranking: Ranking, analysis: Analysis) -> dict[str, bytes]:
-    """Return PNG files, 15 cm wide, by name; none for a grid. The same input gives the same bytes."""
+def draw(ranking: Ranking, analysis: Analysis, formats: Iterable[str] = ()) -> dict[str, bytes]:
+    """Return PNG files, 15 cm wide, by name, and the same in other formats; none for a grid.
+
+    The same input gives the same bytes.
+    """
     axes = importances.axes(analysis.points, ranking.plan.space)
     with plot_style.our_style():
         figures = {
-            "scatter.png": _scatter(ranking, analysis, axes[:MOST_AXES]) if axes else None,
-            "parallel.png": _parallel(ranking, analysis, axes[:MOST_AXES]) if len(axes) > 1 else None,
+            "scatter": _scatter(ranking, analysis, axes[:MOST_AXES]) if axes else None,
+            "parallel": _parallel(ranking, analysis, axes[:MOST_AXES]) if len(axes) > 1 else None,
         }
-        return {name: plot_style.as_png(figure) for name, figure in figures.items() if figure}
+        return plot_style.as_files(figures, formats)
 
 
 def _scatter(ranking: Ranking, analysis: Analysis, axes: Sequence[Axis]) -> Figure:

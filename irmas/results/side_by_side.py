@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from irmas import plot_style
 from irmas.config import WITHOUT_EFFECT, shown
+from irmas.files import PNG
 from irmas.results import comparison, ranking
 from irmas.results.analysis import Analysis, Group, Point
 from irmas.results.comparison import Array, Estimate
@@ -204,9 +205,10 @@ def _difference_as_json(found: Difference | str) -> dict[str, Any]:
 # ---- the picture
 
 
-def draw(sides: Sequence[Side], differences: Sequence[Difference | str]) -> bytes:
-    """Return a PNG, 15 cm wide: the points of each sweep, the best one's interval, and its lead over that of the first.
+def draw(sides: Sequence[Side], differences: Sequence[Difference | str], format_: str = PNG) -> bytes:
+    """Return a picture, 15 cm wide.
 
+    It shows the points of each sweep, the best one's interval, and its lead over that of the first sweep.
     `differences` are those of all sweeps but the first, or why there are none.
     """
     with plot_style.our_style():
@@ -229,7 +231,7 @@ def draw(sides: Sequence[Side], differences: Sequence[Difference | str]) -> byte
         left.set_yticks(range(len(sides)), [plot_style.shortened(side.ranking.sweep.path.name, 30) for side in sides])
         left.set_ylim(len(sides) - 0.5, -0.5)
         plot_style.add_legend(figure, left.get_legend_handles_labels()[0], columns=3)
-        return plot_style.as_png(figure)
+        return plot_style.as_file(figure, format_)
 
 
 def _draw_accuracies(axes: Axes, sides: Sequence[Side]) -> None:

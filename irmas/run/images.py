@@ -25,15 +25,17 @@ def confusion_matrix(counts: NDArray[np.integer], classes: Sequence[str]) -> NDA
     """Draw counts, (true, predicted), as an image, (height, width, 3).
 
     Color and number of a cell are its percentage of the row, so that the diagonal shows each class's recall; a cell
-    without a count stays empty. The last column gives each row's number of examples.
+    without a count stays empty. The last column gives each row's number of examples. A class whose name the font lacks
+    is a number: `#3` is the third.
     """
     cell = int(np.clip(520 // len(classes), 22, 46))
     font = _font(max(10.0, cell / 3))
+    names = _drawable(classes, font)
     totals = counts.sum(axis=1)
     share = counts / np.maximum(totals, 1)[:, None]
     side = cell * len(classes)
     line = int(font.size) + 12
-    longest = int(max(font.getlength(name) for name in classes)) + 8
+    longest = int(max(font.getlength(name) for name in names)) + 8
     upright = longest <= cell + 6
     below = cell * 3 // 4 if upright else longest
     beside = int(max(font.getlength(f"{total:,}") for total in totals)) + 16
@@ -50,7 +52,7 @@ def confusion_matrix(counts: NDArray[np.integer], classes: Sequence[str]) -> NDA
         ink = "white" if share[row, column] > 0.5 else _INK
         draw.text(center, "<1" if text == "0" else text, ink, font, anchor="mm")
 
-    for index, name in enumerate(classes):
+    for index, name in enumerate(names):
         middle = (index + 0.5) * cell
         draw.text((left - 6, top + middle), name, _INK, font, anchor="rm")
         if upright:
@@ -104,6 +106,13 @@ def _colors(level: NDArray[np.floating], ramp: Sequence[tuple[int, int, int]]) -
     channels = [np.interp(np.arange(256), points, channel) for channel in zip(*ramp, strict=True)]
     table = np.stack(channels, axis=-1).round().astype(np.uint8)
     return table[(level * 255).round().astype(np.uint8)]
+
+
+def _drawable(names: Sequence[str], font: ImageFont.FreeTypeFont) -> list[str]:
+    """Return the names, and numbers in place of those with a letter that the font lacks."""
+    missing = bytes(font.getmask("\uffff"))
+    lacking = {letter for letter in {*"".join(names)} if bytes(font.getmask(letter)) == missing}
+    return [f"#{place}" if lacking & {*name} else name for place, name in enumerate(names, start=1)]
 
 
 def _font(size: float) -> ImageFont.FreeTypeFont:

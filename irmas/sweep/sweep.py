@@ -64,6 +64,8 @@ class Sweep:
     curves_csv = _Inside("curves.csv")
     report = _Inside("report.md")
     page = _Inside("report.html")
+    ranking_tex = _Inside("ranking.tex")
+    results_tex = _Inside("results.tex")
     plots = _Inside("plots")
     summary = _Inside("summary")
     """Event files with the ranking's pictures, for TensorBoard."""

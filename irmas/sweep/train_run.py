@@ -103,7 +103,7 @@ def _train(folder: RunFolder, sweep: Sweep, run: PlannedRun, threads: int, at_on
     _log_data(config.data.split, parts)
     origin = {"commit": plan.commit.removesuffix("+"), "dirty": plan.commit.endswith("+"), "source": source}
     origin |= {"plan_source": plan.source, "data": plan.data, "node": platform.node(), "device": describe(device)}
-    folder.write_provenance(origin | {"versions": versions()})
+    folder.write_provenance(origin | {"train_excerpts": len(parts.train), "versions": versions()})
     settings = {key: plan.value(run, key) for key in plan.swept or ["dropout", "lr", "l2"]}
     hparams = {key: value if isinstance(value, int | float) else shown(value) for key, value in settings.items()}
     prune = Halving(sweep, run.id, config.halving, config.epochs).reason_to_stop if config.halving else None
