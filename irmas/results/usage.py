@@ -1,4 +1,4 @@
-"""What a sweep has taken: hours, how much of them trained nothing, memory and time beside what was requested."""
+"""The cost of a sweep: hours, the share of them that trained nothing, memory and time beside what was requested."""
 
 from __future__ import annotations
 

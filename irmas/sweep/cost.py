@@ -1,4 +1,4 @@
-"""What the runs of a command are expected to take, from epochs that earlier runs of the same data and net measured."""
+"""The expected cost of a command's runs, from epochs that earlier runs of the same data and net have measured."""
 
 from __future__ import annotations
 
@@ -31,17 +31,16 @@ LOOKS, LOOK_S = 100, 2.0
 
 @dataclass(frozen=True)
 class Places:
-    """Where runs train."""
+    """The GPUs or cores on which runs train."""
 
     at_once: int
     """Number of runs that train at the same time."""
     on_gpu: bool
+    """False also where a GPU is requested, and device=cpu leaves it idle."""
+    unit: str
+    """`GPU` where one is requested, otherwise `core`: what hours are counted of."""
     share: Callable[[PlannedRun], float]
-    """Number of GPUs that a run occupies, or of cores without GPUs; a fraction where several share them."""
-
-    @property
-    def unit(self) -> str:
-        return "GPU" if self.on_gpu else "core"
+    """Number of such units that a run occupies; a fraction where several runs share one."""
 
     @property
     def device(self) -> str:
@@ -64,15 +63,15 @@ class Measured:
 def on_slurm(plan: Plan, settings: Settings, count: int) -> Places:
     """Return the places of `count` runs in tasks with these settings; without a throttle, all tasks run at once."""
     device, flat = plan.config.device, plan.config.flat()
-    is_asked = settings.gpu_count > 0 or any(key.startswith("gpus") for key in settings.options())
-    on_gpu = is_asked and device != "cpu"
+    has_gpus = settings.gpu_count > 0 or any(key.startswith("gpus") for key in settings.options())
 
     def share(run: PlannedRun) -> float:
         own = settings.of_point(flat | run.changes) if settings.rules else settings
-        return (max(own.gpu_count, 1) if on_gpu else own.cpus or 1) / own.at_once(device)
+        return (max(own.gpu_count, 1) if has_gpus else own.cpus or 1) / own.at_once(device)
 
     tasks = settings.throttle or math.ceil(count / settings.per_task(device))
-    return Places(max(min(tasks * settings.at_once(device), count), 1), on_gpu, share)
+    at_once = max(min(tasks * settings.at_once(device), count), 1)
+    return Places(at_once, has_gpus and device != "cpu", "GPU" if has_gpus else "core", share)
 
 
 def here(plan: Plan, runs_at_once: int | None, count: int) -> Places:
@@ -80,7 +79,7 @@ def here(plan: Plan, runs_at_once: int | None, count: int) -> Places:
     sweep = Sweep.of(plan)
     gpus, at_once = len(pool.gpus(sweep)), max(min(pool.most_at_once(sweep, runs_at_once), count), 1)
     share = min((gpus or cpu_count()) / at_once, 1.0 if gpus else math.inf)
-    return Places(at_once, gpus > 0, lambda run: share)
+    return Places(at_once, gpus > 0, "GPU" if gpus else "core", lambda run: share)
 
 
 def expect(
@@ -187,9 +186,9 @@ def _measurement(sweep: Sweep, run: PlannedRun, *, on_gpu: bool) -> Measured | N
 def _basis(found: Sequence[Measured]) -> str:
     first = found[0]
     if len(found) == 1:
-        return f"from {first.name}: {first.epoch_s:.2g} s per epoch on {first.device}"
+        return f"from {first.name}: {first.epoch_s:.3g} s per epoch on {first.device}"
     low, high = min(by.epoch_s for by in found), max(by.epoch_s for by in found)
-    return f"from {first.name} and {len(found) - 1} more: {low:.2g} to {high:.2g} s per epoch on {first.device}"
+    return f"from {first.name} and {len(found) - 1} more: {low:.3g} to {high:.3g} s per epoch on {first.device}"
 
 
 def hours(number: float, unit: str) -> str:

@@ -136,7 +136,7 @@ class Settings(Stage):
     wait: Annotated[bool, FLAG] = False
     """`true`: stay, show the table, and return each run's validation accuracy."""
     max_hours: Annotated[float | None, HOURS] = None
-    """Most GPU hours, or core hours without GPUs, that the remaining runs may be expected to take."""
+    """Most GPU hours, or core hours where no GPU is requested, that the remaining runs may be expected to take."""
     pilot: Annotated[bool, FLAG] = False
     """`true`: submit only one run of each net without a measured epoch, where there are such nets."""
     runs_at_once: Annotated[int | None, whole(1)] = None
@@ -233,7 +233,7 @@ class LocalSettings:
     runs_at_once: Annotated[int | None, whole(1)] = None
     """Runs that train at the same time; null: one per GPU, or one per CPU core."""
     max_hours: Annotated[float | None, HOURS] = None
-    """Most GPU hours, or core hours without GPUs, that the remaining runs may be expected to take."""
+    """Most GPU hours, or core hours where no GPU is requested, that the remaining runs may be expected to take."""
     pilot: Annotated[bool, FLAG] = False
     """`true`: train only one run of each net without a measured epoch, where there are such nets."""
     _target_: str = "hydra_plugins.irmas_launcher.LocalLauncher"

@@ -34,7 +34,7 @@ _SEPARATOR = "\x1f"  # job names and paths may hold any printable character
 _QUEUE = _SEPARATOR.join(("%F", "%K", "%T", "%r", "%N", "%M", "%j", "%Z", "%o"))
 _ACCOUNTING = "JobID,JobName,State,ExitCode,NodeList,Elapsed"
 STARTS = ("JobID", "JobName", "ElapsedRaw", "TimelimitRaw", "MaxRSS", "AllocTRES")
-"""What sacct lists of each start of a task and of its steps; only these have MaxRSS."""
+"""Columns of sacct for each start of a task and for its steps; only these have MaxRSS."""
 _REPLY = re.compile(r"(?:Submitted batch job (\d+)(?: on cluster (\S+))?|(\d+)(?:;(\S+))?)")
 _FORBIDDEN = re.compile("Access/permission denied|Invalid user id", re.IGNORECASE)
 _ONE_CLUSTER = re.compile(r"(?!all$)[\w.-]*")
