@@ -178,9 +178,9 @@ class LocalLauncher(IrmasLauncher):
         from irmas.sweep.sweep import Sweep
 
         sweep, runs = Sweep.of(plan).merged(append=append)
-        remaining = sweep.unfinished(runs)
-        done = {run.id: sweep.status(run).epoch for run in remaining}
-        cost.expect(sweep, remaining, done, self.places(plan, len(remaining)), self.settings.max_hours)
+        if remaining := sweep.unfinished(runs):
+            done = {run.id: sweep.status(run).epoch for run in remaining}
+            cost.expect(sweep, remaining, done, self.places(plan, len(remaining)), self.settings.max_hours)
         statuses = pool.launch(plan, self.settings.runs_at_once, append=append)
         if ranking.unranked(rank.show(Sweep.of(plan).path)):
             raise SystemExit(1)

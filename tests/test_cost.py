@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from factories import grid
+from forked_commands import Commands
 
 from irmas.config import Config, Model
 from irmas.errors import ConfigError
@@ -28,6 +29,14 @@ ONE_AT_A_TIME = Places(1, True, "GPU", lambda run: 1)
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Settings of a small net, and of a small stand-in outside the folder of the commands."""
+    folder = tmp_path_factory.mktemp("data")
+    data = ["data=standin", "data.size=132", f"data.root={folder}", f"data.cache_dir={folder}/cache"]
+    return [*data, "features=small", "model.filters=[4,8]"]
 
 
 def written(name: str, axes: Mapping[str, Sequence[Any]] = SIX, base: Config | None = None) -> Sweep:
@@ -126,7 +135,7 @@ def test_ten_thousand_runs_are_not_opened(monkeypatch: pytest.MonkeyPatch) -> No
     looks.clear()
     monkeypatch.setattr(cost, "LOOK_S", -1.0)
     cost.unmeasured(plan, ONE_AT_A_TIME)
-    assert len(looks) == 1
+    assert looks == []
 
 
 @pytest.mark.parametrize(
@@ -160,3 +169,24 @@ def test_what_a_run_occupies_here(monkeypatch: pytest.MonkeyPatch) -> None:
     for at_once, share in {None: 1, 4: 0.5, 1: 1}.items():
         on_gpu = cost.here(plan, at_once, 6)
         assert (on_gpu.unit, on_gpu.share(plan.runs[0])) == ("GPU", share)
+
+
+def test_a_pilot_goes_ahead_of_the_sweep_and_its_epochs_are_the_measure(
+    settings: list[str], tmp_path: Path, commands: Commands
+) -> None:
+    command = ["lr=0.1,0.01", "batch_size=16,32", *settings, "epochs=1", "name=mine", "hydra.launcher.max_hours=9"]
+    refused = commands.train(*command, folder=tmp_path)
+    assert (refused.code, list(tmp_path.iterdir())) == (2, [])
+    assert "hydra.launcher.max_hours=9.0: no epoch of the net and data of 4 runs is measured" in refused.stderr
+    pilot = commands.train(*command, "hydra.launcher.pilot=true", folder=tmp_path)
+    assert pilot.code == 0, pilot.stderr
+    assert "pilot: 2 of 4 runs, one for each net without a measured epoch; rerun the command" in pilot.stdout
+    assert "\nexpected: no epoch of the net and data of 2 runs is measured on the CPU yet\n" in pilot.stdout
+    assert "outputs/mine: 2 runs, 0 finished before" in pilot.stdout
+    assert "\nused:    " in pilot.stdout
+    rest = commands.train(*command, "hydra.launcher.pilot=true", folder=tmp_path)
+    assert rest.stdout.startswith("expected: 2 runs x 1 epoch, "), rest.stderr
+    assert "(from run 1 of outputs/mine and 1 more: " in rest.stdout
+    assert "outputs/mine: 4 runs, 2 finished before" in rest.stdout
+    sweep = Sweep.open(tmp_path / "outputs" / "mine")
+    assert [tuple(run.overrides.values()) for run in sweep.plan.runs] == [(0.1, 16), (0.1, 32), (0.01, 16), (0.01, 32)]

@@ -96,7 +96,9 @@ def test_without_gpus_hours_are_those_of_cores(sweep: Sweep, monkeypatch: pytest
     assert usage.lines(state(sweep))[0].startswith("used:    1.4 core hours in 4 starts of 3 tasks: 67% in epochs")
 
 
-@pytest.mark.parametrize("rows", ["", "7_1|irmas-mine|nonsense|120||\n7_1.0|python|1||x|\n9_1.0|python|1||1G|"])
+@pytest.mark.parametrize(
+    "rows", ["", "7_1|irmas-mine|50|120||\n7_1|irmas-mine|nonsense|120||\n7_1.0|python|1||x|\n9_1.0|python|1||1G|"]
+)
 def test_without_accounting_the_epochs_count(rows: str, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, rows)
     assert usage.lines(state(sweep)) == ["used:    28 min 20 s in 17 epochs of 2 runs"]

@@ -80,21 +80,21 @@ def parse(rows: Iterable[Sequence[str]], names: set[str]) -> Iterator[Start]:
         task, _, step = job_id.partition(".")
         if step:
             if start is not None and start.task == task:
-                start = replace(start, peak=max(start.peak, _bytes(peak)))
+                start = replace(start, peak=max(start.peak, _size(peak)))
             continue
         if start is not None:
             yield start
         given = dict(pair.partition("=")[::2] for pair in tres.split(","))
-        cpus, gpus = (int(given.get(key) or 0) for key in ("cpu", "gres/gpu"))
+        cpus, gpus = (int(_size(given.get(key, ""))) for key in ("cpu", "gres/gpu"))
         limit_s = 60 * int(limit) if limit.isdecimal() else 0
-        is_ours = name in names and elapsed.isdecimal() and int(elapsed) > 0
-        start = Start(task, int(elapsed), limit_s, cpus, gpus, _bytes(given.get("mem", ""))) if is_ours else None
+        is_ours = name in names and elapsed.isdecimal() and int(elapsed) > 0 and cpus > 0
+        start = Start(task, int(elapsed), limit_s, cpus, gpus, _size(given.get("mem", ""))) if is_ours else None
     if start is not None:
         yield start
 
 
-def _bytes(text: str) -> float:
-    """Return a size as Slurm writes it, such as 1.50G; 0 for any other text."""
+def _size(text: str) -> float:
+    """Return a number or a size as Slurm writes it, such as 1.50G; 0 for any other text."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)[nc]?", text)
     return float(match[1]) * UNITS[match[2]] if match else 0.0
 

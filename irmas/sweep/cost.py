@@ -85,12 +85,10 @@ def here(plan: Plan, runs_at_once: int | None, count: int) -> Places:
 def expect(
     sweep: Sweep, runs: Sequence[PlannedRun], done: Mapping[int, int], places: Places, max_hours: float | None
 ) -> None:
-    """Print what these runs of a sweep are expected to take, given the number of epochs that are `done`, by run ID.
+    """Print what runs of a sweep, at least one, are expected to take, given the epochs that are `done` by run ID.
 
     Raises ConfigError where that is more than `max_hours`, or is not known.
     """
-    if not runs:
-        return
     nets = _by_net(sweep.plan, runs)
     found = measured(sweep, nets, on_gpu=places.on_gpu)
     unknown = sum(len(members) for net, members in nets.items() if net not in found)
@@ -134,7 +132,7 @@ def measured(sweep: Sweep, nets: Collection[str], *, on_gpu: bool) -> dict[str, 
     The newest sweeps are looked through first, until each net has one or `LOOK_S` have passed.
     """
     found, deadline = dict[str, Measured](), time.monotonic() + LOOK_S
-    for other in _sweeps(sweep):
+    for other in _sweeps(sweep, deadline):
         for net, runs in _by_net(other.plan, other.plan.runs).items():
             for run in runs if net in nets and net not in found else ():
                 if one := _measurement(other, run, on_gpu=on_gpu):
@@ -142,15 +140,17 @@ def measured(sweep: Sweep, nets: Collection[str], *, on_gpu: bool) -> dict[str, 
                     break
                 if time.monotonic() > deadline:
                     return found
-        if len(found) == len(nets) or time.monotonic() > deadline:
+        if len(found) == len(nets):
             break
     return found
 
 
-def _sweeps(sweep: Sweep) -> Iterator[Sweep]:
+def _sweeps(sweep: Sweep, deadline: float) -> Iterator[Sweep]:
     """Yield the sweep on disk, then those beside it with the same data, newest first, with some of their runs."""
     plans = sweep.path.parent.glob(f"*/{PLAN}")
     for file in sorted(plans, key=lambda file: (file.parent != sweep.path, -file.stat().st_mtime)):
+        if time.monotonic() > deadline:
+            return
         with suppress(UserError, OSError):
             if Sweep.open(file.parent, []).plan.data == sweep.plan.data:
                 yield Sweep.open(file.parent, None if file.parent == sweep.path else range(1, LOOKS + 1))

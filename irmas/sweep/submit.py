@@ -182,8 +182,9 @@ def _submit(
         elsewhere = {run.planned.id for run in state.runs if run.status.state == RUNNING} - queued
         remaining = [run for run in runs if run.id not in finished | queued | elsewhere]
         done = {run.planned.id: run.status.epoch for run in state.runs}
-        places = cost.on_slurm(sweep.plan, settings, len(remaining))
-        cost.expect(sweep, remaining, done, places, settings.max_hours)
+        if remaining:
+            places = cost.on_slurm(sweep.plan, settings, len(remaining))
+            cost.expect(sweep, remaining, done, places, settings.max_hours)
         copy = sweep.copy_for(plan.source, remaining) if remaining else None
         unmade = Sweep(sweep.path, replace(sweep.plan, runs=remaining))
         needs_data = not data_job.is_made(unmade)
