@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from irmas.cli.overrides import Task
     from irmas.config import Search
     from irmas.run.folder import Status
-    from irmas.sweep.plan import Plan
+    from irmas.sweep.cost import Places
+    from irmas.sweep.plan import Plan, PlannedRun
 
 for launcher_name, schema in LAUNCHERS.items():
     ConfigStore.instance().store(group="hydra/launcher", name=launcher_name, node=schema, provider="irmas")
@@ -86,6 +87,8 @@ class IrmasLauncher(Launcher):
     """Intervals and lists from which a search has drawn the runs, as they were typed, by key."""
     has_jobs = False
     """True where jobs train and rank, and submit the next round."""
+    settings: Any
+    """The launcher's settings, once they are checked."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader, self.config = hydra_context.config_loader, config
@@ -102,7 +105,8 @@ class IrmasLauncher(Launcher):
         self.check()
         composer = Composer(self.loader, self.config, self.task.of_runs, self.origins)
         if self.origins is None:  # another sweeper proposes the runs
-            for key, value in {"points": composer.base.points, "search.runs": composer.base.search.runs}.items():
+            grid = {"points": composer.base.points, "search.runs": composer.base.search.runs}
+            for key, value in (grid | {f"{PREFIX}pilot": "true" if self.settings.pilot else None}).items():
                 if value is not None:
                     raise ConfigError(key, value, "only hydra/sweeper=grid takes it")
         plan = freeze(composer.base, composer.runs(job_overrides), self.name, self.task.typed, self.space)
@@ -110,12 +114,31 @@ class IrmasLauncher(Launcher):
         self.name = plan.name
         Sweep.of(plan).share()
         data_job.check(Sweep.of(plan))
-        statuses = self.train(plan, append=initial_job_idx > 0)
+        pilots = self._pilots(plan) if self.settings.pilot else []
+        if pilots:
+            job_overrides = [job_overrides[run.id - 1] for run in pilots]
+            plan = replace(plan, runs=[replace(run, id=number) for number, run in enumerate(pilots, start=1)])
+        # Also for pilots, since the sweep may have its other runs already.
+        statuses = self.train(plan, append=initial_job_idx > 0 or bool(pilots))
         if statuses is None:
             return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
         # Runs that irmas.refine has added follow those of the command.
         by_run = [*job_overrides, *[()] * (len(statuses) - len(job_overrides))]
         return [_job_return(overrides, status) for overrides, status in zip(by_run, statuses, strict=True)]
+
+    def _pilots(self, plan: Plan) -> list[PlannedRun]:
+        """Return the runs that train first, whatever hours are allowed: one for each net that is not measured."""
+        from irmas.sweep import cost
+
+        if pilots := cost.unmeasured(plan, self.places(plan, len(plan.runs))):
+            counts = f"pilot: {len(pilots)} of {len(plan.runs)} runs, one for each net without a measured epoch"
+            print(f"{counts}; rerun the command for the rest once they have trained an epoch")  # noqa: T201
+            self.settings = replace(self.settings, max_hours=None)
+        return pilots
+
+    @abstractmethod
+    def places(self, plan: Plan, count: int) -> Places:
+        """Return where `count` runs of `plan` train."""
 
     @abstractmethod
     def check(self) -> None:
@@ -143,12 +166,21 @@ class LocalLauncher(IrmasLauncher):
     def check(self) -> None:
         check_rules(self.settings, PREFIX)
 
+    def places(self, plan: Plan, count: int) -> Places:
+        from irmas.sweep import cost
+
+        return cost.here(plan, self.settings.runs_at_once, count)
+
     def train(self, plan: Plan, *, append: bool) -> list[Status]:
         from irmas import rank
         from irmas.results import ranking
-        from irmas.sweep import pool
+        from irmas.sweep import cost, pool
         from irmas.sweep.sweep import Sweep
 
+        sweep, runs = Sweep.of(plan).merged(append=append)
+        if remaining := sweep.unfinished(runs):
+            done = {run.id: sweep.status(run).epoch for run in remaining}
+            cost.expect(sweep, remaining, done, self.places(plan, len(remaining)), self.settings.max_hours)
         statuses = pool.launch(plan, self.settings.runs_at_once, append=append)
         if ranking.unranked(rank.show(Sweep.of(plan).path)):
             raise SystemExit(1)
@@ -171,6 +203,11 @@ class SlurmLauncher(IrmasLauncher):
         self.settings = read(self.values)
         if self.refine_arguments and not self.settings.submit:
             raise ConfigError(f"{PREFIX}submit", "false", "prints the jobs of one round; leave out until=decided")
+
+    def places(self, plan: Plan, count: int) -> Places:
+        from irmas.sweep import cost
+
+        return cost.on_slurm(plan, self.settings, count)
 
     def train(self, plan: Plan, *, append: bool) -> list[Status] | None:
         from irmas.sweep import jobs, submit

@@ -25,7 +25,7 @@ NOT_TRAINING = (
     *("__main__.py", "train.py", "prepare.py", "rank.py", "refine.py", "status.py", "compare.py", "clean.py"),
     *("evaluate.py", "predict.py", "export.py"),
     *("cli/", "evaluation/", "inference/", "results/", "plot_style.py", "data/download.py"),
-    *("sweep/executor.py", "sweep/run_states.py", "sweep/sbatch.py", "sweep/submit.py"),
+    *("sweep/cost.py", "sweep/executor.py", "sweep/run_states.py", "sweep/sbatch.py", "sweep/submit.py"),
 )
 """Files and folders that no process imports which trains a run or makes its data; a new file counts as training."""
 

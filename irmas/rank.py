@@ -14,7 +14,7 @@ from irmas import status
 from irmas.console import plain_console, print_json, print_table
 from irmas.errors import Parser, UserError, in_words, report_errors
 from irmas.files import FIGURES, VECTOR
-from irmas.results import ending, ranking
+from irmas.results import ending, ranking, usage
 from irmas.results.ranking import Ranking
 from irmas.run.folder import COMPLETED, FINAL, PENDING, PRUNED
 from irmas.sweep import run_states
@@ -103,6 +103,8 @@ def show(path: Path, *, by_run: bool = False, figures: Sequence[str] = ()) -> Ra
     console.print(f"\nwritten: {' '.join(map(str, written))}")
     console.print(f"report:  {page}")
     console.print(f"curves:  tensorboard --logdir {path}")
+    for line in usage.lines(result.state):
+        console.print(line)
     if analysis:
         step = next_step(result, analysis)
         for command in step.command.splitlines():

@@ -19,7 +19,7 @@ from rich.text import Text
 from irmas.config import shown
 from irmas.console import plain_console, plain_table, print_json, print_table, width
 from irmas.errors import Parser, UserError, report_errors
-from irmas.results import listing
+from irmas.results import listing, usage
 from irmas.results.ranking import styled
 from irmas.run.events import RANKED, VAL_LOSS
 from irmas.run.folder import COMPLETED, PENDING, PRUNED, RUNNING
@@ -140,7 +140,8 @@ def poll(path: Path) -> Iterator[SweepState]:
 def show(state: SweepState) -> None:
     """Print counts, stages, one row per run, and why runs ended without finishing."""
     console = plain_console()
-    console.print(header(state), end="\n\n")
+    console.print(header(state))
+    console.print("".join(f"{line}\n" for line in usage.lines(state)))
     print_table(console, table(state, state.runs))
     for failure in failures(state):
         console.print(failure, end="\n\n")

@@ -38,7 +38,7 @@ def launched(*texts: str) -> Settings:
     """Return the settings of a launcher with the cluster's files."""
     launcher = overrides.launcher(["hydra/launcher=slurm", *texts], with_files=True)
     launcher.check()
-    result: Settings = launcher.settings  # type: ignore[attr-defined]  # only the Slurm launcher has them
+    result: Settings = launcher.settings
     return result
 
 

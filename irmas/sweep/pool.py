@@ -121,7 +121,7 @@ def launch(plan: Plan, at_once: int | None, *, append: bool = False) -> list[Sta
     for line in pruning.describe(replace(sweep.plan, runs=runs)):
         console.print(line)
     if finished < len(runs):
-        at_once = min(at_once or len(gpus(sweep)) or cpu_count(), len(runs))
+        at_once = min(most_at_once(sweep, at_once), len(runs))
         count = "1 run" if at_once == 1 else f"{at_once} runs"
         reason = "" if shutil.which("sbatch") else " (sbatch is not on the PATH)"
         console.print(f"training here, {count} at a time{reason}")
@@ -183,6 +183,11 @@ def gpus(sweep: Sweep) -> list[str]:
     if has_gpus and (count != 1 or in_job):
         count = torch_gpus() or (0 if in_job else count)
     return [str(index) for index in range(count)]
+
+
+def most_at_once(sweep: Sweep, at_once: int | None) -> int:
+    """Return `at_once`, if it is given, or else one run per GPU or, without GPUs, one per CPU core."""
+    return at_once or len(gpus(sweep)) or cpu_count()
 
 
 def _start(workers: list[Worker], sweep: Sweep, run: PlannedRun, slot: int, slots: Slots) -> None:

@@ -13,7 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
-from irmas.config import FLAG, Config, Rule, check_rules, rules, shown, whole
+from irmas.config import FLAG, Config, Rule, check_rules, positive, rules, shown, whole
 from irmas.errors import ConfigError, UserError
 from irmas.sweep import slurm
 
@@ -72,6 +72,7 @@ GPUS = Rule(
     lambda value: whole(0).allows(value) or bool(re.fullmatch(r"[\w.-]+:\d+", str(value))),
     "a whole number from 0, or a type and a number as in a100:1",
 )
+HOURS = positive(1_000_000)
 SCRIPT = Rule(
     lambda value: isinstance(value, str) and _is_line(value) and Path(value).is_file() and os.access(value, os.R_OK),
     "the path of a shell script that can be read here",
@@ -134,6 +135,10 @@ class Settings(Stage):
     """`false`: write the plan and print the sbatch lines."""
     wait: Annotated[bool, FLAG] = False
     """`true`: stay, show the table, and return each run's validation accuracy."""
+    max_hours: Annotated[float | None, HOURS] = None
+    """Most GPU hours, or core hours where no GPU is requested, that the remaining runs may be expected to take."""
+    pilot: Annotated[bool, FLAG] = False
+    """`true`: submit only one run of each net without a measured epoch, where there are such nets."""
     runs_at_once: Annotated[int | None, whole(1)] = None
     """Runs that a task trains at the same time, sharing its GPUs, cores and memory; null: one per GPU, or one."""
     runs_per_task: Annotated[int | None, whole(1)] = None
@@ -227,12 +232,16 @@ class LocalSettings:
 
     runs_at_once: Annotated[int | None, whole(1)] = None
     """Runs that train at the same time; null: one per GPU, or one per CPU core."""
+    max_hours: Annotated[float | None, HOURS] = None
+    """Most GPU hours, or core hours where no GPU is requested, that the remaining runs may be expected to take."""
+    pilot: Annotated[bool, FLAG] = False
+    """`true`: train only one run of each net without a measured epoch, where there are such nets."""
     _target_: str = "hydra_plugins.irmas_launcher.LocalLauncher"
 
 
 LAUNCHERS: dict[str, type] = {"local": LocalSettings, "slurm": Settings}
 """Schemas by the name in `hydra/launcher=<name>`."""
-ONE_COMMAND = frozenset({"submit", "wait"})
+ONE_COMMAND = frozenset({"submit", "wait", "pilot"})
 """Settings that no later submission of the same sweep takes."""
 PREFIX = "hydra.launcher."
 RENAMED = {"processes": "runs_at_once", "points_per_task": "runs_per_task"}

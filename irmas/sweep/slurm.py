@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,9 +33,12 @@ LARGEST = 10**7
 _SEPARATOR = "\x1f"  # job names and paths may hold any printable character
 _QUEUE = _SEPARATOR.join(("%F", "%K", "%T", "%r", "%N", "%M", "%j", "%Z", "%o"))
 _ACCOUNTING = "JobID,JobName,State,ExitCode,NodeList,Elapsed"
+STARTS = ("JobID", "JobName", "ElapsedRaw", "TimelimitRaw", "MaxRSS", "AllocTRES")
+"""Columns of sacct for each start of a task and for its steps; only these have MaxRSS."""
 _REPLY = re.compile(r"(?:Submitted batch job (\d+)(?: on cluster (\S+))?|(\d+)(?:;(\S+))?)")
 _FORBIDDEN = re.compile("Access/permission denied|Invalid user id", re.IGNORECASE)
 _ONE_CLUSTER = re.compile(r"(?!all$)[\w.-]*")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?")
 _TASKS = re.compile(r"\bmax_array_tasks=([1-9]\d*)")
 _RANGE = re.compile(r"(\d+)(?:-(\d+)(?::0*([1-9]\d*))?)?")
 _JOB_ID = re.compile(r"(?P<job>\d+)(?:_(?:(?P<index>\d+)|\[(?P<lump>[\d,:-]+)(?:%\d+)?\]))?(?:\.(?P<step>.+))?")
@@ -204,13 +207,25 @@ def parse_queue(text: str) -> list[Task]:
 
 def accounting(jobs: Iterable[str]) -> list[Task]:
     """Return the tasks that sacct lists for these jobs; none where accounting is off or does not answer."""
+    return parse_accounting(_sacct(jobs, _ACCOUNTING))
+
+
+def accounted_starts(jobs: Iterable[str]) -> list[list[str]]:
+    """Return the `STARTS` that sacct lists for each start of these jobs and each of its steps, requeued ones too.
+
+    There are none where accounting is off or does not answer.
+    """
+    return [*_rows(_sacct(jobs, ",".join(STARTS), "--duplicates"), len(STARTS))]
+
+
+def _sacct(jobs: Iterable[str], columns: str, *options: str) -> str:
     numbers = ",".join(jobs)
     if not numbers:
-        return []
+        return ""
     try:
-        return parse_accounting(_output("sacct", "-nP", f"--delimiter={_SEPARATOR}", "-j", numbers, "-o", _ACCOUNTING))
+        return _output("sacct", "-nP", *options, f"--delimiter={_SEPARATOR}", "-j", numbers, "-o", columns)
     except SlurmError:
-        return []
+        return ""
 
 
 def parse_accounting(text: str) -> list[Task]:
@@ -277,6 +292,14 @@ def cancel(jobs: Sequence[str]) -> None:
     """Cancel jobs; ignore those that have ended."""
     if jobs:
         _output("scancel", *jobs, ignored="Invalid job id")
+
+
+def expected_start(jobs: Sequence[str]) -> str:
+    """Return when the first of these waiting jobs starts by Slurm's estimate, as in 2026-11-29 14:05; empty without."""
+    times = list[str]()
+    with suppress(SlurmError):
+        times = _output("squeue", "-h", "--start", "-j", ",".join(jobs), "-o", "%S").split()
+    return min((time for time in times if _MOMENT.fullmatch(time)), default="").replace("T", " ")[:16]
 
 
 def begin(job: str) -> None:

@@ -15,7 +15,7 @@ from irmas.errors import UserError
 from irmas.files import atomic_write, locked
 from irmas.run.folder import CANCELLED, FINAL, RUNNING
 from irmas.run.lease import is_owned
-from irmas.sweep import data_job, executor, jobs, pruning, run_states, slurm
+from irmas.sweep import cost, data_job, executor, jobs, pruning, run_states, slurm
 from irmas.sweep.executor import Before, submit_within_limit
 from irmas.sweep.jobs import ARRAY
 from irmas.sweep.plan import Plan, PlannedRun
@@ -52,6 +52,8 @@ class Submission:
     """Jobs that were cancelled, since an earlier command never received their numbers."""
     runs_per_task: int = 1
     """Largest number of runs per task that the settings say, whatever Slurm's submit limit."""
+    starts: str = ""
+    """Time of the first task's start by Slurm's estimate; empty where it has none."""
     cluster: str = ""
     """Name of the cluster, if the settings, SLURM_CLUSTERS or the sweep's records name one."""
 
@@ -97,6 +99,7 @@ def launch(
         arrays = [request for request in submission.requests if request.stage == ARRAY]
         times = dict.fromkeys(slurm.spelled_out(str(request.options["time"])) for request in arrays)
         lines += [f"limit: {' or '.join(times)} per start of a task"] if times else []
+        lines += [f"starts: {submission.starts} by Slurm's estimate"] if submission.starts else []
     if submission.jobs or queued:
         lines += ["", f"  watch:   python -m irmas.status {sweep} --watch", f"  rank:    python -m irmas.rank {sweep}"]
         scancel = f"scancel --clusters={submission.cluster}" if submission.cluster else "scancel"
@@ -140,7 +143,9 @@ def submit(
         # A shell may have another SLURM_CLUSTERS by the time that lines are pasted; sbatch from here has none.
         settings = replace(settings, cluster=(named if by_hand else "") or slurm.other_cluster() or None)
         result = _submit(plan, proposed, settings, cluster, max_index, append=append, by_hand=by_hand, refine=refine)
-        return replace(result, cluster=named or slurm.other_cluster())
+        arrays = [result.jobs[request.name] for request in result.requests if result.jobs and request.stage == ARRAY]
+        starts = slurm.expected_start(arrays) if arrays else ""
+        return replace(result, cluster=named or slurm.other_cluster(), starts=starts)
 
 
 def _refuse_other_cluster(sweep: Sweep, recorded: str, cluster: str) -> None:
@@ -176,6 +181,10 @@ def _submit(
         queued = {run.planned.id for run in state.runs if run.task is not None and run.task.is_live} - finished
         elsewhere = {run.planned.id for run in state.runs if run.status.state == RUNNING} - queued
         remaining = [run for run in runs if run.id not in finished | queued | elsewhere]
+        done = {run.planned.id: run.status.epoch for run in state.runs}
+        if remaining:
+            places = cost.on_slurm(sweep.plan, settings, len(remaining))
+            cost.expect(sweep, remaining, done, places, settings.max_hours)
         copy = sweep.copy_for(plan.source, remaining) if remaining else None
         unmade = Sweep(sweep.path, replace(sweep.plan, runs=remaining))
         needs_data = not data_job.is_made(unmade)
