@@ -212,11 +212,15 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 
 def test_too_few_excerpts_or_recordings_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the smallest class has 3 excerpts; 5 folds need at least 5"):
-        load_or_make(Data(), make_cache(recordings_per_class=1), tmp_path)
+    few = make_cache(recordings_per_class=2)
+    few = replace(few, labels=["d", *few.labels[1:]])
+    with pytest.raises(DataError, match=r"^data\.root=clips: d has 1 excerpt \(clips/d\); five folds need 5$"):
+        load_or_make(Data(source="folder", root="clips"), few, tmp_path)
+    with pytest.raises(DataError, match=r"^data\.cache=made: d has 1 excerpt; five folds need 5$"):
+        load_or_make(Data(cache="made"), few, tmp_path)
     for split in ("recording", "clip"):
         load_or_make(Data(split=split), make_cache(recordings_per_class=2), tmp_path)
     four_recordings = make_cache(recordings_per_class=4)
     four_recordings = replace(four_recordings, recordings=[str(row % 4) for row in range(36)])
-    with pytest.raises(DataError, match="of as many recordings"):
+    with pytest.raises(DataError, match="/IRMAS-TrainingData: there are 4 recordings; five folds need 5"):
         load_or_make(Data(), four_recordings, tmp_path / "few")

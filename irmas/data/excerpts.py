@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import soundfile
+
 from irmas.config import Data
+from irmas.console import counted
 from irmas.data.sound import read_form
 from irmas.errors import DataError
-from irmas.files import read_csv
+from irmas.files import read_csv, visible
 from irmas.labels import CODES
 
 IRMAS_NAME = re.compile(
@@ -21,7 +24,12 @@ IRMAS_NAME = re.compile(
 )
 """All 6705 training excerpts match. The tags go by their place: `cla` is clarinet first, classical as a genre."""
 
-AUDIO = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"})
+AUDIO = frozenset({f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"}) | {
+    *(".aif", ".aifc", ".oga", ".opus", ".snd", ".sph")
+}
+"""Endings of what libsndfile reads: the names of its formats, and customary others. Raw samples say no rate."""
+SHOWN = 5
+"""Number of endings that are named."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,29 @@ def _audio_files(root: Path) -> list[Path]:
         for folder in folders
         for path in sorted(folder.iterdir())
         if path.suffix.lower() in AUDIO and not path.name.startswith(".")
+    ]
+
+
+def passed_over(root: Path) -> list[str]:
+    """Return one line per kind of files and folders below `root` that `scan` passes over, except hidden ones."""
+    entries = sorted(root.glob("[!.]*"))
+    folders = [path for path in entries if path.is_dir()]
+    others = [path for folder in folders for path in sorted(folder.glob("[!.]*")) if path.suffix.lower() not in AUDIO]
+    nested = [path for path in others if path.is_dir()]
+    unread = [path for path in others if path not in nested]
+    endings = " ".join(sorted({path.suffix or "none" for path in unread})[:SHOWN])
+    filled = {path.parent for path in _audio_files(root)}
+    kinds = {
+        ("file", "beside the class folders"): [path for path in entries if path not in folders],
+        ("folder", "inside class folders"): nested,
+        ("file", f"with endings that are not read ({endings})"): unread,
+        ("class folder", "without sound files"): [path for path in folders if path not in filled],
+    }
+    return [
+        f"left out: {counted(len(paths), noun)} {place}{', such as' if paths[1:] else ':'} "
+        + visible(paths[0].relative_to(root))
+        for (noun, place), paths in kinds.items()
+        if paths
     ]
 
 

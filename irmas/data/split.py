@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irmas.config import Data
+from irmas.console import counted
 from irmas.data.cache import FeatureCache
+from irmas.data.dataset import corpus_folder
 from irmas.data.excerpts import bare_name
 from irmas.errors import DataError
 from irmas.files import read_csv, write_csv
@@ -77,7 +79,7 @@ def load_or_make(data: Data, cache: FeatureCache, folder: Path) -> Split:
     else:
         duplicates = find_duplicates(cache)
         groups = duplicates.groups
-        folds = _assign_folds(data, cache, duplicates)
+        folds = assign_folds(data, cache, duplicates)
         folder.mkdir(parents=True, exist_ok=True)
         cells = ("" if fold < 0 else fold for fold in folds)
         write_csv(path, COLUMNS, zip(cache.names, cache.labels, cache.recordings, groups, cells, strict=True))
@@ -107,8 +109,8 @@ def _file_name(data: Data) -> str:
     return "-".join([f"{data.source}-{kind}", *(f"without-{name}" for name in dropped)])
 
 
-def _assign_folds(data: Data, cache: FeatureCache, duplicates: Duplicates) -> NDArray[np.int64]:
-    """Return each excerpt's fold; -1 for those left out."""
+def assign_folds(data: Data, cache: FeatureCache, duplicates: Duplicates) -> NDArray[np.int64]:
+    """Return each excerpt's fold; -1 for those left out. Raise DataError as `load_or_make` does."""
     folds = np.full(len(cache.names), -1)
     kept = np.arange(len(cache.names))
     if data.conflicts == "drop":
@@ -116,19 +118,31 @@ def _assign_folds(data: Data, cache: FeatureCache, duplicates: Duplicates) -> ND
     if data.split.endswith(".csv"):
         folds[kept] = _from_list(Path(data.split), [cache.names[row] for row in kept])
         return folds
+    labels = [cache.labels[row] for row in kept]
+    groups = None if data.split == "clip" else [duplicates.groups[row] for row in kept]
+    _refuse_few(data, cache, Counter(labels), groups)
     # Here: it takes a second to import, and most tasks find the split already made.
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    labels = [cache.labels[row] for row in kept]
-    groups = None if data.split == "clip" else [duplicates.groups[row] for row in kept]
-    fewest = min(labels.count(label) for label in set(labels))
-    if fewest < FOLDS or (groups and len(set(groups)) < FOLDS):
-        need = f"{FOLDS} folds need at least {FOLDS}, of as many recordings"
-        raise DataError(f"{cache.folder}: the smallest class has {fewest} excerpts; {need}")
     splitter = (StratifiedGroupKFold if groups else StratifiedKFold)(FOLDS, shuffle=True, random_state=data.seed)
     for fold, (_, rows) in enumerate(splitter.split(kept, labels, groups)):
         folds[kept[rows]] = fold
     return folds
+
+
+def _refuse_few(data: Data, cache: FeatureCache, counts: Counter[str], groups: list[str] | None) -> None:
+    """Raise DataError, naming the classes and their folders, for fewer excerpts or recordings than folds."""
+    root = None if data.cache is not None else corpus_folder(data)
+    few = [
+        f"{label} has {counted(count, 'excerpt')}{f' ({root / label})' if root else ''}"
+        for label, count in sorted(counts.items())
+        if count < FOLDS
+    ]
+    if groups and len(set(groups)) < FOLDS:
+        few.append(f"there are {counted(len(set(groups)), 'recording')}")
+    if few:
+        name = f"data.cache={cache.folder}" if root is None else f"data.root={data.root}"
+        raise DataError(f"{name}: {', '.join(few)}; five folds need {FOLDS}")
 
 
 def read_list(path: Path) -> dict[str, str]:
