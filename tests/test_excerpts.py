@@ -250,8 +250,14 @@ def test_recordings_come_from_a_csv_by_name_or_stem(tmp_path: Path) -> None:
     ("rows", "reason"),
     [
         ([("name", "song"), ("1", "A")], "column recording is missing; expected columns: name, recording"),
-        ([("name", "recording"), ("1", "A")], "1 files do not fit\n  b/2: neither it nor 2 is in data.recordings="),
-        ([("name", "recording"), ("1", "A"), ("2", "")], "b/2: neither it nor 2 is in data.recordings="),
+        ([("name", "recording"), ("1", "A")], "1 excerpt is not in it, such as b/2"),
+        ([("name", "recording"), ("", ""), ("1", "A"), ("b_2", "A")], "line 2: recording is empty; must be given"),
+        ([("name", "recording"), ("1", "A"), ("b_2", "A")], "such as b/2; line 3: b_2 is no excerpt"),
+        (
+            [("name", "recording"), ("1", "A"), ("2", "A"), ("b/2.wav", "B")],
+            "line 4: b/2.wav has the recording B, and A in line 3",
+        ),
+        ([("name", "recording"), ("1", "A"), ("2", "")], "line 3: recording is empty; must be given"),
         ([("name", "recording"), ("1", "A"), ("2",)], "line 3 has fewer values"),
         ([], "column name, recording is missing"),
     ],
@@ -264,6 +270,19 @@ def test_a_csv_of_recordings_that_does_not_fit_is_refused(
         scan(folder(root, write_csv(tmp_path / "recordings.csv", *rows)), root)
     assert reason in str(caught.value)
     assert f"data.recordings={tmp_path / 'recordings.csv'}" in str(caught.value)
+
+
+def test_a_list_names_excerpts_by_stems_where_they_are_unique(tmp_path: Path) -> None:
+    root = touch(tmp_path / "data", "a/1.wav", "b/1.wav", "b/x.mp3.wav", "b/song.OPUS")
+    rows = ["a/1,A", "b/1.wav,B", "x.mp3,C", "song.opus,D", "elsewhere,E"]
+    (tmp_path / "list.csv").write_text("\n\n".join(["name,recording", *rows]))
+    scanned = scan(folder(root, tmp_path / "list.csv"), root)
+    assert {excerpt.name: excerpt.recording for excerpt in scanned} == dict(
+        zip(["a/1", "b/1", "b/x.mp3", "b/song"], "ABCD", strict=True)
+    )
+    (tmp_path / "list.csv").write_text("\n\n".join(["name,recording", rows[0], "1,B"]))
+    with pytest.raises(DataError, match=r"list\.csv: line 5: 1 is of several classes; give a/1 or b/1$"):
+        scan(folder(root, tmp_path / "list.csv"), root)
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:

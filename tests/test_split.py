@@ -184,6 +184,18 @@ def test_a_list_assigns_the_validation_excerpts(tmp_path: Path) -> None:
         assert made.leaking == 1.0
 
 
+@pytest.mark.parametrize("prefixed", [False, True])
+def test_a_list_takes_stems_and_names_with_their_class(tmp_path: Path, prefixed: bool) -> None:
+    """Excerpts of a folder are named class/stem, those of IRMAS by their stems alone."""
+    cache = make_cache()
+    names = [f"{label}/{name}" for label, name in zip(cache.labels, cache.names, strict=True)]
+    of_folder = replace(cache, names=names) if prefixed else cache
+    for row, listed in enumerate((cache.names, names, [f"{name}.wav" for name in names])):
+        parts = [(name, "validation" if place == row else "train") for place, name in enumerate(listed)]
+        data = Data(split=write_list(tmp_path / f"{row}.csv", *parts))
+        assert load_or_make(data, of_folder, tmp_path / "splits").validation.tolist() == [row]
+
+
 def test_lists_of_one_name_in_two_folders_are_not_mixed_up(tmp_path: Path) -> None:
     cache = make_cache()
     for row, folder in enumerate("ab"):
@@ -197,8 +209,12 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     cache = make_cache()
     parts = [(name, "train") for name in cache.names]
     for rows, reason in (
-        ([*parts[1:], (cache.names[0], "test")], "part is test; must be train or validation"),
-        ([*parts[2:], (cache.names[0], "validation")], "1 excerpts are not in it, such as a-1"),
+        ([*parts[1:], (cache.names[0], "test")], "line 541: part is test; must be train or validation"),
+        (
+            [*parts, (f"a/{cache.names[1]}", "validation")],
+            "line 542: a/a-1 has the part validation, and train in line 3",
+        ),
+        ([*parts[2:], (cache.names[0], "validation")], "1 excerpt is not in it, such as a/a-1"),
         (parts, "leaves no excerpt for training or none for validation"),
     ):
         with pytest.raises(DataError, match=reason) as caught:

@@ -14,11 +14,12 @@ from irmas.config import Data
 from irmas.console import counted
 from irmas.data.cache import FeatureCache
 from irmas.data.dataset import corpus_folder
-from irmas.data.excerpts import bare_name
+from irmas.data.excerpts import NameList
 from irmas.errors import DataError
 from irmas.files import read_csv, write_csv
 
 FOLDS = 5
+TRAIN, VALIDATION = "train", "validation"
 COLUMNS = ("name", "label", "recording", "group", "fold")
 
 
@@ -116,7 +117,7 @@ def assign_folds(data: Data, cache: FeatureCache, duplicates: Duplicates) -> NDA
     if data.conflicts == "drop":
         kept = np.setdiff1d(kept, duplicates.conflicting)
     if data.split.endswith(".csv"):
-        folds[kept] = _from_list(Path(data.split), [cache.names[row] for row in kept])
+        folds[kept] = _from_list(Path(data.split), [_class_and_stem(cache, int(row)) for row in kept])
         return folds
     labels = [cache.labels[row] for row in kept]
     groups = None if data.split == "clip" else [duplicates.groups[row] for row in kept]
@@ -145,19 +146,19 @@ def _refuse_few(data: Data, cache: FeatureCache, counts: Counter[str], groups: l
         raise DataError(f"{name}: {', '.join(few)}; five folds need {FOLDS}")
 
 
-def read_list(path: Path) -> dict[str, str]:
-    """Return the part (train or validation) of each name in a user's own split. Raise DataError."""
-    parts = {bare_name(row["name"]): row["part"] for row in read_csv(path, ("name", "part"), "data.split")}
-    if wrong := sorted(set(parts.values()) - {"train", "validation"}):
-        raise DataError(f"data.split={path}: part is {', '.join(wrong)}; must be train or validation")
-    return parts
+def _class_and_stem(cache: FeatureCache, row: int) -> tuple[str, str]:
+    label = cache.labels[row]
+    return label, cache.names[row].removeprefix(f"{label}/")
 
 
-def _from_list(path: Path, names: list[str]) -> list[int]:
-    """Return 0 for validation, 1 for training. Raise DataError, naming file and excerpts, if the list does not fit."""
-    parts = read_list(path)
-    if lacking := [name for name in names if name not in parts]:
-        raise DataError(f"data.split={path}: {len(lacking)} excerpts are not in it, such as {lacking[0]}")
-    if {parts[name] for name in names} != {"train", "validation"}:
+def read_list(path: Path) -> NameList:
+    """Return a user's own split. Raise DataError, naming the line, for a part that is not one."""
+    return NameList.read(path, "part", "data.split", (TRAIN, VALIDATION))
+
+
+def _from_list(path: Path, excerpts: list[tuple[str, str]]) -> list[int]:
+    """Return 0 for validation, 1 for training. Raise DataError, naming file and line, if the list does not fit."""
+    parts = read_list(path).values_of(excerpts)
+    if {*parts} != {TRAIN, VALIDATION}:
         raise DataError(f"data.split={path}: leaves no excerpt for training or none for validation")
-    return [0 if parts[name] == "validation" else 1 for name in names]
+    return [0 if part == VALIDATION else 1 for part in parts]
