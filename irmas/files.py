@@ -99,7 +99,12 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object
 
 
 def read_csv(path: Path, columns: Sequence[str], key: str = "") -> list[dict[str, str]]:
-    """Return the rows of a csv file, keyed by column; other columns than `columns` are kept, too.
+    """Return the rows of a csv file as `read_lines` does, without the numbers of their lines."""
+    return [row for _, row in read_lines(path, columns, key)]
+
+
+def read_lines(path: Path, columns: Sequence[str], key: str = "") -> list[tuple[int, dict[str, str]]]:
+    """Return line number and row of a csv file, keyed by column; other columns than `columns` are kept, too.
 
     `key` is the setting that names the file, for messages. Raise DataError if the file, a column or a value is missing.
     """
@@ -110,10 +115,10 @@ def read_csv(path: Path, columns: Sequence[str], key: str = "") -> list[dict[str
             if missing := sorted(set(columns) - set(reader.fieldnames or ())):
                 expected = f"expected columns: {', '.join(columns)}"
                 raise DataError(f"{name}: column {', '.join(missing)} is missing; {expected}")
-            rows = list(reader)
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{name}: {error}") from None
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         if any(row[column] is None for column in columns):
             raise DataError(f"{name}: line {number} has fewer values than the first line has columns")
     return rows

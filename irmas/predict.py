@@ -109,7 +109,7 @@ def _sound_files(paths: Sequence[Path]) -> dict[Path, Path]:
             continue
         inside = sorted(file for file in path.rglob("[!.]*") if file.suffix.lower() in AUDIO and file.is_file())
         if not inside:
-            raise UserError(f"{path}: holds no sound files ({' '.join(sorted(AUDIO))})")
+            raise UserError(f"{path}: holds no sound files")
         sounds |= {file: file.relative_to(path) for file in inside}
     return sounds
 

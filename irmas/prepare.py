@@ -15,9 +15,9 @@ from irmas.config import Config, Data, Prepare, check
 from irmas.console import ConsoleProgress, Progress, counted, plain_console, plain_table, print_table
 from irmas.data import cache, dataset
 from irmas.data.cache import FeatureCache
-from irmas.data.excerpts import Excerpt, find_test_parts, read_test_part
+from irmas.data.excerpts import Excerpt, find_test_parts, passed_over, read_test_part
 from irmas.data.sound import read_form
-from irmas.data.split import Duplicates, find_duplicates
+from irmas.data.split import Duplicates, assign_folds, find_duplicates
 from irmas.errors import ConfigError, DataError
 from irmas.labels import INSTRUMENTS
 from irmas.standin.corpus import IRMAS_SIZE
@@ -48,6 +48,8 @@ def _task(config: DictConfig) -> None:
         whole = f" of IRMAS's {IRMAS_SIZE}" if lacking else ""
         console.print(f"{dataset.corpus_folder(data)}: {len(source.excerpts)} excerpts{whole}")
         _print_forms(console, source.excerpts, features.seconds, of_irmas=data.source != "folder")
+        for line in passed_over(dataset.corpus_folder(data)):
+            console.print(line)
         unusable = _print_test_parts(console, data)
         try:
             built = cache.build(source.excerpts, features, source.folder, progress, data.damaged)
@@ -58,7 +60,9 @@ def _task(config: DictConfig) -> None:
         console.print(f"{source.folder}: {'built' if built else 'up to date'}")
     opened = dataset.open_source(source)
     _print_classes(console, opened)
-    _print_duplicates(console, opened, find_duplicates(opened), data.conflicts)
+    duplicates = find_duplicates(opened)
+    _print_duplicates(console, opened, duplicates, data.conflicts)
+    assign_folds(data, opened, duplicates)  # what irmas.train would refuse is refused here
 
 
 def _download(args: Prepare, console: Console, progress: Progress) -> None:

@@ -131,7 +131,8 @@ def _print(console: Console, result: Ranking, analysis: Analysis | None, *, by_r
         if run.message and run.state not in (PENDING, PRUNED):
             console.print(f"run {run.id} {run.state}: {run.message}")
     notes = [f"could not be read: {text}" for text in [*result.problems, *(analysis.problems if analysis else ())]]
-    notes += [analysis.unpaired if analysis else "", *ranking.warnings(result), result.state.note]
+    notes += [analysis.few_recordings, analysis.unpaired] if analysis else []
+    notes += [*ranking.warnings(result), result.state.note]
     for note in filter(None, notes):
         console.print(note, style="yellow")
 

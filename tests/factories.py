@@ -103,12 +103,12 @@ def write_run(
     return folder
 
 
-def answer(folder: RunFolder, correct: int) -> None:
-    """Write predictions of which `correct` of 64 are right, two excerpts per recording."""
+def answer(folder: RunFolder, correct: int, per_recording: int = 2) -> None:
+    """Write predictions of which `correct` of 64 are right."""
     names = np.array([f"{number:02d}" for number in range(64)])
     targets = np.zeros(64, dtype=int)
     predicted = (np.arange(64) >= correct).astype(int)
-    recordings = np.array([f"{number // 2}" for number in range(64)])
+    recordings = np.array([f"{number // per_recording}" for number in range(64)])
     answers = Predictions(np.array(["cel", "flu"]), names, recordings, targets, predicted, 1.0 - predicted)
     predictions.write(folder.predictions, answers)
 

@@ -77,6 +77,7 @@ def test_a_sweeps_winner_on_a_test_part(commands: Commands, home: Path, part: Pa
     truth, scores = read_scores(folder, found["classes"])
     assert found["data"]["excerpts"] == len(truth) == len(list(part.rglob("*.wav")))
     assert found["data"]["songs"] == 3
+    assert "\nonly 3 songs: intervals are unreliable below 10\n" in result.stdout
     assert found["lrap"]["value"] == pytest.approx(label_ranking_average_precision_score(truth, scores), abs=1e-3)
     for judged in found["thresholds"]:
         answers = scores >= judged["rule"]["threshold"]
@@ -105,6 +106,7 @@ def test_a_run_on_its_own_corpus_is_judged_by_what_validated(
         assert len(found["data"]["left_out"]["trained_on"]) == 132 - len(answered.excerpts)
         assert f"left out: {132 - len(answered.excerpts)} excerpts that the model was trained on" in result.stdout
         assert "leak" not in result.stdout
+        assert "unreliable" not in result.stdout
 
 
 def test_a_cache_of_a_stand_in_leaves_out_what_was_trained_on(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from irmas.config import Data
-from irmas.data.excerpts import IRMAS_NAME, Excerpt, listing_digest, scan
+from irmas.data.excerpts import AUDIO, IRMAS_NAME, Excerpt, listing_digest, passed_over, scan
+from irmas.data.sound import read_form
 from irmas.errors import DataError
 from irmas.labels import CODES
 
@@ -182,6 +185,48 @@ def test_a_folder_may_hold_the_same_stem_in_two_classes(tmp_path: Path) -> None:
     assert [excerpt.recording for excerpt in scanned] == ["song", "other", "song"]
 
 
+def test_what_libsndfile_reads_is_an_excerpt(tmp_path: Path) -> None:
+    endings = {
+        "opus": "OGG",
+        "ogg": "OGG",
+        "flac": "FLAC",
+        "mp3": "MP3",
+        "caf": "CAF",
+        "w64": "W64",
+        "au": "AU",
+        "aifc": "AIFF",
+    }
+    (tmp_path / "a").mkdir()
+    for ending, kind in endings.items():
+        subtype = "OPUS" if ending == "opus" else None
+        soundfile.write(tmp_path / "a" / f"{ending}.{ending}", np.full(4800, 0.5), 48_000, subtype, format=kind)
+    root = touch(tmp_path, "b/1.wav", "b/2.RAW")
+    scanned = scan(folder(root), root)
+    assert [excerpt.name for excerpt in scanned] == [*(f"a/{ending}" for ending in sorted(endings)), "b/1"]
+    assert {read_form(excerpt.path).rate for excerpt in scanned[:-1]} == {48_000}
+    assert {".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"} < AUDIO
+
+
+def test_what_is_passed_over_is_counted_by_its_kind(tmp_path: Path) -> None:
+    root = touch(tmp_path, "a/1.wav", "b/2.wav", "b/.hidden.wav", ".DS_Store")
+    assert passed_over(root) == []
+    touch(
+        tmp_path, "notes.txt", "3.wav", "a/takes/1.wav", "a/x.m4a", "a/cover.jpg", "b/README", "c/only.txt", "d/e/1.wav"
+    )
+    (root / "empty").mkdir()
+    assert passed_over(root) == [
+        "left out: 2 files beside the class folders, such as 3.wav",
+        "left out: 2 folders inside class folders, such as a/takes",
+        "left out: 4 files with endings that are not read (.jpg .m4a .txt none), such as a/cover.jpg",
+        "left out: 3 class folders without sound files, such as c",
+    ]
+    (root / "c/only.txt").unlink()
+    (root / "c").rmdir()
+    (root / "empty").rmdir()
+    assert passed_over(root)[-1] == "left out: 1 class folder without sound files: d"
+    assert len(scan(folder(root), root)) == 2
+
+
 def test_recordings_come_from_a_csv_by_name_or_stem(tmp_path: Path) -> None:
     root = touch(tmp_path / "data", "a/1.wav", "a/2.wav", "b/1.wav", "b/3.wav")
     table = write_csv(
@@ -205,8 +250,14 @@ def test_recordings_come_from_a_csv_by_name_or_stem(tmp_path: Path) -> None:
     ("rows", "reason"),
     [
         ([("name", "song"), ("1", "A")], "column recording is missing; expected columns: name, recording"),
-        ([("name", "recording"), ("1", "A")], "1 files do not fit\n  b/2: neither it nor 2 is in data.recordings="),
-        ([("name", "recording"), ("1", "A"), ("2", "")], "b/2: neither it nor 2 is in data.recordings="),
+        ([("name", "recording"), ("1", "A")], "1 excerpt is not in it, such as b/2"),
+        ([("name", "recording"), ("", ""), ("1", "A"), ("b_2", "A")], "line 2: recording is empty; must be given"),
+        ([("name", "recording"), ("1", "A"), ("b_2", "A")], "such as b/2; line 3: b_2 is no excerpt"),
+        (
+            [("name", "recording"), ("1", "A"), ("2", "A"), ("b/2.wav", "B")],
+            "line 4: b/2.wav has the recording B, and A in line 3",
+        ),
+        ([("name", "recording"), ("1", "A"), ("2", "")], "line 3: recording is empty; must be given"),
         ([("name", "recording"), ("1", "A"), ("2",)], "line 3 has fewer values"),
         ([], "column name, recording is missing"),
     ],
@@ -219,6 +270,19 @@ def test_a_csv_of_recordings_that_does_not_fit_is_refused(
         scan(folder(root, write_csv(tmp_path / "recordings.csv", *rows)), root)
     assert reason in str(caught.value)
     assert f"data.recordings={tmp_path / 'recordings.csv'}" in str(caught.value)
+
+
+def test_a_list_names_excerpts_by_stems_where_they_are_unique(tmp_path: Path) -> None:
+    root = touch(tmp_path / "data", "a/1.wav", "b/1.wav", "b/x.mp3.wav", "b/song.OPUS")
+    rows = ["a/1,A", "b/1.wav,B", "x.mp3,C", "song.opus,D", "elsewhere,E"]
+    (tmp_path / "list.csv").write_text("\n\n".join(["name,recording", *rows]))
+    scanned = scan(folder(root, tmp_path / "list.csv"), root)
+    assert {excerpt.name: excerpt.recording for excerpt in scanned} == dict(
+        zip(["a/1", "b/1", "b/x.mp3", "b/song"], "ABCD", strict=True)
+    )
+    (tmp_path / "list.csv").write_text("\n\n".join(["name,recording", rows[0], "1,B"]))
+    with pytest.raises(DataError, match=r"list\.csv: line 5: 1 is of several classes; give a/1 or b/1$"):
+        scan(folder(root, tmp_path / "list.csv"), root)
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:

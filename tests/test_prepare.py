@@ -80,26 +80,48 @@ def test_the_second_time_all_is_up_to_date(
 
 
 def test_any_folder_is_described(tmp_path: Path, commands: Commands) -> None:
-    for seed in range(6):
+    for seed in range(10):
         write_noise(tmp_path / "music" / ("[solo] a" if seed % 2 else "b") / f"[{seed}].wav", seed)
     write_noise(tmp_path / "music" / "b" / "6.flac", 6, rate=8000, channels=1)
-    (tmp_path / "music" / "b" / "[7].wav").write_bytes((tmp_path / "music" / "[solo] a" / "[1].wav").read_bytes())
+    (tmp_path / "music" / "b" / "[77].wav").write_bytes((tmp_path / "music" / "[solo] a" / "[1].wav").read_bytes())
     done = commands.run("prepare", "data=folder", "data.root=music", "features=small", folder=tmp_path)
     assert (done.code, done.stderr) == (0, "")
     assert (
-        f"{tmp_path}/music: 8 excerpts\n      7 x 44100 Hz, 2 channels, PCM_16, 0.10 s\n      1 x 8000 Hz"
+        f"{tmp_path}/music: 12 excerpts\n     11 x 44100 Hz, 2 channels, PCM_16, 0.10 s\n      1 x 8000 Hz"
         in done.stdout
     )
-    assert re.search(r"^\[solo\] a +3 +37.5% +3$", done.stdout, re.MULTILINE)
+    assert re.search(r"^\[solo\] a +5 +41.7% +5$", done.stdout, re.MULTILINE)
     assert "noticed: shorter than 3 s, padded with silence: all\n" in done.stdout
-    assert "identical excerpts join 1 groups of recordings: [1]/[7]\n" in done.stdout
-    assert "  [solo] a/[1] ([solo] a)\n  b/[7] (b)\n" in done.stdout
+    assert "identical excerpts join 1 groups of recordings: [1]/[77]\n" in done.stdout
+    assert "  [solo] a/[1] ([solo] a)\n  b/[77] (b)\n" in done.stdout
+
+
+def test_what_is_left_out_is_told_and_what_training_would_refuse_is_refused(tmp_path: Path, commands: Commands) -> None:
+    for seed in range(11):
+        write_noise(tmp_path / "music" / ("a" if seed < 5 else "b") / f"{seed}.wav", seed)
+    (tmp_path / "music" / "notes.txt").touch()
+    (tmp_path / "music" / "c").mkdir()
+    options = ["data=folder", "data.root=music", "features=small"]
+    told = "left out: 1 file beside the class folders: notes.txt\nleft out: 1 class folder without sound files: c\n"
+    trained = commands.train(*options, "epochs=1", folder=tmp_path)
+    assert (trained.code, told in trained.stderr) == (0, True)
+    done = commands.run("prepare", *options, folder=tmp_path)
+    assert (done.code, done.stderr, told in done.stdout) == (0, "", True)
+
+    (tmp_path / "music" / "a" / "0.wav").rename(tmp_path / "music" / "c" / "0.wav")
+    root = tmp_path / "music"
+    few = f"data.root={root}: a has 4 excerpts ({root}/a), c has 1 excerpt ({root}/c); five folds need 5\n"
+    done = commands.run("prepare", *options, folder=tmp_path)
+    assert (done.code, done.stderr) == (2, f"irmas.prepare: {few}")
+    assert re.search(r"^c +1 +9.1% +1$", done.stdout, re.MULTILINE)
+    trained = commands.train(*options, "epochs=1", folder=tmp_path)
+    assert (trained.code, trained.stderr) == (2, f"irmas.train: {few}")
 
 
 def write_irmas(folder: Path, *odd: str) -> Path:
-    """Six excerpts as IRMAS has them, and one for each oddity: recording 1, 2, ... of the cello."""
+    """Fifteen excerpts as IRMAS has them, and one for each oddity: recording 1, 2, ... of the cello."""
     root = folder / "IRMAS-TrainingData"
-    for seed, code in enumerate(["cel", "cel", "flu", "flu", "voi", "voi"], start=91):
+    for seed, code in enumerate(5 * ["cel", "flu", "voi"], start=91):
         write_noise(root / code / f"[{code}][cla]{seed:04d}__1.wav", seed, seconds=3.0)
     for number, oddity in enumerate(odd, start=1):
         path = root / "cel" / f"[cel][cla]{number:04d}__1.wav"
@@ -163,7 +185,7 @@ def test_everything_that_cannot_be_used_is_listed_with_its_reason_in_one_pass(
     done = commands.run("prepare", f"data.root={root}", "features=small", folder=tmp_path)
     assert done.code == 2
     assert done.stderr.splitlines() == [
-        "irmas.prepare: 8 of 15 excerpts cannot be used; data.damaged=drop leaves them out",
+        "irmas.prepare: 8 of 24 excerpts cannot be used; data.damaged=drop leaves them out",
         *(f"  {root}/cel/[cel][cla]{number:04d}__1.wav: {why}" for number, why in enumerate(BROKEN.values(), start=1)),
         f"{part.parent}: 2 files cannot be used",
         f"  {part}/one.txt: unknown label 'banjo'; must be one of: cel cla flu gac gel org pia sax tru vio voi",
@@ -183,11 +205,11 @@ def test_on_request_what_cannot_be_used_is_left_out_and_listed(tmp_path: Path, c
         done = commands.run("prepare", f"data.root={root}", "features=small", "data.damaged=drop", folder=tmp_path)
         assert done.code == 0
         assert done.stderr.splitlines() == [
-            "8 of 14 excerpts are left out (data.damaged=drop)",
+            "8 of 23 excerpts are left out (data.damaged=drop)",
             *(f"  [cel][cla]{number:04d}__1: {why}" for number, why in enumerate(BROKEN.values(), start=1)),
         ]
         assert re.search(rf": {state}$", done.stdout, re.MULTILINE)
-        assert re.search(r"^ +all +6 +100.0% +6$", done.stdout, re.MULTILINE)
+        assert re.search(r"^ +all +15 +100.0% +15$", done.stdout, re.MULTILINE)
         assert f"{part.parent}: 1 file cannot be used\n  {part}/one.txt: unknown label 'banjo'" in done.stdout
 
 
@@ -205,7 +227,7 @@ def test_what_is_used_all_the_same_is_listed_by_reason(tmp_path: Path, commands:
     listed = [f"noticed: {why}: {len(which)}\n{''.join(map(name, which))}" for why, which in numbers_of.items()]
     assert "".join(listed) in done.stdout
     assert done.stdout.count("noticed") == 4
-    assert "11 excerpts of IRMAS's 6705\n      7 x 44100 Hz, 2 channels, PCM_16, 1.00 to 3.00 s\n" in done.stdout
+    assert "20 excerpts of IRMAS's 6705\n     16 x 44100 Hz, 2 channels, PCM_16, 1.00 to 3.00 s\n" in done.stdout
     assert re.search(r": built$", done.stdout, re.MULTILINE)
 
 

@@ -157,13 +157,13 @@ def test_settings_that_differ_are_listed_as_a_command_gives_them() -> None:
     assert settings([few, few]) == {}
 
 
-def written(folder: Path, name: str, correct: Sequence[int], **base: Any) -> None:
+def written(folder: Path, name: str, correct: Sequence[int], per_recording: int = 2, **base: Any) -> None:
     """Write a sweep whose points have so many of 64 right, with a finished run for each of two seeds."""
     axes = {"lr": [number / 10 for number in range(1, len(correct) + 1)], "seed": (0, 1)}
     sweep = Sweep(folder / "outputs" / name, grid(axes, Config(**base), name)).write()[0]
     for run in sweep.plan.runs:
         right = correct[(run.id - 1) % len(correct)] + run.changes.get("seed", 0)
-        answer(write_run(sweep, run.id, [(right / 64, 1.0)] * 2), right)
+        answer(write_run(sweep, run.id, [(right / 64, 1.0)] * 2), right, per_recording)
 
 
 def test_the_command_prints_both_and_writes_a_picture_only(tmp_path: Path, commands: Commands) -> None:
@@ -185,6 +185,19 @@ def test_the_command_prints_both_and_writes_a_picture_only(tmp_path: Path, comma
     picture.unlink()
     after = contents(tmp_path)
     assert {name for name in after if after[name] != before.get(name)} <= {"outputs"}
+
+
+def test_too_few_recordings_are_told_wherever_an_interval_is_shown(tmp_path: Path, commands: Commands) -> None:
+    told = "nly 4 recordings: intervals are unreliable below 10"
+    for name, per_recording in {"few": 16, "enough": 6}.items():
+        for sweep in (name, f"{name}2"):
+            written(tmp_path, sweep, [20, 24], per_recording)
+        ranked = commands.run("rank", f"outputs/{name}", folder=tmp_path)
+        compared = commands.run("compare", f"outputs/{name}", f"outputs/{name}2", folder=tmp_path)
+        folder = tmp_path / "outputs" / name
+        shown = [ranked.stdout, compared.stdout, *((folder / file).read_text() for file in ("report.md", "best.yaml"))]
+        assert ["95 %" in text and told in " ".join(text.split()) for text in shown] == 4 * [name == "few"], shown
+        assert "unreliable" not in "".join(shown) or name == "few"
 
 
 def test_three_sweeps_one_of_which_has_other_excerpts(tmp_path: Path, commands: Commands) -> None:

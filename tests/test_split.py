@@ -184,6 +184,18 @@ def test_a_list_assigns_the_validation_excerpts(tmp_path: Path) -> None:
         assert made.leaking == 1.0
 
 
+@pytest.mark.parametrize("prefixed", [False, True])
+def test_a_list_takes_stems_and_names_with_their_class(tmp_path: Path, prefixed: bool) -> None:
+    """Excerpts of a folder are named class/stem, those of IRMAS by their stems alone."""
+    cache = make_cache()
+    names = [f"{label}/{name}" for label, name in zip(cache.labels, cache.names, strict=True)]
+    of_folder = replace(cache, names=names) if prefixed else cache
+    for row, listed in enumerate((cache.names, names, [f"{name}.wav" for name in names])):
+        parts = [(name, "validation" if place == row else "train") for place, name in enumerate(listed)]
+        data = Data(split=write_list(tmp_path / f"{row}.csv", *parts))
+        assert load_or_make(data, of_folder, tmp_path / "splits").validation.tolist() == [row]
+
+
 def test_lists_of_one_name_in_two_folders_are_not_mixed_up(tmp_path: Path) -> None:
     cache = make_cache()
     for row, folder in enumerate("ab"):
@@ -197,8 +209,12 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     cache = make_cache()
     parts = [(name, "train") for name in cache.names]
     for rows, reason in (
-        ([*parts[1:], (cache.names[0], "test")], "part is test; must be train or validation"),
-        ([*parts[2:], (cache.names[0], "validation")], "1 excerpts are not in it, such as a-1"),
+        ([*parts[1:], (cache.names[0], "test")], "line 541: part is test; must be train or validation"),
+        (
+            [*parts, (f"a/{cache.names[1]}", "validation")],
+            "line 542: a/a-1 has the part validation, and train in line 3",
+        ),
+        ([*parts[2:], (cache.names[0], "validation")], "1 excerpt is not in it, such as a/a-1"),
         (parts, "leaves no excerpt for training or none for validation"),
     ):
         with pytest.raises(DataError, match=reason) as caught:
@@ -212,11 +228,15 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 
 def test_too_few_excerpts_or_recordings_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the smallest class has 3 excerpts; 5 folds need at least 5"):
-        load_or_make(Data(), make_cache(recordings_per_class=1), tmp_path)
+    few = make_cache(recordings_per_class=2)
+    few = replace(few, labels=["d", *few.labels[1:]])
+    with pytest.raises(DataError, match=r"^data\.root=clips: d has 1 excerpt \(clips/d\); five folds need 5$"):
+        load_or_make(Data(source="folder", root="clips"), few, tmp_path)
+    with pytest.raises(DataError, match=r"^data\.cache=made: d has 1 excerpt; five folds need 5$"):
+        load_or_make(Data(cache="made"), few, tmp_path)
     for split in ("recording", "clip"):
         load_or_make(Data(split=split), make_cache(recordings_per_class=2), tmp_path)
     four_recordings = make_cache(recordings_per_class=4)
     four_recordings = replace(four_recordings, recordings=[str(row % 4) for row in range(36)])
-    with pytest.raises(DataError, match="of as many recordings"):
+    with pytest.raises(DataError, match="/IRMAS-TrainingData: there are 4 recordings; five folds need 5"):
         load_or_make(Data(), four_recordings, tmp_path / "few")

@@ -310,7 +310,7 @@ def test_a_mistake_in_the_data_leaves_no_sweep_and_its_repair_goes_on(
     broken.write_bytes(sound)
     done = commands.train(*command, folder=tmp_path)
     assert done.code == 2
-    assert "1 excerpts are not in it" in done.stderr
+    assert "1 excerpt is not in it" in done.stderr
     assert not (tmp_path / "outputs" / "n" / "plan.yaml").exists()
 
     (tmp_path / "list.csv").write_text("\n".join(["name,part", *lines]))

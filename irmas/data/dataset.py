@@ -13,7 +13,7 @@ from irmas.config import Config, Data, Features, shown
 from irmas.console import Progress
 from irmas.data import cache
 from irmas.data.cache import FeatureCache
-from irmas.data.excerpts import Excerpt, listing_digest, scan
+from irmas.data.excerpts import Excerpt, listing_digest, passed_over, scan
 from irmas.errors import ConfigError, DataError
 from irmas.files import obstacle
 from irmas.standin import corpus
@@ -146,6 +146,7 @@ def open_source(source: Source) -> FeatureCache:
 def load(data: Data, features: Features, progress: Progress) -> FeatureCache:
     """Open the features of a configuration, after rendering and computing what is missing. Raise DataError."""
     source = locate(data, features, progress)
-    if source.excerpts is not None:
-        cache.build(source.excerpts, features, source.folder, progress, data.damaged)
+    if source.excerpts and cache.build(source.excerpts, features, source.folder, progress, data.damaged):
+        for line in passed_over(corpus_folder(data)):
+            log.warning(line)
     return open_source(source)

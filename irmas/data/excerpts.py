@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import soundfile
+
 from irmas.config import Data
+from irmas.console import counted
 from irmas.data.sound import read_form
 from irmas.errors import DataError
-from irmas.files import read_csv
+from irmas.files import read_lines, visible
 from irmas.labels import CODES
 
 IRMAS_NAME = re.compile(
@@ -21,7 +24,12 @@ IRMAS_NAME = re.compile(
 )
 """All 6705 training excerpts match. The tags go by their place: `cla` is clarinet first, classical as a genre."""
 
-AUDIO = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"})
+AUDIO = frozenset({f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"}) | {
+    *(".aif", ".aifc", ".oga", ".opus", ".snd", ".sph")
+}
+"""Endings of what libsndfile reads: the names of its formats, and customary others. Raw samples say no rate."""
+SHOWN = 5
+"""Number of endings that are named."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ def scan(data: Data, root: Path) -> list[Excerpt]:
     if not root.is_dir():
         raise DataError(f"data.root={root}: there is no such folder")
     in_layout = data.source != "folder"
-    excerpts, problems = _scan_irmas(root) if in_layout else _scan_folder(root, data.recordings)
+    excerpts, problems = _scan_irmas(root) if in_layout else (_scan_folder(root, data.recordings), [])
     if problems:
         raise DataError(f"data.root={root}: {len(problems)} files do not fit\n  " + "\n  ".join(problems))
     if len({excerpt.label for excerpt in excerpts}) < 2:
@@ -71,18 +79,16 @@ def _scan_irmas(root: Path) -> tuple[list[Excerpt], list[str]]:
     return excerpts, problems
 
 
-def _scan_folder(root: Path, recordings: str | None) -> tuple[list[Excerpt], list[str]]:
-    rows = read_csv(Path(recordings), ("name", "recording"), "data.recordings") if recordings else []
-    recording_of = {bare_name(row["name"]): row["recording"] for row in rows}
-    excerpts, problems = [], []
-    for path in _audio_files(root):
-        name = path.relative_to(root).with_suffix("").as_posix()
-        recording = recording_of.get(name, recording_of.get(path.stem)) if recordings else path.stem
-        if recording:
-            excerpts.append(Excerpt(path, name, path.parent.name, recording))
-        else:
-            problems.append(f"{name}: neither it nor {path.stem} is in data.recordings={recordings}")
-    return excerpts, problems
+def _scan_folder(root: Path, recordings: str | None) -> list[Excerpt]:
+    files = _audio_files(root)
+    recording_of = [path.stem for path in files]
+    if recordings:
+        users = NameList.read(Path(recordings), "recording", "data.recordings")
+        recording_of = users.values_of([(path.parent.name, path.stem) for path in files])
+    return [
+        Excerpt(path, f"{path.parent.name}/{path.stem}", path.parent.name, recording)
+        for path, recording in zip(files, recording_of, strict=True)
+    ]
 
 
 def _audio_files(root: Path) -> list[Path]:
@@ -93,6 +99,79 @@ def _audio_files(root: Path) -> list[Path]:
         for path in sorted(folder.iterdir())
         if path.suffix.lower() in AUDIO and not path.name.startswith(".")
     ]
+
+
+def passed_over(root: Path) -> list[str]:
+    """Return one line per kind of files and folders below `root` that `scan` passes over, except hidden ones."""
+    entries = sorted(root.glob("[!.]*"))
+    folders = [path for path in entries if path.is_dir()]
+    others = [path for folder in folders for path in sorted(folder.glob("[!.]*")) if path.suffix.lower() not in AUDIO]
+    nested = [path for path in others if path.is_dir()]
+    unread = [path for path in others if path not in nested]
+    endings = " ".join(sorted({path.suffix or "none" for path in unread})[:SHOWN])
+    filled = {path.parent for path in _audio_files(root)}
+    kinds = {
+        ("file", "beside the class folders"): [path for path in entries if path not in folders],
+        ("folder", "inside class folders"): nested,
+        ("file", f"with endings that are not read ({endings})"): unread,
+        ("class folder", "without sound files"): [path for path in folders if path not in filled],
+    }
+    return [
+        f"left out: {counted(len(paths), noun)} {place}{', such as' if paths[1:] else ':'} "
+        + visible(paths[0].relative_to(root))
+        for (noun, place), paths in kinds.items()
+        if paths
+    ]
+
+
+@dataclass(frozen=True)
+class NameList:
+    """A user's csv that gives each excerpt a value."""
+
+    title: str
+    """The setting and the file, for messages."""
+    column: str
+    lines: list[tuple[int, str, str]]
+    """Line number, name and value."""
+
+    @classmethod
+    def read(cls, path: Path, column: str, key: str, allowed: Sequence[str] = ()) -> NameList:
+        """Read the list that setting `key` names. Raise DataError, naming the line, for a value that is not allowed."""
+        lines = [(number, row["name"], row[column]) for number, row in read_lines(path, ("name", column), key)]
+        for number, _, value in lines:
+            if not value or (allowed and value not in allowed):
+                reason = f"must be {' or '.join(allowed)}" if allowed else "must be given"
+                raise DataError(f"{key}={path}: line {number}: {column} is {value or 'empty'}; {reason}")
+        return cls(f"{key}={path}", column, lines)
+
+    def values_of(self, excerpts: Sequence[tuple[str, str]]) -> list[str]:
+        """Return the value of each excerpt, which is its class and its stem.
+
+        A name in the list is class/stem or, where the stem is of one class, the stem, with or without the ending.
+        Raise DataError, naming the line, for a name of several classes, for two values of an excerpt, and for an
+        excerpt that is not in the list.
+        """
+        found: dict[tuple[str, str], tuple[int, str]] = {}
+        named = defaultdict[str, set[tuple[str, str]]](set)
+        for label, stem in excerpts:
+            for name in (stem, f"{label}/{stem}"):
+                named[name].add((label, stem))
+        strange = ""
+        for number, name, value in self.lines:
+            meant = named.get(name) or named.get(bare_name(name), set())
+            if len(meant) > 1:
+                choice = " or ".join(sorted("/".join(excerpt) for excerpt in meant))
+                raise DataError(f"{self.title}: line {number}: {name} is of several classes; give {choice}")
+            for excerpt in meant:
+                first, other = found.setdefault(excerpt, (number, value))
+                if other != value:
+                    reason = f"{name} has the {self.column} {value}, and {other} in line {first}"
+                    raise DataError(f"{self.title}: line {number}: {reason}")
+            strange = strange or ("" if meant else f"; line {number}: {name} is no excerpt")
+        if lacking := [excerpt for excerpt in excerpts if excerpt not in found]:
+            count = f"{counted(len(lacking), 'excerpt')} {'is' if len(lacking) == 1 else 'are'} not in it"
+            raise DataError(f"{self.title}: {count}, such as {'/'.join(lacking[0])}{strange}")
+        return [found[excerpt][1] for excerpt in excerpts]
 
 
 def bare_name(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irmas.config import Data
+from irmas.console import counted
 from irmas.data.cache import FeatureCache
-from irmas.data.excerpts import bare_name
+from irmas.data.dataset import corpus_folder
+from irmas.data.excerpts import NameList
 from irmas.errors import DataError
 from irmas.files import read_csv, write_csv
 
 FOLDS = 5
+TRAIN, VALIDATION = "train", "validation"
 COLUMNS = ("name", "label", "recording", "group", "fold")
 
 
@@ -77,7 +80,7 @@ def load_or_make(data: Data, cache: FeatureCache, folder: Path) -> Split:
     else:
         duplicates = find_duplicates(cache)
         groups = duplicates.groups
-        folds = _assign_folds(data, cache, duplicates)
+        folds = assign_folds(data, cache, duplicates)
         folder.mkdir(parents=True, exist_ok=True)
         cells = ("" if fold < 0 else fold for fold in folds)
         write_csv(path, COLUMNS, zip(cache.names, cache.labels, cache.recordings, groups, cells, strict=True))
@@ -107,43 +110,55 @@ def _file_name(data: Data) -> str:
     return "-".join([f"{data.source}-{kind}", *(f"without-{name}" for name in dropped)])
 
 
-def _assign_folds(data: Data, cache: FeatureCache, duplicates: Duplicates) -> NDArray[np.int64]:
-    """Return each excerpt's fold; -1 for those left out."""
+def assign_folds(data: Data, cache: FeatureCache, duplicates: Duplicates) -> NDArray[np.int64]:
+    """Return each excerpt's fold; -1 for those left out. Raise DataError as `load_or_make` does."""
     folds = np.full(len(cache.names), -1)
     kept = np.arange(len(cache.names))
     if data.conflicts == "drop":
         kept = np.setdiff1d(kept, duplicates.conflicting)
     if data.split.endswith(".csv"):
-        folds[kept] = _from_list(Path(data.split), [cache.names[row] for row in kept])
+        folds[kept] = _from_list(Path(data.split), [_class_and_stem(cache, int(row)) for row in kept])
         return folds
+    labels = [cache.labels[row] for row in kept]
+    groups = None if data.split == "clip" else [duplicates.groups[row] for row in kept]
+    _refuse_few(data, cache, Counter(labels), groups)
     # Here: it takes a second to import, and most tasks find the split already made.
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    labels = [cache.labels[row] for row in kept]
-    groups = None if data.split == "clip" else [duplicates.groups[row] for row in kept]
-    fewest = min(labels.count(label) for label in set(labels))
-    if fewest < FOLDS or (groups and len(set(groups)) < FOLDS):
-        need = f"{FOLDS} folds need at least {FOLDS}, of as many recordings"
-        raise DataError(f"{cache.folder}: the smallest class has {fewest} excerpts; {need}")
     splitter = (StratifiedGroupKFold if groups else StratifiedKFold)(FOLDS, shuffle=True, random_state=data.seed)
     for fold, (_, rows) in enumerate(splitter.split(kept, labels, groups)):
         folds[kept[rows]] = fold
     return folds
 
 
-def read_list(path: Path) -> dict[str, str]:
-    """Return the part (train or validation) of each name in a user's own split. Raise DataError."""
-    parts = {bare_name(row["name"]): row["part"] for row in read_csv(path, ("name", "part"), "data.split")}
-    if wrong := sorted(set(parts.values()) - {"train", "validation"}):
-        raise DataError(f"data.split={path}: part is {', '.join(wrong)}; must be train or validation")
-    return parts
+def _refuse_few(data: Data, cache: FeatureCache, counts: Counter[str], groups: list[str] | None) -> None:
+    """Raise DataError, naming the classes and their folders, for fewer excerpts or recordings than folds."""
+    root = None if data.cache is not None else corpus_folder(data)
+    few = [
+        f"{label} has {counted(count, 'excerpt')}{f' ({root / label})' if root else ''}"
+        for label, count in sorted(counts.items())
+        if count < FOLDS
+    ]
+    if groups and len(set(groups)) < FOLDS:
+        few.append(f"there are {counted(len(set(groups)), 'recording')}")
+    if few:
+        name = f"data.cache={cache.folder}" if root is None else f"data.root={data.root}"
+        raise DataError(f"{name}: {', '.join(few)}; five folds need {FOLDS}")
 
 
-def _from_list(path: Path, names: list[str]) -> list[int]:
-    """Return 0 for validation, 1 for training. Raise DataError, naming file and excerpts, if the list does not fit."""
-    parts = read_list(path)
-    if lacking := [name for name in names if name not in parts]:
-        raise DataError(f"data.split={path}: {len(lacking)} excerpts are not in it, such as {lacking[0]}")
-    if {parts[name] for name in names} != {"train", "validation"}:
+def _class_and_stem(cache: FeatureCache, row: int) -> tuple[str, str]:
+    label = cache.labels[row]
+    return label, cache.names[row].removeprefix(f"{label}/")
+
+
+def read_list(path: Path) -> NameList:
+    """Return a user's own split. Raise DataError, naming the line, for a part that is not one."""
+    return NameList.read(path, "part", "data.split", (TRAIN, VALIDATION))
+
+
+def _from_list(path: Path, excerpts: list[tuple[str, str]]) -> list[int]:
+    """Return 0 for validation, 1 for training. Raise DataError, naming file and line, if the list does not fit."""
+    parts = read_list(path).values_of(excerpts)
+    if {*parts} != {TRAIN, VALIDATION}:
         raise DataError(f"data.split={path}: leaves no excerpt for training or none for validation")
-    return [0 if parts[name] == "validation" else 1 for name in names]
+    return [0 if part == VALIDATION else 1 for part in parts]

@@ -24,6 +24,7 @@ from irmas.evaluation.testset import EvaluationSet, LabeledExcerpt
 from irmas.files import atomic_write, write_csv
 from irmas.inference.recognizer import Recognizer
 from irmas.processes import cpu_count
+from irmas.results.comparison import few
 from irmas.run.model_file import ModelFile
 
 MIXED = "mixtures"
@@ -83,10 +84,11 @@ class Evaluation:
             "and flatter it": data.leaking,
             f"left out: {counted(len(damaged), 'file')} that cannot be used{_listed(damaged)}": damaged,
             f"no excerpt has {absent}: macro F1 is the mean of the other classes": absent,
+            few(self.sources, data.source): self.scored.draws is not None,
             f"no intervals: all excerpts are of one {data.source}": self.scored.draws is None,
             f"no threshold is chosen on mixtures of the model's validation data: {self.no_mixtures}": self.no_mixtures,
         }
-        return [text for text, applies in remarks.items() if applies]
+        return [text for text, applies in remarks.items() if text and applies]
 
 
 def evaluate(

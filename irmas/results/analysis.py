@@ -14,7 +14,7 @@ from scipy.special import stdtrit
 
 from irmas.config import REPETITIONS, averaged_epochs
 from irmas.results import comparison
-from irmas.results.comparison import Comparison, Estimate, Sample, TrainingNoise, Variance
+from irmas.results.comparison import Comparison, Estimate, Sample, TrainingNoise, Variance, few
 from irmas.results.effects import Effect, Grid, main_effects
 from irmas.results.posterior import posterior
 from irmas.results.runs import Confusion, Run, by_accuracy
@@ -95,6 +95,11 @@ class Analysis:
     """Number of folds of each point that is compared."""
     group: Group | None = field(default=None, compare=False, repr=False)
     """The leader, and the points that can be compared with it; None where there is nothing to compare."""
+
+    @property
+    def few_recordings(self) -> str:
+        """Warning, without its period, where too few recordings validate; empty where the intervals are reliable."""
+        return few(self.recordings)
 
     @property
     def best_set(self) -> tuple[Point, ...]:

@@ -69,6 +69,7 @@ def _accuracy(analysis: Analysis, settings: Config) -> str:
     if not (expected := analysis.leader):
         return f"val_accuracy {observed}"
     interval = f"95 % interval {100 * expected.low:.2f} to {100 * expected.high:.2f} %"
+    interval += f"; {analysis.few_recordings}" if analysis.few_recordings else ""
     again = "expected when trained again and validated on other recordings"
     return f"val_accuracy {100 * expected.value:.2f} % {again} ({interval}); observed: {observed}"
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import ndtri, stdtrit
 
+from irmas.console import counted
 from irmas.results.runs import NAMES, Answers
 
 Array = NDArray[np.float64]
@@ -24,10 +25,17 @@ Array = NDArray[np.float64]
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 SEED = 0
+FEW = 10
+"""Intervals of fewer recordings are unreliable, since they are resampled."""
 MOST = 256
 """Points among which all pairs are simulated; beyond them a bound takes the simulation's place."""
 ROUNDING = 1e-9
 """Smallest standard error: accuracies that differ by less are equal."""
+
+
+def few(recordings: int, noun: str = "recording") -> str:
+    """Return the warning, without its period, to show beside intervals; empty where there are enough, or none."""
+    return f"only {counted(recordings, noun)}: intervals are unreliable below {FEW}" if 0 < recordings < FEW else ""
 
 
 @dataclass(frozen=True)

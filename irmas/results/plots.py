@@ -76,6 +76,7 @@ def _accuracy(ranking: Ranking, analysis: Analysis) -> Figure:
         f"Bars: 95 % intervals of each point by itself, for other recordings{trainings}." if has_bars else "",
         "Points are compared on the same excerpts, so that bars may overlap." if has_bars and len(marks) > 1 else "",
         f"The first {len(points)} of {len(analysis.points)} points." if len(points) < len(analysis.points) else "",
+        f"{analysis.few_recordings.capitalize()}." if has_bars and analysis.few_recordings else "",
         analysis.unpaired,
     ]
     title = f"val_accuracy of {population(ranking, analysis)}, best first"

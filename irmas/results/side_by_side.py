@@ -48,7 +48,7 @@ class Side:
         problems = [*self.ranking.problems, *(self.analysis.problems if self.analysis else ())]
         texts = [f"could not be read: {text}" for text in problems]
         texts += [*ranking.warnings(self.ranking), self.ranking.state.note]
-        texts += [self.analysis.unpaired] if self.analysis else []
+        texts += [self.analysis.few_recordings, self.analysis.unpaired] if self.analysis else []
         return [f"{self.name}: {text}" for text in texts if text]
 
     @property
@@ -216,6 +216,7 @@ def draw(sides: Sequence[Side], differences: Sequence[Difference | str], format_
         notes = [
             "Bars: 95 % intervals for other recordings and, where the training noise is known, other trainings.",
             f"Differences: paired on {known.excerpts:,} excerpts of {known.recordings:,} recordings." if known else "",
+            f"{few.capitalize()}." if (few := comparison.few(known.recordings if known else 0)) else "",
         ]
         title = f"Best points of {len(sides)} sweeps, and all their points"
         figure = plot_style.new_figure(0.6 + 0.35 * len(sides), title, notes, legend_lines=1)
