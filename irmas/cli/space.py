@@ -84,7 +84,7 @@ def _chosen_later(
     assert search.runs is not None
     if repeated := [overrides[key].input_line for key, values in axes.items() if len(values) > 1]:
         remedy = "python -m irmas.refine trains the best points with more seeds"
-        raise UserError(f"{repeated[0]}: search=tpe trains each point once; give one value, {remedy}")
+        raise UserError(f"{repeated[0]}: search=tpe trains each point once; give one value ({remedy})")
     refuse_too_many(space, search.runs)
     same = {key: value for key, (value,) in axes.items()}
     intervals = {key: dimension for key, dimension in space.items() if isinstance(dimension, Interval)}

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -77,9 +78,11 @@ def with_point(folder: RunFolder, sweep: Sweep, run: PlannedRun) -> PlannedRun:
 
     Raises UserError where Optuna is not installed or a point of the sweep is damaged; LeaseLost and OSError.
     """
+    run = sweep.with_point(run)  # an earlier start may have chosen since the plan was read
     if not sweep.plan.is_open(run):
         return run
     refuse_without_optuna()
+    import_module("optuna.samplers")  # takes seconds, for which no other run has to wait
     with locked(sweep.point_lock):
         chosen = Sweep.open(sweep.path)
         others = [other for other in chosen.plan.runs if other.id not in chosen.plan.refined]

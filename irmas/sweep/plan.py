@@ -70,6 +70,11 @@ class Plan:
         return self.is_adaptive and not self.space.keys() <= run.overrides.keys()
 
     @property
+    def chosen(self) -> set[str]:
+        """Settings in which the points differ that runs choose; empty where they do not choose."""
+        return {key for option in self.options for key in option["changes"]}
+
+    @property
     def searched(self) -> str:
         """The overrides that make the points of a search; empty without one."""
         search = self.config.search
