@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.config_store import ConfigStore
@@ -27,6 +26,7 @@ from irmas.sweep.settings import LAUNCHERS, PREFIX, LocalSettings, changed, read
 
 if TYPE_CHECKING:
     from irmas.cli.overrides import Task
+    from irmas.cli.space import Proposal
     from irmas.config import Search
     from irmas.run.folder import Status
     from irmas.sweep.cost import Places
@@ -65,7 +65,7 @@ class GridSweeper(Sweeper):
         overrides = {override.key_or_group: override for override in shipped} | self.task.of_runs
         located = {key: replace(override, config_loader=self.loader) for key, override in overrides.items()}
         proposal = propose(located, self.points, self.search)
-        self.grid_launcher.origins, self.grid_launcher.space = proposal.origins, proposal.space
+        self.grid_launcher.proposal = proposal
         runs = [[f"{key}={text}" for key, text in run.items()] for run in proposal.runs]
         returns = self.grid_launcher.launch(runs, initial_job_idx=0)
         if any(job.status is JobStatus.FAILED for job in returns):
@@ -81,10 +81,8 @@ class IrmasLauncher(Launcher):
     """Files with the cluster's settings, from which the launcher's were made."""
     refine_arguments: Sequence[str] = ()
     """Arguments of `irmas.refine`, where a ranking job is to submit the next round."""
-    origins: Mapping[str, str] | None = None
-    """Places in a file of the overrides that stand there, by override; None where another sweeper proposes the runs."""
-    space: Mapping[str, str] = MappingProxyType({})
-    """Intervals and lists from which a search has drawn the runs, as they were typed, by key."""
+    proposal: Proposal | None = None
+    """What the command asks for; None where another sweeper proposes the runs."""
     has_jobs = False
     """True where jobs train and rank, and submit the next round."""
     settings: Any
@@ -98,18 +96,22 @@ class IrmasLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         # Only a launch needs these modules.
         from irmas.cli.compose import Composer
+        from irmas.cli.space import Proposal
         from irmas.sweep import data_job
         from irmas.sweep.plan import freeze
         from irmas.sweep.sweep import Sweep
 
         self.check()
-        composer = Composer(self.loader, self.config, self.task.of_runs, self.origins)
-        if self.origins is None:  # another sweeper proposes the runs
+        proposal = self.proposal or Proposal([])
+        composer = Composer(self.loader, self.config, self.task.of_runs, proposal.origins)
+        if self.proposal is None:  # another sweeper proposes the runs
             grid = {"points": composer.base.points, "search.runs": composer.base.search.runs}
             for key, value in (grid | {f"{PREFIX}pilot": "true" if self.settings.pilot else None}).items():
                 if value is not None:
                     raise ConfigError(key, value, "only hydra/sweeper=grid takes it")
-        plan = freeze(composer.base, composer.runs(job_overrides), self.name, self.task.typed, self.space)
+        plan = freeze(composer.base, composer.runs(job_overrides), self.name, self.task.typed, proposal.space)
+        intervals = {key: asdict(interval) for key, interval in proposal.intervals.items()}
+        plan = replace(plan, intervals=intervals, options=composer.options(proposal.options))
         # A sweeper that proposes runs in batches keeps to the name of its first.
         self.name = plan.name
         Sweep.of(plan).share()

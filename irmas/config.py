@@ -224,13 +224,14 @@ class Augment:
 class Search:
     """The points that a sweep trains: every combination of its values, or as many as are drawn."""
 
-    method: Annotated[str, one_of("none", "random")] = "none"
-    """`none` (every combination) or `random` (a scrambled Sobol sequence, which fills the space evenly)."""
+    method: Annotated[str, one_of("none", "random", "tpe")] = "none"
+    """`none` (every combination), `random` (a scrambled Sobol sequence, which fills the space evenly) or `tpe` (each
+    run chooses its point when it starts, by Optuna's TPE from the results so far)."""
     runs: Annotated[int | None, whole(1, 10_000)] = None
-    """search=random only: number of points to draw, each of which all swept seeds and folds repeat; a larger number
-    extends the sweep."""
+    """search=random and search=tpe only: number of points, each of which all swept seeds and folds repeat (random); a
+    larger number extends the sweep."""
     seed: Annotated[int | None, SEED] = None
-    """search=random only: seed of the points."""
+    """search=random and search=tpe only: seed of the points."""
 
 
 @dataclass
@@ -368,9 +369,9 @@ def check_search(search: Search) -> None:
     for key in ("runs", "seed"):
         value = getattr(search, key)
         if value is not None and search.method == "none":
-            raise ConfigError(f"search.{key}", value, "only search=random takes it")
+            raise ConfigError(f"search.{key}", value, "only search=random and search=tpe take it")
         if value is None and search.method != "none":
-            raise ConfigError(f"search.{key}", "null", "search=random needs it")
+            raise ConfigError(f"search.{key}", "null", f"search={search.method} needs it")
 
 
 def first_difference(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str | None:

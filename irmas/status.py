@@ -178,8 +178,7 @@ def header(state: SweepState) -> Text:
 def table(state: SweepState, runs: Sequence[RunState], left_out: Collection[str] = ()) -> Table:
     """Return one row per run, in their order, without the columns of these headings."""
     plan = state.sweep.plan
-    base = {key: value for key, value in plan.config.flat().items() if key in plan.swept}
-    rows = [_cells(run, {key: base.get(key) for key in plan.swept} | run.planned.overrides) for run in runs]
+    rows = [_cells(run, {key: plan.value(run.planned, key) for key in plan.swept}) for run in runs]
     heads = [head for head in (rows[0] if rows else {}) if head not in left_out]
     return plain_table(heads, ([row[head] for head in heads] for row in rows), left=("state", "task", "node"))
 

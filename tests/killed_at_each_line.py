@@ -20,11 +20,12 @@ from typing import Any
 from factories import read_plan, write_plan
 
 from irmas import files
-from irmas.config import Config
+from irmas.config import Config, Search
 from irmas.files import atomic_write
 from irmas.results import ranking
 from irmas.run import lease
-from irmas.run.folder import RunFolder, Status
+from irmas.run.folder import POINT, RunFolder, Status
+from irmas.sweep import adaptive
 from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.sweep import PLAN, Sweep
 
@@ -92,6 +93,30 @@ class Ranking:
         return entries.count('"id"') - 1
 
 
+class PointFile:
+    """The point that a run chooses, under a lock that the next one needs."""
+
+    functions = (adaptive.with_point, RunFolder.write_point)
+
+    def __init__(self, folder: Path) -> None:
+        interval = {"low": 0.1, "high": 0.2, "is_log": False, "is_whole": False}
+        config = Config(search=Search("tpe", 1, 0))
+        open_plan = replace(plan(0), config=config, runs=[PlannedRun(1, {}, {})], space={"lr": "interval(0.1,0.2)"})
+        self.sweep, (self.run,) = Sweep(folder, replace(open_plan, intervals={"lr": interval})).write()
+        self.folder = self.sweep.run_folder(self.run)
+        self.folder.path.mkdir(parents=True)
+        self.write(2)  # imports Optuna, so that the forks need not
+
+    def write(self, version: int) -> None:
+        if version == 1:
+            (self.folder.path / POINT).unlink(missing_ok=True)
+        else:
+            adaptive.with_point(self.folder, self.sweep, self.run)
+
+    def read(self) -> int:
+        return 1 if self.folder.point() is None else 2
+
+
 class Checkpoint:
     def __init__(self, folder: Path) -> None:
         from irmas.run import checkpoint  # last, since a process with torch takes longer to fork
@@ -138,7 +163,7 @@ def killed_at(number: int, write: Callable[[], None], functions: Iterable[Callab
     write()
 
 
-def at_each_line(file: Checkpoint | StatusFile | PlanFile | Ranking) -> int:
+def at_each_line(file: Checkpoint | StatusFile | PlanFile | PointFile | Ranking) -> int:
     file.write(1)
     assert file.read() == 1
     versions = []
@@ -173,7 +198,7 @@ def at_random_moments(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    for kind in (StatusFile, PlanFile, Ranking, Checkpoint):
+    for kind in (StatusFile, PlanFile, Ranking, PointFile, Checkpoint):
         place = Path(sys.argv[1]) / kind.__name__
         place.mkdir()
         sys.stdout.write(f"{kind.__name__} {at_each_line(kind(place))}\n")

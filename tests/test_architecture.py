@@ -60,7 +60,7 @@ IMPORTED_BY = {
     "tensorboard": {"irmas.run.events"},
     "pickle": {"irmas.run.checkpoint"},
     "jinja2": {"irmas.results.report"},
-    "optuna": {"irmas.results.importances"},
+    "optuna": {"irmas.results.importances", "irmas.sweep.adaptive"},
     "pooch": {"irmas.data.download"},
     "filelock": {"irmas.files"},
 }

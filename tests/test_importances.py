@@ -15,10 +15,11 @@ from factories import REPORT, listed, simulated, write_run
 from forked_commands import Commands
 from PIL import Image
 
-from irmas.cli.draw import Interval, Listed, draw
+from irmas.cli.draw import Listed, draw
 from irmas.results import importances, plots, ranking, report, search_plots
 from irmas.results.analysis import Analysis
 from irmas.results.ranking import Ranking
+from irmas.sweep.adaptive import Interval
 from irmas.sweep.sweep import Sweep
 
 SPACE = {"lr": "tag(log,interval(1e-4,1e-2))", "dropout": "interval(0.1,0.6)", "schedule": "constant,plateau"}

@@ -35,7 +35,7 @@ def test_no_file_is_ever_torn(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, script, tmp_path], env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     kills = {name: int(number) for name, number in (line.split() for line in done.stdout.splitlines())}
-    assert kills.keys() == {"StatusFile", "PlanFile", "Ranking", "Checkpoint", "large"}
+    assert kills.keys() == {"StatusFile", "PlanFile", "Ranking", "PointFile", "Checkpoint", "large"}
     assert min(kills.values()) >= 5
 
 

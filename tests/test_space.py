@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -152,3 +153,20 @@ def test_more_digits_keep_crowded_points_apart() -> None:
 def test_both_ends_of_whole_numbers_are_as_likely_as_the_others() -> None:
     drawn = Counter(run["batch_size"] for run in proposed("batch_size=interval(2,5)", SPACE[0], search=RANDOM))
     assert drawn == dict.fromkeys(("2", "3", "4", "5"), 16)
+
+
+def test_runs_that_choose_their_points_are_alike_and_groups_are_composed_together() -> None:
+    parsed = OverridesParser.create().parse_overrides(["lr=interval(0.1,1)", "model=report,deep", "epochs=2", "l2=0,1"])
+    overrides = {override.key_or_group: override for override in parsed}
+    proposal = propose(overrides, None, Search("tpe", 3, 0))
+    assert proposal.runs == [{"epochs": "2"}] * 3
+    assert proposal.space == {"lr": "interval(0.1,1)", "model": "report,deep", "l2": "0,1"}
+    assert [*proposal.intervals] == ["lr"]
+    groups = [{"epochs": "2", "model": model} for model in ("report", "deep")]
+    assert proposal.options == [*groups, {"l2": "0"}, {"l2": "1"}, {"lr": "0.1"}, {"lr": "1.0"}]
+
+
+def test_without_optuna_one_message_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(UserError, match=r"^search=tpe: needs Optuna: pip install 'irmas\[search\]'$"):
+        proposed("lr=interval(0.1,1)", search=Search("tpe", 3, 0))

@@ -13,10 +13,13 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from irmas.cli.overrides import explained
-from irmas.config import FOLD, SWEEP_WIDE, Config, check
+from irmas.config import FOLD, SWEEP_WIDE, Config, check, shown
 from irmas.data.dataset import resolve
 from irmas.errors import ConfigError, UserError
 from irmas.sweep.plan import PlannedRun, expand
+
+EARLY = ("data.", "features.", "model.builder", "model.args")
+"""Settings by which data is made, and nets are checked, before any run starts."""
 
 
 class Composer:
@@ -45,6 +48,8 @@ class Composer:
         """Return the runs. Raises ConfigError for a value that breaks its rule, UserError for one that is repeated."""
         swept = [self._swept(overrides) for overrides in job_overrides]
         runs = expand(self.base, swept, self._change)
+        if self.base.search.method == "tpe":  # they are alike until each has chosen its point
+            return runs
         seen: set[str] = set()
         for run, overrides in zip(runs, swept, strict=True):
             if str(run.changes) in seen:
@@ -53,6 +58,21 @@ class Composer:
                     raise UserError(f"{' '.join(pairs)}: appears twice in the sweep; list each value once")
             seen.add(str(run.changes))
         return runs
+
+    def options(self, values: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+        """Return what runs that choose their points choose from, as `Plan.options` has it.
+
+        Raises ConfigError for a value that breaks its rule, or that data or a source depends on.
+        """
+        swept = [self._swept([f"{key}={text}" for key, text in pairs.items()]) for pairs in values]
+        options = expand(self.base, swept, self._change)
+        for option in options:
+            for name in option.changes:
+                if name.startswith(EARLY):
+                    key = next((key for key in option.overrides if name.startswith(key)), name)
+                    reason = "is needed before a run starts, and search=tpe chooses then; search=random can draw it"
+                    raise ConfigError(key, shown(option.overrides.get(key, option.changes[name])), reason)
+        return [{"overrides": option.overrides, "changes": option.changes} for option in options]
 
     def _swept(self, overrides: Sequence[str]) -> dict[str, str]:
         pairs = (text.partition("=")[::2] for text in overrides)

@@ -12,9 +12,11 @@ from typing import Any, get_args, get_type_hints
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from irmas.cli import points
-from irmas.cli.draw import Interval, Listed, draw
+from irmas.cli.draw import Listed, draw, refuse_too_many
 from irmas.config import REPETITIONS, Config, Search, check_search, rule, rules
 from irmas.errors import ConfigError, UserError
+from irmas.sweep import adaptive
+from irmas.sweep.adaptive import Interval
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,11 @@ class Proposal:
     origins: dict[str, str] = field(default_factory=dict)
     """Places of overrides that a file gives, by override."""
     space: dict[str, str] = field(default_factory=dict)
-    """Intervals and lists from which points were drawn, as they were typed, by key."""
+    """Intervals and lists from which points are drawn, as they were typed, by key."""
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    """Intervals from which runs choose their points."""
+    options: list[dict[str, str]] = field(default_factory=list)
+    """Values of which the changes must be known before runs choose from them: groups together, then single settings."""
 
 
 def propose(overrides: Mapping[str, Override], listed: str | None, search: Search) -> Proposal:
@@ -35,20 +41,23 @@ def propose(overrides: Mapping[str, Override], listed: str | None, search: Searc
     Raises UserError for what cannot be combined or drawn from.
     """
     check_search(search)
-    is_random = search.method == "random"
+    is_search, head = search.method != "none", f"search={search.method}"
     drawn_from = {
-        key: o for key, o in overrides.items() if is_random and o.is_sweep_override() and key not in REPETITIONS
+        key: o for key, o in overrides.items() if is_search and o.is_sweep_override() and key not in REPETITIONS
     }
-    if is_random and listed:
-        raise UserError(f"points={listed}: lists the points, and search=random draws them; give one of the two")
-    if is_random and not drawn_from:
-        raise UserError("search=random: needs settings to draw, as in lr=interval(0.001,0.01) model=report,deep")
+    if is_search and listed:
+        raise UserError(f"points={listed}: lists the points, and {head} draws them; give one of the two")
+    if is_search and not drawn_from:
+        raise UserError(f"{head}: needs settings to draw, as in lr=interval(0.001,0.01) model=report,deep")
     axes = {key: _values(override) for key, override in overrides.items() if key not in drawn_from}
+    space = {key: _dimension(override) for key, override in drawn_from.items()}
     chosen, origins = [dict[str, str]()], dict[str, str]()
+    if search.method == "tpe":
+        return _chosen_later(overrides, space, axes, search)
     if drawn_from:
         assert search.runs is not None
         assert search.seed is not None
-        chosen = draw({key: _dimension(override) for key, override in drawn_from.items()}, search.runs, search.seed)
+        chosen = draw(space, search.runs, search.seed)
     elif listed:
         rows = points.read(Path(listed))
         _refuse_columns(listed, rows, [overrides[key] for key in axes])
@@ -62,6 +71,30 @@ def propose(overrides: Mapping[str, Override], listed: str | None, search: Searc
     runs = [repetition | point | values for repetition in repetitions for point in chosen for values in grid]
     ordered = [{key: run[key] for key in order if key in run} for run in runs]
     return Proposal(ordered, origins, {key: _typed(override) for key, override in drawn_from.items()})
+
+
+def _chosen_later(
+    overrides: Mapping[str, Override],
+    space: Mapping[str, Interval | Listed],
+    axes: Mapping[str, Sequence[str]],
+    search: Search,
+) -> Proposal:
+    """Return runs that are alike, each of which chooses its point from a space when it starts. Raise UserError."""
+    adaptive.refuse_without_optuna()
+    assert search.runs is not None
+    if repeated := [overrides[key].input_line for key, values in axes.items() if len(values) > 1]:
+        remedy = "python -m irmas.refine trains the best points with more seeds"
+        raise UserError(f"{repeated[0]}: search=tpe trains each point once; give one value ({remedy})")
+    refuse_too_many(space, search.runs)
+    same = {key: value for key, (value,) in axes.items()}
+    intervals = {key: dimension for key, dimension in space.items() if isinstance(dimension, Interval)}
+    listed = {key: dimension.values for key, dimension in space.items() if isinstance(dimension, Listed)}
+    groups = {key: values for key, values in listed.items() if key not in rules(Config)}
+    options = [same | values for values in _combinations(groups)] if groups else []
+    options += [{key: value} for key, values in listed.items() if key not in groups for value in values]
+    options += [{key: str(end)} for key, interval in intervals.items() for end in (interval.low, interval.high)]
+    typed = {key: _typed(overrides[key]) for key in space}
+    return Proposal([same] * search.runs, {}, typed, intervals, options)
 
 
 def _typed(override: Override) -> str:
@@ -124,7 +157,7 @@ def _values(override: Override) -> list[str]:
         key = override.key_or_group
         if key in REPETITIONS:
             raise UserError(f"{override.input_line}: repeats every point and needs values, as in {key}=0,1")
-        reason = "search=random draws from an interval; a grid needs values"
+        reason = "search=random draws from an interval, and search=tpe chooses from it; a grid needs values"
         raise UserError(f"{override.input_line}: {reason}, as in {key}=0.1,0.2")
     if not (values := list(_with_decimals(override).sweep_string_iterator())):
         raise UserError(f"{override.input_line}: holds no value to sweep")

@@ -126,7 +126,7 @@ def _uses(plan: Plan) -> list[str]:
 def _longer(ranking: Ranking, analysis: Analysis) -> str:
     """Return the command that trains all points, or the leader where the sweep's command is unknown, for longer."""
     plan = ranking.plan
-    planned = list(dict.fromkeys(plan.value(run, "epochs") for run in plan.runs))
+    planned = list(dict.fromkeys(plan.config_of(run).epochs for run in plan.runs))
     epochs = [LONGER * value for value in planned]
     stem = plan.name.removesuffix(f"-{max(planned)}")
     name = f"{stem[: 99 - len(str(max(epochs)))]}-{max(epochs)}"
@@ -141,7 +141,7 @@ def _second_seed(ranking: Ranking) -> str | None:
     """Return the command that grows the sweep by a second seed; None where several seeds or no command is known."""
     plan = ranking.plan
     seed, *others = {plan.value(run, "seed") for run in plan.runs}
-    if others or not plan.command or _is_of_points(plan, "seed"):
+    if others or not plan.command or plan.is_adaptive or _is_of_points(plan, "seed"):
         return None
     words = [_override("seed", seed, seed + 1), _override("name", plan.name)]
     return _train(*_words(plan, "seed", "name"), *words, is_sweep=True)

@@ -20,6 +20,7 @@ from irmas.run.lease import Lease, Writer, acquire, is_owned
 
 CONFIG = "config.yaml"
 MODEL = "model.pt"
+POINT = "point.json"
 PROVENANCE = "provenance.json"
 
 PENDING, RUNNING, COMPLETED, FAILED, CANCELLED = "PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"
@@ -234,6 +235,24 @@ class RunFolder:
                 raise UserError(f"{path}: is damaged ({first_line(error)}); {remedy}") from error
             refuse_other_config(path, there, config)
         atomic_write(path, yaml.safe_dump(asdict(config), sort_keys=False))
+
+    def point(self) -> dict[str, Any] | None:
+        """Return the overrides and changes that the run has chosen; None where it has not. Raises UserError."""
+        path = self.path / POINT
+        try:
+            point = json.loads(reread(path.read_text))
+            return {"overrides": dict(point["overrides"]), "changes": dict(point["changes"])}
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            remedy = f"remove {self.path} and rerun the command to train the run at another point"
+            raise UserError(f"{path}: is damaged ({first_line(error)}); {remedy}") from error
+
+    def write_point(self, point: dict[str, Any]) -> None:
+        """Write what `point` returns. Raises LeaseLost and OSError."""
+        self.check_lease()
+        remove_leftovers(self.path / POINT)
+        atomic_write(self.path / POINT, json.dumps(point, indent=1) + "\n")
 
     def write_provenance(self, provenance: dict[str, Any]) -> None:
         """Write `provenance` and, as `earlier_sources`, the sources that trained the run before.

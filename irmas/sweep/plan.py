@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 from irmas import provenance
@@ -54,6 +55,24 @@ class Plan:
     """Builders of the runs' nets, whose source belongs to that of the sweep."""
     space: dict[str, str] = field(default_factory=dict)
     """Intervals and lists from which `search` drew the points, as they were typed, by key; empty without a search."""
+    intervals: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Arguments of the `adaptive.Interval` of each key that has one; empty unless runs choose their points."""
+    options: list[dict[str, Any]] = field(default_factory=list)
+    """Listed values from which runs choose: overrides, typed, and what they change of the base configuration."""
+
+    @property
+    def is_adaptive(self) -> bool:
+        """True where each run chooses its point when it starts, and writes it to its folder."""
+        return self.config.search.method == "tpe"
+
+    def is_open(self, run: PlannedRun) -> bool:
+        """Return whether a run is still to choose its point."""
+        return self.is_adaptive and not self.space.keys() <= run.overrides.keys()
+
+    @property
+    def chosen(self) -> set[str]:
+        """Settings in which the points differ that runs choose; empty where they do not choose."""
+        return {key for option in self.options for key in option["changes"]}
 
     @property
     def searched(self) -> str:
@@ -79,7 +98,12 @@ class Plan:
         return [self.config_of(run) for run in firsts.values()]
 
     def value(self, run: PlannedRun, key: str) -> Any:
-        """Return the value of a swept key in a run; of a group, the name of its option, or `-` where none is chosen."""
+        """Return the value of a swept key in a run; of a group, the name of its option, or `-` where none is chosen.
+
+        A run that is still to choose its point has `-`, too.
+        """
+        if key in self.space and self.is_open(run):
+            return "-"
         return run.overrides[key] if key in run.overrides else (self.config.flat() | run.changes).get(key, "-")
 
 
@@ -98,7 +122,7 @@ def freeze(
     """
     from irmas.data import dataset  # imports numpy, which tasks of an array read plans without
 
-    swept = list(dict.fromkeys(key for run in runs for key in run.overrides))
+    swept = list(dict.fromkeys([*(key for run in runs for key in run.overrides), *(space or {})]))
     names = {run.changes.get("model.builder", base.model.builder) for run in runs} - {None}
     builders = sorted(map(str, names))
     source, commit, folder = provenance.source_digest(builders), provenance.git_commit(), name or base.name or ""
@@ -115,8 +139,8 @@ def freeze(
 def _default_name(plan: Plan) -> str:
     """Return swept keys and a digest of plan and data: rerunning a command finds its sweep, no other command does."""
     flat = {key: value for key, value in plan.config.flat().items() if key not in WITHOUT_EFFECT}
-    changes = [run.changes for run in plan.runs]
-    digest = hashlib.sha256(json.dumps([flat, changes, plan.data], sort_keys=True).encode()).hexdigest()[:8]
+    runs = plan.searched if plan.is_adaptive else [run.changes for run in plan.runs]
+    digest = hashlib.sha256(json.dumps([flat, runs, plan.data], sort_keys=True).encode()).hexdigest()[:8]
     keys = "-".join(key.rpartition(".")[2].rpartition("/")[2] for key in plan.swept) or "single"
     return f"{keys[:60]}-{digest}"
 
@@ -166,8 +190,9 @@ def extended(
     known, proposed = _by_settings(old, swept), _by_settings(new, swept)
     absent = [] if append else [run for settings, run in known.items() if settings not in proposed]
     _refuse_missing_runs(old, new, [run for run in absent if run.id not in old.refined])
-    added = _numbered(old, new, [run for settings, run in proposed.items() if settings not in known], swept)
-    known |= _by_settings(replace(old, runs=added), swept)
+    unknown = [settings for settings in proposed if settings not in known]
+    added = _numbered(old, new, [proposed[settings] for settings in unknown], swept)
+    known |= zip(unknown, added, strict=True)
     rounds = [*old.rounds]
     if len(new.rounds) > len(old.rounds) and added:
         rounds.append([added[0].id, added[-1].id])
@@ -187,14 +212,19 @@ def extended(
         config=from_flat(old.config.flat() | {key: flat_new[key] for key in WITHOUT_EFFECT - {"name"}}),
         runs=[*old.runs, *added],
         rounds=rounds,
+        intervals=old.intervals,
+        options=old.options,
     )
     return plan, [*(known[settings] for settings in proposed), *absent]
 
 
 def _by_settings(plan: Plan, swept: set[str]) -> dict[str, PlannedRun]:
-    """Return the runs by the values of these keys."""
-    flat, keys = plan.config.flat(), sorted(swept)
-    return {json.dumps([run.changes.get(key, flat[key]) for key in keys]): run for run in plan.runs}
+    """Return the runs by the values of these keys; those that choose their points by a number, from 1."""
+    flat, keys, numbers = plan.config.flat(), sorted(swept), count(1)
+    return {
+        f"{next(numbers)}" if plan.is_open(run) else json.dumps([run.changes.get(key, flat[key]) for key in keys]): run
+        for run in plan.runs
+    }
 
 
 def _numbered(old: Plan, new: Plan, runs: Sequence[PlannedRun], swept: set[str]) -> list[PlannedRun]:

@@ -93,8 +93,10 @@ def train(
             for worker in [worker for worker in workers if not worker.process.is_alive()]:
                 workers.remove(worker)
                 worker.process.join()
+                worker.run = sweep.with_point(worker.run)
                 progress.end(worker.run, _final_status(sweep, worker, at_once))
             for worker in workers:
+                worker.run = sweep.with_point(worker.run)
                 progress.update(worker.run, sweep.status(worker.run))
 
 
@@ -193,7 +195,7 @@ def most_at_once(sweep: Sweep, at_once: int | None) -> int:
 def _start(workers: list[Worker], sweep: Sweep, run: PlannedRun, slot: int, slots: Slots) -> None:
     context = fork_server(PRELOADED)
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_train, args=(sweep.path, run, slot, slots, sender), name=run.folder_name)
+    process = context.Process(target=_train, args=(sweep.path, run, slot, slots, sender), name=f"run {run.id}")
     with uninterrupted():  # until it is one of the workers, which are ended with this process
         process.start()
         sender.close()
@@ -303,7 +305,8 @@ class SweepProgress:
             self.run_bars[run.id] = self.bars.add_task(_label(run), total=None, note="")
         epoch = status.epoch + (status.step / status.steps if status.steps else 0.0)
         scores = _scores(status)
-        self.bars.update(self.run_bars[run.id], total=status.epochs or None, completed=epoch, note=scores)
+        total, description = status.epochs or None, _label(run)
+        self.bars.update(self.run_bars[run.id], description=description, total=total, completed=epoch, note=scores)
         if not self.console.is_terminal and status.epoch > self.epochs.get(run.id, 0):
             self.console.print(f"{_label(run):{self.width}}  epoch {status.epoch}/{status.epochs}  {scores}")
         self.epochs[run.id] = status.epoch

@@ -44,7 +44,7 @@ def describe(plan: Plan) -> list[str]:
         return []
     lines = []
     halved = [run for run in plan.runs if run.changes.get("halving", factor)]
-    for epochs in sorted({plan.value(run, "epochs") for run in halved}):
+    for epochs in sorted({plan.config_of(run).epochs for run in halved}):
         at = " and ".join(map(str, rungs(epochs, factor)))
         rule = f"a run stops, unless among the best 1 in {factor} so far"
         lines.append(f"halving={factor}: after {at} of {epochs} epochs {rule}")

@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from irmas.errors import ConfigError
 from irmas.sweep import slurm
 from irmas.sweep.jobs import ARRAY, DATA, RANKING, Work, job_name
-from irmas.sweep.settings import Settings, Stage, flags
+from irmas.sweep.settings import PREFIX, Settings, Stage, flags
 from irmas.sweep.sweep import Sweep
 
 SCRIPT = Path(__file__).parents[1] / "slurm" / "irmas.sbatch"
@@ -111,6 +112,9 @@ def _by_settings(sweep: Sweep, settings: Settings, ids: Sequence[int]) -> list[t
     """Return the settings that points have, each with its runs. Raises ConfigError as `Settings.of_point` does."""
     if not settings.rules:
         return [(settings, list(ids))]
+    if early := sorted({key for rule in settings.rules for key in rule["when"]} & sweep.plan.chosen):
+        reason = "search=tpe chooses it when a run starts, and a rule needs it before"
+        raise ConfigError(f"{PREFIX}rules", early[0], reason)
     flat, groups = sweep.plan.config.flat(), list[tuple[Settings, list[int]]]()
     for number in ids:
         own = settings.of_point(flat | sweep.plan.runs[number - 1].changes)

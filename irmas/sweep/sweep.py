@@ -53,6 +53,8 @@ class Sweep:
     code = _Inside("code")
     """Folder of the copies of the package's source, one per digest, that train or have trained the runs."""
     rungs = _Inside("rungs")
+    point_lock = _Inside(".point.lock")
+    """Lock of the run that chooses its point."""
     pool_lock = _Inside(".pool")
     """File that each command holds while it trains runs of the sweep on this machine."""
     submit_lock = _Inside(".submit.lock")
@@ -72,7 +74,13 @@ class Sweep:
     best = _Inside(BEST)
 
     def run_folder(self, run: PlannedRun) -> RunFolder:
-        return RunFolder(self.runs / run.folder_name)
+        """Return the folder of a run; it is named by ID alone where runs choose their points."""
+        return RunFolder(self.runs / (f"{run.id:03d}" if self.plan.is_adaptive else run.folder_name))
+
+    def with_point(self, run: PlannedRun) -> PlannedRun:
+        """Return a run with the point that it has chosen, if it has. Raises UserError where its file is damaged."""
+        point = self.run_folder(run).point() if self.plan.is_open(run) else None
+        return run if point is None else replace(run, **point)
 
     def status(self, run: PlannedRun) -> Status:
         """Return the status of a run. Raises UserError where its file is damaged."""
@@ -85,11 +93,17 @@ class Sweep:
 
     @classmethod
     def open(cls, path: Path, ids: Sequence[int] | None = None) -> Sweep:
-        """Read the plan of a folder, with the runs of these IDs only (default: all).
+        """Read the plan of a folder, with the runs of these IDs only (default: all), and the points of these.
 
         Raises UserError where the folder holds no plan, or none that this version can read; OSError where it may not
         be read.
         """
+        sweep = cls._planned(path, ids)
+        return replace(sweep, plan=replace(sweep.plan, runs=[*map(sweep.with_point, sweep.plan.runs)]))
+
+    @classmethod
+    def _planned(cls, path: Path, ids: Sequence[int] | None = None) -> Sweep:
+        """Return and raise as `open` does, without the points that runs have chosen."""
         file = path / PLAN
         try:
             head = yaml.safe_load(reread(file.read_text))
@@ -140,13 +154,13 @@ class Sweep:
         plan and holds runs that are not of this one.
         """
         if not self.plan_file.exists():
-            known = {run.folder_name for run in self.plan.runs}
+            known = {self.run_folder(run).path.name for run in self.plan.runs}
             if strange := sorted(path.name for path in self.runs.glob("[!.]*") if path.name not in known):
                 reason = f"its {PLAN} is missing, and runs/{strange[0]} is not of this command"
                 remedy = f"give the one that made the sweep (after irmas.refine, restore {PLAN}), or another name"
                 raise UserError(f"{self}: {reason}; {remedy}")
             return self, self.plan.runs
-        old = Sweep.open(self.path)
+        old = Sweep._planned(self.path)
         # Until a run is trained, data that is mended mixes nothing, nor does source that is edited and has no copy.
         has_begun = any(self.runs.glob(f"*/{CONFIG}"))
         keeps_source = has_begun or old.copy is not None

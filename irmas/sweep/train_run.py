@@ -25,7 +25,7 @@ from irmas.processes import cpu_count
 from irmas.provenance import source_digest, versions
 from irmas.run.folder import CANCELLED, FAILED, FINAL, INTERRUPTED, RUNNING, RunFolder, Status
 from irmas.run.lease import LEASE_LOST, LeaseLost, Writer
-from irmas.sweep import jobs, slurm
+from irmas.sweep import adaptive, jobs, slurm
 from irmas.sweep.plan import PlannedRun
 from irmas.sweep.pruning import Halving
 from irmas.sweep.sweep import Sweep
@@ -93,6 +93,7 @@ def _train(folder: RunFolder, sweep: Sweep, run: PlannedRun, threads: int, at_on
     plan = sweep.plan
     source = source_digest(plan.builders)
     sweep.refuse_source(source)
+    run = adaptive.with_point(folder, sweep, run)
     config = plan.config_of(run)
     folder.write_config(config)
     folder.write_status(replace(folder.status(), state=RUNNING, epochs=config.epochs, message="", exit_code=None))
