@@ -134,7 +134,10 @@ MISTAKES = [
     (["search=tpe", "lr=interval(1,2)", "seed=0,1"], ["seed=0,1: search=tpe trains each point once", "irmas.refine"]),
     (["search=tpe", "lr=interval(1,2)", "data.fold=0,1"], ["data.fold=0,1: search=tpe trains each point once"]),
     (["search=tpe", "features=small,report", "search.runs=2", "data=standin"], ["features=small: is needed before"]),
-    (["search=tpe", "epochs=interval(1,20)", "halving=3", "data=standin"], ["halving=3", "at most epochs=1"]),
+    (
+        ["search=tpe", "epochs=interval(1,20)", "halving=3", "search.runs=5", "data=standin"],
+        ["halving=3", "at most epochs=1"],
+    ),
     (["points=missing.csv", "data=standin"], ["missing.csv: No such file"]),
     (["points=~/a.csv", "data=standin"], ["~/a.csv"]),
     (["-m", "points=a.csv,b.csv", "data=standin"], ["points=a.csv", "whole sweep"]),

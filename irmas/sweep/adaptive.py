@@ -1,9 +1,9 @@
 """The points of `search=tpe`: each run chooses its own when it starts, from what the others have reached by then.
 
-There is no server, no driver and no journal, which a killed process could damage: Optuna's study is made anew from the
-folders of the runs, under a lock that the kernel frees when its holder dies. A run writes its point to its own folder
-before it trains, and keeps it after a restart. Runs that train or have failed count as bad ("constant liar"), so that
-others choose points away from theirs.
+There is no server, no driver and no journal, which a killed process could damage: each run makes Optuna's study from
+the folders of the others, under a lock that the kernel frees when its holder dies. A run writes its point to its own
+folder before it trains, and keeps it after a restart. Runs that train or have failed count as bad ("constant liar"), so
+that others choose points away from theirs.
 """
 
 from __future__ import annotations
