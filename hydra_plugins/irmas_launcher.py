@@ -22,7 +22,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from irmas.config import check_rules
-from irmas.errors import ConfigError, RunFailedError
+from irmas.errors import ConfigError, RunFailedError, interruptible
 from irmas.sweep.settings import LAUNCHERS, PREFIX, LocalSettings, changed, read
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ class IrmasLauncher(Launcher):
         self.name = plan.name
         Sweep.of(plan).share()
         data_job.check(Sweep.of(plan))
-        statuses = self.train(plan, append=initial_job_idx > 0)
+        with interruptible():
+            statuses = self.train(plan, append=initial_job_idx > 0)
         if statuses is None:
             return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
         # Runs that irmas.refine has added follow those of the command.
