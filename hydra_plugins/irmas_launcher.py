@@ -21,7 +21,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from irmas.config import check_rules
-from irmas.errors import ConfigError, RunFailedError
+from irmas.errors import ConfigError, RunFailedError, interruptible
 from irmas.sweep.settings import LAUNCHERS, PREFIX, LocalSettings, changed, read
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class IrmasLauncher(Launcher):
     refine_arguments: Sequence[str] = ()
     """Arguments of `irmas.refine`, where a ranking job is to submit the next round."""
     proposal: Proposal | None = None
-    """What the command asks for; None where another sweeper proposes the runs."""
+    """The runs of the command; None where another sweeper proposes them."""
     has_jobs = False
     """True where jobs train and rank, and submit the next round."""
     settings: Any
@@ -120,8 +120,9 @@ class IrmasLauncher(Launcher):
         if pilots:
             job_overrides = [job_overrides[run.id - 1] for run in pilots]
             plan = replace(plan, runs=[replace(run, id=number) for number, run in enumerate(pilots, start=1)])
-        # Also for pilots, since the sweep may have its other runs already.
-        statuses = self.train(plan, append=initial_job_idx > 0 or bool(pilots))
+        with interruptible():
+            # Append pilots, since the sweep may have its other runs already.
+            statuses = self.train(plan, append=initial_job_idx > 0 or bool(pilots))
         if statuses is None:
             return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
         # Runs that irmas.refine has added follow those of the command.

@@ -6,10 +6,19 @@ import argparse
 import errno
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NoReturn
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, NoReturn
+
+from irmas import leave
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+REPEATED_S = 0.1
+"""Seconds after which a dropped KeyboardInterrupt is raised again."""
 
 
 class UserError(Exception):
@@ -59,17 +68,58 @@ class Parser(argparse.ArgumentParser):
 
 
 @contextmanager
-def report_errors(command: str, stopped: str = "stopped") -> Iterator[None]:
-    """End the process with 2 and one message after an error that a user can fix, with 130 after Ctrl-C."""
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt in the block, which has work to undo; elsewhere it ends a command at once."""
+    if signal.getsignal(signal.SIGINT) is not leave:
+        yield
+        return
+    hook = sys.unraisablehook
+    sys.unraisablehook = _show_no_interrupt
+    signal.signal(signal.SIGALRM, _repeat)
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGINT, leave)
+        sys.unraisablehook = hook
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    signal.setitimer(signal.ITIMER_REAL, REPEATED_S, REPEATED_S)
+    raise KeyboardInterrupt
+
+
+def _repeat(number: int, frame: object) -> None:
+    """Raise a KeyboardInterrupt again that was dropped: in a callback of Python's, or by a library while it imports."""
+    error = sys.exception()
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    if error is None:
+        raise KeyboardInterrupt
+
+
+def _show_no_interrupt(dropped: UnraisableHookArgs) -> None:
+    if dropped.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(dropped)
+
+
+@contextmanager
+def report_errors(command: str, stopped: str = "stopped", *, starting: bool = False) -> Iterator[None]:
+    """End the process with 2 and one message after an error that a user can fix, with 130 after Ctrl-C.
+
+    The block is `interruptible`, unless it is `starting` alone and marks what is by itself.
+    """
     # Where HOME cannot be written, matplotlib would log each time that it builds its font cache.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
-        try:
-            os.getcwd()  # noqa: PTH109  its error names no file
-        except FileNotFoundError:
-            raise UserError("the current directory no longer exists; cd to another") from None
-        yield
-        sys.stdout.flush()
+        with nullcontext() if starting else interruptible():
+            try:
+                os.getcwd()  # noqa: PTH109  its error names no file
+            except FileNotFoundError:
+                raise UserError("the current directory no longer exists; cd to another") from None
+            yield
+            sys.stdout.flush()
     except BrokenPipeError:  # as in `| head`; the rest of the buffer is discarded
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as error:
@@ -82,4 +132,6 @@ def report_errors(command: str, stopped: str = "stopped") -> Iterator[None]:
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print(f"\n{command}: {stopped}", file=sys.stderr)  # noqa: T201
+        # After a KeyboardInterrupt in a string's code, such as that of a dataclass, Python ends by SIGINT instead.
+        exec("")  # noqa: S102
         raise SystemExit(130) from None

@@ -17,7 +17,7 @@ from irmas import rank
 from irmas.cli import overrides
 from irmas.config import FOLD, REPETITIONS, check_rules, rules, shown
 from irmas.console import counted, plain_console, plain_table, print_table
-from irmas.errors import ConfigError, Parser, UserError, report_errors
+from irmas.errors import ConfigError, Parser, UserError, interruptible, report_errors
 from irmas.results import ending, ranking, rounds
 from irmas.results.ranking import Ranking
 from irmas.results.rounds import Request
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--in-job", action="store_true", help="for ranking jobs: rank, then train another round")
     parser.add_argument("--at-end", action="append", default=[], metavar="WORD", help=f"with --in-job: {rank.AT_END}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as orderly as Ctrl-C
-    with report_errors("irmas.refine", "stopped; rerun the command to resume"):
+    with report_errors("irmas.refine", "stopped; rerun the command to resume", starting=True):
         args = parser.parse_intermixed_args()
         path = args.sweep
         of_launcher = [word for word in args.settings if word.startswith("hydra")]
@@ -166,7 +166,8 @@ def _train(sweep: Sweep, request: Request, launcher: IrmasLauncher) -> int:
         if request.dry_run:
             return 0
         console.print()
-        statuses = launcher.train(grown, append=True)
+        with interruptible():
+            statuses = launcher.train(grown, append=True)
         if statuses is None:
             return 0
         ended_badly = {status.state for status in statuses} - {COMPLETED, PRUNED}

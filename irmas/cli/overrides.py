@@ -50,7 +50,7 @@ class Task:
 
     function: Callable[[DictConfig], Any] | None
     """None where launchers start runs in processes of their own."""
-    errors: Callable[[], AbstractContextManager[None]]
+    errors: Callable[..., AbstractContextManager[None]]
     typed: Sequence[str]
     """Overrides as they were typed."""
     overrides: Mapping[str, Override]
@@ -78,7 +78,7 @@ def run(command: str, schema: type[Config | Prepare], function: Callable[[DictCo
     # Otherwise Hydra reports errors itself, and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as orderly as Ctrl-C
-    with errors(), explained():
+    with errors(starting=True), explained():
         options, typed = _read_arguments(command, schema)
         overrides = parse(typed, schema)
         if "best" in overrides:
