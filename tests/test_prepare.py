@@ -102,11 +102,11 @@ def test_what_is_left_out_is_told_and_what_training_would_refuse_is_refused(tmp_
     (tmp_path / "music" / "notes.txt").touch()
     (tmp_path / "music" / "c").mkdir()
     options = ["data=folder", "data.root=music", "features=small"]
-    told = "left out: 1 file beside the class folders: notes.txt\nleft out: 1 class folder without sound files: c\n"
+    reported = "left out: 1 file beside the class folders: notes.txt\nleft out: 1 class folder without sound files: c\n"
     trained = commands.train(*options, "epochs=1", folder=tmp_path)
-    assert (trained.code, told in trained.stderr) == (0, True)
+    assert (trained.code, reported in trained.stderr) == (0, True)
     done = commands.run("prepare", *options, folder=tmp_path)
-    assert (done.code, done.stderr, told in done.stdout) == (0, "", True)
+    assert (done.code, done.stderr, reported in done.stdout) == (0, "", True)
 
     (tmp_path / "music" / "a" / "0.wav").rename(tmp_path / "music" / "c" / "0.wav")
     root = tmp_path / "music"
