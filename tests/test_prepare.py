@@ -96,17 +96,19 @@ def test_any_folder_is_described(tmp_path: Path, commands: Commands) -> None:
     assert "  [solo] a/[1] ([solo] a)\n  b/[77] (b)\n" in done.stdout
 
 
-def test_what_is_left_out_is_told_and_what_training_would_refuse_is_refused(tmp_path: Path, commands: Commands) -> None:
+def test_what_is_left_out_is_listed_and_what_training_would_refuse_is_refused(
+    tmp_path: Path, commands: Commands
+) -> None:
     for seed in range(11):
         write_noise(tmp_path / "music" / ("a" if seed < 5 else "b") / f"{seed}.wav", seed)
     (tmp_path / "music" / "notes.txt").touch()
     (tmp_path / "music" / "c").mkdir()
     options = ["data=folder", "data.root=music", "features=small"]
-    reported = "left out: 1 file beside the class folders: notes.txt\nleft out: 1 class folder without sound files: c\n"
+    warning = "left out: 1 file beside the class folders: notes.txt\nleft out: 1 class folder without sound files: c\n"
     trained = commands.train(*options, "epochs=1", folder=tmp_path)
-    assert (trained.code, reported in trained.stderr) == (0, True)
+    assert (trained.code, warning in trained.stderr) == (0, True)
     done = commands.run("prepare", *options, folder=tmp_path)
-    assert (done.code, done.stderr, reported in done.stdout) == (0, "", True)
+    assert (done.code, done.stderr, warning in done.stdout) == (0, "", True)
 
     (tmp_path / "music" / "a" / "0.wav").rename(tmp_path / "music" / "c" / "0.wav")
     root = tmp_path / "music"

@@ -187,8 +187,8 @@ def test_the_command_prints_both_and_writes_a_picture_only(tmp_path: Path, comma
     assert {name for name in after if after[name] != before.get(name)} <= {"outputs"}
 
 
-def test_too_few_recordings_are_told_wherever_an_interval_is_shown(tmp_path: Path, commands: Commands) -> None:
-    reported = "nly 4 recordings: intervals are unreliable below 10"
+def test_too_few_recordings_are_mentioned_wherever_an_interval_is_shown(tmp_path: Path, commands: Commands) -> None:
+    warning = "nly 4 recordings: intervals are unreliable below 10"
     for name, per_recording in {"few": 16, "enough": 6}.items():
         for sweep in (name, f"{name}2"):
             written(tmp_path, sweep, [20, 24], per_recording)
@@ -196,7 +196,7 @@ def test_too_few_recordings_are_told_wherever_an_interval_is_shown(tmp_path: Pat
         compared = commands.run("compare", f"outputs/{name}", f"outputs/{name}2", folder=tmp_path)
         folder = tmp_path / "outputs" / name
         shown = [ranked.stdout, compared.stdout, *((folder / file).read_text() for file in ("report.md", "best.yaml"))]
-        assert ["95 %" in text and reported in " ".join(text.split()) for text in shown] == 4 * [name == "few"], shown
+        assert ["95 %" in text and warning in " ".join(text.split()) for text in shown] == 4 * [name == "few"], shown
         assert "unreliable" not in "".join(shown) or name == "few"
 
 
