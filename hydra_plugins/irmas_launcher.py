@@ -82,7 +82,7 @@ class IrmasLauncher(Launcher):
     refine_arguments: Sequence[str] = ()
     """Arguments of `irmas.refine`, where a ranking job is to submit the next round."""
     proposal: Proposal | None = None
-    """The runs of the command; None where another sweeper proposes them."""
+    """Proposal of the command; None where another sweeper proposes the runs."""
     has_jobs = False
     """True where jobs train and rank, and submit the next round."""
     settings: Any
