@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,16 @@ def test_rules_that_do_not_go_together_are_refused() -> None:
         of_grid(*several, runs_per_task=2, runs_at_once=2)
     with pytest.raises(ConfigError, match=r"launcher\.rules: gpus=4: must be at most hydra\.launcher\.runs_per_task"):
         of_grid({"when": {"lr": 0.1}, "gpus": 4}, runs_per_task=2)
+
+
+def test_a_rule_of_a_setting_that_runs_choose_when_they_start_is_refused() -> None:
+    plan = replace(GRID, options=[{"overrides": {"model": "deep"}, "changes": {"model.convs_per_block": 2}}])
+    deep, slow = ({"when": when, "mem": "16G"} for when in ({"model.convs_per_block": 2}, {"lr": 0.1}))
+    with pytest.raises(
+        ConfigError, match=r"^hydra\.launcher\.rules=model\.convs_per_block: search=tpe chooses it when"
+    ):
+        job_requests(Sweep.of(plan), settings.read(values(rules=[deep])), range(1, 7), 1000, True, (), per_task=1)
+    job_requests(Sweep.of(plan), settings.read(values(rules=[slow])), range(1, 7), 1000, True, (), per_task=1)
 
 
 def test_a_list_valued_setting_matches_as_a_value() -> None:
