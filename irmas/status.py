@@ -273,7 +273,8 @@ def failures(state: SweepState) -> Iterator[Text]:
     if logged := [number for number in failed if os.access(state.sweep.run_folder(runs[number]).log, os.R_OK)]:
         yield Text(f"all that a run printed: python -m irmas.status {state.sweep} --log {logged[0]}")
     if idle := [run.planned.id for run in state.runs if run.status.state == NOT_SUBMITTED]:
-        yield Text(f"{named_runs(idle)}: not queued; rerun the sweep command to submit them")
+        them = "it" if len(idle) == 1 else "them"
+        yield Text(f"{named_runs(idle)}: not queued; rerun the sweep command to submit {them}")
 
 
 def _line(run: RunState) -> Text:

@@ -233,7 +233,7 @@ def test_tasks_stages_and_reasons_of_slurm_are_shown(sweep: Path) -> None:
     assert columns["task"] == ["7_1", "7_2", "-"]
     assert columns["node"] == ["n3", "-", "-"]
     assert columns["elapsed"] == ["0:01:02", "-", "-"]
-    assert str(next(status.failures(state))) == "run 3: not queued; rerun the sweep command to submit them"
+    assert str(next(status.failures(state))) == "run 3: not queued; rerun the sweep command to submit it"
 
 
 def test_the_table_loads_without_torch() -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from irmas.config import REPETITIONS, SWEEP_WIDE, Config, flatten, shown
 from irmas.console import counted
-from irmas.run.folder import FINAL
+from irmas.run.folder import FINAL, PENDING, RUNNING
 from irmas.sweep.jobs import named_runs
 from irmas.sweep.plan import Plan
 from irmas.sweep.sweep import OUTPUTS
@@ -87,6 +87,10 @@ def next_step(ranking: Ranking, analysis: Analysis) -> NextStep:
     if total == 1 and _has_one_point(ranking.plan):
         reason = "the only configuration is trained, and other music shows what it is worth"
         return NextStep("\n".join(_uses(ranking.plan)), reason)
+    ended = [run for run in ranking.runs if run.state not in FINAL | {RUNNING, PENDING}]
+    if 2 * len(ended) > len(ranking.runs) and ranking.plan.command:
+        reason = f"{len(ended)} of {len(ranking.runs)} runs have not finished; rerun the command to resume them"
+        return NextStep(_train(*_words(ranking.plan), is_sweep=True), reason)
     leader = named_runs(analysis.points[0].runs)
     has_one_seed = all(len(point.runs) == 1 for point in analysis.points)
     if total > 1 and analysis.still_rising:

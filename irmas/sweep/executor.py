@@ -46,7 +46,11 @@ class Before:
     """Numbers of the jobs with the names of this sweep's."""
 
 
-class SubmitLimitError(UserError):
+class RefusedError(UserError):
+    """Slurm refuses a job."""
+
+
+class SubmitLimitError(RefusedError):
     """More tasks than an association or QOS lets a user have in the queue."""
 
 
@@ -230,7 +234,7 @@ def _number_by_name(sweep: Sweep, request: JobRequest, known: Collection[str], w
 
 
 def _refusal(request: JobRequest, stderr: str) -> UserError:
-    kind = SubmitLimitError if SUBMIT_LIMIT.search(stderr) else UserError
+    kind = SubmitLimitError if SUBMIT_LIMIT.search(stderr) else RefusedError
     remedy = "; a larger hydra.launcher.runs_per_task makes smaller arrays" if ARRAY_LIMIT in stderr else ""
     reason = f"Slurm refused the {request.stage} job ({_reason(stderr)}){remedy}"
     return kind(f"nothing is submitted: {reason}\n  options: {' '.join(flags(request.options))}")

@@ -26,7 +26,7 @@ NOT_SUBMITTED = "NOT_SUBMITTED"
 WAITING = LIVE - {"RUNNING", "SUSPENDED", COMPLETING, "SIGNALING", "STAGE_OUT", "STOPPED", "RESIZING"}
 """States of tasks that no process trains for."""
 MEANING = {
-    "OUT_OF_MEMORY": "out of memory, see hydra.launcher.mem and hydra.launcher.runs_at_once",
+    "OUT_OF_MEMORY": "out of memory, see hydra.launcher.mem, or the rule that sets it, and hydra.launcher.runs_at_once",
     "TIMEOUT": "hit its time limit, see hydra.launcher.time",
     "NODE_FAIL": "its node failed",
     "BOOT_FAIL": "its node did not start",

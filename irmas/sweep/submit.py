@@ -16,7 +16,7 @@ from irmas.files import atomic_write, locked
 from irmas.run.folder import CANCELLED, FINAL, RUNNING
 from irmas.run.lease import is_owned
 from irmas.sweep import cost, data_job, executor, jobs, pruning, run_states, slurm
-from irmas.sweep.executor import Before, submit_within_limit
+from irmas.sweep.executor import Before, RefusedError, submit_within_limit
 from irmas.sweep.jobs import ARRAY
 from irmas.sweep.plan import Plan, PlannedRun
 from irmas.sweep.run_states import RunState, SweepState
@@ -69,7 +69,12 @@ def launch(
 ) -> Submission:
     """Submit as `submit` does; print what was submitted, the `files` of settings, and the commands that follow."""
     sweep = Sweep.of(plan)
-    submission = submit(plan, settings, append=append, by_hand=by_hand, refine=refine)
+    origins = [f"cluster settings: {' '.join(map(str, files))}"] if files else []
+    notes = [] if by_hand else executor.environment_notes(settings)  # by hand they count
+    try:
+        submission = submit(plan, settings, append=append, by_hand=by_hand, refine=refine)
+    except RefusedError as error:
+        raise UserError("\n  ".join([str(error), *origins, *notes])) from None
     total, queued = len(submission.runs), submission.queued
     runs = "1 run" if total == 1 else f"{total} runs"
     finished = total - queued - submission.elsewhere - submission.remaining
@@ -80,8 +85,8 @@ def launch(
     if per_task > submission.runs_per_task:
         change = f"{per_task} runs per task instead of hydra.launcher.runs_per_task={submission.runs_per_task}"
         lines.append(f"Slurm's submit limit requires fewer tasks: using {change}")
-    if submission.requests and files:
-        lines.append(f"cluster settings: {' '.join(map(str, files))}")
+    if submission.requests:
+        lines += origins
     if submission.requests and by_hand:
         lines += ["", "the plan is written, nothing is submitted. By hand:", ""]
         lines += [f"  {line}" for line in shell_lines(submission.requests)]
@@ -94,11 +99,11 @@ def launch(
     if submission.lost:
         lines.append(f"cancelled: {' '.join(submission.lost)}, which an earlier command submitted without a record")
     if submission.jobs:
-        lines += executor.environment_notes(settings)
-        lines.append(f"submitted: {_describe_jobs(submission)}")
-        arrays = [request for request in submission.requests if request.stage == ARRAY]
-        times = dict.fromkeys(slurm.spelled_out(str(request.options["time"])) for request in arrays)
-        lines += [f"limit: {' or '.join(times)} per start of a task"] if times else []
+        lines += [*notes, f"submitted: {_describe_jobs(submission)}"]
+    arrays = [request for request in submission.requests if request.stage == ARRAY]
+    if times := dict.fromkeys(slurm.spelled_out(str(request.options["time"])) for request in arrays):
+        lines.append(f"limit: {' or '.join(times)} per start of a task")
+    if submission.jobs:
         lines += [f"starts: {submission.starts} by Slurm's estimate"] if submission.starts else []
     if submission.jobs or queued:
         lines += ["", f"  watch:   python -m irmas.status {sweep} --watch", f"  rank:    python -m irmas.rank {sweep}"]

@@ -17,8 +17,12 @@ from irmas.sweep.sweep import Sweep
 def test_a_refined_sweep_goes_from_round_to_round_by_its_ranking_jobs(desk: Desk) -> None:
     """Submit the first round by hand; two more follow until the budget is used up."""
     command = ["-m", "lr=0.003,0.001,0.0001", "epochs=4", "name=grid"]
-    first = desk.submit(*command)
-    early = desk.run("refine", "outputs/grid", "hydra/launcher=slurm")
+    desk.cluster.run("scontrol", "update", "PartitionName=main", "State=DOWN")
+    try:
+        first = desk.submit(*command)
+        early = desk.run("refine", "outputs/grid", "hydra/launcher=slurm")
+    finally:
+        desk.cluster.run("scontrol", "update", "PartitionName=main", "State=UP")
     assert (early.returncode, early.stdout) == (2, "")
     assert (
         "outputs/grid: still training or in the queue: runs 1-3; refine the sweep after they have ended" in early.stderr
