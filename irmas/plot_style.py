@@ -102,7 +102,7 @@ def add_legend(figure: Figure, handles: Sequence[Artist], columns: int = 1) -> N
 
 
 def without_glyphs(names: Sequence[str]) -> dict[str, str]:
-    """Return names that the font cannot draw, by what stands in their place: `#3` for the third."""
+    """Return names that the font cannot draw, by the text that replaces them: `#3` for the third."""
     font = get_font(findfont(FONT))
     marked = {f"#{place}": name for place, name in enumerate(names, start=1)}
     return {mark: name for mark, name in marked.items() if not all(font.get_char_index(ord(letter)) for letter in name)}

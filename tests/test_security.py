@@ -135,12 +135,17 @@ def test_account_qos_and_partition_of_the_environment_count_and_are_shown(
     assert all("--qos=long" in words and not any("my-" in word for word in words) for words in handed(desk))
 
 
+def forbid_updates(desk: Path, error: str) -> None:
+    """Let scontrol fail with an error, except for what it shows."""
+    scontrol = desk.parent.parent / "bin" / "scontrol"
+    scontrol.write_text(f'#!/bin/bash\n[ $1 = show ] && echo MaxArraySize = 9 || {{ echo "{error}" >&2; exit 1; }}\n')
+
+
 @pytest.mark.parametrize("error", ["Access/permission denied for job 101", "slurm_update error: Invalid user id"])
 def test_where_users_may_not_update_jobs_they_begin_by_themselves(
     error: str, desk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scontrol = desk.parent.parent / "bin" / "scontrol"
-    scontrol.write_text(f'#!/bin/bash\n[ $1 = show ] && echo MaxArraySize = 9 || {{ echo "{error}" >&2; exit 1; }}\n')
+    forbid_updates(desk, error)
     assert len(submit(PLAN, settings.read(values())).jobs) == 3
     assert re.search(r"\nthe jobs begin at \d\d:\d\d or later: this site .*\n$", capsys.readouterr().out)
     assert not (desk.parent.parent / "cancelled").exists()
@@ -148,9 +153,7 @@ def test_where_users_may_not_update_jobs_they_begin_by_themselves(
 
 
 def test_a_job_that_slurm_refuses_to_begin_is_refused(desk: Path) -> None:
-    scontrol = desk.parent.parent / "bin" / "scontrol"
-    error = "Requested node configuration is not available"
-    scontrol.write_text(f'#!/bin/bash\n[ $1 = show ] && echo MaxArraySize = 9 || {{ echo "{error}" >&2; exit 1; }}\n')
+    forbid_updates(desk, "Requested node configuration is not available")
     with pytest.raises(UserError, match=r"nothing is submitted: .* \(scontrol: Requested node"):
         submit(PLAN, settings.read(values()))
     assert (desk.parent.parent / "cancelled").read_text() == "100 101 102\n"

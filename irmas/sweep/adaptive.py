@@ -51,7 +51,7 @@ class Interval:
         return self.high - self.low + 1 if self.is_whole else math.inf
 
     def rounded(self, exact: float, digits: int) -> float:
-        """Return the number of the interval next to one with so many significant digits."""
+        """Return the nearest number in the interval with this many significant digits."""
         inside = min(max(float(f"{exact:.{digits}g}"), self.low), self.high)
         return round(inside) if self.is_whole else float(inside)
 
